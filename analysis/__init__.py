@@ -1,0 +1,1 @@
+"""What it means: pandas over a trace."""

@@ -1,0 +1,1 @@
+"""The command over tracer, analysis and reference runtime: one file per subcommand."""

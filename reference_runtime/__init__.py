@@ -1,0 +1,1 @@
+"""A Go-like scheduler whose Ps can be retaken by every policy of the discussion."""
