@@ -1,0 +1,40 @@
+# `make` tells what there is. Every target sets up by itself what it needs.
+.DEFAULT_GOAL := help
+PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
+
+.PHONY: help demo test lint format docs bench setup clean
+
+help: ## tell what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is missing, compile the runtime
+	@tools/setup.sh packages
+	@tools/setup.sh venv
+	@tools/setup.sh build
+
+demo: setup ## capture the reference runtime under several policies, compare, draw
+	@.venv/bin/pretake demo
+
+test: ## the whole suite; on a real kernel where it runs as root
+	@tools/setup.sh packages browser go
+	@tools/setup.sh venv
+	@tools/setup.sh build
+	@.venv/bin/pytest $(PYTEST_ARGS)
+
+lint: setup ## ruff, strict mypy, and the documentation made from the code
+	.venv/bin/ruff check $(PYTHON_FILES)
+	.venv/bin/ruff format --check $(PYTHON_FILES)
+	.venv/bin/mypy
+	.venv/bin/python -m tools.docs --check
+
+format: setup ## write the code in its one form
+	.venv/bin/ruff check --fix $(PYTHON_FILES)
+	.venv/bin/ruff format $(PYTHON_FILES)
+
+docs: setup ## write again the pages that are made from the code
+	.venv/bin/python -m tools.docs
+
+clean: ## remove what was built; keeps .venv
+	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache
+	find . -name '*.so' -not -path './.venv/*' -delete
+	rm -f .venv/built

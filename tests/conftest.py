@@ -1,0 +1,77 @@
+"""What every test stands on: the build that was meant, and a way to skip that can be forced."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import reference_runtime
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _lacks_kernel() -> str | None:
+    if os.geteuid() != 0:
+        return "not root"
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return "the kernel has no BTF"
+    if not Path("/usr/lib/python3/dist-packages/bcc").is_dir():
+        return "python3-bpfcc is not installed"
+    return None
+
+
+def _lacks_browser() -> str | None:
+    return None if shutil.which("chromium") else "chromium is not installed"
+
+
+def _lacks_go() -> str | None:
+    return None if Path("/usr/lib/go-1.19/bin/go").exists() else "golang-1.19-go is not installed"
+
+
+# marker: (what is missing here, the variable that turns the skip into a failure)
+NEEDS = {
+    "kernel": (_lacks_kernel, "PRETAKE_FORCE_KERNEL"),
+    "browser": (_lacks_browser, "PRETAKE_FORCE_BROWSER"),
+    "go": (_lacks_go, "PRETAKE_FORCE_GO"),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, (lacks, force) in NEEDS.items():
+        if item.get_closest_marker(marker) is None:
+            continue
+        why = lacks()
+        if why is None:
+            continue
+        if os.environ.get(force):
+            pytest.fail(f"{why}, and {force} is set", pytrace=False)
+        pytest.skip(f"{why} (force with {force}=1)")
+
+
+def pytest_report_header() -> str:
+    how = "compiled" if reference_runtime.COMPILED else "interpreted"
+    return f"reference runtime: {how}"
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to test another build than the one that was asked for, or a stale one."""
+    interpreted = bool(os.environ.get("PRETAKE_NO_COMPILE"))
+    if reference_runtime.COMPILED == interpreted:
+        asked = "interpreted" if interpreted else "compiled"
+        pytest.exit(f"the reference runtime is not {asked}: run tools/setup.sh build", 2)
+    if reference_runtime.COMPILED:
+        _refuse_stale_build()
+
+
+def _refuse_stale_build() -> None:
+    """A stale extension hides every edit of its source."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    for extension in (ROOT / "reference_runtime").rglob(f"*{suffix}"):
+        source = extension.with_name(extension.name.removesuffix(suffix) + ".py")
+        if source.exists() and source.stat().st_mtime > extension.stat().st_mtime:
+            name = source.relative_to(ROOT)
+            pytest.exit(f"{name} is newer than its build: run tools/setup.sh build", 2)

@@ -1,0 +1,106 @@
+"""Writes the pages of the documentation that are made from the code.
+
+``python -m tools.docs`` writes them; ``--check`` fails where one of them is not what the code
+says, so that CI keeps them true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from pretake.cli import group
+from tracer.schema import SCHEMA_VERSION, TABLES, Column
+
+ROOT = Path(__file__).resolve().parent.parent
+MADE = "<!-- Made by `make docs`; edit the code instead. -->"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _type(column: Column) -> str:
+    if column.words:
+        return "word"
+    return "text" if column.type == "comm" else column.type.replace("i", "int")
+
+
+def trace_format() -> str:
+    """The page on a trace's layout, from the schema."""
+
+    def lines() -> Iterator[str]:
+        yield "# The format of a trace"
+        yield MADE
+        yield f"""
+A trace is a folder: `manifest.json`, and one Parquet dataset for each table, in part files
+(`TABLE/part-00000.parquet` …). This is version {SCHEMA_VERSION} of the layout; a reader refuses a
+higher one. A table that nothing happened in has no folder.
+
+Time is `CLOCK_MONOTONIC` in nanoseconds everywhere. What is not known is null, never 0. A *word*
+column is an Arrow dictionary of strings. Any tool that reads Parquet reads a trace."""
+        for table in TABLES.values():
+            yield f"\n## `{table.name}`\n\nA row is {table.meaning}."
+            if table.ring:
+                yield (
+                    f"In the kernel a record of {table.dtype.itemsize} bytes, "
+                    f"in a ring buffer of its own."
+                )
+            yield "\n" + _row(("column", "type", "null", "meaning"))
+            yield _row("----")
+            for column in table.columns:
+                null = "yes" if column.nullable else ""
+                yield _row((f"`{column.name}`", _type(column), null, column.meaning))
+            for column in table.columns:
+                if column.words:
+                    words = ", ".join(f"`{word}`" for word in column.words)
+                    yield f"\nWords of `{column.name}`: {words}."
+
+    return "\n".join(lines()) + "\n"
+
+
+def command_reference() -> str:
+    """The page on the command line, from the commands themselves."""
+
+    def page(command: click.Command, context: click.Context) -> Iterator[str]:
+        yield f"\n## `{context.command_path}`\n\n```text\n{command.get_help(context)}\n```"
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                if child is not None:
+                    yield from page(child, click.Context(child, info_name=name, parent=context))
+
+    top = click.Context(group, info_name="pretake", terminal_width=96, max_content_width=96)
+    return "\n".join(["# The command", MADE, *page(group, top)]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/trace-format.md": trace_format,
+    "docs/command.md": command_reference,
+}
+
+
+def main() -> int:
+    """Write the pages, or tell which are stale."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
+    check = parser.parse_args().check
+    stale = []
+    for name, make in PAGES.items():
+        path, text = ROOT / name, make()
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.write_text(text)
+    if check and stale:
+        print(f"stale, run 'make docs': {', '.join(stale)}", file=sys.stderr)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

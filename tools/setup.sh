@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Makes this clone ready: Debian's packages, a virtual environment, the compiled runtime.
+# Does only what is missing, so that a second run takes no time. Asks for sudo only for packages.
+#
+#   tools/setup.sh packages [browser] [go]   Debian's packages
+#   tools/setup.sh venv                      .venv with the pinned versions
+#   tools/setup.sh build                     the runtime, compiled by mypyc, in place
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+
+fail() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 2
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        fail "not root and no sudo: as root, run: $*"
+    fi
+}
+
+have_package() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11; do
+        [ -n "$candidate" ] || continue
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+packages() {
+    command -v dpkg-query >/dev/null || {
+        say "Not a Debian: install bcc's Python package, kernel headers and gcc by your own means"
+        return
+    }
+    local missing=() wanted=(python3-bpfcc linux-headers-amd64 gcc libc6-dev) asked package python
+    python=$(find_python) || wanted+=(python3)
+    # Python's own headers and venv come apart on Debian, and only for Debian's Python.
+    if [ -z "${python:-}" ] || [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ]; then
+        wanted+=(python3-dev python3-venv)
+    fi
+    for asked in "$@"; do
+        case $asked in
+        browser) wanted+=(chromium chromium-driver) ;;
+        go) wanted+=(golang-1.19-go binutils) ;;
+        *) fail "no such set of packages: $asked" ;;
+        esac
+    done
+    for package in "${wanted[@]}"; do
+        have_package "$package" || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "Installing Debian's packages: ${missing[*]}"
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        "${missing[@]}" >/dev/null
+}
+
+venv() {
+    local python stamp=.venv/installed
+    if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constraints.txt ]; then
+        return 0
+    fi
+    python=$(find_python) || fail "no Python from 3.11 on: install one, or name it in PYTHON"
+    say "Making .venv with $("$python" --version)"
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel mypy
+    # mypyc's compiler is in the environment already: an isolated build would fetch it again.
+    # The runtime is compiled by 'build', where make can see what changed.
+    PRETAKE_NO_COMPILE=1 .venv/bin/pip install -q --disable-pip-version-check \
+        -c constraints.txt --no-build-isolation -e '.[test,lint]'
+    touch "$stamp"
+}
+
+build() {
+    local stamp=.venv/built
+    if [ -e "$stamp" ] && [ -z "$(find setup.py tracer/words.py reference_runtime \
+        \( -name '*.py' -o -name '*.c' -o -name '*.h' \) -newer "$stamp" -print -quit)" ]; then
+        return 0
+    fi
+    say "Compiling the reference runtime (about a minute, once)"
+    find reference_runtime -name '*.so' -delete
+    rm -f ./*__mypyc*.so
+    .venv/bin/python setup.py -q build_ext --inplace --force >build.log 2>&1 || {
+        tail -n 30 build.log >&2
+        fail "the compilation failed: the whole output is in build.log"
+    }
+    rm -f build.log
+    touch "$stamp"
+}
+
+step=${1:-}
+[ $# -gt 0 ] && shift
+case $step in
+packages | venv | build) "$step" "$@" ;;
+*) fail "say one of: packages, venv, build" ;;
+esac
