@@ -1,0 +1,143 @@
+/*
+ * The few things that Python cannot do: a fast thread-local, CPU work and ppoll(2) without the
+ * GIL. Everything here has a fallback in Python (see current.py and real_host.py).
+ *
+ * CPU kernels stand in a section of their own. They hold no lock, allocate nothing and call
+ * nothing but the vDSO, so a goroutine may be stopped at any of their instructions: the section's
+ * bounds are the table of asynchronous safe points. Nothing else in the process is one.
+ */
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <time.h>
+
+#define SAFE_POINT __attribute__((section("pretake_safe"), noinline))
+
+extern const char __start_pretake_safe[], __stop_pretake_safe[];
+
+/* The M that the calling thread is; borrowed, the scheduler's list of Ms keeps it alive. */
+static __thread PyObject *current;
+
+static PyObject *get_current(PyObject *self, PyObject *unused)
+{
+	PyObject *value = current ? current : Py_None;
+
+	Py_INCREF(value);
+	return value;
+}
+
+static PyObject *set_current(PyObject *self, PyObject *value)
+{
+	current = value == Py_None ? NULL : value;
+	Py_RETURN_NONE;
+}
+
+/* One step of xorshift64*: something the compiler cannot skip. */
+SAFE_POINT static uint64_t burn_kernel(uint64_t iterations)
+{
+	uint64_t x = 88172645463325252ULL;
+
+	for (uint64_t i = 0; i < iterations; i++) {
+		x ^= x >> 12;
+		x ^= x << 25;
+		x ^= x >> 27;
+	}
+	return x;
+}
+
+static int64_t nanotime(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static PyObject *burn(PyObject *self, PyObject *argument)
+{
+	unsigned long long iterations = PyLong_AsUnsignedLongLong(argument);
+	uint64_t result;
+
+	if (PyErr_Occurred())
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	result = burn_kernel(iterations);
+	Py_END_ALLOW_THREADS
+	return PyLong_FromUnsignedLongLong(result);
+}
+
+static PyObject *spin_ns(PyObject *self, PyObject *argument)
+{
+	long long ns = PyLong_AsLongLong(argument);
+	volatile uint64_t sink;
+
+	if (PyErr_Occurred())
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS
+	for (int64_t end = nanotime() + ns; nanotime() < end;)
+		sink = burn_kernel(200);
+	Py_END_ALLOW_THREADS
+	(void)sink;
+	Py_RETURN_NONE;
+}
+
+static PyObject *poll_one(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+	struct pollfd fd;
+	struct timespec timeout;
+	long long timeout_ns;
+	int ready;
+
+	if (nargs != 3) {
+		PyErr_SetString(PyExc_TypeError, "poll_one(fd, events, timeout_ns)");
+		return NULL;
+	}
+	fd.fd = (int)PyLong_AsLong(args[0]);
+	fd.events = (short)PyLong_AsLong(args[1]);
+	fd.revents = 0;
+	timeout_ns = PyLong_AsLongLong(args[2]);
+	if (PyErr_Occurred())
+		return NULL;
+	timeout.tv_sec = timeout_ns / 1000000000;
+	timeout.tv_nsec = timeout_ns % 1000000000;
+	do {
+		Py_BEGIN_ALLOW_THREADS
+		ready = ppoll(&fd, 1, timeout_ns < 0 ? NULL : &timeout, NULL);
+		Py_END_ALLOW_THREADS
+	} while (ready < 0 && errno == EINTR && !PyErr_CheckSignals());
+	if (PyErr_Occurred())
+		return NULL;
+	if (ready < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	return PyLong_FromLong(ready ? fd.revents : 0);
+}
+
+static PyObject *safe_ranges(PyObject *self, PyObject *unused)
+{
+	return Py_BuildValue("[(KK)]", (unsigned long long)(uintptr_t)__start_pretake_safe,
+			     (unsigned long long)(uintptr_t)__stop_pretake_safe);
+}
+
+static PyMethodDef methods[] = {
+	{"get_current", get_current, METH_NOARGS, "The calling thread's M, or None."},
+	{"set_current", set_current, METH_O, "Say which M the calling thread is."},
+	{"burn", burn, METH_O, "Run so many steps of a generator, without the GIL."},
+	{"spin_ns", spin_ns, METH_O, "Use the CPU for so many ns, without the GIL."},
+	{"poll_one", (PyCFunction)(void (*)(void))poll_one, METH_FASTCALL,
+	 "ppoll(2) on one descriptor; the events that are there."},
+	{"safe_ranges", safe_ranges, METH_NOARGS, "[begin, end) addresses of asynchronous safe points."},
+	{NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+	PyModuleDef_HEAD_INIT, "reference_runtime._native", NULL, -1, methods,
+};
+
+PyMODINIT_FUNC PyInit__native(void)
+{
+	return PyModule_Create(&module);
+}

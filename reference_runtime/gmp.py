@@ -1,0 +1,163 @@
+"""What the scheduler is made of: G, M, P and the state they share.
+
+Only data stands here; who may change what is told beside each state, the code that does so is
+in ``scheduler.py`` and ``syscalls.py``. The tracer reads these objects out of the process's
+memory, by the offsets that DWARF gives for the compiled classes, so the names and the ``i64``
+types of the fields below the line "read by the tracer" are an interface.
+
+The words are the Go runtime's (go1.21, runtime/runtime2.go).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from reference_runtime.host import Lock, Note
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+# States of a G, with Go's numbers. In brackets: who owns the G, and who may change the state.
+G_RUNNABLE: Final = 1
+"""On exactly one run queue, runs nowhere [the queue; whoever takes it off]."""
+G_RUNNING: Final = 2
+"""On no queue, runs on the M whose curg it is, with that M's P [the M]. An M that makes a raw
+system call, and one that is about to park its G, is in this state too."""
+G_SYSCALL: Final = 3
+"""On no queue; its M is in a system call, with or without a P [the M, not the P]."""
+G_WAITING: Final = 4
+"""On no run queue; a channel, timer, lock or the network poller knows it [whoever readies it]."""
+G_DEAD: Final = 6
+"""Returned, or never to run again [nobody]."""
+
+# States of a P, with Go's numbers.
+P_IDLE: Final = 0
+"""On the idle list, or in the hands of one M that is giving it away [sched.lock, that M]."""
+P_RUNNING: Final = 1
+"""An M's own; it runs goroutines or looks for some [that M]."""
+P_SYSCALL: Final = 2
+"""Its M is in a system call and was not asked to give it up. Under P's lock either the M takes
+it back (to running) or somebody retakes it (to idle): whoever is first."""
+P_DEAD: Final = 4
+"""The runtime has stopped, or the P is the sentinel [nobody]."""
+
+# What a goroutine wants of its M when it yields; the M looks at it after the switch.
+YIELD: Final = 0
+"""To run again after the others."""
+PARK: Final = 1
+"""To wait until somebody readies it."""
+NO_P_LEFT: Final = 2
+"""To run again, on another P: its M came out of a system call and has none."""
+
+
+class G:
+    """A goroutine: a coroutine or generator, and where it stands.
+
+    ``steps`` is resumed once for each turn that the goroutine gets. A G that parks is readied
+    exactly once; the wake-up may come before the G has left its M, and is then kept in
+    ``token`` until it has. So nothing needs to be locked across the switch.
+    """
+
+    def __init__(self, goid: i64, steps: Iterator[object], name: str) -> None:
+        # Read by the tracer.
+        self.goid: i64 = goid
+        self.status: i64 = G_RUNNABLE
+        # Ours.
+        self.steps = steps
+        self.name = name
+        self.wait_reason = ""
+        self.token: bool = False
+        self.schedlink: G | None = None
+        self.all_next: G | None = None
+        self.all_prev: G | None = None
+
+
+class P:
+    """A processor: the right to run goroutines, and a queue of those that may run on it.
+
+    ``runqhead`` and ``runqtail`` only grow; their difference is the queue's length. The owner
+    appends at the tail; the owner and thieves take from the head, under ``lock``.
+    """
+
+    def __init__(self, id: i64, capacity: i64, lock: Lock) -> None:
+        # Read by the tracer.
+        self.id: i64 = id
+        self.status: i64 = P_IDLE
+        self.runqhead: i64 = 0
+        self.runqtail: i64 = 0
+        # Ours.
+        self.capacity: i64 = capacity
+        self.runq: list[G | None] = [None] * capacity
+        self.lock = lock
+        self.schedtick: i64 = 0
+        self.syscalltick: i64 = 0
+        self.changed_hands: bool = False
+        """No goroutine has run here since another M took it over."""
+        self.lost_enter_ns: i64 = 0
+        """When the system call began for which the P was last taken or given away; 0 for none."""
+        self.link: P | None = None
+        # The monitor's notes, as Go's sysmontick.
+        self.seen_syscalltick: i64 = -1
+        self.seen_syscall_ns: i64 = 0
+        self.seen_schedtick: i64 = -1
+        self.seen_sched_ns: i64 = 0
+        # Preemption is asked of the goroutine by poisoning; looked at where it awaits.
+        self.preempt: bool = False
+
+
+class Sched:
+    """What all Ms share; every field is guarded by the scheduler's ``lock``."""
+
+    def __init__(self) -> None:
+        # Read by the tracer.
+        self.npidle: i64 = 0
+        self.nmspinning: i64 = 0
+        self.runqsize: i64 = 0
+        # Ours.
+        self.runq_first: G | None = None
+        self.runq_last: G | None = None
+        self.pidle: P | None = None
+        self.midle: M | None = None
+        self.nmidle: i64 = 0
+        self.mcount: i64 = 0
+        self.allg: G | None = None
+        self.ngoroutines: i64 = 0
+        self.goidgen: i64 = 0
+
+
+class M:
+    """A thread of the host that runs goroutines, or the monitor.
+
+    While its goroutine is in a system call an M keeps its P in ``p`` (Go moves it to ``oldp``),
+    until it is retaken: so the tracer sees one field for "holds a P".
+    """
+
+    def __init__(self, id: i64, sched: Sched, note: Note, exited: Note) -> None:
+        # Read by the tracer.
+        self.id: i64 = id
+        self.tid: i64 = 0
+        self.p: P = NO_P
+        self.nextp: P = NO_P
+        self.curg: G = NO_G
+        self.sched = sched
+        # Ours.
+        self.wants: i64 = YIELD
+        self.spinning: bool = False
+        self.enter_ns: i64 = 0
+        """When the system call it is in was entered; 0 where nobody asked for the time."""
+        self.note = note
+        """It parks here; woken with a P in nextp, or to end."""
+        self.exited = exited
+        self.schedlink: M | None = None
+        self.scheduler: object = None
+        self.policy_data: object = None
+        """Whatever the retake policy keeps for each thread (a perf event, say)."""
+
+
+NO_G: Final = G(-1, iter(()), "none")
+"""Stands for "no goroutine", so that the tracer never meets a null pointer."""
+NO_G.status = G_DEAD
+NO_P: Final = P(-1, 0, Lock())
+"""Stands for "no P"."""
+NO_P.status = P_DEAD

@@ -1,0 +1,177 @@
+"""The host: everything that the scheduler needs of a machine.
+
+The scheduler has no clock, thread, system call or random number of its own. It asks the host
+it was built with: :class:`~reference_runtime.real_host.RealHost` has OS threads and real system
+calls, a simulated host has virtual ones, and the scheduler's code is the same on both.
+
+What a host must keep:
+
+- A *thread* runs until it calls a method marked "may switch" below. A host may run another
+  thread there, and nowhere else does the scheduler count on not being interrupted: shared
+  fields are changed under a :class:`Lock`, and no method that may switch is called while one
+  is held (``Lock.acquire`` itself may switch, before it is granted).
+- A host tells ``current.set_current_m`` nothing; the scheduler does when a thread begins. A
+  host that runs many threads on one OS thread saves and restores it when it switches.
+- Times are ns. ``-1`` as a length of time means for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+READABLE: Final = 1
+"""What ``poll`` and the network poller wait for: as POLLIN."""
+WRITABLE: Final = 4
+"""As POLLOUT."""
+FOR_EVER: Final = -1
+
+
+class Lock:
+    """Guards fields that several Ms change; held for a few field accesses, never over a wait."""
+
+    def acquire(self) -> None:
+        """Wait for the lock and hold it. May switch."""
+
+    def release(self) -> None:
+        """Give it up."""
+
+
+class Note:
+    """One sleeper, one wake-up that is remembered if it comes first (Go: note).
+
+    Sleeping uses the wake-up up, so a note serves again at once.
+    """
+
+    def sleep(self) -> None:
+        """Block the thread until the wake-up. May switch."""
+        raise NotImplementedError
+
+    def sleep_for(self, ns: i64) -> bool:
+        """Block the thread until the wake-up or for ``ns``; whether it was woken. May switch."""
+        raise NotImplementedError
+
+    def wakeup(self) -> None:
+        """Wake the sleeper, or let its next sleep return at once. Never blocks."""
+        raise NotImplementedError
+
+
+class Host:
+    """A machine. Methods that wait say "may switch"."""
+
+    # Time and chance.
+
+    def nanotime(self) -> i64:
+        """The monotonic clock, ns."""
+        raise NotImplementedError
+
+    def random(self, n: i64) -> i64:
+        """A number in [0, n), from the host's seed: where stealing begins."""
+        raise NotImplementedError
+
+    # Threads.
+
+    def new_lock(self) -> Lock:
+        """A free lock."""
+        raise NotImplementedError
+
+    def new_note(self) -> Note:
+        """A note with no wake-up in it."""
+        raise NotImplementedError
+
+    def start_thread(self, body: Callable[[], None], name: str) -> None:
+        """Run ``body`` on a new thread. It does not raise. Returns at once."""
+        raise NotImplementedError
+
+    def thread_id(self) -> i64:
+        """The calling thread's id, as the kernel knows it."""
+        raise NotImplementedError
+
+    def thread_cpu_ns(self) -> i64:
+        """CPU time that the calling thread has used."""
+        raise NotImplementedError
+
+    def thread_blocked(self, tid: i64) -> bool:
+        """Whether the kernel says that the thread is not runnable (policy ``thread_state``)."""
+        raise NotImplementedError
+
+    def tgkill(self, tid: i64, signo: i64) -> None:
+        """Send a signal to one thread of this process."""
+        raise NotImplementedError
+
+    def let_others_run(self) -> None:
+        """Called now and then by a busy M: a host whose threads share something lets go of it."""
+
+    def usleep(self, ns: i64) -> None:
+        """The monitor's sleep. May switch."""
+        raise NotImplementedError
+
+    def wait_for_end(self, finished: Note) -> None:
+        """The caller of ``Runtime.run`` waits here; a simulated host runs its machine meanwhile.
+
+        Raises:
+            KeyboardInterrupt: the user asked to stop.
+        """
+        finished.sleep()
+
+    def close(self) -> None:
+        """Give back what the host holds; no thread of the runtime is left but stuck ones."""
+
+    # System calls, as a goroutine makes them on its M's thread. All may switch.
+
+    def read(self, fd: int, count: int) -> bytes:
+        """read(2).
+
+        Raises:
+            BlockingIOError: the descriptor is non-blocking and has nothing.
+            OSError: as the kernel says.
+        """
+        raise NotImplementedError
+
+    def write(self, fd: int, data: bytes) -> int:
+        """write(2); raises as :meth:`read`."""
+        raise NotImplementedError
+
+    def pread(self, fd: int, count: int, offset: int) -> bytes:
+        """pread(2)."""
+        raise NotImplementedError
+
+    def poll(self, fd: int, events: int, timeout_ns: int) -> int:
+        """ppoll(2) on one descriptor; the events that are there, 0 after the timeout."""
+        raise NotImplementedError
+
+    def nanosleep(self, ns: int) -> None:
+        """clock_nanosleep(2): blocks the thread, unlike a goroutine's ``sleep``."""
+        raise NotImplementedError
+
+    def pipe(self) -> tuple[int, int]:
+        """pipe2(2): read end, write end."""
+        raise NotImplementedError
+
+    def close_fd(self, fd: int) -> None:
+        """close(2)."""
+        raise NotImplementedError
+
+    def spin_ns(self, ns: int) -> None:
+        """Use a CPU for ``ns``, in parallel with other threads."""
+        raise NotImplementedError
+
+    # The network poller (Go: netpoll). ``waiter`` is the scheduler's, given back when ready.
+
+    def netpoll_arm(self, fd: int, events: int, waiter: object) -> None:
+        """Have ``netpoll`` return ``waiter`` once, when ``fd`` is ready for one of ``events``."""
+        raise NotImplementedError
+
+    def netpoll(self, delay_ns: i64) -> list[object]:
+        """Waiters whose descriptors are ready; waits up to ``delay_ns`` for the first.
+
+        May switch, if ``delay_ns`` is not 0.
+        """
+        raise NotImplementedError
+
+    def netpoll_break(self) -> None:
+        """Make a waiting ``netpoll`` return, or the next one that would wait."""
+        raise NotImplementedError

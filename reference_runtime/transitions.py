@@ -1,0 +1,50 @@
+"""The two functions on which a tracer puts its probes.
+
+Compiled, they are global symbols that do nothing, and the arguments lie where the C ABI puts
+them: ``i64`` plain, objects as pointers into the process. They are called on cold paths only
+(a P changes hands, a thread parks): never once per goroutine switch, never once per system call
+that does not block, so that a probe's 4 µs are paid where a thread switch is paid anyway.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tracer.words import RUNTIME_KINDS, RUNTIME_REASONS
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+    from reference_runtime.gmp import G, M, P
+
+RETAKE: Final[i64] = RUNTIME_KINDS.index("retake")
+HANDOFF: Final[i64] = RUNTIME_KINDS.index("handoff")
+STARTM: Final[i64] = RUNTIME_KINDS.index("startm")
+ACQUIREP: Final[i64] = RUNTIME_KINDS.index("acquirep")
+RUN: Final[i64] = RUNTIME_KINDS.index("run")
+PIDLE: Final[i64] = RUNTIME_KINDS.index("pidle")
+EXIT_SLOW: Final[i64] = RUNTIME_KINDS.index("exit_slow")
+STOPM: Final[i64] = RUNTIME_KINDS.index("stopm")
+
+BY_SYSMON: Final[i64] = RUNTIME_REASONS.index("sysmon")
+BY_SYSCALL_BLOCK: Final[i64] = RUNTIME_REASONS.index("syscall_block")
+BY_OTHER: Final[i64] = RUNTIME_REASONS.index("other")
+
+UNKNOWN_TID: Final = -1
+
+
+def mstart(m: M, tid: i64) -> None:
+    """M has begun to live on the calling thread, whose kernel id is ``tid``."""
+
+
+def transition(kind: i64, m: M, p: P, g: G, reason: i64, target_tid: i64) -> None:
+    """M did ``kind`` to P and G, for ``reason``.
+
+    Args:
+        kind: index in :data:`tracer.words.RUNTIME_KINDS`.
+        m: the M that did it, on the calling thread.
+        p: the P concerned, or ``NO_P``.
+        g: the G concerned, or ``NO_G``.
+        reason: index in :data:`tracer.words.RUNTIME_REASONS`.
+        target_tid: kernel id of the thread it was done to, or -1.
+    """
