@@ -93,6 +93,8 @@ class Manifest:
         events: records stored, by table.
         lost: records that found no room, by table.
         sent: records that the probes made, by table: ``sent = events + lost``, to the record.
+        workload: what the traced program left of itself (``PRETAKE_RESULT``), such as a
+            workload's round trips; None if it left nothing.
         error: why the capture ended early; None if it did not.
     """
 
@@ -118,6 +120,7 @@ class Manifest:
     lost: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     capture: CaptureCost = field(default_factory=CaptureCost)
+    workload: dict[str, Any] | None = None
     error: str | None = None
 
     def to_json(self) -> str:
