@@ -1,0 +1,85 @@
+"""How results look in the terminal. Renders what the analysis returns and computes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["bytes_text", "console", "duration", "note", "print_json", "table"]
+
+UNKNOWN = "–"
+_STEPS = ((1_000, 1, "ns"), (1_000_000, 1_000, "µs"), (1_000_000_000, 1_000_000, "ms"))
+
+
+def console(stderr: bool = False) -> Console:
+    """A terminal as wide as it is; colours only where a terminal reads them."""
+    return Console(stderr=stderr, highlight=False)
+
+
+def note(text: str) -> None:
+    """A message about the work itself: on stderr, so that stdout stays the result."""
+    click.echo(text, err=True)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout, for programs."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def duration(ns: float | None) -> str:
+    """Nanoseconds with three significant figures and a unit; a dash for unknown."""
+    if ns is None:
+        return UNKNOWN
+    for limit, scale, unit in _STEPS:
+        # Half a digit early, so that 999.6 ns is 1 µs and not "1e+03 ns".
+        if abs(ns) < limit * 0.9995:
+            return f"{_three(ns / scale)} {unit}"
+    return f"{_three(ns / 1_000_000_000)} s"
+
+
+def bytes_text(count: float | None) -> str:
+    """A number of bytes with a binary unit; a dash for unknown."""
+    if count is None:
+        return UNKNOWN
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{_three(count)} {unit}"
+        count /= 1024
+    return f"{_three(count)} GiB"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table with the first column to the left and the others, numbers, to the right."""
+    # A name comes from somebody's program: it must not be read as markup.
+    grid = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        grid.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(_plain(cell) for cell in row))
+    return grid
+
+
+def quantiles(values: Mapping[str, Any], *names: str) -> list[str]:
+    """Durations out of ``{"p50": …}`` in the order of ``names``."""
+    return [duration(values.get(name)) for name in names]
+
+
+def _plain(cell: object) -> str:
+    from rich.markup import escape
+
+    text = UNKNOWN if cell is None else str(cell)
+    return escape("".join(char if char.isprintable() else "·" for char in text))
+
+
+def _three(value: float) -> str:
+    """Three significant figures, without an exponent."""
+    if value == 0:
+        return "0"
+    magnitude = abs(value)
+    digits = 0 if magnitude >= 99.95 else 1 if magnitude >= 9.995 else 2
+    return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pretake.views import bytes_text, duration, table
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (None, "–"),
+        (0, "0 ns"),
+        (7, "7 ns"),
+        (999.4, "999 ns"),
+        (999.6, "1 µs"),
+        (1_234, "1.23 µs"),
+        (182_000, "182 µs"),
+        (20_100_000, "20.1 ms"),
+        (1_500_000_000, "1.5 s"),
+        (-50, "-50 ns"),
+    ],
+)
+def test_duration(ns: float | None, text: str) -> None:
+    assert duration(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(None, "–"), (0, "0 B"), (4.25, "4.25 B"), (1536, "1.5 KiB")]
+)
+def test_bytes(count: float | None, text: str) -> None:
+    assert bytes_text(count) == text
+
+
+def test_a_hostile_name_is_shown_and_not_obeyed() -> None:
+    shown = io.StringIO()
+    Console(width=60, file=shown).print(table("t", ["name"], [["[red]x[/red]\x1b[2J"]]))
+    assert "[red]x[/red]·[2J" in shown.getvalue()
