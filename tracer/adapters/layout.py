@@ -12,9 +12,10 @@ The C struct, the numpy type and the dataclass are one declaration, as in :mod:`
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -72,11 +73,13 @@ class CallerRange:
 
 
 def _address(meaning: str, default: int = UNKNOWN) -> int:
-    return cast(int, field(default=default, metadata={"type": "<i8", "meaning": meaning}))
+    number: int = field(default=default, metadata={"type": "<i8", "meaning": meaning})
+    return number
 
 
 def _number(meaning: str, default: int = UNKNOWN) -> int:
-    return cast(int, field(default=default, metadata={"type": "<i4", "meaning": meaning}))
+    number: int = field(default=default, metadata={"type": "<i4", "meaning": meaning})
+    return number
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,11 @@ class RuntimeLayout:
     def at(self, bias: int) -> RuntimeLayout:
         """The same layout in a process that has the binary loaded ``bias`` bytes higher."""
         return dataclasses.replace(self, bias=bias)
+
+    def with_offsets(self, offsets: Mapping[str, int]) -> RuntimeLayout:
+        """The same layout with these fields set, by name."""
+        values: dict[str, Any] = dict(offsets)
+        return dataclasses.replace(self, **values)
 
     def pack(self) -> np.ndarray:
         """The layout as one record of :data:`LAYOUT_DTYPE`, the value of the BPF map."""

@@ -1,0 +1,67 @@
+"""Make ``tracer/adapters/go_offsets.json`` from real Go toolchains.
+
+    python tools/go_offsets.py /usr/lib/go-1.19 CACHE/go-1.21.13/go ...
+
+Each argument is a GOROOT. A small program is built with each, its DWARF is read as that of any
+binary would be, and the offsets become one row a series (1.27) that names the versions it was
+measured with. Rows that are there already stay; versions of one series that do not agree are an
+error, since one row could then not stand for both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tracer.adapters.buildinfo import go_version
+from tracer.adapters.elf import Elf
+from tracer.adapters.go import GO_FIELDS, measure_offsets
+
+TABLE = Path(__file__).parent.parent / "tracer" / "adapters" / "go_offsets.json"
+PROGRAM = "package main\n\nfunc main() {}\n"
+
+
+def measure(goroot: Path) -> tuple[str, dict[str, int]]:
+    """Build a program with a toolchain and read its version and offsets."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder) / "main.go", Path(folder) / "main"
+        source.write_text(PROGRAM)
+        environment = os.environ | {
+            "GOROOT": str(goroot),
+            "GOTOOLCHAIN": "local",
+            "GO111MODULE": "off",
+            "GOFLAGS": "",
+            "GOCACHE": os.environ.get("GOCACHE", str(Path(folder) / "cache")),
+        }
+        subprocess.run(
+            [goroot / "bin" / "go", "build", "-o", binary, source], check=True, env=environment
+        )
+        with Elf(binary) as elf:
+            version, offsets = go_version(elf), measure_offsets(elf)
+    if version is None or len(offsets) != len(GO_FIELDS):
+        sys.exit(f"{goroot}: {version} lacks {sorted(set(GO_FIELDS) - set(offsets))}")
+    return version, offsets
+
+
+def main(goroots: list[str]) -> None:
+    """Add a row, or a version to its row, for each toolchain."""
+    rows = json.loads(TABLE.read_text())["series"] if TABLE.exists() else {}
+    for goroot in goroots:
+        version, offsets = measure(Path(goroot))
+        series = ".".join(version.split(".")[:2])
+        row = rows.setdefault(series, {"measured": [], "offsets": offsets})
+        if row["offsets"] != offsets:
+            sys.exit(f"{version} differs from {row['measured']}: {offsets} {row['offsets']}")
+        measured = {*row["measured"], version}
+        row["measured"] = sorted(measured, key=lambda v: [int(n) for n in v[2:].split(".")])
+        print(version, "ok")
+    ordered = dict(sorted(rows.items(), key=lambda item: int(item[0].split(".")[1])))
+    TABLE.write_text(json.dumps({"series": ordered}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,308 @@
+"""How to read a Go program: its version, its functions, and where it keeps P, M and G.
+
+Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
+
+- the version is in ``.go.buildinfo``, the functions are in ``.gopclntab``; neither can go;
+- offsets of fields come from the binary's own DWARF, and where there is none from
+  ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains;
+- ``runtime.sched`` is a data symbol, which a stripped binary has not: then the global queue, the
+  idle Ps and the spinning Ms are not known.
+
+What could not be had is said in :attr:`GoBinary.missing`; what does not hang on it is captured
+all the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tracer.adapters.buildinfo import go_version
+from tracer.adapters.elf import Elf
+from tracer.adapters.layout import CallerRange, Probe, RuntimeLayout
+from tracer.adapters.pclntab import Function, Pclntab
+from tracer.manifest import Missing
+from tracer.schema import UNKNOWN
+
+__all__ = ["GO_FIELDS", "GO_STRUCTS", "GoBinary", "inspect", "measure_offsets", "shipped_offsets"]
+
+GO_STRUCTS = ("runtime.g", "runtime.m", "runtime.p", "runtime.schedt")
+"""The structs of Go's ``runtime/runtime2.go`` that are read."""
+
+GO_FIELDS: dict[str, tuple[str, ...]] = {
+    # RuntimeLayout's field: struct, and the member's names, newest first.
+    "g_m": ("runtime.g", "m"),
+    "g_goid": ("runtime.g", "goid"),
+    "g_status": ("runtime.g", "atomicstatus"),
+    "m_id": ("runtime.m", "id"),
+    "m_procid": ("runtime.m", "procid"),
+    "m_curg": ("runtime.m", "curg"),
+    "m_p": ("runtime.m", "p"),
+    "m_oldp": ("runtime.m", "oldp"),
+    "m_nextp": ("runtime.m", "nextp"),
+    "m_syscalltick": ("runtime.m", "syscalltick"),
+    "p_id": ("runtime.p", "id"),
+    "p_status": ("runtime.p", "status"),
+    "p_m": ("runtime.p", "m"),
+    "p_syscalltick": ("runtime.p", "syscalltick"),
+    "p_runqhead": ("runtime.p", "runqhead"),
+    "p_runqtail": ("runtime.p", "runqtail"),
+    "p_runnext": ("runtime.p", "runnext"),
+    "sched_npidle": ("runtime.schedt", "npidle"),
+    "sched_nmspinning": ("runtime.schedt", "nmspinning"),
+    "sched_runqsize": ("runtime.schedt", "runq.size", "runqsize"),
+}
+"""What is read of which struct."""
+
+_PROBES = (
+    # Function, BPF handler. All of them cold: a P changes hands, a goroutine is preempted, the
+    # world stops.
+    ("runtime.handoffp", "go_handoffp"),
+    ("runtime.preemptone", "go_preemptone"),
+    ("runtime.asyncPreempt2", "go_async_preempt2"),
+    ("runtime.stopTheWorldWithSema", "go_stop_the_world"),
+    ("runtime.startTheWorldWithSema", "go_start_the_world"),
+)
+_PROBES_EITHER = (
+    # One of these, as the version has it: to Go 1.25, from 1.26.
+    (("runtime.exitsyscall0", "runtime.exitsyscallNoP"), "go_exitsyscall_slow"),
+)
+_PROBES_ON_CALLS = (
+    # Functions that are hot from elsewhere: probed where handoffp calls them.
+    ("runtime.handoffp", "runtime.startm", "go_startm"),
+    ("runtime.handoffp", "runtime.pidleput", "go_pidleput"),
+)
+
+_CALLERS = {
+    # Functions that call a probed one, and what that tells.
+    "runtime.retake": "retake",
+    "runtime.entersyscallblock": "entersyscallblock",
+    "runtime.entersyscallblock_handoff": "entersyscallblock",
+    "runtime.stoplockedm": "stoplockedm",
+    "runtime.mexit": "mexit",
+    "runtime.preemptall": "stw",
+    "runtime.stopTheWorldWithSema": "stw",
+    "runtime.forEachPInternal": "gc",
+    "runtime.forEachP": "gc",
+    "runtime.(*gcControllerState).enlistWorker": "gc",
+    "runtime.freezetheworld": "panic",
+}
+_CLOSURES_TOO = ("runtime.entersyscallblock",)
+
+_G_TLS = -8
+"""Go's own place for g, just below the thread pointer, unless a C library's variables push it."""
+
+_SHIPPED = Path(__file__).with_name("go_offsets.json")
+
+
+@dataclass(frozen=True)
+class GoBinary:
+    """A Go program, as far as it can be read.
+
+    Args:
+        path: the file that was inspected.
+        version: the Go that built it, as in ``go1.27.3``.
+        build_id: the GNU build id in hexadecimal, where the linker wrote one.
+        position_independent: whether only the running process knows where it is loaded.
+        has_symbols: whether there is a symbol table.
+        offsets_from: ``dwarf``, or the version of the shipped table's row, or None.
+        layout: for the BPF map; with link-time addresses (see :meth:`RuntimeLayout.at`).
+        probes: for uprobes.
+        missing: what could not be had, and why.
+    """
+
+    path: Path
+    version: str
+    build_id: str | None
+    position_independent: bool
+    has_symbols: bool
+    offsets_from: str | None
+    layout: RuntimeLayout
+    probes: tuple[Probe, ...]
+    missing: tuple[Missing, ...] = field(default=())
+
+
+def inspect(path: Path) -> GoBinary | None:
+    """Look at a binary.
+
+    Args:
+        path: the file; of a running process ``/proc/PID/exe``.
+
+    Returns:
+        What there is to know, or None where it is no Go program of Go 1.18 or later.
+
+    Raises:
+        PretakeError: no such file, no ELF file, or one that is damaged.
+    """
+    with Elf(path) as elf:
+        version = go_version(elf)
+        if version is None:
+            return None
+        return _inspect(elf, version)
+
+
+def _inspect(elf: Elf, version: str) -> GoBinary:
+    missing: list[Missing] = []
+    table = Pclntab(elf)
+    offsets, offsets_from = _offsets(elf, version, missing)
+    sched = elf.symbol("runtime.sched")
+    if sched is None:
+        missing.append(
+            Missing("npidle, nmspinning, global_runq", f"{elf.path} is stripped of data symbols")
+        )
+    layout = RuntimeLayout(
+        first_code=elf.first_code,
+        sched=UNKNOWN if sched is None else sched,
+        model=_model(table),
+        g_tls=_g_tls(elf, missing),
+        callers=_callers(table),
+    )
+    return GoBinary(
+        path=elf.path,
+        version=version,
+        build_id=elf.build_id,
+        position_independent=elf.position_independent,
+        has_symbols=elf.has_symbols,
+        offsets_from=offsets_from,
+        layout=layout.with_offsets(offsets),
+        probes=_probes(elf, table, missing),
+        missing=tuple(missing),
+    )
+
+
+def _model(table: Pclntab) -> str:
+    """How a P in a system call looks, told by the function that its loss leads to.
+
+    Go 1.26 left ``_Psyscall`` behind, and in the same change exitsyscall0 became
+    exitsyscallNoP: so this asks for what the binary does and not for its version.
+    """
+    return "psyscall" if table.function("runtime.exitsyscall0") else "prunning"
+
+
+def _g_tls(elf: Elf, missing: list[Missing]) -> int:
+    """Offset of g from the thread pointer (the variable ``runtime.tlsg``)."""
+    tls = elf.tls
+    if tls is None:
+        return _G_TLS
+    size, alignment = tls
+    variable = elf.symbol("runtime.tlsg")
+    if variable is None:
+        # Alone in its segment, there is only one place for it.
+        variable = 0 if size == -_G_TLS else None
+    if variable is None:
+        missing.append(
+            Missing("block, p and goid", f"{elf.path} is stripped, and C has thread-locals in it")
+        )
+        return UNKNOWN
+    # The segment ends at the thread pointer, which has the segment's alignment.
+    return variable - (size + max(alignment, 1) - 1) // max(alignment, 1) * max(alignment, 1)
+
+
+def _callers(table: Pclntab) -> tuple[CallerRange, ...]:
+    found = []
+    for name, caller in _CALLERS.items():
+        functions = table.functions(name)
+        if name in _CLOSURES_TOO:
+            functions += table.starting_with(name + ".")
+        found += [CallerRange(f.begin, f.end, caller) for f in functions]
+    return tuple(found)
+
+
+def _probes(elf: Elf, table: Pclntab, missing: list[Missing]) -> tuple[Probe, ...]:
+    found: list[Probe] = []
+
+    def probe(symbol: str, address: int, handler: str) -> None:
+        found.append(Probe(elf.path, symbol, elf.file_offset(address), handler))
+
+    def lacks(name: str) -> None:
+        missing.append(Missing(f"probe {name}", f"no such function in {elf.path}"))
+
+    for name, handler in _PROBES:
+        function = table.function(name)
+        if function is None:
+            lacks(name)
+        else:
+            probe(name, function.begin, handler)
+    for names, handler in _PROBES_EITHER:
+        functions = [f for f in map(table.function, names) if f is not None]
+        if not functions:
+            lacks(" or ".join(names))
+        for function in functions:
+            probe(function.name, function.begin, handler)
+    for caller_name, callee_name, handler in _PROBES_ON_CALLS:
+        calls = _calls(table, table.function(caller_name), table.function(callee_name))
+        if not calls:
+            lacks(f"{callee_name} in {caller_name}")
+        for address in calls:
+            probe(f"{caller_name}: {callee_name}", address, handler)
+    return tuple(found)
+
+
+def _calls(table: Pclntab, caller: Function | None, callee: Function | None) -> list[int]:
+    return table.calls(caller, callee) if caller and callee else []
+
+
+def _offsets(
+    elf: Elf, version: str, missing: list[Missing]
+) -> tuple[Mapping[str, int], str | None]:
+    """Offsets for :class:`RuntimeLayout`, and where they are from."""
+    offsets = measure_offsets(elf)
+    if len(offsets) == len(GO_FIELDS):
+        return offsets, "dwarf"
+    series = _series(version)
+    row = shipped_offsets().get(series)
+    if row is None:
+        why = f"no debug information, and no row for {version} in the shipped table"
+        missing.append(Missing("block, and p, m and goid of runtime", why))
+        return offsets, None
+    if version not in row.measured:
+        why = f"offsets of {row.measured[-1]} stand in for those of {version}"
+        missing.append(Missing("offsets of this very version", why))
+    return row.offsets, row.measured[-1]
+
+
+def measure_offsets(elf: Elf) -> dict[str, int]:
+    """The offsets that a binary's own DWARF gives, by field of :class:`RuntimeLayout`.
+
+    Args:
+        elf: an open Go binary.
+
+    Returns:
+        Fewer than :data:`GO_FIELDS`, or none, where DWARF is not there.
+    """
+    structs = elf.struct_offsets(GO_STRUCTS, unit="runtime")
+    found = {}
+    for name, (struct, *members) in GO_FIELDS.items():
+        for member in members:
+            if member in structs.get(struct, {}):
+                found[name] = structs[struct][member]
+                break
+    return found
+
+
+@dataclass(frozen=True)
+class ShippedOffsets:
+    """One row of the shipped table: a series of Go and the versions that were measured."""
+
+    measured: tuple[str, ...]
+    offsets: Mapping[str, int]
+
+
+@functools.cache
+def shipped_offsets() -> dict[str, ShippedOffsets]:
+    """The shipped table, by series (``go1.27``)."""
+    rows = json.loads(_SHIPPED.read_text())["series"]
+    return {
+        series: ShippedOffsets(tuple(row["measured"]), row["offsets"])
+        for series, row in rows.items()
+    }
+
+
+def _series(version: str) -> str:
+    """``go1.27`` of ``go1.27.3``, ``go1.27rc1`` and ``go1.27-custom``."""
+    match = re.match(r"go1\.\d+", version)
+    return match.group() if match else version

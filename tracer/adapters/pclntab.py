@@ -1,0 +1,152 @@
+"""Functions of a Go binary, from its ``.gopclntab``, which the runtime itself needs.
+
+So function addresses are had from any Go binary, stripped or not. The format is that of Go's
+``runtime/symtab.go`` (``pcHeader``, ``functab``, ``_func``): one for Go 1.18 and 1.19, one from
+1.20 on, which differ only in fields that are not read here.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracer.adapters.elf import Elf
+from tracer.errors import PretakeError
+
+__all__ = ["Function", "Pclntab"]
+
+_SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
+_MAGICS = {0xFFFFFFF0, 0xFFFFFFF1}
+_MODULE_TEXT = 176
+"""moduledata.text (runtime/symtab.go): one pointer, five slices, ftab, findfunctab, minpc and
+maxpc stand before it, from Go 1.18 to 1.27."""
+_CALL = 0xE8
+_CALL_SIZE = 5
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function: its name and its code, from link-time address ``begin`` to before ``end``."""
+
+    name: str
+    begin: int
+    end: int
+
+
+class Pclntab:
+    """The function table of an open Go binary.
+
+    Args:
+        elf: the binary; read while the functions are asked for.
+
+    Raises:
+        PretakeError: there is no such table, or it is in a format not known here.
+    """
+
+    def __init__(self, elf: Elf) -> None:
+        self._elf = elf
+        section = elf.section(*_SECTIONS)
+        if section is None:
+            raise PretakeError(f"{elf.path} has no Go function table (.gopclntab)")
+        self._address, self._data = section
+        try:
+            magic, _, _, _, pointer_size = struct.unpack_from("<IBBBB", self._data)
+            if magic not in _MAGICS or pointer_size != 8:
+                raise PretakeError(
+                    f"{elf.path}: a Go function table of unknown format ({magic:#x})",
+                    "pretake knows those of Go 1.18 to 1.27",
+                )
+            count, _, self._header_text, names, units, _, _, functions = struct.unpack_from(
+                "<8Q", self._data, 8
+            )
+            self._names = self._data[names:units]
+            table = np.frombuffer(self._data, "<u4", 2 * count + 1, functions)
+            self._entries = table[0::2].astype(np.int64)
+            at = table[1::2].astype(np.int64) + functions + 4
+            words = np.frombuffer(self._data, "u1")
+            self._name_offsets = sum(words[at + i].astype(np.int64) << 8 * i for i in range(4))
+        except (struct.error, ValueError, IndexError) as error:
+            raise PretakeError(
+                f"{elf.path}: its Go function table is cut short ({error})"
+            ) from error
+        self.text = self._find_text()
+
+    def _find_text(self) -> int:
+        """The address that function entries count from (``runtime.text``).
+
+        A linker that Go calls for cgo puts C's start-up code before it, so the section's begin
+        is right only where the table starts there; a position-independent file has it as a
+        relocation; from 1.26 on it is in moduledata only.
+        """
+        symbol = self._elf.symbol("runtime.text")
+        if symbol is not None:
+            return symbol
+        if self._header_text:
+            return int(self._header_text)
+        relocated = self._elf.relocated(self._address + 24)
+        if relocated is not None:
+            return relocated
+        module = self._elf.section(".go.module")
+        if module is not None:
+            (text,) = struct.unpack_from("<Q", module[1], _MODULE_TEXT)
+            text = text or self._elf.relocated(module[0] + _MODULE_TEXT)
+            if text:
+                return int(text)
+        section = self._elf.section(".text")
+        if section is None:
+            raise PretakeError(f"{self._elf.path} has no code section")
+        return section[0]
+
+    def functions(self, name: str) -> list[Function]:
+        """All functions of a name: usually one; two where an assembler wrapper has it too."""
+        at = 0
+        if not self._names.startswith(name.encode() + b"\0"):
+            at = self._names.find(b"\0" + name.encode() + b"\0") + 1
+            if at == 0:
+                return []
+        return [self._function(name, int(i)) for i in np.flatnonzero(self._name_offsets == at)]
+
+    def function(self, name: str) -> Function | None:
+        """The function of a name itself, not its wrapper for assembler callers.
+
+        Both have one name here; the wrapper is the one that calls the other.
+        """
+        found = self.functions(name)
+        for function in found:
+            if any(self.calls(other, function) for other in found if other != function):
+                return function
+        return found[0] if found else None
+
+    def starting_with(self, prefix: str) -> list[Function]:
+        """All functions whose name begins so, such as the closures of one (``NAME.func1``)."""
+        wanted = b"\0" + prefix.encode()
+        names: list[str] = []
+        at = self._names.find(wanted)
+        while at >= 0:
+            end = self._names.index(b"\0", at + 1)
+            names.append(self._names[at + 1 : end].decode("utf-8", "replace"))
+            at = self._names.find(wanted, end)
+        return [function for name in names for function in self.functions(name)]
+
+    def _function(self, name: str, index: int) -> Function:
+        return Function(
+            name, self.text + int(self._entries[index]), self.text + int(self._entries[index + 1])
+        )
+
+    def calls(self, caller: Function, callee: Function) -> list[int]:
+        """Addresses of the direct call instructions in ``caller`` that go to ``callee``.
+
+        x86-64's ``CALL rel32``. A stray 0xE8 inside another instruction would have to be
+        followed by exactly the right distance to be taken for one.
+        """
+        code = self._elf.read(caller.begin, caller.end - caller.begin)
+        found = []
+        at = code.find(_CALL)
+        while 0 <= at <= len(code) - _CALL_SIZE:
+            (distance,) = struct.unpack_from("<i", code, at + 1)
+            if caller.begin + at + _CALL_SIZE + distance == callee.begin:
+                found.append(caller.begin + at)
+            at = code.find(_CALL, at + 1)
+        return found

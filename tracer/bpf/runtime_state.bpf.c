@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+/*
+ * What a runtime's own memory says about the thread that runs here, now.
+ *
+ * The way there: the thread's FS base (a field of task_struct, its offset from BTF) leads to g,
+ * g to M, M to its P and its goroutine. Where a runtime keeps no g in thread-local storage, its
+ * M is found by thread id in runtime_ms, which the probe on its mstart fills. Every offset comes
+ * from the process's entry in runtime_layouts (tracer/adapters/layout.py); so this file knows no
+ * version of any runtime, only the two models of a P in a system call.
+ *
+ * All of it is read while the thread stands still in the kernel (it is the current one), with
+ * reads that fail rather than fault: what cannot be read is UNKNOWN.
+ *
+ * Functions for the other programs:
+ *   runtime_state_at_block()   at sched_switch, for a block row
+ *   runtime_at_fork(), runtime_at_exec(), runtime_at_exit()   keep the layouts of processes
+ * Compiled with -DOFFSET_... from tracer/btf.py: the kernel's own offsets, -1 where it has none.
+ */
+
+/* Go's numbers (runtime2.go), which the reference runtime shares. */
+#define G_SYSCALL 3
+#define G_SCAN_BIT 0x1000
+#define P_SYSCALL 2
+
+/* By process (tgid as the first pid namespace counts it). */
+BPF_HASH(runtime_layouts, u32, struct runtime_layout, 1024);
+/* By thread: address of its M, where the runtime tells it by a probe. */
+BPF_HASH(runtime_ms, u32, u64, 65536);
+
+/* A binary that was inspected beforehand, so that a process is in reach from its exec on. */
+struct runtime_binary {
+	u64 inode;
+	u64 size;
+};
+BPF_HASH(runtime_binaries, struct runtime_binary, struct runtime_layout, 64);
+
+/* What both a block row and a runtime row tell of the scheduler. */
+struct runtime_state {
+	s64 goid;
+	s32 p;
+	s32 m;
+	s32 runq;
+	s32 global_runq;
+	s32 npidle;
+	s32 nmspinning;
+	s8 p_use;
+};
+
+#define RUNTIME_STATE_UNKNOWN                                                                     \
+	{                                                                                         \
+		.goid = UNKNOWN, .p = UNKNOWN, .m = UNKNOWN, .runq = UNKNOWN,                     \
+		.global_runq = UNKNOWN, .npidle = UNKNOWN, .nmspinning = UNKNOWN,                 \
+		.p_use = UNKNOWN                                                                  \
+	}
+
+#define RUNTIME_STATE_COPY(record, state)                                                         \
+	do {                                                                                      \
+		(record)->goid = (state)->goid;                                                   \
+		(record)->p = (state)->p;                                                         \
+		(record)->m = (state)->m;                                                         \
+		(record)->runq = (state)->runq;                                                   \
+		(record)->global_runq = (state)->global_runq;                                     \
+		(record)->npidle = (state)->npidle;                                               \
+		(record)->nmspinning = (state)->nmspinning;                                       \
+	} while (0)
+
+/* The pointer at an address; 0 for nil and for what cannot be read. */
+static __always_inline u64 runtime_pointer(u64 base, s32 offset)
+{
+	u64 value = 0;
+
+	if (!base || offset == UNKNOWN)
+		return 0;
+	if (bpf_probe_read_user(&value, sizeof(value), (void *)(base + offset)))
+		return 0;
+	return value;
+}
+
+/* The number of `size` bytes (4 or 8) at an address; UNKNOWN where it cannot be read. */
+static __always_inline s64 runtime_number(u64 base, s32 offset, s32 size)
+{
+	s64 wide = 0;
+	s32 narrow = 0;
+
+	if (!base || offset == UNKNOWN)
+		return UNKNOWN;
+	if (size == sizeof(wide)) {
+		if (bpf_probe_read_user(&wide, sizeof(wide), (void *)(base + offset)))
+			return UNKNOWN;
+		return wide;
+	}
+	if (bpf_probe_read_user(&narrow, sizeof(narrow), (void *)(base + offset)))
+		return UNKNOWN;
+	return narrow;
+}
+
+static __always_inline u64 kernel_pointer(u64 base, s32 offset)
+{
+	u64 value = 0;
+
+	if (!base || offset == UNKNOWN)
+		return 0;
+	if (bpf_probe_read_kernel(&value, sizeof(value), (void *)(base + offset)))
+		return 0;
+	return value;
+}
+
+/* The M that the current thread is, or 0 for a thread that is none. */
+static __always_inline u64 runtime_current_m(struct runtime_layout *layout, u32 tid)
+{
+	if (layout->g_tls == UNKNOWN) {
+		u64 *m = runtime_ms.lookup(&tid);
+
+		return m ? *m : 0;
+	}
+	u64 fs_base = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_FSBASE);
+
+	return runtime_pointer(runtime_pointer(fs_base, layout->g_tls), layout->g_m);
+}
+
+/* P's id and how much waits in its queue. A P with id -1 is a runtime's word for "none". */
+static __always_inline void runtime_read_p(struct runtime_layout *layout, u64 p,
+					   struct runtime_state *state)
+{
+	state->p = runtime_number(p, layout->p_id, layout->int_size);
+	if (state->p < 0 || layout->p_runqhead == UNKNOWN || layout->p_runqtail == UNKNOWN)
+		return;
+	/* Both count up and wrap; only their difference means anything. */
+	s32 length = (s32)runtime_number(p, layout->p_runqtail, layout->int_size) -
+		     (s32)runtime_number(p, layout->p_runqhead, layout->int_size);
+	if (runtime_pointer(p, layout->p_runnext))
+		length++;
+	state->runq = length < 0 ? UNKNOWN : length;
+}
+
+static __always_inline void runtime_read_sched(struct runtime_layout *layout, u64 m,
+					       struct runtime_state *state)
+{
+	u64 sched = layout->sched == UNKNOWN ? runtime_pointer(m, layout->m_sched) :
+					       layout->sched + layout->bias;
+
+	state->npidle = runtime_number(sched, layout->sched_npidle, layout->int_size);
+	state->nmspinning = runtime_number(sched, layout->sched_nmspinning, layout->int_size);
+	state->global_runq = runtime_number(sched, layout->sched_runqsize, layout->int_size);
+}
+
+/*
+ * The P that an M in a system call still has, 0 when it was taken or given away. To Go 1.25: the
+ * M lets go of it at once (m.p is nil), and until somebody changes its status, or the tick that
+ * every retake raises, it is still there for the M to come back to.
+ */
+static __always_inline u64 runtime_held_psyscall(struct runtime_layout *layout, u64 m)
+{
+	u64 p = runtime_pointer(m, layout->m_oldp);
+
+	if (runtime_number(p, layout->p_status, layout->int_size) != P_SYSCALL)
+		return 0;
+	if (runtime_number(m, layout->m_syscalltick, sizeof(s32)) !=
+	    runtime_number(p, layout->p_syscalltick, sizeof(s32)))
+		return 0;
+	return p;
+}
+
+/* From Go 1.26: an M in a system call keeps m.p until somebody takes it. */
+static __always_inline u64 runtime_held_prunning(struct runtime_layout *layout, u64 m)
+{
+	return runtime_pointer(m, layout->m_p);
+}
+
+/*
+ * Fills a block row's goid, p, m, runq, global_runq, npidle, nmspinning and p_use for the current
+ * thread. Returns 1 where there is a row to write, and 0 where the thread blocks on nobody's
+ * behalf: no runtime in reach, or a thread of the runtime itself (sysmon, a parked M, an M that
+ * looks for work), which runs no goroutine.
+ */
+static __always_inline int runtime_state_at_block(u32 tid, struct block_record *record)
+{
+	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct runtime_layout *layout = runtime_layouts.lookup(&tgid);
+
+	if (!layout)
+		return 0;
+	u64 m = runtime_current_m(layout, tid);
+	u64 curg = runtime_pointer(m, layout->m_curg);
+	state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
+	if (!curg || state.goid < 0)
+		return 0;
+	state.m = runtime_number(m, layout->m_id, sizeof(s64));
+
+	s64 status = runtime_number(curg, layout->g_status, layout->int_size);
+	u64 p;
+	if (status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL) {
+		p = layout->model == RUNTIME_MODEL_PSYSCALL ? runtime_held_psyscall(layout, m) :
+							      runtime_held_prunning(layout, m);
+		runtime_read_p(layout, p, &state);
+		if (state.p >= 0) {
+			state.p_use = BLOCK_P_USE_SYSCALL;
+		} else {
+			state.p_use = BLOCK_P_USE_HANDED_OFF;
+			/* Whose it was: taken before the block; nil where it was given away. */
+			state.p = runtime_number(runtime_pointer(m, layout->m_oldp), layout->p_id,
+						 layout->int_size);
+			state.runq = UNKNOWN;
+		}
+	} else {
+		p = runtime_pointer(m, layout->m_p);
+		runtime_read_p(layout, p, &state);
+		if (state.p < 0)
+			return 0;
+		state.p_use = status == UNKNOWN ? UNKNOWN : BLOCK_P_USE_RAW;
+	}
+	runtime_read_sched(layout, m, &state);
+	RUNTIME_STATE_COPY(record, &state);
+	record->p_use = state.p_use;
+	return 1;
+}
+
+/* A new process begins as a copy of its parent, and so does what is known of it. */
+static __always_inline void runtime_at_fork(u32 parent_tgid, u32 child_tgid)
+{
+	struct runtime_layout *layout;
+
+	if (parent_tgid == child_tgid)
+		return;
+	layout = runtime_layouts.lookup(&parent_tgid);
+	if (layout)
+		runtime_layouts.update(&child_tgid, layout);
+	else
+		runtime_layouts.delete(&child_tgid); /* of an earlier process with this number */
+}
+
+/*
+ * The current process became another program. If that is an inspected binary, its layout is in
+ * place before its first instruction; where it was loaded is told by the kernel (start_code is
+ * the run-time address of the first executable segment).
+ */
+static __always_inline void runtime_at_exec(u32 tgid)
+{
+	u64 mm = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_MM);
+	u64 inode = kernel_pointer(kernel_pointer(mm, OFFSET_MM_EXE_FILE), OFFSET_FILE_INODE);
+	struct runtime_binary binary = {
+		.inode = kernel_pointer(inode, OFFSET_INODE_INO),
+		.size = kernel_pointer(inode, OFFSET_INODE_SIZE),
+	};
+	struct runtime_layout *layout = runtime_binaries.lookup(&binary);
+
+	if (!layout) {
+		runtime_layouts.delete(&tgid);
+		return;
+	}
+	runtime_layouts.update(&tgid, layout);
+	layout = runtime_layouts.lookup(&tgid);
+	if (layout && layout->first_code != UNKNOWN)
+		layout->bias = kernel_pointer(mm, OFFSET_MM_START_CODE) - layout->first_code;
+}
+
+/* A thread ended: its number may soon be another's. */
+static __always_inline void runtime_at_exit(u32 tid)
+{
+	runtime_ms.delete(&tid);
+}
