@@ -75,7 +75,8 @@ venv() {
     python=$(find_python) || fail "no Python from 3.11 on: install one, or name it in PYTHON"
     say "Making .venv with $("$python" --version)"
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt setuptools wheel mypy
+    .venv/bin/pip install -q --disable-pip-version-check -U -c constraints.txt \
+        setuptools wheel mypy
     # mypyc's compiler is in the environment already: an isolated build would fetch it again.
     # The runtime is compiled by 'build', where make can see what changed.
     PRETAKE_NO_COMPILE=1 .venv/bin/pip install -q --disable-pip-version-check \
