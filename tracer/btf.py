@@ -21,7 +21,8 @@ VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 """The running kernel's BTF."""
 
 _MAGIC = 0xEB9F
-_STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST = 4, 5, 6, 8, 9, 10
+_POINTER, _STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST = 2, 4, 5, 6, 8, 9, 10
+_PROTOTYPE = 13
 _TRANSPARENT = {_TYPEDEF, _VOLATILE, _CONST, 18}  # 18: type tag
 
 # Bytes that follow the 12 bytes of a type, as (fixed, for each of its vlen).
@@ -31,7 +32,7 @@ _TRAILERS = {
     _STRUCT: (0, 12),
     _UNION: (0, 12),
     _ENUM: (0, 8),
-    13: (0, 8),  # function prototype
+    _PROTOTYPE: (0, 8),
     14: (4, 0),  # variable
     15: (0, 12),  # data section
     17: (4, 0),  # declaration tag
@@ -69,6 +70,7 @@ class Btf:
             self._strings = header + string_offset
             self._types = [_Type(0, 0, False, 0, 0)]
             self._structs: dict[str, int] = {}
+            self._typedefs: dict[str, int] = {}
             self._scan(header + type_offset, header + type_offset + type_length)
         except struct.error as error:
             raise PretakeError(f"the kernel's BTF is cut short ({error})") from error
@@ -79,6 +81,8 @@ class Btf:
             kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
             if kind == _STRUCT and name:
                 self._structs.setdefault(self._name(name), len(self._types))
+            elif kind == _TYPEDEF and self._data.startswith(b"btf_trace_", self._strings + name):
+                self._typedefs[self._name(name)] = len(self._types)
             self._types.append(_Type(kind, vlen, bool(info >> 31), type_id, at + 12))
             fixed, each = _TRAILERS.get(kind, (0, 0))
             at += 12 + fixed + each * vlen
@@ -109,6 +113,14 @@ class Btf:
             bits += found[0]
             type_id = found[1]
         return bits // 8
+
+    def tracepoint_arguments(self, name: str) -> int:
+        """How many arguments a raw tracepoint hands to its programs; 0 if there is none."""
+        # The kernel declares each as a pointer to a function of them, after one void pointer.
+        type_id = self._typedefs.get(f"btf_trace_{name}", 0)
+        while (found := self._types[type_id]).kind in (*_TRANSPARENT, _POINTER):
+            type_id = found.type_id
+        return max(found.vlen - 1, 0) if found.kind == _PROTOTYPE else 0
 
     def _member(self, type_id: int, wanted: str) -> tuple[int, int] | None:
         """Offset in bits and type of one member of a struct or union."""

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+/*
+ * Which target thread has a CPU, and why it left: tables sched_switch, sched_wakeup and block.
+ *
+ * A row of sched_switch is written when either side of the switch is a target. A thread that
+ * leaves blocked inside a system call is asked, in the same moment, what its runtime's memory
+ * says (runtime_state.bpf.c); nothing else of the runtime needs to be probed for that.
+ */
+
+/* Task states that mean the thread is no more (TASK_DEAD, EXIT_ZOMBIE, EXIT_DEAD). */
+#define STATE_DEAD 0xb0
+
+static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
+{
+#ifdef SCHED_SWITCH_HAS_PREV_STATE
+	/* Since 9c2136be0878 ("sched/tracing: Append prev_state to tp args instead"). */
+	u32 state = ctx->args[3];
+#else
+	u32 state = task_u32(ctx->args[1], OFFSET_TASK_STATE);
+#endif
+
+	/* args[0]: taken off the CPU by force, whatever it was about to do. */
+	if (ctx->args[0] || !state)
+		return SCHED_SWITCH_PREV_STATE_PREEMPTED;
+	if (state & STATE_DEAD)
+		return SCHED_SWITCH_PREV_STATE_DEAD;
+	return SCHED_SWITCH_PREV_STATE_BLOCKED;
+}
+
+static __always_inline void thread_blocked(struct thread_state *thread, u32 tid, s64 now)
+{
+	thread->block_ns = now;
+	if (thread->where == IN_UNKNOWN) {
+		s16 nr = user_register(OFFSET_REGS_NR);
+
+		/* Negative for a thread that is in the kernel for another reason, as a page fault. */
+		if (nr < 0)
+			return;
+		thread->where = IN_SYSCALL;
+		thread->enter_ns = UNKNOWN;
+		thread->nr = nr;
+	}
+	if (thread->where != IN_SYSCALL)
+		return;
+	if (thread->blocks++ == 0)
+		thread->arg0 = user_register(OFFSET_REGS_ARG0);
+
+	struct block_record record = {
+		.ts_ns = now,
+		.enter_ns = thread->enter_ns,
+		.goid = UNKNOWN,
+		.arg0 = thread->arg0,
+		.tid = tid,
+		.p = UNKNOWN,
+		.m = UNKNOWN,
+		.runq = UNKNOWN,
+		.global_runq = UNKNOWN,
+		.npidle = UNKNOWN,
+		.nmspinning = UNKNOWN,
+		.stack_id = UNKNOWN,
+		.nr = thread->nr,
+		.cpu = bpf_get_smp_processor_id(),
+		.p_use = UNKNOWN,
+	};
+	if (runtime_state_at_block(tid, &record))
+		emit_block(&record);
+}
+
+int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 prev_tid = current_tid();
+	u32 next_tid = task_u32(ctx->args[2], OFFSET_TASK_PID);
+	struct thread_state *leaves = target(prev_tid);
+	struct thread_state *enters = target(next_tid);
+
+	if (!leaves && !enters)
+		return 0;
+
+	struct sched_switch_record record = {
+		.ts_ns = bpf_ktime_get_ns(),
+		.prev_tid = prev_tid,
+		.next_tid = next_tid,
+		.cpu = bpf_get_smp_processor_id(),
+		.prev_state = switch_reason(ctx),
+	};
+	emit_sched_switch(&record);
+
+	/* Seldom: its waking came before the capture did. */
+	if (enters && enters->block_ns) {
+		enters->blocked_ns += record.ts_ns - enters->block_ns;
+		enters->block_ns = 0;
+	}
+	if (!leaves)
+		return 0;
+	if (record.prev_state == SCHED_SWITCH_PREV_STATE_BLOCKED)
+		thread_blocked(leaves, prev_tid, record.ts_ns);
+	else if (record.prev_state == SCHED_SWITCH_PREV_STATE_DEAD &&
+		 (!leaves->task || leaves->task == bpf_get_current_task()))
+		threads.delete(&prev_tid);
+	return 0;
+}
+
+static __always_inline int woken(u64 task, s16 target_cpu, s8 kind)
+{
+	u32 tid = task_u32(task, OFFSET_TASK_PID);
+	struct thread_state *thread = target(tid);
+
+	if (!thread)
+		return 0;
+
+	struct sched_wakeup_record record = {
+		.ts_ns = bpf_ktime_get_ns(),
+		.tid = tid,
+		.waker_tid = current_tid(),
+		.cpu = bpf_get_smp_processor_id(),
+		.target_cpu = target_cpu,
+		.kind = kind,
+	};
+	emit_sched_wakeup(&record);
+	if (thread->block_ns) {
+		thread->blocked_ns += record.ts_ns - thread->block_ns;
+		thread->block_ns = 0;
+	}
+	return 0;
+}
+
+/* sched_waking, not sched_wakeup: that one may run on the woken thread's CPU, with no waker. */
+int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
+{
+	return woken(ctx->args[0], UNKNOWN, SCHED_WAKEUP_KIND_WAKEUP);
+}
+
+int on_sched_wakeup_new(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = ctx->args[0];
+
+	return woken(task, task_u32(task, OFFSET_TASK_CPU), SCHED_WAKEUP_KIND_NEW);
+}
