@@ -7,6 +7,7 @@ So function addresses are had from any Go binary, stripped or not. The format is
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -18,7 +19,11 @@ from tracer.errors import PretakeError
 __all__ = ["Function", "Pclntab"]
 
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
+_MERGED = ".data.rel.ro"
+"""Where a C linker puts the table of a position-independent program, to Go 1.25."""
 _MAGICS = {0xFFFFFFF0, 0xFFFFFFF1}
+_HEADER = re.compile(b"[\xf0\xf1]\xff\xff\xff\0\0\x01\x08")
+"""Magic, two zeros, x86's smallest instruction (1 byte), and its pointer (8)."""
 _MODULE_TEXT = 176
 """moduledata.text (runtime/symtab.go): one pointer, five slices, ftab, findfunctab, minpc and
 maxpc stand before it, from Go 1.18 to 1.27."""
@@ -47,10 +52,7 @@ class Pclntab:
 
     def __init__(self, elf: Elf) -> None:
         self._elf = elf
-        section = elf.section(*_SECTIONS)
-        if section is None:
-            raise PretakeError(f"{elf.path} has no Go function table (.gopclntab)")
-        self._address, self._data = section
+        self._address, self._data = _find(elf)
         try:
             magic, _, _, _, pointer_size = struct.unpack_from("<IBBBB", self._data)
             if magic not in _MAGICS or pointer_size != 8:
@@ -150,3 +152,17 @@ class Pclntab:
                 found.append(caller.begin + at)
             at = code.find(_CALL, at + 1)
         return found
+
+
+def _find(elf: Elf) -> tuple[int, bytes]:
+    """Address and bytes of the table."""
+    section = elf.section(*_SECTIONS)
+    if section is not None:
+        return section
+    merged = elf.section(_MERGED)
+    if merged is not None:
+        address, data = merged
+        for header in _HEADER.finditer(data):
+            if (address + header.start()) % 8 == 0:
+                return address + header.start(), data[header.start() :]
+    raise PretakeError(f"{elf.path} has no Go function table (.gopclntab)")
