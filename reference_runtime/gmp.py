@@ -39,6 +39,9 @@ P_RUNNING: Final = 1
 P_SYSCALL: Final = 2
 """Its M is in a system call and was not asked to give it up. Under P's lock either the M takes
 it back (to running) or somebody retakes it (to idle): whoever is first."""
+STACK_PREEMPT: Final = 1
+"""The poison in a G's stackguard (Go: stackPreempt)."""
+
 P_DEAD: Final = 4
 """The runtime has stopped, or the P is the sentinel [nobody]."""
 
@@ -59,13 +62,16 @@ class G:
     ``token`` until it has. So nothing needs to be locked across the switch.
     """
 
-    def __init__(self, goid: i64, steps: Iterator[object], name: str) -> None:
+    def __init__(self, goid: i64, coro: object, steps: Iterator[object], name: str) -> None:
         # Read by the tracer.
         self.goid: i64 = goid
         self.status: i64 = G_RUNNABLE
         # Ours.
+        self.coro = coro
         self.steps = steps
         self.name = name
+        self.stackguard: i64 = 0
+        """Poisoned to ask for preemption; the goroutine looks at it where it awaits."""
         self.wait_reason = ""
         self.token: bool = False
         self.schedlink: G | None = None
@@ -102,8 +108,8 @@ class P:
         self.seen_syscall_ns: i64 = 0
         self.seen_schedtick: i64 = -1
         self.seen_sched_ns: i64 = 0
-        # Preemption is asked of the goroutine by poisoning; looked at where it awaits.
-        self.preempt: bool = False
+        self.m: M | None = None
+        """Whose it is; kept through a system call, so that a retake knows the loser."""
 
 
 class Sched:
@@ -133,7 +139,7 @@ class M:
     until it is retaken: so the tracer sees one field for "holds a P".
     """
 
-    def __init__(self, id: i64, sched: Sched, note: Note, exited: Note) -> None:
+    def __init__(self, id: i64, scheduler: object, sched: Sched, note: Note, exited: Note) -> None:
         # Read by the tracer.
         self.id: i64 = id
         self.tid: i64 = 0
@@ -150,12 +156,12 @@ class M:
         """It parks here; woken with a P in nextp, or to end."""
         self.exited = exited
         self.schedlink: M | None = None
-        self.scheduler: object = None
+        self.scheduler = scheduler
         self.policy_data: object = None
         """Whatever the retake policy keeps for each thread (a perf event, say)."""
 
 
-NO_G: Final = G(-1, iter(()), "none")
+NO_G: Final = G(-1, None, iter(()), "none")
 """Stands for "no goroutine", so that the tracer never meets a null pointer."""
 NO_G.status = G_DEAD
 NO_P: Final = P(-1, 0, Lock())

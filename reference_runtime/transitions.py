@@ -28,9 +28,8 @@ STOPM: Final[i64] = RUNTIME_KINDS.index("stopm")
 
 BY_SYSMON: Final[i64] = RUNTIME_REASONS.index("sysmon")
 BY_SYSCALL_BLOCK: Final[i64] = RUNTIME_REASONS.index("syscall_block")
-BY_OTHER: Final[i64] = RUNTIME_REASONS.index("other")
-
-UNKNOWN_TID: Final = -1
+NO_REASON: Final = -1
+NO_TID: Final = -1
 
 
 def mstart(m: M, tid: i64) -> None:
@@ -45,6 +44,6 @@ def transition(kind: i64, m: M, p: P, g: G, reason: i64, target_tid: i64) -> Non
         m: the M that did it, on the calling thread.
         p: the P concerned, or ``NO_P``.
         g: the G concerned, or ``NO_G``.
-        reason: index in :data:`tracer.words.RUNTIME_REASONS`.
+        reason: index in :data:`tracer.words.RUNTIME_REASONS`, or -1 for none.
         target_tid: kernel id of the thread it was done to, or -1.
     """

@@ -1,0 +1,186 @@
+"""What a goroutine says to its runtime: ``go``, ``gosched``, ``sleep``, system calls.
+
+Every function here is called on a goroutine and finds its scheduler by the thread it is on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+from reference_runtime.current import get_current
+from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, M
+from reference_runtime.host import READABLE, WRITABLE, Host
+from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
+from reference_runtime.scheduler import Goroutine, Scheduler
+from reference_runtime.switch import SWITCH
+from reference_runtime.syscalls import syscall
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+__all__ = [
+    "BLOCK",
+    "NORMAL",
+    "RAW",
+    "READABLE",
+    "WRITABLE",
+    "Site",
+    "checkpoint",
+    "current_host",
+    "getg",
+    "getm",
+    "go",
+    "gopark",
+    "gosched",
+    "nanosleep",
+    "poll",
+    "pread",
+    "read",
+    "scheduler_of",
+    "sleep",
+    "spin",
+    "syscall",
+    "try_read",
+    "wait_readable",
+    "wait_writable",
+    "write",
+]
+
+READ: Final = Site("read")
+WRITE: Final = Site("write")
+PREAD: Final = Site("pread")
+POLL: Final = Site("poll", BLOCK)
+NANOSLEEP: Final = Site("nanosleep", BLOCK)
+SPIN: Final = Site("spin", RAW)
+
+
+def getm() -> M:
+    """The calling thread's M.
+
+    Raises:
+        RuntimeError: the caller is no goroutine.
+    """
+    m = get_current()
+    if m is None:
+        raise RuntimeError("this is for goroutines only: run it with Runtime.run")
+    return cast("M", m)
+
+
+def getg() -> G:
+    """The calling goroutine."""
+    return getm().curg
+
+
+def scheduler_of(m: M) -> Scheduler:
+    """The scheduler that M belongs to."""
+    return cast("Scheduler", m.scheduler)
+
+
+def current_host() -> Host:
+    """The machine that the calling goroutine runs on."""
+    return scheduler_of(getm()).host
+
+
+def go(coro: Goroutine, name: str = "") -> None:
+    """Start a goroutine."""
+    m = getm()
+    scheduler_of(m).go(m, coro, name or getattr(coro, "__name__", "goroutine"))
+
+
+async def gosched() -> None:
+    """Let the other goroutines run."""
+    getm().wants = YIELD
+    await SWITCH
+
+
+async def checkpoint() -> None:
+    """A cooperative preemption point: yields if the monitor asked for it."""
+    m = getm()
+    if m.curg.stackguard == STACK_PREEMPT:
+        m.curg.stackguard = 0
+        m.wants = YIELD
+        await SWITCH
+
+
+async def gopark(reason: str) -> None:
+    """Wait until somebody readies this goroutine, exactly once; ``reason`` is for reports."""
+    m = getm()
+    m.curg.wait_reason = reason
+    m.wants = PARK
+    await SWITCH
+
+
+async def sleep(ns: i64) -> None:
+    """Wait for ``ns`` without a thread."""
+    m = getm()
+    g = m.curg
+    if ns > 0:
+        scheduler = scheduler_of(m)
+        g.wait_reason = "sleep"
+        scheduler.new_timer(scheduler.host.nanotime() + ns, g)
+        m.wants = PARK
+    else:
+        m.wants = YIELD
+    await SWITCH
+
+
+async def wait_fd(fd: int, events: int, reason: str) -> None:
+    """Wait, without a thread, until ``fd`` is ready (Go: runtime_pollWait)."""
+    m = getm()
+    g = m.curg
+    scheduler = scheduler_of(m)
+    g.wait_reason = reason
+    scheduler.lock.acquire()
+    scheduler.netpoll_waiters += 1
+    scheduler.lock.release()
+    scheduler.host.netpoll_arm(fd, events, g)
+    m.wants = PARK
+    await SWITCH
+
+
+async def wait_readable(fd: int) -> None:
+    """Wait for readiness only: no thread waits and no buffer is held."""
+    await wait_fd(fd, READABLE, "wait_readable")
+
+
+async def wait_writable(fd: int) -> None:
+    """As :func:`wait_readable`, for room to write."""
+    await wait_fd(fd, WRITABLE, "wait_writable")
+
+
+def try_read(fd: int, count: int) -> bytes | None:
+    """A raw read of a non-blocking descriptor; None where it would block."""
+    try:
+        return current_host().read(fd, count)
+    except BlockingIOError:
+        return None
+
+
+async def read(fd: int, count: int, site: Site = READ) -> bytes:
+    """read(2)."""
+    return cast("bytes", await syscall(site, current_host().read, (fd, count)))
+
+
+async def write(fd: int, data: bytes, site: Site = WRITE) -> int:
+    """write(2)."""
+    return cast("int", await syscall(site, current_host().write, (fd, data)))
+
+
+async def pread(fd: int, count: int, offset: int, site: Site = PREAD) -> bytes:
+    """pread(2)."""
+    return cast("bytes", await syscall(site, current_host().pread, (fd, count, offset)))
+
+
+async def poll(fd: int, events: int = READABLE, timeout_ns: int = -1, site: Site = POLL) -> int:
+    """ppoll(2) on one descriptor, on this goroutine's thread."""
+    return cast("int", await syscall(site, current_host().poll, (fd, events, timeout_ns)))
+
+
+async def nanosleep(ns: int, site: Site = NANOSLEEP) -> None:
+    """clock_nanosleep(2): a thread sleeps, unlike in :func:`sleep`."""
+    await syscall(site, current_host().nanosleep, (ns,))
+
+
+async def spin(ns: int) -> None:
+    """Use a CPU for ``ns``, in parallel with other goroutines."""
+    await syscall(SPIN, current_host().spin_ns, (ns,))

@@ -1,0 +1,31 @@
+"""Retake policies by name: one small class each, chosen with ``pretake run --retake NAME``."""
+
+from __future__ import annotations
+
+from reference_runtime.policies.base import RetakePolicy
+from reference_runtime.policies.block import BlockPolicy
+from reference_runtime.policies.raw import RawPolicy
+from reference_runtime.policies.sysmon import SysmonPolicy
+from tracer.errors import PretakeError
+
+__all__ = ["POLICIES", "RetakePolicy", "make_policy"]
+
+POLICIES: dict[str, type[RetakePolicy]] = {
+    "sysmon": SysmonPolicy,
+    "block": BlockPolicy,
+    "raw": RawPolicy,
+}
+
+
+def make_policy(name: str) -> RetakePolicy:
+    """A new policy object.
+
+    Raises:
+        PretakeError: there is no policy called ``name``.
+    """
+    try:
+        return POLICIES[name]()
+    except KeyError:
+        raise PretakeError(
+            f"no retake policy is called {name!r}", f"choose one of {', '.join(POLICIES)}"
+        ) from None

@@ -1,0 +1,130 @@
+"""What a retake policy is: how a P comes back from a thread that is in a system call.
+
+A policy decides three things, each in one method: which way a call goes (``mode``), which Ps the
+monitor takes back at one of its rounds (``monitor``), and how long it sleeps between rounds
+(``monitor_sleep_ns``). The other methods are places where a policy that needs more can stand.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from reference_runtime.gmp import P_RUNNING, P_SYSCALL, STACK_PREEMPT
+from reference_runtime.transitions import BY_SYSMON
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+    from reference_runtime.gmp import M, P
+    from reference_runtime.scheduler import Scheduler
+
+RAW: Final = 0
+"""No hooks (Go: RawSyscall): P stays with the thread, whatever the call does."""
+NORMAL: Final = 1
+"""entersyscall: P stays with the thread, and may be retaken."""
+BLOCK: Final = 2
+"""entersyscallblock: P is handed off before the call."""
+
+SYSMON_MIN_NS: Final = 20_000
+SYSMON_MAX_NS: Final = 10_000_000
+SYSMON_IDLE_ROUNDS: Final = 50
+FORCE_PREEMPT_NS: Final = 10_000_000
+
+
+class Site:
+    """A place in the program that makes system calls, and what its author says of them.
+
+    Args:
+        name: what reports call it.
+        hint: ``RAW`` for calls that do not block, ``BLOCK`` for calls that will, ``NORMAL``
+            where the author cannot tell.
+    """
+
+    def __init__(self, name: str, hint: i64 = NORMAL) -> None:
+        self.name = name
+        self.hint: i64 = hint
+        self.learnt: object = None
+        """Whatever an adaptive policy keeps here."""
+
+
+class RetakePolicy:
+    """Go's own way; the other policies change parts of it."""
+
+    name: ClassVar[str] = "base"
+
+    def __init__(self) -> None:
+        self.has_monitor: bool = True
+        """Whether the scheduler is to run its monitor thread."""
+
+    def start(self, scheduler: Scheduler) -> None:
+        """Before the first goroutine runs, on the caller's thread."""
+
+    def stop(self, scheduler: Scheduler) -> None:
+        """After the last goroutine ran, on the caller's thread."""
+
+    def m_started(self, m: M) -> None:
+        """On a new M's thread, before it runs its first goroutine."""
+
+    def m_stopped(self, m: M) -> None:
+        """On an M's thread, as the last thing it does."""
+
+    def mode(self, site: Site) -> i64:
+        """Which way a call at ``site`` goes: ``RAW``, ``NORMAL`` or ``BLOCK``."""
+        return RAW if site.hint == RAW else NORMAL
+
+    def call_done(self, site: Site, mode: i64, enter_ns: i64, exit_ns: i64) -> None:
+        """After each call, where ``wants_call_done``."""
+
+    wants_call_done: ClassVar[bool] = False
+    """Whether the scheduler is to read the clock after each call and call ``call_done``."""
+
+    def before_park(self, scheduler: Scheduler, m: M) -> bool:  # noqa: ARG002
+        """An M that found nothing to run is about to park; whether it has a P again."""
+        return False
+
+    def monitor_sleep_ns(self, idle_rounds: i64, last_ns: i64) -> i64:
+        """How long the monitor sleeps, after ``idle_rounds`` rounds that took nothing.
+
+        20 µs, doubled each round after 50 idle rounds, to 10 ms (go1.21, runtime.sysmon).
+        """
+        if idle_rounds == 0:
+            return SYSMON_MIN_NS
+        if idle_rounds > SYSMON_IDLE_ROUNDS:
+            return min(last_ns * 2, SYSMON_MAX_NS)
+        return last_ns
+
+    def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
+        """One round of the monitor over all Ps; how many it took back (go1.21, runtime.retake)."""
+        taken: i64 = 0
+        for p in scheduler.allp:
+            if p.status == P_SYSCALL:
+                if self.sighted_twice(scheduler, p, now_ns):
+                    taken += 1 if scheduler.retake(m, p, BY_SYSMON) else 0
+            elif p.status == P_RUNNING:
+                self.ask_preemption(p, now_ns)
+        return taken
+
+    def sighted_twice(self, scheduler: Scheduler, p: P, now_ns: i64) -> bool:
+        """Whether P is to be retaken from a call that the monitor has seen before.
+
+        A call with nothing queued behind it, while another P or M could run what comes, keeps
+        its P for 10 ms: on purpose, since it may want it back.
+        """
+        if p.seen_syscalltick != p.syscalltick:
+            p.seen_syscalltick = p.syscalltick
+            p.seen_syscall_ns = now_ns
+            return False
+        sched = scheduler.sched
+        return not (
+            p.runqhead == p.runqtail
+            and sched.nmspinning + sched.npidle > 0
+            and now_ns < p.seen_syscall_ns + FORCE_PREEMPT_NS
+        )
+
+    def ask_preemption(self, p: P, now_ns: i64) -> None:
+        """Ask a goroutine that has run for 10 ms to stop where it next looks (Go: preemptone)."""
+        if p.seen_schedtick != p.schedtick:
+            p.seen_schedtick = p.schedtick
+            p.seen_sched_ns = now_ns
+        elif now_ns >= p.seen_sched_ns + FORCE_PREEMPT_NS and p.m is not None:
+            p.m.curg.stackguard = STACK_PREEMPT

@@ -1,0 +1,20 @@
+"""``raw``: no hooks at all; what the two ways of telling the runtime are worth is seen here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from reference_runtime.policies.base import RAW, RetakePolicy, Site
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+
+class RawPolicy(RetakePolicy):
+    """The runtime is never told of a call: a thread that blocks keeps its P until it returns."""
+
+    name: ClassVar[str] = "raw"
+
+    def mode(self, site: Site) -> i64:  # noqa: ARG002
+        """Always ``RAW``."""
+        return RAW

@@ -1,0 +1,13 @@
+"""``sysmon``: a monitor thread polls, as Go does today."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from reference_runtime.policies.base import RetakePolicy
+
+
+class SysmonPolicy(RetakePolicy):
+    """Every call that may block is a normal one, whatever its author says; the monitor retakes."""
+
+    name: ClassVar[str] = "sysmon"

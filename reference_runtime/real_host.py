@@ -1,0 +1,230 @@
+"""The real host: OS threads, real system calls, the kernel's clock."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import os
+import random
+import select
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from reference_runtime.current import COMPILED
+from reference_runtime.host import READABLE, WRITABLE, Host, Lock, Note
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+try:
+    from reference_runtime import _native
+
+    NATIVE = True
+except ImportError:  # not built
+    NATIVE = False
+
+LOCKS_ARE_REAL: Final = not COMPILED or not getattr(sys, "_is_gil_enabled", lambda: True)()
+"""False where the GIL keeps compiled critical sections apart (see scheduler.py)."""
+
+
+class ThreadLock(Lock):
+    """A lock of the interpreter's."""
+
+    def __init__(self) -> None:
+        self.lock = _thread.allocate_lock()
+
+    def acquire(self) -> None:
+        """Wait for the lock and hold it."""
+        self.lock.acquire()
+
+    def release(self) -> None:
+        """Give it up."""
+        self.lock.release()
+
+
+class ThreadNote(Note):
+    """A note on a lock that is held until the wake-up releases it."""
+
+    def __init__(self) -> None:
+        self.lock = _thread.allocate_lock()
+        self.lock.acquire()
+
+    def sleep(self) -> None:
+        """Block until the wake-up."""
+        self.lock.acquire()
+
+    def sleep_for(self, ns: i64) -> bool:
+        """Block until the wake-up or for ``ns``."""
+        return self.lock.acquire(True, int(ns) / 1e9)
+
+    def wakeup(self) -> None:
+        """Wake the sleeper; a second wake-up before the sleep is the first one."""
+        with contextlib.suppress(RuntimeError):
+            self.lock.release()
+
+
+class RealHost(Host):
+    """This machine.
+
+    Args:
+        seed: of the choices that stealing makes.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.chance = random.Random(seed)
+        self.epoll: select.epoll | None = None
+        self.epoll_fd = -1
+        self.wake_fd = -1
+        self.armed: dict[int, tuple[int, object]] = {}
+
+    def nanotime(self) -> i64:
+        """CLOCK_MONOTONIC, as in a trace."""
+        return time.monotonic_ns()
+
+    def random(self, n: i64) -> i64:
+        """From the seed; how threads meet is not in its hands."""
+        return self.chance.randrange(n)
+
+    def new_lock(self) -> Lock:
+        """A real lock where the GIL does not do."""
+        return ThreadLock() if LOCKS_ARE_REAL else Lock()
+
+    def new_note(self) -> Note:
+        """A note on a lock."""
+        return ThreadNote()
+
+    def start_thread(self, body: Callable[[], None], name: str) -> None:  # noqa: ARG002
+        """Not a threading.Thread, whose start waits for the thread to be there."""
+        _thread.start_new_thread(body, ())
+
+    def thread_id(self) -> i64:
+        """The kernel's id."""
+        return _thread.get_native_id()
+
+    def thread_cpu_ns(self) -> i64:
+        """CLOCK_THREAD_CPUTIME_ID."""
+        return time.thread_time_ns()
+
+    def thread_blocked(self, tid: i64) -> bool:
+        """State in /proc is neither R nor gone."""
+        try:
+            stat = Path(f"/proc/self/task/{tid}/stat").read_bytes()
+        except OSError:
+            return False
+        return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] != b"R"
+
+    def tgkill(self, tid: i64, signo: i64) -> None:
+        """tgkill(2)."""
+        raise NotImplementedError
+
+    def let_others_run(self) -> None:
+        """Drop the GIL. Whoever has asked for it for 5 ms gets it."""
+        time.sleep(0)
+
+    def usleep(self, ns: i64) -> None:
+        """clock_nanosleep(2); the kernel adds its timer slack of 50 µs, as for Go."""
+        time.sleep(int(ns) / 1e9)
+
+    def close(self) -> None:
+        """Close the network poller."""
+        if self.epoll is not None:
+            self.epoll.close()
+            os.close(self.wake_fd)
+            self.epoll = None
+
+    # System calls.
+
+    def read(self, fd: int, count: int) -> bytes:
+        """read(2)."""
+        return os.read(fd, count)
+
+    def write(self, fd: int, data: bytes) -> int:
+        """write(2)."""
+        return os.write(fd, data)
+
+    def pread(self, fd: int, count: int, offset: int) -> bytes:
+        """pread(2)."""
+        return os.pread(fd, count, offset)
+
+    def poll(self, fd: int, events: int, timeout_ns: int) -> int:
+        """ppoll(2), or poll(2) in whole ms where the C module is not built."""
+        if NATIVE:
+            return _native.poll_one(fd, events, timeout_ns)
+        poller = select.poll()
+        poller.register(fd, events)
+        ready = poller.poll(None if timeout_ns < 0 else -(-timeout_ns // 1_000_000))
+        return ready[0][1] if ready else 0
+
+    def nanosleep(self, ns: int) -> None:
+        """clock_nanosleep(2)."""
+        time.sleep(ns / 1e9)
+
+    def pipe(self) -> tuple[int, int]:
+        """pipe2(2)."""
+        return os.pipe()
+
+    def close_fd(self, fd: int) -> None:
+        """close(2)."""
+        os.close(fd)
+
+    def spin_ns(self, ns: int) -> None:
+        """Without the GIL where the C module is built; else the GIL is had for it."""
+        if NATIVE:
+            _native.spin_ns(ns)
+            return
+        end_ns = time.monotonic_ns() + ns
+        while time.monotonic_ns() < end_ns:
+            time.sleep(0)
+
+    # The network poller.
+
+    def open_netpoll(self) -> select.epoll:
+        """The epoll descriptor, made when first needed (Go: netpollGenericInit)."""
+        if self.epoll is None:
+            epoll = select.epoll()
+            self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            epoll.register(self.wake_fd, select.EPOLLIN)
+            self.epoll_fd = epoll.fileno()
+            self.epoll = epoll
+        return self.epoll
+
+    def netpoll_arm(self, fd: int, events: int, waiter: object) -> None:
+        """One waiter for a descriptor, one-shot."""
+        epoll = self.open_netpoll()
+        mask = select.EPOLLONESHOT
+        if events & READABLE:
+            mask |= select.EPOLLIN | select.EPOLLRDHUP
+        if events & WRITABLE:
+            mask |= select.EPOLLOUT
+        known = fd in self.armed
+        self.armed[fd] = (events, waiter)
+        if known:
+            try:
+                epoll.modify(fd, mask)
+            except FileNotFoundError:
+                # The descriptor was closed, and its number is another file's now.
+                epoll.register(fd, mask)
+        else:
+            epoll.register(fd, mask)
+
+    def netpoll(self, delay_ns: i64) -> list[object]:
+        """epoll_wait(2) counts in ms, so the wait is a ppoll(2) of the epoll descriptor."""
+        epoll = self.open_netpoll()
+        if delay_ns != 0:
+            self.poll(self.epoll_fd, READABLE, delay_ns)
+        waiters: list[object] = []
+        for fd, _ in epoll.poll(0):
+            if fd == self.wake_fd:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self.wake_fd)
+            else:
+                waiters.append(self.armed[fd][1])
+        return waiters
+
+    def netpoll_break(self) -> None:
+        """Wake the poller by its event descriptor."""
+        self.open_netpoll()
+        os.eventfd_write(self.wake_fd, 1)

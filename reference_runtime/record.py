@@ -1,0 +1,68 @@
+"""What the runtime itself saw: its counters, and the second witness of each retake.
+
+This record is made apart from the transitions that a tracer probes (another clock read, another
+place in the code), so that the two can be held against each other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+
+class Retake(NamedTuple):
+    """One P taken from an M in a system call."""
+
+    ts_ns: int
+    """When P was released, by the host's monotonic clock."""
+    enter_ns: int
+    """When the system call was entered."""
+    p: int
+    tid: int
+    """Thread that lost P."""
+    goid: int
+    reason: str
+    """Word of :data:`tracer.words.RUNTIME_REASONS`."""
+
+
+class Record:
+    """Counters and rows of one run."""
+
+    def __init__(self) -> None:
+        self.retakes: list[Retake] = []
+        self.retake_ns: list[int] = []
+        """From the entry of a system call that lost its P (by retake or handoff) to the first
+        goroutine that ran on that P; a P that went idle in between makes no value."""
+        self.handoffs: i64 = 0
+        """Ps given away before the call, by entersyscallblock."""
+        self.needless: i64 = 0
+        """Retakes and handoffs for calls that returned within ``NEEDLESS_NS``."""
+        self.wakeups: i64 = 0
+        """Parked Ms that were woken."""
+        self.threads: i64 = 0
+        """Ms that were made."""
+        self.exit_slow: i64 = 0
+        """Calls that returned and found no P."""
+        self.policy_cpu_ns: i64 = 0
+        """CPU time of the threads that do nothing but watch for retakes."""
+
+    def counters(self) -> dict[str, int]:
+        """The counters by name, as a result's ``runtime`` part shows them."""
+        return {
+            "retakes": len(self.retakes),
+            "handoffs": int(self.handoffs),
+            "needless": int(self.needless),
+            "wakeups": int(self.wakeups),
+            "threads": int(self.threads),
+            "exit_slow": int(self.exit_slow),
+            "policy_cpu_ns": int(self.policy_cpu_ns),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the retakes to ``path``, one JSON object a line, fields as in :class:`Retake`."""
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row._asdict()) + "\n" for row in self.retakes)

@@ -1,0 +1,158 @@
+"""The run queues and the idle list.
+
+Local queues are rings of fixed capacity, one for each P; what finds no room goes, with half of
+the ring, to the global queue, a linked list through the Gs (go1.21, runtime.runqput).
+
+Functions that take a ``Sched`` are called with the scheduler's lock held.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reference_runtime.gmp import NO_P, G, P, Sched
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+    from reference_runtime.scheduler import Scheduler
+
+
+def runqput(scheduler: Scheduler, p: P, g: G) -> None:
+    """Append G to P's queue, or, if that is full, half the queue and G to the global one."""
+    p.lock.acquire()
+    tail = p.runqtail
+    if tail - p.runqhead < p.capacity:
+        p.runq[tail % p.capacity] = g
+        p.runqtail = tail + 1
+        p.lock.release()
+        return
+    batch = take(p, p.capacity // 2)
+    p.lock.release()
+    scheduler.lock.acquire()
+    for moved in batch:
+        globrunqput(scheduler.sched, moved)
+    globrunqput(scheduler.sched, g)
+    scheduler.lock.release()
+
+
+def runqget(p: P) -> G | None:
+    """Take the G at the head of P's queue."""
+    p.lock.acquire()
+    head = p.runqhead
+    if head == p.runqtail:
+        p.lock.release()
+        return None
+    index = head % p.capacity
+    g = p.runq[index]
+    p.runq[index] = None
+    p.runqhead = head + 1
+    p.lock.release()
+    return g
+
+
+def take(p: P, count: i64) -> list[G]:
+    """Take ``count`` Gs from the head of P's queue; P's lock is held, they are there."""
+    batch: list[G] = []
+    for _ in range(count):
+        index = p.runqhead % p.capacity
+        g = p.runq[index]
+        assert g is not None
+        p.runq[index] = None
+        p.runqhead += 1
+        batch.append(g)
+    return batch
+
+
+def steal(scheduler: Scheduler, p: P) -> G | None:
+    """Move half of another P's queue to P's, which is empty, and take one (Go: runqsteal)."""
+    count: i64 = len(scheduler.allp)
+    if count == 1:
+        return None
+    begin = scheduler.host.random(count)
+    for i in range(count):
+        victim = scheduler.allp[(begin + i) % count]
+        if victim is p or victim.runqhead == victim.runqtail:
+            continue
+        victim.lock.acquire()
+        waiting = victim.runqtail - victim.runqhead
+        batch = take(victim, waiting - waiting // 2)
+        victim.lock.release()
+        if not batch:
+            continue
+        first = batch.pop()
+        for g in batch:
+            runqput(scheduler, p, g)
+        return first
+    return None
+
+
+def globrunqput(sched: Sched, g: G) -> None:
+    """Append G to the global queue."""
+    g.schedlink = None
+    if sched.runq_last is None:
+        sched.runq_first = g
+    else:
+        sched.runq_last.schedlink = g
+    sched.runq_last = g
+    sched.runqsize += 1
+
+
+def globrunqget(sched: Sched, p: P, procs: i64, most: i64) -> G | None:
+    """Take P's share of the global queue: one G to run, the others into P's queue.
+
+    Args:
+        sched: whose queue.
+        p: the caller's P.
+        procs: number of Ps, who share.
+        most: how many to take at most; 0 for half of P's capacity.
+    """
+    count = min(sched.runqsize, sched.runqsize // procs + 1, p.capacity // 2)
+    if most:
+        count = min(count, most)
+    first: G | None = None
+    for _ in range(count):
+        g = sched.runq_first
+        assert g is not None
+        sched.runq_first = g.schedlink
+        if sched.runq_first is None:
+            sched.runq_last = None
+        g.schedlink = None
+        sched.runqsize -= 1
+        if first is None:
+            first = g
+            continue
+        p.lock.acquire()
+        p.runq[p.runqtail % p.capacity] = g
+        p.runqtail += 1
+        p.lock.release()
+    return first
+
+
+def pidleput(sched: Sched, p: P) -> None:
+    """Put P on the idle list."""
+    p.link = sched.pidle
+    sched.pidle = p
+    sched.npidle += 1
+
+
+def pidleget(sched: Sched) -> P:
+    """Take a P from the idle list; ``NO_P`` if there is none."""
+    p = sched.pidle
+    if p is None:
+        return NO_P
+    sched.pidle = p.link
+    p.link = None
+    sched.npidle -= 1
+    return p
+
+
+def all_gs(sched: Sched) -> list[G]:
+    """Every live G, oldest first."""
+    gs: list[G] = []
+    g = sched.allg
+    while g is not None:
+        gs.append(g)
+        g = g.all_next
+    gs.reverse()
+    return gs

@@ -1,0 +1,713 @@
+"""The scheduler: who runs what, on which thread, and how a P finds its next owner.
+
+Concepts
+--------
+- A **G** is a goroutine, a coroutine that any thread may resume. An **M** is a thread of the
+  host. A **P** is the right to run goroutines; there are ``procs`` of them. An M needs a P to
+  run a G, but not to wait in a system call.
+- A runnable G is on exactly one queue: the local one of a P, or the global one. The states of
+  G and P, with who owns the object in each and who may change it, stand in ``gmp.py``.
+- An M without work is parked on its note, in the list ``midle``, unless it is one of two: it
+  *spins* (it holds a P and looks through the queues of others, one sweep, then it parks), or it
+  is the *poller* (no P; it waits for the first timer or descriptor).
+- Somebody who makes work wakes an M only if a P is idle and no M spins (``wakep``). An M that
+  stops spinning looks through all queues once more after it has said so. These two together
+  lose no wake-up, as in Go.
+- A P in a system call is its M's until somebody retakes it: the fast way back needs no queue
+  and no other thread. Who retakes is the policy's matter (``policies/``).
+
+Locks, and how free of races this is
+------------------------------------
+Every field that several Ms change is changed under a lock, and no host call that may switch
+threads is made under one. Interpreted, these are real locks. Compiled on a Python with a GIL
+they do nothing, since a compiled function keeps the GIL from one blocking call to the next:
+critical sections here contain no such call, and allocate nothing that a finaliser could hang on
+to. What does *not* hold: anything read before a call of the host is stale after it. On a Python
+without a GIL the real locks are used, compiled or not.
+
+A G that parks is not locked against its waker: the waker may come while the G is still leaving
+its M, and then leaves a token that the M finds (``after_switch``).
+
+Rejected
+--------
+- *A runnext slot.* Go has one so that a pair that talks over a channel stays together. Here
+  the tracer reads a queue's length as two numbers from BPF, and work in a third place would look
+  like no work. A pair in a short queue switches as fast.
+- *gosched to the global queue*, as Go does: two more queue operations in each switch, for
+  fairness that every 61st turn, which starts at the global queue, gives already.
+- *Spinning for a while.* Go's spinning Ms sweep four times and may sleep in between. A compiled
+  spin holds the GIL, so it would keep from running just those who could make work. For the same
+  reason Go's limit on the number of spinning Ms is not here: one that gave up without a sweep,
+  because another spins, could find the same queue full again and again, and never let go.
+- *An M to look for work at each handoff* when no other M spins or is idle (Go's handoffp). Go
+  cannot see all queues at once, here it costs a glance, so an M is woken only where there is
+  something to find.
+- *Readying a parked G under the lock of what it waits for* (Go's park with unlock function): the
+  lock would be held over the switch, through frames of user code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
+
+from reference_runtime import runq
+from reference_runtime.current import set_current
+from reference_runtime.deadlock import Deadlock, describe
+from reference_runtime.gmp import (
+    G_DEAD,
+    G_RUNNABLE,
+    G_RUNNING,
+    G_SYSCALL,
+    G_WAITING,
+    NO_G,
+    NO_P,
+    P_IDLE,
+    P_RUNNING,
+    P_SYSCALL,
+    PARK,
+    YIELD,
+    G,
+    M,
+    P,
+    Sched,
+)
+from reference_runtime.host import FOR_EVER, Host
+from reference_runtime.monitor import monitor_main
+from reference_runtime.policies.base import RetakePolicy
+from reference_runtime.record import Record, Retake
+from reference_runtime.timers import Timers
+from reference_runtime.transitions import (
+    ACQUIREP,
+    EXIT_SLOW,
+    HANDOFF,
+    NO_REASON,
+    NO_TID,
+    PIDLE,
+    RETAKE,
+    RUN,
+    STARTM,
+    STOPM,
+    mstart,
+    transition,
+)
+from tracer.words import RUNTIME_REASONS
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+Goroutine = Coroutine[object, object, object] | Generator[object, object, object]
+
+GLOBAL_TURN: Final = 61
+"""Every so many turns a P looks at the global queue first (Go: schedtick % 61)."""
+MONITOR_ID: Final = -2
+"""The monitor's M is in no list and never has a P."""
+BREATH: Final = 256
+"""Every so many turns an M lets the process's other threads at what they share."""
+EXIT_WAIT_NS: Final = 1_000_000_000
+"""How long the end of a run waits for an M that is in the middle of a goroutine."""
+
+
+class Scheduler:
+    """One run of one program.
+
+    Args:
+        host: the machine.
+        policy: how Ps come back from system calls.
+        procs: number of Ps (GOMAXPROCS).
+        queue_capacity: of each P's local queue, at least 2.
+        record: where the run's own counters and retakes go.
+    """
+
+    def __init__(
+        self, host: Host, policy: RetakePolicy, procs: int, queue_capacity: int, record: Record
+    ) -> None:
+        self.host = host
+        self.policy = policy
+        self.record = record
+        self.sched = Sched()
+        self.lock = host.new_lock()
+        self.wait_lock = host.new_lock()
+        """Guards what goroutines wait on: channels, mutexes, wait groups."""
+        self.allp = [P(i, queue_capacity, host.new_lock()) for i in range(procs)]
+        self.allm: list[M] = []
+        self.timers = Timers(host.new_lock())
+        self.main: G = NO_G
+        self.stopping: bool = False
+        self.failure: BaseException | None = None
+        self.finished = host.new_note()
+        self.poller: M | None = None
+        self.poll_until_ns: i64 = FOR_EVER
+        self.netpoll_waiters: i64 = 0
+        self.last_netpoll_ns: i64 = 0
+        self.monitor_waits: bool = False
+        self.monitor_note = host.new_note()
+        self.monitor: M | None = None
+
+    # Life of a run.
+
+    def start(self, main: Goroutine, name: str) -> None:
+        """Make the first goroutine and the first M. Its end is told by the note ``finished``."""
+        for p in self.allp[1:]:
+            runq.pidleput(self.sched, p)
+        self.main = self.new_g(main, name)
+        first = self.allp[0]
+        runq.runqput(self, first, self.main)
+        self.start_m(self.new_m(), first)
+        if self.policy.has_monitor:
+            self.monitor = M(MONITOR_ID, self, self.sched, self.monitor_note, self.host.new_note())
+            self.host.start_thread(partial(monitor_main, self, self.monitor), "monitor")
+
+    def stop(self, failure: BaseException | None) -> None:
+        """End the run: every M leaves when it next comes by. The first failure is kept."""
+        self.lock.acquire()
+        if not self.stopping:
+            self.stopping = True
+            self.failure = failure
+        self.lock.release()
+        for m in self.allm:
+            m.note.wakeup()
+        self.monitor_note.wakeup()
+        self.host.netpoll_break()
+        self.finished.wakeup()
+
+    def join(self) -> None:
+        """Wait for the Ms to leave, then close what is left of the goroutines.
+
+        An M whose goroutine is in a system call is left to itself: it may never return. When it
+        does, it sees that the run is over.
+        """
+        for m in self.allm:
+            if m.curg.status != G_SYSCALL:
+                m.exited.sleep_for(EXIT_WAIT_NS)
+        if self.monitor is not None:
+            self.monitor.exited.sleep()
+        g = self.sched.allg
+        while g is not None:
+            if g.status != G_SYSCALL and g.status != G_RUNNING:
+                close_quietly(g)
+            g = g.all_next
+
+    # Goroutines.
+
+    def new_g(self, coro: Goroutine, name: str) -> G:
+        """A G for ``coro``, on no queue yet."""
+        steps = coro.__await__() if inspect.isawaitable(coro) else coro
+        sched = self.sched
+        self.lock.acquire()
+        sched.goidgen += 1
+        g = G(sched.goidgen, coro, steps, name)
+        g.all_next = sched.allg
+        if sched.allg is not None:
+            sched.allg.all_prev = g
+        sched.allg = g
+        sched.ngoroutines += 1
+        self.lock.release()
+        return g
+
+    def go(self, m: M, coro: Goroutine, name: str) -> G:
+        """Make a goroutine runnable on M's P (Go: newproc)."""
+        g = self.new_g(coro, name)
+        runq.runqput(self, m.p, g)
+        self.wakep(m)
+        return g
+
+    def ready(self, m: M, g: G) -> None:
+        """A parked G, or one that is about to park, may run again (Go: goready).
+
+        ``m`` is the caller's; without a P its wake-ups go to the global queue.
+        """
+        self.lock.acquire()
+        if g.status != G_WAITING:
+            g.token = True
+            self.lock.release()
+            return
+        g.status = G_RUNNABLE
+        self.lock.release()
+        if m.p is NO_P:
+            self.globrunqput(g)
+        else:
+            runq.runqput(self, m.p, g)
+        self.wakep(m)
+
+    def globrunqput(self, g: G) -> None:
+        """Append to the global queue."""
+        self.lock.acquire()
+        runq.globrunqput(self.sched, g)
+        self.lock.release()
+
+    def goexit(self, g: G) -> None:
+        """G has returned."""
+        sched = self.sched
+        self.lock.acquire()
+        g.status = G_DEAD
+        if g.all_prev is None:
+            sched.allg = g.all_next
+        else:
+            g.all_prev.all_next = g.all_next
+        if g.all_next is not None:
+            g.all_next.all_prev = g.all_prev
+        g.all_next = None
+        g.all_prev = None
+        sched.ngoroutines -= 1
+        self.lock.release()
+        if g is self.main:
+            self.stop(None)
+
+    # The loop of an M.
+
+    def m_main(self, m: M) -> None:
+        """The body of an M's thread."""
+        set_current(m)
+        m.tid = self.host.thread_id()
+        mstart(m, m.tid)
+        try:
+            self.policy.m_started(m)
+            self.acquirep(m, m.nextp)
+            while True:
+                g = self.findrunnable(m)
+                if g is None:
+                    break
+                self.execute(m, g)
+        except BaseException as failure:
+            # A fault of the scheduler or of a policy: no goroutine's exception gets here.
+            self.stop(failure)
+        self.policy.m_stopped(m)
+        set_current(None)
+        m.exited.wakeup()
+
+    def execute(self, m: M, g: G) -> None:
+        """Run G on M until it yields, and do what it wants then."""
+        p = m.p
+        g.status = G_RUNNING
+        m.curg = g
+        m.wants = YIELD
+        p.schedtick += 1
+        if p.changed_hands:
+            self.first_run(m, p, g)
+        try:
+            for _ in g.steps:
+                break
+            else:
+                m.curg = NO_G
+                self.goexit(g)
+                return
+        except BaseException as failure:
+            m.curg = NO_G
+            self.goexit(g)
+            failure.add_note(f"goroutine {g.goid} [{g.name}]")
+            self.stop(failure)
+            return
+        self.after_switch(m, g)
+
+    def after_switch(self, m: M, g: G) -> None:
+        """G has left M, for the reason in ``m.wants``."""
+        m.curg = NO_G
+        if m.wants == YIELD:
+            g.status = G_RUNNABLE
+            runq.runqput(self, m.p, g)
+        elif m.wants == PARK:
+            self.lock.acquire()
+            if not g.token:
+                g.status = G_WAITING
+                self.lock.release()
+                return
+            g.token = False
+            g.status = G_RUNNABLE
+            self.lock.release()
+            runq.runqput(self, m.p, g)
+        else:
+            self.exitsyscall0(m, g)
+
+    def first_run(self, m: M, p: P, g: G) -> None:
+        """The first goroutine runs on P since it changed hands."""
+        p.changed_hands = False
+        transition(RUN, m, p, g, NO_REASON, NO_TID)
+        if p.lost_enter_ns:
+            self.record.retake_ns.append(self.host.nanotime() - p.lost_enter_ns)
+            p.lost_enter_ns = 0
+
+    def findrunnable(self, m: M) -> G | None:
+        """The next G for M, which is RUNNABLE and on no queue; None when the run is over.
+
+        Parks M for as long as there is none. M may come back with another P.
+        """
+        while not self.stopping:
+            if m.p is NO_P and not self.stopm(m):
+                return None
+            p = m.p
+            if self.timers.count:
+                self.run_timers(m)
+            if p.schedtick % BREATH == 0:
+                self.host.let_others_run()
+            g: G | None = None
+            if p.schedtick % GLOBAL_TURN == 0 and self.sched.runqsize:
+                g = self.globrunqget(p, 1)
+            if g is None:
+                g = runq.runqget(p)
+            if g is None:
+                g = self.find_elsewhere(m, p)
+            if g is not None:
+                if m.spinning:
+                    self.stop_spinning(m)
+                return g
+        return None
+
+    def find_elsewhere(self, m: M, p: P) -> G | None:
+        """Nothing in the local queue: global queue, network, the other Ps; else M loses P."""
+        sched = self.sched
+        if sched.runqsize:
+            g = self.globrunqget(p, 0)
+            if g is not None:
+                return g
+        if self.netpoll_waiters and self.poller is None:
+            self.netpoll(m, 0)
+            g = runq.runqget(p)
+            if g is not None:
+                return g
+        if not m.spinning:
+            self.lock.acquire()
+            m.spinning = True
+            sched.nmspinning += 1
+            self.lock.release()
+        g = runq.steal(self, p)
+        if g is not None:
+            return g
+        if not self.give_up_p(m, p):
+            return None
+        # From here M has no P. It said so before it looks again, so whoever made work in
+        # between has either seen an idle P and no spinning M, or is seen now.
+        if self.queues_hold_work() and self.take_idle_p(m):
+            return None
+        if self.policy.before_park(self, m):
+            return None
+        if (self.timers.count or self.netpoll_waiters) and self.poller is None:
+            self.wait_as_poller(m)
+        return None
+
+    def give_up_p(self, m: M, p: P) -> bool:
+        """Put P on the idle list, unless there is global work; whether it went there."""
+        self.lock.acquire()
+        if self.sched.runqsize or self.stopping:
+            self.lock.release()
+            return False
+        self.releasep(m, p)
+        runq.pidleput(self.sched, p)
+        if m.spinning:
+            m.spinning = False
+            self.sched.nmspinning -= 1
+        self.lock.release()
+        transition(PIDLE, m, p, NO_G, NO_REASON, NO_TID)
+        return True
+
+    def queues_hold_work(self) -> bool:
+        """Whether any run queue has a goroutine."""
+        if self.sched.runqsize:
+            return True
+        for p in self.allp:  # noqa: SIM110  a generator costs more than the sweep
+            if p.runqhead != p.runqtail:
+                return True
+        return False
+
+    def run_timers(self, m: M) -> None:
+        """Ready the goroutines whose time has come."""
+        now_ns = self.host.nanotime()
+        g = self.timers.pop_due(now_ns)
+        while g is not None:
+            self.ready(m, g)
+            g = self.timers.pop_due(now_ns)
+
+    def netpoll(self, m: M, delay_ns: i64) -> None:
+        """Ready the goroutines whose descriptors are."""
+        waiters = self.host.netpoll(delay_ns)
+        self.netpolled(m, waiters)
+
+    def netpolled(self, m: M, waiters: list[object]) -> None:
+        """Ready the goroutines that the network poller gave back."""
+        self.last_netpoll_ns = self.host.nanotime()
+        self.lock.acquire()
+        self.netpoll_waiters -= len(waiters)
+        self.lock.release()
+        for waiter in waiters:
+            self.ready(m, cast("G", waiter))
+
+    def wait_as_poller(self, m: M) -> None:
+        """Wait, without a P, for the first timer or descriptor; then try to get a P."""
+        self.lock.acquire()
+        if self.poller is not None:
+            self.lock.release()
+            return
+        self.poller = m
+        self.poll_until_ns = FOR_EVER
+        self.lock.release()
+        # Only now: a timer that comes first from here on breaks the wait.
+        until_ns = self.timers.next_ns()
+        self.poll_until_ns = until_ns
+        delay_ns: i64 = FOR_EVER
+        if until_ns >= 0:
+            delay_ns = max(until_ns - self.host.nanotime(), 0)
+        waiters: list[object] = []
+        if not self.stopping:
+            waiters = self.host.netpoll(delay_ns)
+        self.lock.acquire()
+        self.poller = None
+        self.lock.release()
+        # First the P, so that those who are ready go on here and need no other thread.
+        self.take_idle_p(m)
+        self.netpolled(m, waiters)
+
+    def new_timer(self, when_ns: i64, g: G) -> None:
+        """Ready ``g`` at ``when_ns``."""
+        if self.timers.add(when_ns, g):
+            self.wake_poller(when_ns)
+
+    def wake_poller(self, when_ns: i64) -> None:
+        """The poller must be back by ``when_ns``."""
+        if self.poller is not None and not 0 <= self.poll_until_ns <= when_ns:
+            self.host.netpoll_break()
+
+    def globrunqget(self, p: P, most: i64) -> G | None:
+        """Take P's share of the global queue; ``most`` 0 for as many as is fair."""
+        self.lock.acquire()
+        g = runq.globrunqget(self.sched, p, len(self.allp), most)
+        self.lock.release()
+        return g
+
+    # Ms and Ps find each other.
+
+    def acquirep(self, m: M, p: P) -> None:
+        """M takes P, which was given to it."""
+        m.nextp = NO_P
+        p.lock.acquire()
+        p.status = P_RUNNING
+        p.m = m
+        m.p = p
+        p.changed_hands = True
+        p.lock.release()
+        transition(ACQUIREP, m, p, NO_G, NO_REASON, NO_TID)
+        if self.monitor_waits:
+            self.monitor_waits = False
+            self.monitor_note.wakeup()
+
+    def releasep(self, m: M, p: P) -> None:
+        """M has P no more."""
+        p.lock.acquire()
+        p.status = P_IDLE
+        p.m = None
+        m.p = NO_P
+        p.lock.release()
+
+    def take_idle_p(self, m: M) -> bool:
+        """Give M a P from the idle list, if there is one."""
+        self.lock.acquire()
+        p = runq.pidleget(self.sched)
+        self.lock.release()
+        if p is NO_P:
+            return False
+        self.acquirep(m, p)
+        return True
+
+    def stopm(self, m: M) -> bool:
+        """Park M until it is given a P; False when the run is over."""
+        sched = self.sched
+        self.lock.acquire()
+        if self.stopping:
+            self.lock.release()
+            return False
+        m.schedlink = sched.midle
+        sched.midle = m
+        sched.nmidle += 1
+        asleep = sched.nmidle == sched.mcount and self.poller is None
+        self.lock.release()
+        transition(STOPM, m, NO_P, NO_G, NO_REASON, NO_TID)
+        if asleep:
+            self.check_dead()
+        m.note.sleep()
+        if self.stopping:
+            return False
+        self.acquirep(m, m.nextp)
+        return True
+
+    def check_dead(self) -> None:
+        """All Ms were parked a moment ago: will any goroutine ever run again?
+
+        A P that is not idle is in somebody's hands, who will give it to an M.
+        """
+        sched = self.sched
+        self.lock.acquire()
+        asleep = sched.nmidle == sched.mcount and sched.npidle == len(self.allp)
+        self.lock.release()
+        if not asleep or self.timers.count or self.netpoll_waiters or self.poller is not None:
+            return
+        if self.queues_hold_work():
+            self.stop(RuntimeError("lost wake-up: a goroutine is runnable and every M is parked"))
+        else:
+            self.stop(Deadlock([describe(g) for g in runq.all_gs(sched)]))
+
+    def wakep(self, m: M) -> None:
+        """There is new work: have one more M look for it, if a P is free and no M looks."""
+        sched = self.sched
+        if sched.npidle == 0 or sched.nmspinning != 0:
+            return
+        self.lock.acquire()
+        if sched.nmspinning != 0:
+            self.lock.release()
+            return
+        sched.nmspinning += 1
+        self.lock.release()
+        self.startm(m, NO_P, True)
+
+    def stop_spinning(self, m: M) -> None:
+        """M found work. If it was the last to look, another takes its place."""
+        self.lock.acquire()
+        m.spinning = False
+        self.sched.nmspinning -= 1
+        self.lock.release()
+        self.wakep(m)
+
+    def startm(self, m: M, p: P, spinning: bool) -> None:
+        """Have some M run P, or any idle P; a new M if none is parked (Go: startm).
+
+        A caller that passes ``spinning`` has counted the new M in ``nmspinning`` already.
+        """
+        sched = self.sched
+        self.lock.acquire()
+        if p is NO_P:
+            p = runq.pidleget(sched)
+            if p is NO_P:
+                if spinning:
+                    sched.nmspinning -= 1
+                self.lock.release()
+                return
+        parked = sched.midle
+        if parked is not None:
+            sched.midle = parked.schedlink
+            parked.schedlink = None
+            sched.nmidle -= 1
+        self.lock.release()
+        if parked is None:
+            started = self.new_m()
+            started.spinning = spinning
+            transition(STARTM, m, p, NO_G, NO_REASON, NO_TID)
+            self.start_m(started, p)
+        else:
+            parked.spinning = spinning
+            parked.nextp = p
+            self.record.wakeups += 1
+            transition(STARTM, m, p, NO_G, NO_REASON, parked.tid)
+            parked.note.wakeup()
+
+    def new_m(self) -> M:
+        """An M, without its thread."""
+        self.lock.acquire()
+        m = M(len(self.allm), self, self.sched, self.host.new_note(), self.host.new_note())
+        self.sched.mcount += 1
+        self.allm.append(m)
+        self.lock.release()
+        return m
+
+    def start_m(self, m: M, p: P) -> None:
+        """Give a new M its thread and its first P."""
+        m.nextp = p
+        self.record.threads += 1
+        body: Callable[[], None] = partial(self.m_main, m)
+        self.host.start_thread(body, f"M{m.id}")
+
+    # A P leaves a thread that is in a system call.
+
+    def retake(self, m: M, p: P, reason: i64) -> bool:
+        """Take P from an M in a system call and hand it on; False if the M was back first.
+
+        Args:
+            m: the caller's M.
+            p: any P.
+            reason: index in ``RUNTIME_REASONS``: who retakes.
+        """
+        if not self.take_from_syscall(m, p, reason):
+            return False
+        self.handoffp(m, p, NO_G, reason)
+        return True
+
+    def take_from_syscall(self, m: M, p: P, reason: i64) -> bool:
+        """The first half of :meth:`retake`: P is idle, off its M, and in the caller's hands."""
+        p.lock.acquire()
+        loser = p.m
+        if p.status != P_SYSCALL or loser is None:
+            p.lock.release()
+            return False
+        p.status = P_IDLE
+        p.m = None
+        p.syscalltick += 1
+        loser.p = NO_P
+        enter_ns = loser.enter_ns
+        g = loser.curg
+        p.lost_enter_ns = enter_ns
+        p.lock.release()
+        self.record.retakes.append(
+            Retake(
+                self.host.nanotime(), enter_ns, p.id, loser.tid, g.goid, RUNTIME_REASONS[reason]
+            )
+        )
+        transition(RETAKE, m, p, g, reason, loser.tid)
+        return True
+
+    def handoffp(self, m: M, p: P, g: G, reason: i64) -> None:
+        """P is in the caller's hands: give it to an M if it has anything to do, else idle it.
+
+        Args:
+            m: the caller's M.
+            p: idle, on no list.
+            g: the goroutine for whose call it is, or ``NO_G``.
+            reason: index in ``RUNTIME_REASONS``.
+        """
+        transition(HANDOFF, m, p, g, reason, NO_TID)
+        self.lock.acquire()
+        found = p.runqhead != p.runqtail or self.work_for_others()
+        if not found:
+            runq.pidleput(self.sched, p)
+            p.lost_enter_ns = 0
+        self.lock.release()
+        if found:
+            self.startm(m, p, False)
+        else:
+            transition(PIDLE, m, p, NO_G, reason, NO_TID)
+
+    def work_for_others(self) -> bool:
+        """Whether an M that got P would find something, or has to wait for timers and network."""
+        if self.queues_hold_work() and self.sched.nmspinning == 0:
+            return True
+        if self.sched.runqsize:
+            return True
+        return bool(self.poller is None and (self.timers.count or self.netpoll_waiters))
+
+    def exitsyscall0(self, m: M, g: G) -> None:
+        """G came out of a system call without a P and has left M: queue it, or find M a P."""
+        self.record.exit_slow += 1
+        g.status = G_RUNNABLE
+        transition(EXIT_SLOW, m, NO_P, g, NO_REASON, NO_TID)
+        if self.stopping:
+            return
+        self.lock.acquire()
+        p = runq.pidleget(self.sched)
+        if p is NO_P:
+            runq.globrunqput(self.sched, g)
+            self.lock.release()
+            return
+        self.lock.release()
+        self.acquirep(m, p)
+        runq.runqput(self, p, g)
+
+
+def close_quietly(g: G) -> None:
+    """Let a goroutine that will not run again give back what it holds."""
+    try:
+        close = cast("Goroutine", g.coro).close
+        close()
+    except Exception:
+        # Its program is over: neither an await in a finally clause nor an error is of use.
+        return
+
+
+__all__ = ["Goroutine", "Scheduler"]

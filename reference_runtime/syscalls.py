@@ -1,0 +1,126 @@
+"""The ways of a goroutine into a system call and back (Go: entersyscall … exitsyscall0).
+
+The call itself runs on the goroutine's own thread, with the GIL released. A goroutine whose M
+still has its P afterwards goes on without the scheduler; only one that lost it yields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from reference_runtime.current import get_current
+from reference_runtime.gmp import (
+    G_RUNNING,
+    G_SYSCALL,
+    NO_P,
+    NO_P_LEFT,
+    P_RUNNING,
+    P_SYSCALL,
+    STACK_PREEMPT,
+    YIELD,
+    M,
+)
+from reference_runtime.policies.base import BLOCK, RAW, Site
+from reference_runtime.scheduler import Scheduler
+from reference_runtime.switch import SWITCH
+from reference_runtime.transitions import BY_SYSCALL_BLOCK
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+NEEDLESS_NS: Final = 20_000
+"""A call that returns sooner than this was not worth taking its P: to wake another thread and
+to get a P back costs about as much. It is also the shortest time after which Go retakes."""
+
+
+def entersyscall(scheduler: Scheduler, m: M) -> None:
+    """M's goroutine enters a call that may block; its P may be retaken from here on."""
+    p = m.p
+    m.curg.status = G_SYSCALL
+    m.enter_ns = scheduler.host.nanotime()
+    p.lock.acquire()
+    p.status = P_SYSCALL
+    p.lock.release()
+
+
+def entersyscallblock(scheduler: Scheduler, m: M) -> None:
+    """M's goroutine enters a call that will block; its P is handed off before."""
+    p = m.p
+    g = m.curg
+    g.status = G_SYSCALL
+    m.enter_ns = scheduler.host.nanotime()
+    p.syscalltick += 1
+    scheduler.releasep(m, p)
+    p.lost_enter_ns = m.enter_ns
+    scheduler.record.handoffs += 1
+    scheduler.handoffp(m, p, g, BY_SYSCALL_BLOCK)
+
+
+def exitsyscall(scheduler: Scheduler, m: M) -> bool:
+    """The call has returned: whether M has a P, and its goroutine goes on.
+
+    If not, the goroutine yields with ``NO_P_LEFT``, and ``Scheduler.exitsyscall0`` sees to it.
+    """
+    p = m.p
+    p.lock.acquire()
+    if m.p is p and p.status == P_SYSCALL:
+        p.status = P_RUNNING
+        p.syscalltick += 1
+        p.lock.release()
+        m.curg.status = G_RUNNING
+        return not scheduler.stopping
+    p.lock.release()
+    if scheduler.host.nanotime() - m.enter_ns < NEEDLESS_NS:
+        scheduler.record.needless += 1
+    if scheduler.stopping or not scheduler.take_idle_p(m):
+        return False
+    m.curg.status = G_RUNNING
+    scheduler.first_run(m, m.p, m.curg)
+    return True
+
+
+async def syscall(site: Site, call: Callable[..., object], args: tuple[object, ...]) -> object:
+    """Make a system call from a goroutine, the way that the policy chooses for ``site``.
+
+    Args:
+        site: the place in the program.
+        call: a method of the host, or any function that may block and releases the GIL.
+        args: its arguments.
+
+    Returns:
+        What ``call`` returns; what it raises is raised, on whatever thread the goroutine is then.
+    """
+    m = cast("M", get_current())
+    scheduler = cast("Scheduler", m.scheduler)
+    policy = scheduler.policy
+    mode: i64 = policy.mode(site)
+    if mode == RAW:
+        if not policy.wants_call_done:
+            return call(*args)
+        m.enter_ns = scheduler.host.nanotime()
+    elif mode == BLOCK:
+        entersyscallblock(scheduler, m)
+    else:
+        entersyscall(scheduler, m)
+    result: object = None
+    error: BaseException | None = None
+    try:
+        result = call(*args)
+    except BaseException as raised:
+        error = raised
+    if policy.wants_call_done:
+        policy.call_done(site, mode, m.enter_ns, scheduler.host.nanotime())
+    if mode != RAW and not exitsyscall(scheduler, m):
+        m.wants = NO_P_LEFT
+        await SWITCH
+    elif m.curg.stackguard == STACK_PREEMPT:
+        m.curg.stackguard = 0
+        m.wants = YIELD
+        await SWITCH
+    if error is not None:
+        raise error
+    return result
+
+
+__all__ = ["NO_P", "entersyscall", "entersyscallblock", "exitsyscall", "syscall"]

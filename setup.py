@@ -1,0 +1,63 @@
+"""Compile the reference scheduler with mypyc; everything else is in pyproject.toml.
+
+``PRETAKE_NO_COMPILE=1`` leaves the scheduler interpreted. So does a missing compiler or mypyc:
+the package works without, only slower and with nothing for a uprobe to stand on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from setuptools import Extension, setup  # type: ignore[import-untyped]
+
+COMPILED_MODULES = [
+    f"reference_runtime/{name}.py"
+    for name in (
+        "current",
+        "host",
+        "gmp",
+        "transitions",
+        "record",
+        "timers",
+        "runq",
+        "deadlock",
+        "switch",
+        "policies/base",
+        "policies/sysmon",
+        "policies/block",
+        "policies/raw",
+        "monitor",
+        "scheduler",
+        "syscalls",
+        "goroutines",
+        "channels",
+        "sync",
+        "real_host",
+    )
+]
+
+
+def extensions() -> list[Extension]:
+    """The C module of CPU kernels, and the scheduler as one library of compiled modules."""
+    native = Extension(
+        "reference_runtime._native",
+        ["reference_runtime/_native.c"],
+        extra_compile_args=["-g", "-O3"],
+        optional=True,
+    )
+    if os.environ.get("PRETAKE_NO_COMPILE") == "1":
+        return [native] if os.environ.get("PRETAKE_NO_NATIVE") != "1" else []
+    try:
+        from mypyc.build import mypycify
+    except ImportError as missing:
+        print(f"pretake: the scheduler stays interpreted: {missing}", file=sys.stderr)
+        return [native]
+    # Debug level 2: the tracer takes the fields' offsets from DWARF, and level 1 has no types.
+    compiled = mypycify(
+        COMPILED_MODULES, opt_level="3", debug_level="2", group_name="reference_runtime"
+    )
+    return [native, *compiled]
+
+
+setup(ext_modules=extensions())
