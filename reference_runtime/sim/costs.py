@@ -1,0 +1,71 @@
+"""What the simulated machine charges for, in ns of virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["Chaos", "Costs"]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Prices of one machine. The defaults are of a small virtual machine with Linux 6.18.
+
+    They were taken as round figures from measurements on the kind of machine that the project's
+    benchmarks ran on; a replay of a capture calibrates them against the capture.
+    """
+
+    syscall_ns: int = 300
+    """Way into the kernel and back, apart from what the call does (see ``syscall_scale``)."""
+    syscall_scale: float = 1.0
+    """Times ``syscall_ns``: a guest under KVM without paravirtualised entry pays 2 to 3."""
+    context_switch_ns: int = 1_500
+    """From one thread to the next on one CPU."""
+    wakeup_ns: int = 3_000
+    """From a wake-up to the thread's first instruction on a CPU that was idle."""
+    wake_call_ns: int = 1_000
+    """What waking another thread costs the waker (futex, IPI)."""
+    thread_start_ns: int = 25_000
+    """From clone(2) to the new thread's first instruction."""
+    timer_slack_ns: int = 50_000
+    """How late a sleeping thread's timer fires (Linux: 50 µs unless told otherwise)."""
+    slice_ns: int = 2_800_000
+    """For how long a thread keeps its CPU while others wait for one (base_slice_ns)."""
+    tick_ns: int = 4_000_000
+    """A slice's end is noticed at a multiple of this (CONFIG_HZ=250)."""
+    lock_ns: int = 25
+    """Taking a free lock."""
+    clock_ns: int = 25
+    """Reading the clock."""
+    turn_ns: int = 100
+    """A busy M's pass through its loop: about one goroutine switch."""
+    thread_state_ns: int = 8_000
+    """Asking the kernel for another thread's state (open, read, close in /proc)."""
+    tgkill_ns: int = 1_500
+    """Sending a signal."""
+    signal_ns: int = 2_000
+    """From the signal's sending to its handler, on a running thread."""
+    switch_record_ns: int = 300
+    """What a thread's switch-out pays for being recorded by a perf event."""
+    quantum_ns: int = 0
+    """How far a thread may run ahead of the others' time before they get their turn. 0 is exact;
+    a microsecond saves most changes of thread where many CPUs are busy."""
+
+    def scaled(self, syscall_scale: float) -> Costs:
+        """The same machine with dearer or cheaper system calls."""
+        return replace(self, syscall_scale=syscall_scale)
+
+
+@dataclass(frozen=True)
+class Chaos:
+    """How a run is disturbed, so that other interleavings come about; same seed, same run."""
+
+    one_in: int = 0
+    """A thread loses its CPU at one in so many calls that may switch; 0 for never."""
+    away_ns: int = 20_000
+    """For at most so long."""
+    anywhere: bool = False
+    """Also where only an interpreted runtime's threads can lose the interpreter: at the calls
+    that may not switch, and inside locked regions."""
+    jitter: int = 0
+    """Costs vary up to this many percent."""

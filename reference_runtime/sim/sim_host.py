@@ -1,0 +1,415 @@
+"""A host whose CPUs, threads, files and clock are simulated.
+
+The scheduler cannot tell it from the real one: it calls the same methods. What a call costs is in
+:class:`~reference_runtime.sim.costs.Costs`; who runs when is in
+:class:`~reference_runtime.sim.machine.Machine`. Nothing here asks the real machine for anything,
+so a run depends on its arguments and seed alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note
+from reference_runtime.sim.costs import Chaos, Costs
+from reference_runtime.sim.files import Armed, File, make_pipe, make_socket_pair
+from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+FIRST_FD: Final = 1_000
+"""Descriptors begin here, so that one of the real machine is never taken for one of ours."""
+
+
+class SimLock(Lock):
+    """A lock in virtual time: a free one costs ``lock_ns``, a taken one blocks."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.cost_ns: i64 = machine.costs.lock_ns
+        self.owner: Thread | None = None
+        self.waiters: list[Thread] = []
+
+    def acquire(self) -> None:
+        """As :meth:`Lock.acquire`.
+
+        A thread that holds a lock already pays without losing its CPU (but by chaos): critical
+        sections are a few field accesses, and a kernel that preempts there is rare.
+        """
+        machine = self.machine
+        thread = machine.running
+        if thread.locks:
+            machine.owe(self.cost_ns)
+        else:
+            machine.spend(self.cost_ns)
+        if self.owner is not None:
+            machine.pay(0)
+            while self.owner is not None:
+                self.waiters.append(thread)
+                machine.block("a lock")
+        self.owner = thread
+        thread.locks += 1
+
+    def release(self) -> None:
+        """As :meth:`Lock.release`."""
+        thread = self.machine.running
+        if self.owner is not thread:
+            raise RuntimeError("a lock was released by a thread that does not hold it")
+        self.owner = None
+        thread.locks -= 1
+        if self.waiters:
+            self.machine.wake(self.waiters.pop(0))
+
+
+class SimNote(Note):
+    """A note in virtual time: sleeping and waking are futex calls."""
+
+    def __init__(self, host: SimHost) -> None:
+        self.host = host
+        self.machine = host.machine
+        self.woken: bool = False
+        self.sleeper: Thread | None = None
+
+    def sleep(self) -> None:
+        """As :meth:`Note.sleep`."""
+        self.sleep_for(FOR_EVER)
+
+    def sleep_for(self, ns: i64) -> bool:
+        """As :meth:`Note.sleep_for`; timers of parked threads have the kernel's slack too."""
+        machine = self.machine
+        if not self.woken:
+            machine.pay(self.host.syscall_ns)
+            if not self.woken:
+                if self.sleeper is not None:
+                    raise RuntimeError("two threads sleep on one note")
+                self.sleeper = machine.running
+                machine.block("its note", ns if ns < 0 else ns + self.host.slack_ns)
+                self.sleeper = None
+        woken = self.woken
+        self.woken = False
+        return woken
+
+    def wakeup(self) -> None:
+        """As :meth:`Note.wakeup`."""
+        self.woken = True
+        if self.sleeper is not None:
+            self.machine.owe(self.host.wake_ns)
+            if self.sleeper is not None:
+                self.machine.wake(self.sleeper)
+
+
+class SimHost(Host):
+    """A simulated machine with one program on it.
+
+    Args:
+        cpus: virtual CPUs.
+        costs: what the machine charges.
+        seed: of all chance; the same arguments give the same run.
+        chaos: how the run is disturbed, for tests.
+        max_events: bound on the events of a run, for tests; 0 for none.
+    """
+
+    def __init__(
+        self,
+        cpus: int = 2,
+        costs: Costs | None = None,
+        seed: int = 0,
+        chaos: Chaos | None = None,
+        max_events: int = 0,
+    ) -> None:
+        self.machine = Machine(cpus, costs, seed, chaos, max_events)
+        self.costs = self.machine.costs
+        self.syscall_ns: i64 = int(self.costs.syscall_ns * self.costs.syscall_scale)
+        self.wake_ns: i64 = self.costs.wake_call_ns
+        self.slack_ns: i64 = self.costs.timer_slack_ns
+        self.clock_ns: i64 = self.costs.clock_ns
+        self.on_signal: Callable[[int], None] | None = None
+        """The program's signal handler: called with the signal on the thread that got it."""
+        self.next_fd: i64 = FIRST_FD
+        self.files: dict[int, File] = {}
+        self.polled: list[Armed] = []
+        self.polling: Thread | None = None
+        self.poll_broken: bool = False
+
+    # Time and chance.
+
+    def nanotime(self) -> i64:
+        """As :meth:`Host.nanotime`; 0 is the machine's beginning."""
+        self.machine.owe(self.clock_ns)
+        return self.machine.clock()
+
+    def random(self, n: i64) -> i64:
+        """As :meth:`Host.random`."""
+        return self.machine.random(n)
+
+    # Threads.
+
+    def new_lock(self) -> Lock:
+        """As :meth:`Host.new_lock`."""
+        return SimLock(self.machine)
+
+    def new_note(self) -> Note:
+        """As :meth:`Host.new_note`."""
+        return SimNote(self)
+
+    def start_thread(self, body: Callable[[], None], name: str) -> None:
+        """As :meth:`Host.start_thread`."""
+        self.machine.owe(self.wake_ns)
+        self.machine.start(body, name)
+
+    def thread_id(self) -> i64:
+        """As :meth:`Host.thread_id`."""
+        return self.machine.running.tid
+
+    def thread_cpu_ns(self) -> i64:
+        """As :meth:`Host.thread_cpu_ns`."""
+        return self.machine.cpu_ns(self.machine.running)
+
+    def thread_blocked(self, tid: i64) -> bool:
+        """As :meth:`Host.thread_blocked`."""
+        self.machine.owe(self.costs.thread_state_ns)
+        thread = self.machine.threads.get(int(tid))
+        return thread is not None and thread.state == BLOCKED
+
+    def tgkill(self, tid: i64, signo: i64) -> None:
+        """As :meth:`Host.tgkill`; a thread that is gone is no error."""
+        self.machine.owe(self.costs.tgkill_ns)
+        thread = self.machine.threads.get(int(tid))
+        if thread is not None:
+            self.machine.interrupt(thread, signo)
+
+    def let_others_run(self) -> None:
+        """As :meth:`Host.let_others_run`: no thread here shares an interpreter's lock."""
+        self.machine.spend(self.costs.turn_ns)
+
+    def usleep(self, ns: i64) -> None:
+        """As :meth:`Host.usleep`."""
+        self.machine.pay(self.syscall_ns)
+        self.machine.block("its sleep", ns + self.slack_ns)
+
+    def close(self) -> None:
+        """End the threads that are left."""
+        self.machine.close()
+
+    # System calls.
+
+    def call(self, cpu_ns: i64, block_ns: i64) -> None:
+        """Some system call: it works for ``cpu_ns``, and blocks for ``block_ns`` unless -1.
+
+        What a replay makes of a call that it knows only by its times.
+        """
+        self.machine.pay(self.syscall_ns + cpu_ns)
+        if block_ns >= 0:
+            self.machine.block("a system call", block_ns)
+
+    def read(self, fd: int, count: int) -> bytes:
+        """As :meth:`Host.read`."""
+        self.machine.pay(self.syscall_ns)
+        file = self._file(fd)
+        stream = file.reads
+        if stream is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        while not stream.data:
+            if stream.ended:
+                return b""
+            self._block(file, file.readers, "data in read")
+        data = bytes(stream.data[:count])
+        del stream.data[:count]
+        if file.peer is not None:
+            self._tell(file.peer, file.peer.writers, WRITABLE)
+        return data
+
+    def write(self, fd: int, data: bytes) -> int:
+        """As :meth:`Host.write`."""
+        self.machine.pay(self.syscall_ns)
+        file = self._file(fd)
+        stream = file.writes
+        if stream is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        while True:
+            if stream.broken:
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            room = int(stream.capacity) - len(stream.data)
+            if room > 0:
+                break
+            self._block(file, file.writers, "room in write")
+        stream.data += data[:room]
+        if file.peer is not None:
+            self._tell(file.peer, file.peer.readers, READABLE)
+        return min(room, len(data))
+
+    def pread(self, fd: int, count: int, offset: int) -> bytes:
+        """As :meth:`Host.pread`; the content of a simulated file is zeros."""
+        file = self._file(fd)
+        if file.block_ns < 0 or offset < 0:
+            raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+        self.call(0, file.block_ns or -1)
+        return bytes(count)
+
+    def poll(self, fd: int, events: int, timeout_ns: int) -> int:
+        """As :meth:`Host.poll`."""
+        machine = self.machine
+        machine.pay(self.syscall_ns)
+        file = self._file(fd)
+        wanted: i64 = events
+        deadline: i64 = FOR_EVER
+        if timeout_ns >= 0:
+            deadline = machine.clock() + timeout_ns + self.slack_ns
+        while True:
+            ready = file.ready() & wanted
+            if ready or timeout_ns == 0:
+                return int(ready)
+            left: i64 = FOR_EVER
+            if deadline >= 0:
+                left = deadline - machine.clock()
+                if left <= 0:
+                    return 0
+            thread = machine.running
+            file.pollers.append(thread)
+            machine.block("events in poll", left)
+            if thread in file.pollers:
+                file.pollers.remove(thread)
+
+    def nanosleep(self, ns: int) -> None:
+        """As :meth:`Host.nanosleep`."""
+        self.usleep(ns)
+
+    def pipe(self) -> tuple[int, int]:
+        """As :meth:`Host.pipe`."""
+        self.machine.pay(self.syscall_ns)
+        reader, writer = make_pipe()
+        return self._open(reader), self._open(writer)
+
+    def socket_pair(self) -> tuple[int, int]:
+        """socketpair(2): two connected stream sockets."""
+        self.machine.pay(self.syscall_ns)
+        one, other = make_socket_pair()
+        return self._open(one), self._open(other)
+
+    def open_file(self, block_ns: int) -> int:
+        """A regular file whose pread waits ``block_ns`` for its device; 0 for one in memory."""
+        return self._open(File(None, None, block_ns))
+
+    def set_blocking(self, fd: int, blocking: bool) -> None:
+        """As ``os.set_blocking``."""
+        self._file(fd).blocking = blocking
+
+    def close_fd(self, fd: int) -> None:
+        """As :meth:`Host.close_fd`."""
+        self.machine.pay(self.syscall_ns)
+        file = self._file(fd)
+        del self.files[fd]
+        peer = file.peer
+        if peer is None:
+            return
+        if file.reads is not None:
+            file.reads.broken = True
+        if file.writes is not None:
+            file.writes.ended = True
+        self._tell(peer, peer.readers, READABLE)
+        self._tell(peer, peer.writers, WRITABLE)
+
+    def spin_ns(self, ns: int) -> None:
+        """As :meth:`Host.spin_ns`. A signal that comes meanwhile is handled where it stands."""
+        machine = self.machine
+        thread = machine.running
+        left: i64 = ns
+        while left > 0:
+            while thread.signals:
+                signo = thread.signals.pop(0)
+                if self.on_signal is not None:
+                    self.on_signal(signo)
+            left = machine.compute(left)
+
+    # The network poller.
+
+    def netpoll_arm(self, fd: int, events: int, waiter: object) -> None:
+        """As :meth:`Host.netpoll_arm`."""
+        self.machine.owe(self.syscall_ns)
+        file = self._file(fd)
+        armed = Armed(fd, events, waiter)
+        if file.ready() & armed.events:
+            self._poller_has(armed)
+        else:
+            file.armed.append(armed)
+
+    def netpoll(self, delay_ns: i64) -> list[object]:
+        """As :meth:`Host.netpoll`."""
+        machine = self.machine
+        if delay_ns == 0:
+            machine.owe(self.syscall_ns)
+        else:
+            machine.pay(self.syscall_ns)
+            if not self.polled and not self.poll_broken:
+                self.polling = machine.running
+                machine.block(
+                    "the network", delay_ns if delay_ns < 0 else delay_ns + self.slack_ns
+                )
+                self.polling = None
+            self.poll_broken = False
+        waiters = [armed.waiter for armed in self.polled]
+        self.polled.clear()
+        return waiters
+
+    def netpoll_break(self) -> None:
+        """As :meth:`Host.netpoll_break`."""
+        self.machine.owe(self.syscall_ns)
+        self.poll_broken = True
+        self._wake_poller()
+
+    # Helpers.
+
+    def _open(self, file: File) -> int:
+        fd = self.next_fd
+        self.next_fd += 1
+        self.files[int(fd)] = file
+        return int(fd)
+
+    def _file(self, fd: int) -> File:
+        file = self.files.get(fd)
+        if file is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return file
+
+    def _block(self, file: File, waiters: list[Thread], what: str) -> None:
+        if not file.blocking:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        waiters.append(self.machine.running)
+        self.machine.block(what)
+
+    def _tell(self, file: File, waiters: list[Thread], event: i64) -> None:
+        """Something happened to ``file``: wake one thread, all pollers, and the network poller.
+
+        The kernel does that as one; the caller pays for it afterwards.
+        """
+        woken: i64 = 0
+        if waiters:
+            self.machine.wake(waiters.pop(0))
+            woken += 1
+        for thread in file.pollers:
+            self.machine.wake(thread)
+            woken += 1
+        file.pollers.clear()
+        if file.armed:
+            still: list[Armed] = []
+            for armed in file.armed:
+                if armed.events & event:
+                    self._poller_has(armed)
+                else:
+                    still.append(armed)
+            file.armed = still
+        if woken:
+            self.machine.owe(woken * self.wake_ns)
+
+    def _poller_has(self, armed: Armed) -> None:
+        self.polled.append(armed)
+        self._wake_poller()
+
+    def _wake_poller(self) -> None:
+        if self.polling is not None:
+            self.machine.wake(self.polling)
+            self.machine.owe(self.wake_ns)
