@@ -5,7 +5,7 @@ from __future__ import annotations
 from reference_runtime.gmp import G
 
 
-class Deadlock(RuntimeError):  # noqa: N818  the field's word
+class Deadlock(Exception):  # noqa: N818  the field's word
     """All goroutines are asleep.
 
     Args:
