@@ -19,6 +19,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -33,7 +34,7 @@ from tracer.manifest import Manifest, manifest_from_json
 from tracer.parts import Owner, PartWriter, part_name, write_whole
 from tracer.schema import TABLES, Column, Table
 
-__all__ = ["Trace", "TraceWriter", "write_trace"]
+__all__ = ["RowGroup", "Trace", "TraceWriter", "write_trace"]
 
 _MANIFEST: Final = "manifest.json"
 _MANIFEST_LIMIT: Final = 16 << 20
@@ -49,6 +50,17 @@ _NULLABLE_DTYPES: Final = {
     pa.int32(): pd.Int32Dtype(),
     pa.int64(): pd.Int64Dtype(),
 }
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """A piece of a table that can be read alone; its span is null where the file tells none."""
+
+    part: Path
+    number: int
+    rows: int
+    begin_ns: int | None
+    end_ns: int | None
 
 
 class Trace:
@@ -109,6 +121,45 @@ class Trace:
         }
         return pd.DataFrame(series, columns=rows.column_names)
 
+    def row_groups(self, table: str, time: str) -> list[RowGroup]:
+        """The pieces that ``table`` can be read in, for a trace larger than memory.
+
+        Args:
+            table: a name in :data:`tracer.schema.TABLES`; KeyError for another.
+            time: name of its column whose span each piece tells.
+
+        Raises:
+            PretakeError: a part cannot be decoded.
+        """
+        declared = TABLES[table]
+        at = declared.arrow_schema.get_field_index(time)
+        groups = []
+        for part in self._parts[table]:
+            try:
+                with _open_regular(part) as file:
+                    metadata = pq.read_metadata(file)
+            except (OSError, pa.ArrowException) as error:
+                _fail_part(part, error)
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                told = group.column(at).statistics
+                span = (told.min, told.max) if told and told.has_min_max else (None, None)
+                groups.append(RowGroup(part, number, group.num_rows, *span))
+        return groups
+
+    def read_row_group(
+        self, table: str, group: RowGroup, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """One of the pieces from :meth:`row_groups`, as :meth:`arrow` gives the whole.
+
+        Raises:
+            PretakeError: a part cannot be decoded.
+        """
+        declared = TABLES[table]
+        wanted = [declared.column(name) for name in columns or declared.arrow_schema.names]
+        schema = pa.schema([declared.arrow_schema.field(column.name) for column in wanted])
+        return self._read_part(group.part, wanted, schema, group.number)
+
     def _read_manifest(self) -> Manifest:
         path = self.path / _MANIFEST
         mend = "name a folder that 'pretake record' wrote"
@@ -165,11 +216,15 @@ class Trace:
             )
         return int(metadata.num_rows)
 
-    def _read_part(self, part: Path, columns: list[Column], schema: pa.Schema) -> pa.Table:
+    def _read_part(
+        self, part: Path, columns: list[Column], schema: pa.Schema, group: int | None = None
+    ) -> pa.Table:
         words = [column.name for column in columns if column.words]
+        names = [column.name for column in columns]
         try:
             with _open_regular(part) as file:
-                rows = pq.ParquetFile(file, read_dictionary=words).read([c.name for c in columns])
+                whole = pq.ParquetFile(file, read_dictionary=words)
+                rows = whole.read(names) if group is None else whole.read_row_group(group, names)
             arrays = [_with_declared_words(c, rows.column(c.name)) for c in columns]
             return pa.Table.from_arrays(arrays, schema=schema)
         except (OSError, pa.ArrowException) as error:

@@ -1,0 +1,167 @@
+"""The tables that the analysis makes, declared once: the code, the documentation and the tests
+take names, types and meanings from here.
+
+A table is a DataFrame. Numbers that may be unknown have pandas' nullable ``Int64``; unknown is
+``<NA>``, never 0. While a table is made, its columns are plain int64 with
+:data:`tracer.schema.UNKNOWN` for null: that is several times faster, and :meth:`Frame.finish`
+is the one place where it becomes null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tracer.schema import UNKNOWN
+from tracer.words import P_USES, RUNTIME_REASONS
+
+__all__ = ["CLASSES", "EPISODES", "OUTCOMES", "PARTS", "Field", "Frame"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column: ``int`` (nullable), ``bool``, ``str``, or words (a category)."""
+
+    name: str
+    meaning: str
+    type: str = "int"
+    words: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """The unit, from the name's suffix; empty for counts, identities and words."""
+        return "ns" if self.name.endswith("_ns") else ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One table of the analysis."""
+
+    name: str
+    meaning: str
+    fields: tuple[Field, ...]
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(column.name for column in self.fields))
+
+    def finish(self, columns: Mapping[str, np.ndarray | pd.Series[Any]]) -> pd.DataFrame:
+        """Plain columns as a DataFrame of this schema.
+
+        Args:
+            columns: by name; integers with ``UNKNOWN`` for null, for words their index.
+                A column that is not given is null everywhere.
+        """
+        length = max((len(values) for values in columns.values()), default=0)
+        return pd.DataFrame(
+            {f.name: _finish(f, columns.get(f.name), length) for f in self.fields},
+            columns=list(self.names),
+        )
+
+
+def _finish(
+    column: Field, values: np.ndarray | pd.Series[Any] | None, length: int
+) -> pd.Series[Any]:
+    if values is None:
+        values = np.full(length, 0 if column.type == "bool" else UNKNOWN, np.int64)
+        if column.type == "str":
+            values = np.full(length, None, object)
+    if column.type == "str":
+        return pd.Series(values, dtype="str")
+    numbers = np.asarray(values)
+    if column.words:
+        dtype: pd.CategoricalDtype[str] = pd.CategoricalDtype(list(column.words))
+        return pd.Series(pd.Categorical.from_codes(numbers, dtype=dtype))
+    if column.type == "bool":
+        return pd.Series(numbers.astype(bool))
+    return pd.Series(pd.arrays.IntegerArray(numbers.astype(np.int64), numbers == UNKNOWN))
+
+
+OUTCOMES = (
+    "retaken",  # P was taken from the thread, or given away, after it had blocked
+    "handed_off",  # P was given away for the call, before the thread blocked
+    "kept",  # the call returned, or the trace ended, with P still held
+)
+"""How an episode's hold ended. Null: P was gone when the call returned, and nobody told when."""
+
+CLASSES = ("harmless", "deliberate", "harmful", "kept", "needless", "unknown")
+"""What an episode means; :mod:`analysis.classify` has the rule for each."""
+
+PARTS = (
+    # Each lasts from the moment of the part before it (the first: from the block) to its own.
+    ("notice_ns", "part_notice_ns", "until somebody who will retake P is on a CPU"),
+    ("taken_ns", "part_take_ns", "until P is taken"),
+    ("handoff_ns", "part_handoff_ns", "until P looks for another M"),
+    ("startm_ns", "part_start_ns", "until an M is made to run P"),
+    ("m_wake_ns", "part_m_wake_ns", "until the kernel makes that M's thread runnable"),
+    ("m_oncpu_ns", "part_m_oncpu_ns", "until that thread is on a CPU"),
+    ("acquirep_ns", "part_acquire_ns", "until the M has P"),
+    ("run_ns", "part_run_ns", "until the first goroutine runs"),
+)
+"""The way of P from the block to the next goroutine: moment, length of the step, meaning."""
+
+EPISODES = Frame(
+    "episodes",
+    "one system call in which a thread blocked while it held a P, or whose P was handed off "
+    "for the call; the first block of a call makes the episode",
+    (
+        Field("tid", "thread that blocked"),
+        Field("pid", "its process, from the trace's task table"),
+        Field("comm", "the thread's name", "str"),
+        Field("goid", "goroutine whose call it is"),
+        Field("p", "P that it held or had handed off; a P is named by pid and p together"),
+        Field("m", "M that the thread is"),
+        Field("nr", "number of the system call (x86-64)"),
+        Field("syscall", "its name", "str"),
+        Field("arg0", "its first argument, often a file descriptor"),
+        Field("ret", "what it returned; negative is -errno"),
+        Field("blocks", "how many times it blocked"),
+        Field("blocked_ns", "time not runnable inside the call"),
+        Field("cpu", "CPU it blocked on"),
+        Field("stack_id", "row in table stack"),
+        Field("enter_ns", "when the call was entered; null if that was before the capture"),
+        Field("block_ns", "when the thread blocked"),
+        Field("notice_ns", "when the thread that took P came onto a CPU, if after the block"),
+        Field("release_ns", "when P was no longer the thread's: the first of taken and handoff"),
+        Field("taken_ns", "when somebody took P (runtime kind retake)"),
+        Field("handoff_ns", "when P looked for another M (runtime kind handoff)"),
+        Field("startm_ns", "when an M was made to run P (runtime kind startm)"),
+        Field("m_wake_ns", "when the kernel made the next M's thread runnable"),
+        Field("m_oncpu_ns", "when that thread came onto a CPU"),
+        Field("acquirep_ns", "when the next M had P (runtime kind acquirep)"),
+        Field("run_ns", "when a goroutine ran on P again (runtime kind run)"),
+        Field("pidle_ns", "when P went to the idle list instead (runtime kind pidle)"),
+        Field("wake_ns", "when the kernel made the blocked thread runnable"),
+        Field("exit_ns", "when the call returned; null if it was still open at the end"),
+        Field("exit_slow_ns", "when the returning thread found its P gone (kind exit_slow)"),
+        Field("hold_ns", "block to release; to the call's or the trace's end where P was kept"),
+        Field(
+            "retake_ns",
+            "P-retake latency: block until P again runs a goroutine; 0 if it already ran; "
+            "null if P was kept or went idle, and where the trace cannot tell",
+        ),
+        Field(
+            "harm_ns",
+            "the part of hold in which work waited and neither an idle P nor a spinning M could "
+            "take it; null if not known",
+        ),
+        *(Field(name, f"part of retake_ns: {meaning}") for _, name, meaning in PARTS),
+        Field("outcome", "how the hold ended", words=OUTCOMES),
+        Field("reason", "why P was taken or handed off", words=RUNTIME_REASONS),
+        Field("taker_tid", "thread that took P or handed it off"),
+        Field("runner_tid", "thread that P went on with"),
+        Field("runq", "goroutines in P's local run queue at the block"),
+        Field("global_runq", "goroutines in the global queue at the block"),
+        Field("npidle", "idle Ps at the block"),
+        Field("nmspinning", "Ms looking for work at the block"),
+        Field("p_use", "how P stood to the thread at the block", words=P_USES),
+        Field("class", "what the episode means", words=CLASSES),
+        Field("lost_overlap", "records were lost meanwhile: not to be trusted", "bool"),
+        Field("censored", "hold_ns is a lower bound: P was still held at its end", "bool"),
+    ),
+)
+"""The table that :func:`analysis.episodes.episodes` makes."""
