@@ -18,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 
 from tracer.errors import PretakeError
 
-__all__ = ["Elf"]
+__all__ = ["Elf", "is_elf"]
 
 _SYMBOL = np.dtype(
     [
@@ -32,6 +32,27 @@ _SYMBOL = np.dtype(
 )
 _EXECUTE = 1
 _X86_64 = "EM_X86_64"
+_STRUCT_TAGS = ("DW_TAG_structure_type", "DW_TAG_typedef")
+
+
+_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, the smallest byte first
+_MACHINE = (62).to_bytes(2, "little")  # EM_X86_64, at offset 18
+
+
+def is_elf(path: Path) -> bool:
+    """Whether a file is an x86-64 ELF file at all (scripts are none).
+
+    Raises:
+        PretakeError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+            return header.startswith(_MAGIC) and header.endswith(_MACHINE)
+    except OSError as error:
+        raise PretakeError(
+            f"cannot read {path}: {error.strerror}", "name a program that you may read"
+        ) from error
 
 
 class Elf:
@@ -188,7 +209,7 @@ class Elf:
         """Offsets of the members of structs, from DWARF.
 
         Args:
-            wanted: names of structs as DWARF has them (``runtime.g``).
+            wanted: names of structs, or of typedefs of such, as DWARF has them (``runtime.g``).
             unit: only compilation units of this name, where they have one.
 
         Returns:
@@ -206,8 +227,8 @@ class Elf:
                 if unit is not None and _name(top) != unit:
                     continue
                 for die in top.iter_children():
-                    if die.tag == "DW_TAG_structure_type" and _name(die) in names - set(found):
-                        members = _members(die)
+                    if die.tag in _STRUCT_TAGS and _name(die) in names - set(found):
+                        members = _members(_behind_typedef(die))
                         if members:
                             found[_name(die)] = members
                 if len(found) == len(names):
@@ -217,9 +238,23 @@ class Elf:
         return found
 
 
+def _behind_typedef(die: Any) -> Any:  # noqa: ANN401
+    """The struct that a typedef names; C has structs with no name but their typedef's."""
+    if die.tag == "DW_TAG_typedef" and "DW_AT_type" in die.attributes:
+        return die.get_DIE_from_attribute("DW_AT_type")
+    return die
+
+
 def _name(die: Any) -> str:  # noqa: ANN401 (pyelftools has no types)
     attribute = die.attributes.get("DW_AT_name")
     return attribute.value.decode() if attribute else ""
+
+
+def _untyped(die: Any) -> Any:  # noqa: ANN401
+    """What a typedef, or a typedef of it, stands for."""
+    while die.tag == "DW_TAG_typedef" and "DW_AT_type" in die.attributes:
+        die = die.get_DIE_from_attribute("DW_AT_type")
+    return die
 
 
 def _members(die: Any, depth: int = 1) -> dict[str, int]:  # noqa: ANN401
@@ -233,9 +268,7 @@ def _members(die: Any, depth: int = 1) -> dict[str, int]:  # noqa: ANN401
             continue
         members[name] = offset
         if depth and "DW_AT_type" in child.attributes:
-            inner = child.get_DIE_from_attribute("DW_AT_type")
-            while inner.tag == "DW_TAG_typedef" and "DW_AT_type" in inner.attributes:
-                inner = inner.get_DIE_from_attribute("DW_AT_type")
+            inner = _untyped(child.get_DIE_from_attribute("DW_AT_type"))
             if inner.tag == "DW_TAG_structure_type":
                 for inner_name, inner_offset in _members(inner, depth - 1).items():
                     members[f"{name}.{inner_name}"] = offset + inner_offset

@@ -18,9 +18,10 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from tracer.adapters.binary import RuntimeBinary
 from tracer.adapters.buildinfo import go_version
 from tracer.adapters.elf import Elf
 from tracer.adapters.layout import CallerRange, Probe, RuntimeLayout
@@ -99,31 +100,19 @@ _G_TLS = -8
 _SHIPPED = Path(__file__).with_name("go_offsets.json")
 
 
-@dataclass(frozen=True)
-class GoBinary:
+@dataclass(frozen=True, kw_only=True)
+class GoBinary(RuntimeBinary):
     """A Go program, as far as it can be read.
 
     Args:
-        path: the file that was inspected.
-        version: the Go that built it, as in ``go1.27.3``.
-        build_id: the GNU build id in hexadecimal, where the linker wrote one.
         position_independent: whether only the running process knows where it is loaded.
         has_symbols: whether there is a symbol table.
         offsets_from: ``dwarf``, or the version of the shipped table's row, or None.
-        layout: for the BPF map; with link-time addresses (see :meth:`RuntimeLayout.at`).
-        probes: for uprobes.
-        missing: what could not be had, and why.
     """
 
-    path: Path
-    version: str
-    build_id: str | None
     position_independent: bool
     has_symbols: bool
     offsets_from: str | None
-    layout: RuntimeLayout
-    probes: tuple[Probe, ...]
-    missing: tuple[Missing, ...] = field(default=())
 
 
 def inspect(path: Path) -> GoBinary | None:
@@ -163,6 +152,7 @@ def _inspect(elf: Elf, version: str) -> GoBinary:
     )
     return GoBinary(
         path=elf.path,
+        runtime="go",
         version=version,
         build_id=elf.build_id,
         position_independent=elf.position_independent,

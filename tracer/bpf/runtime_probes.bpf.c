@@ -239,14 +239,30 @@ static __always_inline void runtime_at_syscall_exit(void *ctx, u32 tid, s64 nr, 
 /*
  * The reference runtime tells everything by one function of its own,
  *   transition(kind, m, p, g, reason, target_tid)
- * with the words' numbers, and each thread's M by mstart(m, tid). The C ABI's registers.
+ * with the words' numbers, and each thread's M by mstart(m, tid). Both have the C ABI. Its
+ * library is in whatever Python loads it, so the process is not known by its binary, but by its
+ * first mstart; the layout waits for that.
  */
+BPF_ARRAY(reference_layout, struct runtime_layout, 1);
+/* How many Ms began in targets. */
+BPF_ARRAY(reference_mstarts, u64, 1);
+
 int reference_mstart(struct pt_regs *ctx)
 {
 	u32 tid = current_tid();
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	u64 m = PT_REGS_PARM1(ctx);
+	int zero = 0;
 
+	if (!target(tid))
+		return 0;
+	struct runtime_layout *layout = reference_layout.lookup(&zero);
+	if (layout)
+		runtime_layouts.update(&tgid, layout);
 	runtime_ms.update(&tid, &m);
+	u64 *mstarts = reference_mstarts.lookup(&zero);
+	if (mstarts)
+		__sync_fetch_and_add(mstarts, 1);
 	return 0;
 }
 
@@ -255,14 +271,17 @@ int reference_transition(struct pt_regs *ctx)
 	u64 now = bpf_ktime_get_ns();
 	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
 	struct runtime_layout *layout = runtime_current_layout();
+	u32 tid = current_tid();
+	u64 m = PT_REGS_PARM2(ctx);
 
 	if (!layout)
 		return 0;
-	u64 m = PT_REGS_PARM2(ctx);
+	/* It told its mstart before the capture, if that began later. */
+	if (!runtime_ms.lookup(&tid))
+		runtime_ms.update(&tid, &m);
 	state.m = runtime_number(m, layout->m_id, sizeof(s64));
 	runtime_read_sched(layout, m, &state);
 	runtime_read_p(layout, PT_REGS_PARM3(ctx), &state);
-	/* The C ABI's fourth argument of a function is in cx; PT_REGS_PARM4 agrees. */
 	state.goid = runtime_number(PT_REGS_PARM4(ctx), layout->g_goid, sizeof(s64));
 	runtime_emit(now, &state, PT_REGS_PARM6(ctx), PT_REGS_PARM1(ctx), PT_REGS_PARM5(ctx));
 	return 0;
