@@ -250,6 +250,14 @@ class Program:
         key = np.array([status.st_ino, status.st_size], np.uint64)
         self._update("runtime_binaries", key, layout.pack())
 
+    def set_reference_layout(self, layout: RuntimeLayout) -> None:
+        """Tell the reference runtime's layout, for every target process that starts an M."""
+        self._update("reference_layout", np.array(0, np.uint32), layout.pack())
+
+    def reference_mstarts(self) -> int:
+        """How many Ms of reference runtimes began in targets."""
+        return int(self._bpf[b"reference_mstarts"][0].value)
+
     def counts(self) -> dict[str, RingCount]:
         """Records sent to and lost by each ring, by table."""
         counts = self._bpf[b"ring_counts"]

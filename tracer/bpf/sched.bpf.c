@@ -73,15 +73,19 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	struct thread_state *leaves = target(prev_tid);
 	struct thread_state *enters = target(next_tid);
 
-	if (!leaves && !enters)
-		return 0;
+	if (!leaves) {
+		/* Keeps clang from joining the two tests: the verifier refuses pointer | pointer. */
+		asm volatile("" ::: "memory");
+		if (!enters)
+			return 0;
+	}
 
 	struct sched_switch_record record = {
 		.ts_ns = bpf_ktime_get_ns(),
 		.prev_tid = prev_tid,
 		.next_tid = next_tid,
 		.cpu = bpf_get_smp_processor_id(),
-		.prev_state = switch_reason(ctx),
+		.prev_state = prev_tid ? switch_reason(ctx) : UNKNOWN,
 	};
 	emit_sched_switch(&record);
 

@@ -1,0 +1,132 @@
+"""From the rings in the kernel to the parts on disk, a ring at a time.
+
+Nobody wakes the drain: it looks at the rings on a timer whose period follows how fast they fill.
+So the tracer's own switches never depend on the target's, and do not feed back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.errors import PretakeError
+from tracer.program import LossSpan, Program
+from tracer.schema import TABLES
+from tracer.trace import TraceWriter
+
+__all__ = ["Drain"]
+
+_FILL_WANTED: Final = 0.2
+_PERIOD_MIN_S: Final = 0.002
+_PERIOD_MAX_S: Final = 0.1
+_COUNTS_PERIOD_S: Final = 0.25
+_LAST_RECORDS_S: Final = 2.0
+
+
+class Drain:
+    """Moves records from a program's rings to a trace.
+
+    Args:
+        program: where they come from.
+        writer: where they go.
+        on_tasks: called with the records of table task, before they are written.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        writer: TraceWriter,
+        on_tasks: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
+        self._program = program
+        self._writer = writer
+        self._on_tasks = on_tasks
+        self._period_s = _PERIOD_MIN_S
+        self._counted_at_s = 0.0
+        self._spans_taken = 0
+        self.stored: dict[str, int] = dict.fromkeys(program.rings, 0)
+        self.lost = 0
+
+    @property
+    def events(self) -> int:
+        """Records stored so far."""
+        return sum(self.stored.values())
+
+    def step(self) -> float:
+        """Take what the rings hold.
+
+        Returns:
+            Seconds to wait before the next call.
+
+        Raises:
+            PretakeError: the disk is full.
+        """
+        fill = max(ring.fill for ring in self._program.rings.values())
+        self._take_all()
+        self._writer.rotate()
+        now_s = time.monotonic()
+        if now_s - self._counted_at_s >= _COUNTS_PERIOD_S:
+            self._counted_at_s = now_s
+            self._take_losses()
+        wanted_s = self._period_s * _FILL_WANTED / max(fill, 1e-3)
+        # Slower by steps, since a burst may follow a silence; faster at once.
+        wanted_s = min(wanted_s, 2 * self._period_s)
+        self._period_s = min(max(wanted_s, _PERIOD_MIN_S), _PERIOD_MAX_S)
+        return self._period_s
+
+    def finish(self) -> None:
+        """Take the last records, once every probe is away: until all that was sent is there.
+
+        Raises:
+            PretakeError: the disk is full, or a record that was sent never came.
+        """
+        deadline = time.monotonic() + _LAST_RECORDS_S
+        while True:
+            self._take_all()
+            counts = self._program.counts()
+            missing = [name for name, n in counts.items() if n.sent - n.lost != self.stored[name]]
+            if not missing:
+                break
+            if time.monotonic() > deadline:
+                raise PretakeError(f"records of {', '.join(missing)} were sent and never came")
+            # A program that ran when its probe was taken away still writes, elsewhere.
+            time.sleep(_PERIOD_MIN_S)
+        # Both halves: what the last epoch left, and what this one did.
+        self._take_losses()
+        self._take_losses()
+
+    def _take_all(self) -> None:
+        for name, ring in self._program.rings.items():
+            records = ring.peek()
+            if len(records):
+                if name == "task" and self._on_tasks is not None:
+                    self._on_tasks(records)
+                # numpy takes a column of one record for contiguous, and Arrow would then keep
+                # the ring's own memory.
+                rows = TABLES[name].to_arrow(records.copy() if len(records) == 1 else records)
+                self.stored[name] += len(records)
+                self._writer.write(name, rows)
+            ring.release()
+
+    def _take_losses(self) -> None:
+        self.lost = sum(count.lost for count in self._program.counts().values())
+        if self._spans_taken == self.lost:
+            return
+        spans = self._program.take_loss_spans()
+        if spans:
+            self._spans_taken += sum(span.lost for span in spans)
+            self._writer.write("loss", _loss_rows(spans))
+
+
+def _loss_rows(spans: list[LossSpan]) -> pa.Table:
+    table = TABLES["loss"]
+    rows = np.zeros(len(spans), table.dtype)
+    code = table.column("table").code
+    for row, span in zip(rows, spans, strict=True):
+        row["begin_ns"], row["end_ns"] = span.begin_ns, span.end_ns
+        row["lost"], row["cpu"], row["table"] = span.lost, span.cpu, code(span.table)
+    return table.to_arrow(rows)

@@ -1,0 +1,76 @@
+"""What a capture is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracer.errors import PretakeError
+
+__all__ = ["DETAILS", "RUNTIMES", "CaptureOptions", "Progress"]
+
+DETAILS = ("blocks", "full")
+RUNTIMES = ("auto", "go", "reference", "none")
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What to capture, and for how long.
+
+    Args:
+        buffer_bytes: memory of all rings together.
+        detail: ``blocks``: system calls that blocked; ``full``: every one.
+        all_signals: every signal, not only SIGURG.
+        seconds: end after so long; None: when the target ends.
+        force: replace a trace that is there.
+        runtime: which runtime's memory to read: ``auto`` finds out, ``none`` reads none.
+        reference_module: the compiled library of the reference runtime that the target loads;
+            None for the one that this Python would load, if there is one.
+        max_threads: target threads that can be followed at one time.
+    """
+
+    buffer_bytes: int = 64 << 20
+    detail: str = "blocks"
+    all_signals: bool = False
+    seconds: float | None = None
+    force: bool = False
+    runtime: str = "auto"
+    reference_module: Path | None = None
+    max_threads: int = 65536
+
+    def __post_init__(self) -> None:
+        for name, value, words in (
+            ("detail", self.detail, DETAILS),
+            ("runtime", self.runtime, RUNTIMES),
+        ):
+            if value not in words:
+                raise PretakeError(f"there is no {name} {value!r}", f"one of {', '.join(words)}")
+        if self.seconds is not None and not self.seconds > 0:
+            raise PretakeError("the time to capture is not above 0 seconds")
+        if self.buffer_bytes <= 0 or self.max_threads <= 0:
+            raise PretakeError("the buffer and the number of threads must be above 0")
+
+    def as_asked(self) -> dict[str, Any]:
+        """The options as the manifest keeps them."""
+        asked = dataclasses.asdict(self)
+        asked["reference_module"] = self.reference_module and str(self.reference_module)
+        return asked
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a capture goes, told about four times a second.
+
+    Args:
+        elapsed_s: since the probes were in place.
+        events: records stored so far.
+        lost: records lost so far.
+        bytes: size of the parts closed so far.
+    """
+
+    elapsed_s: float
+    events: int
+    lost: int
+    bytes: int

@@ -1,0 +1,279 @@
+"""One capture, from start to finish.
+
+Example:
+    >>> record(["./server"], output="server.pretake", options=CaptureOptions(seconds=10))
+    PosixPath('server.pretake')
+
+The order is what makes it exact: the command waits at a gate; the programs are loaded and put at
+their tracepoints, which drop everything, since there is no target; the command becomes a target;
+the gate opens. At the end the probes go first, and the drain stops when everything that was sent
+is stored or counted as lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tracer.bcc_loader import calling_user
+from tracer.drain import Drain
+from tracer.errors import PretakeError
+from tracer.launch import Command, RunningProcess, threads_of
+from tracer.manifest import Manifest, Missing
+from tracer.options import CaptureOptions, Progress
+from tracer.program import Program
+from tracer.runtimes import Runtimes
+from tracer.schema import TABLES, UNKNOWN
+from tracer.trace import TraceWriter, check_output
+
+__all__ = ["record"]
+
+_PROGRESS_PERIOD_S: Final = 0.25
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_FIRST_PID_NAMESPACE: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel's proc_ns.h
+
+
+def record(
+    command: Sequence[str] | None = None,
+    *,
+    output: str | Path,
+    pid: int | None = None,
+    options: CaptureOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Capture a command or a running process, until it ends, time is up, or Ctrl-C.
+
+    Args:
+        command: program and arguments; its input and output are left alone. When the capture
+            ends before the command does, the command is ended too.
+        output: the trace's folder.
+        pid: a running process, instead of a command; it is left running.
+        options: what to capture.
+        progress: called about four times a second.
+
+    Returns:
+        The trace's folder. ``manifest.exit_status`` tells how the command ended.
+
+    Raises:
+        PretakeError: nothing was captured, for a reason the user can mend; or the disk filled
+            up, and then the trace up to there is whole.
+    """
+    options = options or CaptureOptions()
+    path = Path(output)
+    check_output(path, options.force)
+    if (command is None) == (pid is None):
+        raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
+    _check_privilege()
+    defines = {}
+    if options.detail == "full":
+        defines["DETAIL_FULL"] = 1
+    if options.all_signals:
+        defines["ALL_SIGNALS"] = 1
+    with contextlib.ExitStack() as stack:
+        target = RunningProcess(pid) if pid is not None else Command(command or ())
+        stack.callback(target.close)
+        program = Program(options.buffer_bytes, options.max_threads, defines)
+        stack.callback(program.close)
+        capture = _Capture(path, target, program, options)
+        return capture.run(progress)
+
+
+class _Capture:
+    def __init__(
+        self,
+        path: Path,
+        target: Command | RunningProcess,
+        program: Program,
+        options: CaptureOptions,
+    ) -> None:
+        self._target = target
+        self._program = program
+        self._options = options
+        self._runtimes = Runtimes(program, options)
+        self._manifest = _new_manifest(target, options)
+        self._stop = threading.Event()
+        self._present = 0
+        if isinstance(target, Command):
+            self._runtimes.expect(target.executable)
+        else:
+            self._runtimes.attach_running(target.pid)
+        self._manifest.attached = program.attach()
+        self._writer = TraceWriter(path, self._manifest, force=options.force, owner=calling_user())
+        self._drain = Drain(program, self._writer, self._runtimes.on_tasks)
+
+    def run(self, progress: Callable[[Progress], None] | None) -> Path:
+        began_s = time.monotonic()
+        cpu_s = time.process_time()
+        self._manifest.begin_ns = time.monotonic_ns()
+        try:
+            with _stopped_by_signals(self._stop):
+                self._begin()
+                self._loop(began_s, progress)
+        except PretakeError as error:
+            self._manifest.error = error.problem
+            self._end(began_s, cpu_s)
+            raise
+        self._end(began_s, cpu_s)
+        return self._writer.path
+
+    def _begin(self) -> None:
+        if isinstance(self._target, Command):
+            self._program.add_thread(self._target.pid, self._target.pid, "before_exec")
+            self._target.open_gate()
+            return
+        self._add_present()
+
+    def _add_present(self) -> None:
+        """Make targets of a running process's threads.
+
+        One that a thread makes before it is a target itself is seen by the next look; one that
+        it makes afterwards is a target from birth.
+        """
+        pid = self._target.pid
+        known: set[int] = set()
+        while new := set(threads_of(pid)) - known:
+            alive = self._program.threads()
+            for tid in new - alive:
+                self._program.add_thread(tid, pid, "unknown")
+            known |= new
+        table = TABLES["task"]
+        rows = np.zeros(len(known), table.dtype)
+        rows["ts_ns"] = time.monotonic_ns()
+        rows["tid"] = sorted(known)
+        rows["pid"] = pid
+        rows["parent_tid"] = rows["cpu"] = UNKNOWN
+        rows["comm"] = [_comm(pid, tid) for tid in sorted(known)]
+        rows["kind"] = table.column("kind").code("present")
+        self._present = len(rows)
+        self._writer.write("task", table.to_arrow(rows))
+
+    def _loop(self, began_s: float, progress: Callable[[Progress], None] | None) -> None:
+        limit_s = self._options.seconds
+        told_s = began_s
+        ended = False
+        while not (ended or self._stop.is_set()):
+            wait_s = self._drain.step()
+            now_s = time.monotonic()
+            if limit_s is not None:
+                if now_s - began_s >= limit_s:
+                    break
+                wait_s = min(wait_s, limit_s - (now_s - began_s))
+            if progress is not None and now_s - told_s >= _PROGRESS_PERIOD_S:
+                told_s = now_s
+                drain, size = self._drain, self._writer.bytes
+                progress(Progress(now_s - began_s, drain.events, drain.lost, size))
+            ended = self._target.wait(wait_s)
+
+    def _end(self, began_s: float, cpu_s: float) -> None:
+        manifest = self._manifest
+        self._program.detach()
+        manifest.end_ns = time.monotonic_ns()
+        wall_s = time.monotonic() - began_s
+        failure: PretakeError | None = None
+        if manifest.error is None:
+            try:
+                self._drain.finish()
+            except PretakeError as error:
+                manifest.error, failure = error.problem, error
+        self._runtimes.finish()
+        if isinstance(self._target, Command):
+            self._target.end()
+            manifest.exit_status = self._target.exit_status
+        counts = self._program.counts()
+        manifest.sent = {name: count.sent for name, count in counts.items()}
+        manifest.sent["task"] += self._present
+        manifest.lost = {name: count.lost for name, count in counts.items()}
+        found = self._runtimes.target
+        manifest.target.runtime, manifest.target.version = found.runtime, found.version
+        manifest.target.p_in_syscall = found.p_in_syscall
+        manifest.target.path = found.path or manifest.target.path
+        manifest.target.build_id = found.build_id or manifest.target.build_id
+        manifest.attached += self._runtimes.attached
+        manifest.missing += [*self._runtimes.missing, *self._left_out()]
+        manifest.capture.wall_s = wall_s
+        manifest.capture.cpu_s = time.process_time() - cpu_s
+        manifest.capture.events_per_s = self._drain.events / wall_s if wall_s > 0 else None
+        self._writer.close(manifest)
+        if failure is not None:
+            raise failure
+
+    def _left_out(self) -> Iterator[Missing]:
+        missed = self._program.threads_missed()
+        if missed:
+            limit = self._options.max_threads
+            yield Missing(f"{missed} threads", f"more than {limit} lived at one time")
+        for name, numbers in self._program.run_statistics().items():
+            if numbers["recursion_misses"]:
+                yield Missing(
+                    f"{numbers['recursion_misses']} runs of {name}",
+                    "the program ran already on that CPU",
+                )
+
+
+def _check_privilege() -> None:
+    # CAP_SYS_ADMIN, or CAP_PERFMON and CAP_BPF: linux/capability.h.
+    sys_admin, perfmon, bpf = 1 << 21, 1 << 38, 1 << 39
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    held = int(line.split()[1], 16)
+    if not (held & sys_admin or (held & perfmon and held & bpf)):
+        raise PretakeError("capture needs root, or CAP_BPF and CAP_PERFMON", "run it with sudo")
+    if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
+        raise PretakeError(
+            "this is a container with its own process ids, and the kernel tells the host's",
+            "capture from the host, or run the container with --pid=host",
+        )
+
+
+def _new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> Manifest:
+    manifest = Manifest(
+        boot_id=_BOOT_ID.read_text().strip(),
+        host=socket.gethostname(),
+        kernel=platform.release(),
+        arch=platform.machine(),
+        pid=target.pid,
+        asked=options.as_asked(),
+    )
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        manifest.pretake_version = metadata.version("pretake")
+    if isinstance(target, Command):
+        manifest.command = target.argv
+        manifest.target.path = str(target.executable)
+    else:
+        with contextlib.suppress(OSError):
+            manifest.target.path = str(target.executable.readlink())
+    return manifest
+
+
+def _comm(pid: int, tid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/task/{tid}/comm").read_bytes().rstrip(b"\n")
+    return b""
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the capture, which ends in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def set_stop(_signo: int, _frame: object) -> None:
+        stop.set()
+
+    saved = {signo: signal.signal(signo, set_stop) for signo in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signo, handler in saved.items():
+            signal.signal(signo, handler)
