@@ -20,6 +20,7 @@ What is asked of the rows:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -46,7 +47,8 @@ _MISTRUSTED = ("block", "syscall", "runtime")
 _P_USE = TABLES["block"].column("p_use")
 _HANDED_OFF = _P_USE.code("handed_off")
 _KIND = TABLES["runtime"].column("kind")
-_SYSCALL_BLOCK = TABLES["runtime"].column("reason").code("syscall_block")
+_REASON = TABLES["runtime"].column("reason")
+_SYSCALL_BLOCK = _REASON.code("syscall_block")
 
 # What an open episode carries beside the columns of the finished table.
 _INNER = ("p_key", "end_ns", "end_told", "cut_ns", "went_on_ns")
@@ -72,15 +74,13 @@ class Setting:
     Args:
         tasks: its threads.
         losses: its loss table, plain.
-        kinds: the runtime kinds that it has at all.
-        tells_handoffs: whether it has any handoff for a call (reason ``syscall_block``).
+        transitions: how many rows of table runtime there are of each kind and reason.
         end_ns: when the capture ended; None for the time of the last row.
     """
 
     tasks: Tasks
     losses: pd.DataFrame
-    kinds: frozenset[str]
-    tells_handoffs: bool
+    transitions: Mapping[tuple[str, str | None], int]
     end_ns: int | None = None
 
     @classmethod
@@ -93,21 +93,25 @@ class Setting:
         end_ns: int | None = None,
     ) -> Setting:
         """The setting from plain tables; of ``runtime`` only kind and reason are read."""
-        kinds: set[int] = set()
-        tells_handoffs = False
+        transitions: Counter[tuple[str, str | None]] = Counter()
         for rows in runtime:
-            kinds.update(rows["kind"].unique().tolist())
-            handoffs = rows["reason"][rows["kind"] == _KIND.code("handoff")]
-            tells_handoffs = tells_handoffs or bool((handoffs == _SYSCALL_BLOCK).any())
+            counted = rows.groupby(["kind", "reason"]).size().reset_index(name="rows")
+            for kind, reason, count in counted.to_numpy(np.int64).tolist():
+                word = None if reason == UNKNOWN else _REASON.words[reason]
+                transitions[_KIND.words[kind], word] += count
         words = TABLES["task"].column("kind").words
         named = tasks.assign(kind=[words[code] for code in tasks["kind"]])
-        return cls(
-            Tasks(named, pid),
-            losses,
-            frozenset(_KIND.words[code] for code in kinds),
-            tells_handoffs,
-            end_ns,
-        )
+        return cls(Tasks(named, pid), losses, transitions, end_ns)
+
+    @property
+    def tells_run(self) -> bool:
+        """Whether the runtime tells the first goroutine on a P; Go's does not."""
+        return any(kind == "run" for kind, _ in self.transitions)
+
+    @property
+    def tells_handoffs(self) -> bool:
+        """Whether there is any handoff before a call."""
+        return ("handoff", "syscall_block") in self.transitions
 
 
 _COLUMNS: Mapping[str, tuple[str, ...] | None] = {
@@ -198,7 +202,7 @@ class EpisodeStream:
         open_ = pd.concat([self._open, begun], ignore_index=True)
         self._find_ends(open_, begun, window["syscall"])
         way.find_release(open_, begun, runtime)
-        way.follow(open_, runtime, "run" in self._setting.kinds)
+        way.follow(open_, runtime, self._setting.tells_run)
         way.find_threads(
             open_,
             self._switched_in.extend(window["sched_switch"][["next_tid", "ts_ns"]]),
@@ -333,7 +337,7 @@ class EpisodeStream:
     def _finish(self, rows: pd.DataFrame) -> pd.DataFrame:
         columns = {name: rows[name].to_numpy(np.int64) for name in rows.columns}
         _decide_outcome(columns, self._until_ns)
-        way.add_parts(columns, "run" in self._setting.kinds)
+        way.add_parts(columns, self._setting.tells_run)
         columns["lost_overlap"] = self._overlaps_loss(columns, self._until_ns)
         columns["class"] = classify(columns)
         columns["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])

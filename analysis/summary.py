@@ -1,0 +1,247 @@
+"""A trace in a screenful: how often, how long, at what cost, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+
+from analysis.episodes import Setting, episode_windows, setting_of
+from analysis.quantiles import quantiles
+from analysis.schema import CLASSES
+from tracer.manifest import Manifest
+from tracer.trace import Trace
+
+__all__ = ["Summary", "SummaryBuilder", "summary"]
+
+
+class Latency(TypedDict):
+    """Quantiles in ns; None where no episode has a value."""
+
+    p50: int | None
+    p90: int | None
+    p99: int | None
+    max: int | None
+
+
+class Duration(TypedDict):
+    """Quantiles and sum in ns; ``unknown`` is how many episodes have no value."""
+
+    p50: int | None
+    p90: int | None
+    p99: int | None
+    max: int | None
+    sum: int
+    unknown: int
+
+
+class ClassShare(TypedDict):
+    """One class of episodes: how many, and how long they held their Ps."""
+
+    episodes: int
+    hold_ns: int
+
+
+class PTime(TypedDict):
+    """Time of Ps. ``ps`` is how many were seen: the highest number in each process, plus one."""
+
+    ps: int | None
+    total_ns: int | None
+    harm_percent: float | None
+    goroutine_wait_ns: int
+
+
+class Capture(TypedDict):
+    """What the capture cost."""
+
+    wall_s: float | None
+    cpu_s: float | None
+    events_per_s: float | None
+    bytes_per_event: float | None
+
+
+class Target(TypedDict):
+    """What was traced."""
+
+    path: str | None
+    runtime: str
+    version: str | None
+
+
+class TableCount(TypedDict):
+    """Rows of one table."""
+
+    stored: int
+    lost: int
+
+
+class Summary(TypedDict):
+    """What :func:`summary` returns; every time is in ns, unknown is None.
+
+    Keys:
+        policy: the retake policy, where the traced program told it.
+        episodes: all of them; retaken, kept and handed_off are those with that outcome.
+        untrusted: episodes in whose time records were lost; in none of the distributions.
+        retake_ns: P-retake latency, of the episodes after which P ran a goroutine again.
+        hold_ns: of all episodes; kept ones count with their lower bound.
+        harm_ns: of all episodes.
+        classes: by word of :data:`analysis.schema.CLASSES`.
+        p_time: what the harm is of all the time the Ps had; ``goroutine_wait_ns`` counts it
+            once for each goroutine that was queued at the block.
+        handoffs: rows of kind handoff by reason; ``unknown`` where the runtime tells none.
+        retakes: rows of kind retake likewise.
+        events: records stored; lost: records that found no room; tables: both by table.
+        complete: whether the capture ended in order.
+        missing: what could not be captured, and why.
+    """
+
+    policy: str | None
+    episodes: int
+    retaken: int
+    kept: int
+    handed_off: int
+    untrusted: int
+    retake_ns: Latency
+    hold_ns: Duration
+    harm_ns: Duration
+    classes: dict[str, ClassShare]
+    p_time: PTime
+    handoffs: dict[str, int]
+    retakes: dict[str, int]
+    events: int
+    lost: int
+    tables: dict[str, TableCount]
+    complete: bool
+    missing: list[str]
+    capture: Capture
+    target: Target
+
+
+_SHARES = (0.5, 0.9, 0.99, 1.0)
+_KEPT_COLUMNS = ("hold_ns", "harm_ns", "retake_ns", "lost_overlap", "outcome", "class")
+
+
+def summary(trace: Trace) -> Summary:
+    """Summarise a trace, window by window.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    builder = SummaryBuilder(setting_of(trace), trace.manifest)
+    for episodes in episode_windows(trace):
+        builder.add(episodes)
+    return builder.result()
+
+
+class SummaryBuilder:
+    """Makes a summary from pieces of an episode table.
+
+    Args:
+        setting: of the trace.
+        manifest: of the trace.
+
+    Of each episode only the few columns that quantiles are made of stay in memory.
+    """
+
+    def __init__(self, setting: Setting, manifest: Manifest) -> None:
+        self._setting = setting
+        self._manifest = manifest
+        self._kept: list[pd.DataFrame] = []
+        self._highest_p: pd.Series[int] = pd.Series(dtype="int64")
+        self._goroutine_wait_ns = 0
+
+    def add(self, episodes: pd.DataFrame) -> None:
+        """Take some more episodes (:data:`analysis.schema.EPISODES`)."""
+        self._kept.append(episodes[list(_KEPT_COLUMNS)])
+        trusted = episodes[~episodes["lost_overlap"]]
+        queued = trusted["runq"].fillna(0) + trusted["global_runq"].fillna(0)
+        self._goroutine_wait_ns += int((trusted["harm_ns"].fillna(0) * queued).sum())
+        highest = episodes.dropna(subset=["p"]).groupby(episodes["pid"].fillna(-1))["p"].max()
+        both = pd.concat([self._highest_p, highest.astype("int64")])
+        self._highest_p = both.groupby(level=0).max()
+
+    def result(self) -> Summary:
+        """The summary of all episodes so far."""
+        rows = pd.concat(self._kept, ignore_index=True)
+        outcomes = rows["outcome"].value_counts()
+        trusted = rows[~rows["lost_overlap"]]
+        manifest, transitions = self._manifest, self._setting.transitions
+        workload = manifest.workload or {}
+        policy = workload.get("policy")
+        return {
+            "policy": policy if isinstance(policy, str) else None,
+            "episodes": len(rows),
+            "retaken": int(outcomes["retaken"]),
+            "kept": int(outcomes["kept"]),
+            "handed_off": int(outcomes["handed_off"]),
+            "untrusted": len(rows) - len(trusted),
+            "retake_ns": _latency(trusted["retake_ns"]),
+            "hold_ns": _duration(trusted["hold_ns"]),
+            "harm_ns": _duration(trusted["harm_ns"]),
+            "classes": _classes(rows),
+            "p_time": self._p_time(int(trusted["harm_ns"].sum())),
+            "handoffs": _by_reason(transitions, "handoff"),
+            "retakes": _by_reason(transitions, "retake"),
+            "events": sum(manifest.events.values()),
+            "lost": sum(manifest.lost.values()),
+            "tables": {
+                name: {"stored": count, "lost": manifest.lost.get(name, 0)}
+                for name, count in manifest.events.items()
+            },
+            "complete": manifest.complete and manifest.error is None,
+            "missing": [f"{item.what}: {item.why}" for item in manifest.missing],
+            "capture": {
+                "wall_s": manifest.capture.wall_s,
+                "cpu_s": manifest.capture.cpu_s,
+                "events_per_s": manifest.capture.events_per_s,
+                "bytes_per_event": manifest.capture.bytes_per_event,
+            },
+            "target": {
+                "path": manifest.target.path,
+                "runtime": manifest.target.runtime,
+                "version": manifest.target.version,
+            },
+        }
+
+    def _p_time(self, harm_ns: int) -> PTime:
+        begin_ns, end_ns = self._manifest.begin_ns, self._manifest.end_ns
+        ps = int((self._highest_p + 1).sum()) or None
+        total_ns = None
+        if ps is not None and begin_ns is not None and end_ns is not None:
+            total_ns = ps * (end_ns - begin_ns)
+        return {
+            "ps": ps,
+            "total_ns": total_ns,
+            "harm_percent": 100 * harm_ns / total_ns if total_ns else None,
+            "goroutine_wait_ns": self._goroutine_wait_ns,
+        }
+
+
+def _latency(values: pd.Series[int]) -> Latency:
+    found = quantiles(values.dropna().to_numpy(np.int64), *_SHARES)
+    return {"p50": found["p50"], "p90": found["p90"], "p99": found["p99"], "max": found["p100"]}
+
+
+def _duration(values: pd.Series[int]) -> Duration:
+    return {
+        **_latency(values),
+        "sum": int(values.sum()),
+        "unknown": int(values.isna().sum()),
+    }
+
+
+def _classes(rows: pd.DataFrame) -> dict[str, ClassShare]:
+    grouped = rows["hold_ns"].fillna(0).groupby(rows["class"], observed=False)
+    counts, sums = grouped.size(), grouped.sum()
+    return {word: {"episodes": int(counts[word]), "hold_ns": int(sums[word])} for word in CLASSES}
+
+
+def _by_reason(transitions: Mapping[tuple[str, str | None], int], kind: str) -> dict[str, int]:
+    reasons: Iterable[tuple[str, int]] = (
+        (reason or "unknown", count)
+        for (told, reason), count in transitions.items()
+        if told == kind
+    )
+    return dict(sorted(reasons))
