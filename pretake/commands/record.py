@@ -1,0 +1,112 @@
+"""``pretake record``: one capture into a trace."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from pretake.types import SIZE
+from pretake.views import bytes_text, console, note
+from tracer.options import DETAILS, RUNTIMES
+
+
+@click.command(
+    epilog="Examples: pretake record -o a.pretake -- ./server --port 8080;  "
+    "pretake record -o a.pretake --pid 4242 --seconds 30",
+    context_settings={"ignore_unknown_options": False},
+)
+@click.argument("program", nargs=-1, metavar="[-- COMMAND [ARG]...]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="TRACE",
+    help="Folder to write.",
+)
+@click.option("--pid", type=int, metavar="PID", help="A running process instead of a command.")
+@click.option("--seconds", type=float, metavar="S", help="End the capture after so long.")
+@click.option("--force", is_flag=True, help="Replace a trace that is there.")
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="auto",
+    show_default=True,
+    help="Whose P, M and G to read.",
+)
+@click.option(
+    "--detail",
+    type=click.Choice(DETAILS),
+    default="blocks",
+    show_default=True,
+    help="System calls that blocked, or every one.",
+)
+@click.option("--all-signals", is_flag=True, help="Every signal, not only SIGURG.")
+@click.option(
+    "--buffer",
+    type=SIZE,
+    default="64M",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory of all rings together.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors.")
+def command(
+    program: tuple[str, ...],
+    output: Path,
+    pid: int | None,
+    seconds: float | None,
+    force: bool,
+    runtime: str,
+    detail: str,
+    all_signals: bool,
+    buffer: int,
+    quiet: bool,
+) -> None:
+    """Capture a COMMAND, or the process PID, into the folder TRACE.
+
+    Needs root, or CAP_BPF and CAP_PERFMON. The command's input and output are left alone.
+    Ctrl-C ends the capture in order.
+    """
+    from tracer.adapters import reference
+    from tracer.options import CaptureOptions, Progress
+    from tracer.record import record
+    from tracer.trace import Trace
+
+    options = CaptureOptions(
+        buffer_bytes=buffer,
+        detail=detail,
+        all_signals=all_signals,
+        seconds=seconds,
+        force=force,
+        runtime=runtime,
+        reference_module=reference.find(),
+    )
+    terminal = console(stderr=True)
+    with terminal.status("compiling the probes") as status:
+
+        def tell(progress: Progress) -> None:
+            lost = f", {progress.lost:,} lost" if progress.lost else ""
+            status.update(
+                f"capturing: {progress.elapsed_s:.0f} s, {progress.events:,} events{lost}, "
+                f"{bytes_text(progress.bytes)} (Ctrl-C ends)"
+            )
+
+        if quiet or not terminal.is_terminal:
+            # The target may write to the same terminal, and nobody would see a spinner.
+            status.stop()
+        path = record(
+            list(program) or None, output=output, pid=pid, options=options, progress=tell
+        )
+    if quiet:
+        return
+    manifest = Trace(path).manifest
+    stored, lost = sum(manifest.events.values()), sum(manifest.lost.values())
+    note(f"{path}: {stored:,} events, {lost:,} lost, {bytes_text(manifest.capture.bytes)}")
+    for missing in manifest.missing:
+        note(f"not captured: {missing.what}: {missing.why}")
+    if manifest.exit_status:
+        note(f"the command ended with status {manifest.exit_status}")
+    note(f"next: pretake summary {shlex.quote(str(path))}")

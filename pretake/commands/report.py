@@ -1,0 +1,30 @@
+"""``pretake report``: one HTML file, with pictures, that works offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pretake.views import note
+
+
+@click.command(epilog="Example: pretake report before.pretake after.pretake -o compared.html")
+@click.argument(
+    "traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE.html",
+    help="File to write.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def command(traces: tuple[Path, ...], output: Path, force: bool) -> None:
+    """Draw one or more traces into one HTML file that needs no network."""
+    from analysis.report import report
+
+    report(traces, output, force=force)
+    note(f"{output} is written: open it in a browser")

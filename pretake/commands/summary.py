@@ -1,0 +1,68 @@
+"""``pretake summary``: the numbers of a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pretake.views import bytes_text, console, duration, print_json, quantiles, table
+
+
+@click.command(epilog="Example: pretake summary server.pretake --json | jq .retake_ns.p99")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+def command(trace: Path, as_json: bool) -> None:
+    """Tell how often Ps of TRACE were held by blocked threads, for how long, and what it cost."""
+    from analysis import load
+
+    summary = load(trace).summary()
+    if as_json:
+        print_json(summary)
+        return
+    terminal = console()
+    target = summary["target"]
+    runtime = " ".join(filter(None, (target["runtime"], target["version"])))
+    terminal.print(f"{trace}: {target['path'] or 'unknown program'} ({runtime})", markup=False)
+    names = ("p50", "p90", "p99", "max")
+    rows = [
+        ("P-retake latency", *quantiles(summary["retake_ns"], *names), None, None),
+        *(
+            (
+                name,
+                *quantiles(summary[key], *names),
+                duration(summary[key]["sum"]),
+                summary[key]["unknown"] or None,
+            )
+            for name, key in (("hold", "hold_ns"), ("harm", "harm_ns"))
+        ),
+    ]
+    terminal.print(table("How long", ("", *names, "sum", "unknown"), rows))
+    terminal.print(
+        table(
+            f"{summary['episodes']:,} episodes",
+            ("class", "episodes", "held"),
+            [
+                (name, f"{share['episodes']:,}", duration(share["hold_ns"]))
+                for name, share in summary["classes"].items()
+                if share["episodes"]
+            ],
+        )
+    )
+    rows = [
+        (f"{what} ({reason})", f"{count:,}")
+        for what, counts in (("handoff", summary["handoffs"]), ("retake", summary["retakes"]))
+        for reason, count in counts.items()
+    ]
+    if rows:
+        terminal.print(table("What the runtime did", ("transition", "times"), rows))
+    capture = summary["capture"]
+    cost = f", {bytes_text(capture['bytes_per_event'])} each" if summary["events"] else ""
+    terminal.print(
+        f"{summary['events']:,} events{cost}, {summary['lost']:,} lost, "
+        f"{capture['cpu_s'] or 0:.2f} s of CPU in {capture['wall_s'] or 0:.1f} s of capture"
+    )
+    if not summary["complete"]:
+        terminal.print("the capture did not end in order: the last seconds may be missing")
+    for missing in summary["missing"]:
+        terminal.print(f"not captured: {missing}", markup=False)
