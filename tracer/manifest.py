@@ -83,7 +83,7 @@ class Manifest:
         boot_id: ``/proc/sys/kernel/random/boot_id``: CLOCK_MONOTONIC of two boots do not compare.
         backend: ``bpf`` or ``perf``.
         begin_ns: when the probes were in place.
-        end_ns: when they were taken away; None while the capture runs or if it was killed.
+        end_ns: when they began to be taken away; None while the capture runs or if it was killed.
         command: the program and its arguments; empty when a running process was traced.
         pid: process id of the target.
         exit_status: what the command returned, negative for a signal; None if it still ran.

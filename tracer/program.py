@@ -12,6 +12,7 @@ import ctypes
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -204,8 +205,9 @@ class Program:
         for fd in self._tracepoint_fds.values():
             os.close(fd)
         self._tracepoint_fds.clear()
-        for fd in self._uprobe_fds:
-            self._lib.bpf_close_perf_event_fd(fd)
+        # Each waits for the kernel's grace period; side by side they wait for the same one.
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            list(pool.map(self._lib.bpf_close_perf_event_fd, self._uprobe_fds))
         self._uprobe_fds.clear()
 
     def close(self) -> None:
@@ -371,7 +373,7 @@ def _compile(flags: list[str]) -> Any:  # noqa: ANN401 - bcc has no types
         Path(folder, "layout.h").write_text(layout_c_header())
         try:
             with _stderr_to_text() as log:
-                return bcc.BPF(text=source_text(), cflags=[f"-I{folder}", *flags])
+                return bcc.BPF(text=source_text().encode(), cflags=[f"-I{folder}", *flags])
         except Exception as error:
             if os.geteuid() != 0:
                 raise PretakeError(

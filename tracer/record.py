@@ -176,9 +176,9 @@ class _Capture:
 
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
-        self._program.detach()
         manifest.end_ns = time.monotonic_ns()
         wall_s = time.monotonic() - began_s
+        self._program.detach()
         failure: PretakeError | None = None
         if manifest.error is None:
             try:
