@@ -116,6 +116,13 @@ static PyObject *poll_one(PyObject *self, PyObject *const *args, Py_ssize_t narg
 	return PyLong_FromLong(ready ? fd.revents : 0);
 }
 
+static PyObject *drop_gil(PyObject *self, PyObject *unused)
+{
+	Py_BEGIN_ALLOW_THREADS
+	Py_END_ALLOW_THREADS
+	Py_RETURN_NONE;
+}
+
 static PyObject *safe_ranges(PyObject *self, PyObject *unused)
 {
 	return Py_BuildValue("[(KK)]", (unsigned long long)(uintptr_t)__start_pretake_safe,
@@ -129,6 +136,7 @@ static PyMethodDef methods[] = {
 	{"spin_ns", spin_ns, METH_O, "Use the CPU for so many ns, without the GIL."},
 	{"poll_one", (PyCFunction)(void (*)(void))poll_one, METH_FASTCALL,
 	 "ppoll(2) on one descriptor; the events that are there."},
+	{"drop_gil", drop_gil, METH_NOARGS, "Let another thread have the GIL, if one waits."},
 	{"safe_ranges", safe_ranges, METH_NOARGS, "[begin, end) addresses of asynchronous safe points."},
 	{NULL, NULL, 0, NULL},
 };

@@ -79,11 +79,18 @@ class G:
         self.all_prev: G | None = None
 
 
+NO_G: Final = G(-1, None, iter(()), "none")
+"""Stands for "no goroutine", so that the tracer never meets a null pointer."""
+NO_G.status = G_DEAD
+
+
 class P:
     """A processor: the right to run goroutines, and a queue of those that may run on it.
 
-    ``runqhead`` and ``runqtail`` only grow; their difference is the queue's length. The owner
-    appends at the tail; the owner and thieves take from the head, under ``lock``.
+    ``runqhead`` counts the Gs that ever left the queue, ``runqtail`` those that ever joined;
+    their difference is its length, at most ``capacity``. The owner appends; the owner and
+    thieves take from the head, under ``lock``. Go's ring is a list here (through the Gs, as the
+    global queue): an index into a Python list costs more than the links.
     """
 
     def __init__(self, id: i64, capacity: i64, lock: Lock) -> None:
@@ -94,7 +101,8 @@ class P:
         self.runqtail: i64 = 0
         # Ours.
         self.capacity: i64 = capacity
-        self.runq: list[G | None] = [None] * capacity
+        self.runq_first: G | None = None
+        self.runq_last: G = NO_G
         self.lock = lock
         self.schedtick: i64 = 0
         self.syscalltick: i64 = 0
@@ -161,9 +169,6 @@ class M:
         """Whatever the retake policy keeps for each thread (a perf event, say)."""
 
 
-NO_G: Final = G(-1, None, iter(()), "none")
-"""Stands for "no goroutine", so that the tracer never meets a null pointer."""
-NO_G.status = G_DEAD
 NO_P: Final = P(-1, 0, Lock())
 """Stands for "no P"."""
 NO_P.status = P_DEAD

@@ -12,7 +12,7 @@ from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, M
 from reference_runtime.host import READABLE, WRITABLE, Host
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
 from reference_runtime.scheduler import Goroutine, Scheduler
-from reference_runtime.switch import SWITCH
+from reference_runtime.switch import SWITCH, Switch
 from reference_runtime.syscalls import syscall
 
 if TYPE_CHECKING:
@@ -87,10 +87,12 @@ def go(coro: Goroutine, name: str = "") -> None:
     scheduler_of(m).go(m, coro, name or getattr(coro, "__name__", "goroutine"))
 
 
-async def gosched() -> None:
-    """Let the other goroutines run."""
-    getm().wants = YIELD
-    await SWITCH
+def gosched() -> Switch:
+    """``await gosched()`` lets the other goroutines run.
+
+    Running again is what an M takes a goroutine to want that says nothing else.
+    """
+    return SWITCH
 
 
 async def checkpoint() -> None:

@@ -98,6 +98,10 @@ class Host:
         """Whether the kernel says that the thread is not runnable (policy ``thread_state``)."""
         raise NotImplementedError
 
+    def blocked_on(self, tid: i64, fd: int) -> bool:
+        """Whether the thread is blocked in a system call whose first argument is ``fd``."""
+        raise NotImplementedError
+
     def tgkill(self, tid: i64, signo: i64) -> None:
         """Send a signal to one thread of this process."""
         raise NotImplementedError
@@ -149,6 +153,10 @@ class Host:
 
     def pipe(self) -> tuple[int, int]:
         """pipe2(2): read end, write end."""
+        raise NotImplementedError
+
+    def tcp_pair(self) -> tuple[int, int]:
+        """Both ends of a TCP connection over loopback, non-blocking, without delay."""
         raise NotImplementedError
 
     def close_fd(self, fd: int) -> None:

@@ -1,7 +1,8 @@
 """The run queues and the idle list.
 
-Local queues are rings of fixed capacity, one for each P; what finds no room goes, with half of
-the ring, to the global queue, a linked list through the Gs (go1.21, runtime.runqput).
+All queues are linked through the Gs, so that a switch allocates nothing. Those of the Ps have a
+capacity; what finds no room goes, with half of the queue, to the global one, so that a P that
+makes many goroutines feeds the others (go1.21, runtime.runqput).
 
 Functions that take a ``Sched`` are called with the scheduler's lock held.
 """
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 def runqput(scheduler: Scheduler, p: P, g: G) -> None:
     """Append G to P's queue, or, if that is full, half the queue and G to the global one."""
     p.lock.acquire()
-    tail = p.runqtail
-    if tail - p.runqhead < p.capacity:
-        p.runq[tail % p.capacity] = g
-        p.runqtail = tail + 1
+    if p.runqtail - p.runqhead < p.capacity:
+        append(p, g)
         p.lock.release()
         return
     batch = take(p, p.capacity // 2)
@@ -39,26 +38,34 @@ def runqput(scheduler: Scheduler, p: P, g: G) -> None:
 def runqget(p: P) -> G | None:
     """Take the G at the head of P's queue."""
     p.lock.acquire()
-    head = p.runqhead
-    if head == p.runqtail:
-        p.lock.release()
-        return None
-    index = head % p.capacity
-    g = p.runq[index]
-    p.runq[index] = None
-    p.runqhead = head + 1
+    g = p.runq_first
+    if g is not None:
+        p.runq_first = g.schedlink
+        g.schedlink = None
+        p.runqhead += 1
     p.lock.release()
     return g
+
+
+def append(p: P, g: G) -> None:
+    """Append G to P's queue; P's lock is held, there is room."""
+    g.schedlink = None
+    if p.runq_first is None:
+        p.runq_first = g
+    else:
+        p.runq_last.schedlink = g
+    p.runq_last = g
+    p.runqtail += 1
 
 
 def take(p: P, count: i64) -> list[G]:
     """Take ``count`` Gs from the head of P's queue; P's lock is held, they are there."""
     batch: list[G] = []
     for _ in range(count):
-        index = p.runqhead % p.capacity
-        g = p.runq[index]
+        g = p.runq_first
         assert g is not None
-        p.runq[index] = None
+        p.runq_first = g.schedlink
+        g.schedlink = None
         p.runqhead += 1
         batch.append(g)
     return batch
@@ -123,8 +130,7 @@ def globrunqget(sched: Sched, p: P, procs: i64, most: i64) -> G | None:
             first = g
             continue
         p.lock.acquire()
-        p.runq[p.runqtail % p.capacity] = g
-        p.runqtail += 1
+        append(p, g)
         p.lock.release()
     return first
 

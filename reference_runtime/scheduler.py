@@ -33,8 +33,6 @@ Rejected
 - *A runnext slot.* Go has one so that a pair that talks over a channel stays together. Here
   the tracer reads a queue's length as two numbers from BPF, and work in a third place would look
   like no work. A pair in a short queue switches as fast.
-- *gosched to the global queue*, as Go does: two more queue operations in each switch, for
-  fairness that every 61st turn, which starts at the global queue, gives already.
 - *Spinning for a while.* Go's spinning Ms sweep four times and may sleep in between. A compiled
   spin holds the GIL, so it would keep from running just those who could make work. For the same
   reason Go's limit on the number of spinning Ms is not here: one that gave up without a sweep,
@@ -296,9 +294,10 @@ class Scheduler:
                 return
         except BaseException as failure:
             m.curg = NO_G
-            self.goexit(g)
             failure.add_note(f"goroutine {g.goid} [{g.name}]")
+            # Before goexit, which ends the run without a failure if this is the main goroutine.
             self.stop(failure)
+            self.goexit(g)
             return
         self.after_switch(m, g)
 
@@ -306,8 +305,10 @@ class Scheduler:
         """G has left M, for the reason in ``m.wants``."""
         m.curg = NO_G
         if m.wants == YIELD:
+            # To the global queue, as Go does: in a local one, two goroutines that yield to each
+            # other would keep those that come out of a system call waiting for 61 turns.
             g.status = G_RUNNABLE
-            runq.runqput(self, m.p, g)
+            self.globrunqput(g)
         elif m.wants == PARK:
             self.lock.acquire()
             if not g.token:

@@ -1,0 +1,150 @@
+"""Workloads by name, and the two ways to run one: by name, or a user's own file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from reference_runtime.current import COMPILED
+from reference_runtime.runtime import Runtime
+from reference_runtime.scheduler import Goroutine
+from reference_runtime.workloads.base import Result, Workload
+from reference_runtime.workloads.echo import Echo
+from reference_runtime.workloads.latency import distribution
+from reference_runtime.workloads.mix import Mix
+from reference_runtime.workloads.prime import Prime
+from tracer.errors import PretakeError
+
+__all__ = ["WORKLOADS", "make_workload", "run_file", "run_workload"]
+
+WORKLOADS: dict[str, type[Workload]] = {cls.name: cls for cls in (Echo, Mix, Prime)}
+
+
+def make_workload(name: str, **parameters: object) -> Workload:
+    """A workload with its parameters; those that are None keep their default.
+
+    Raises:
+        PretakeError: no such workload, or no such parameter of it.
+    """
+    if name not in WORKLOADS:
+        raise PretakeError(
+            f"no workload is called {name!r}",
+            f"choose one of {', '.join(WORKLOADS)}, or give FILE.py:FUNCTION",
+        )
+    cls = WORKLOADS[name]
+    known = {field.name for field in fields(cls)}
+    for parameter in parameters:
+        if parameter not in known:
+            raise PretakeError(
+                f"workload {name} has no parameter {parameter!r}",
+                f"it has {', '.join(sorted(known))}",
+            )
+    given: dict[str, Any] = {key: value for key, value in parameters.items() if value is not None}
+    return cls(**given)
+
+
+def run_workload(
+    name: str,
+    policy: str = "sysmon",
+    procs: int = 1,
+    seconds: float | None = None,
+    rounds: int | None = None,
+    witness: Path | None = None,
+    **parameters: object,
+) -> Result:
+    """Run a workload and tell what it measured.
+
+    Args:
+        name: of :data:`WORKLOADS`, or ``FILE.py:FUNCTION`` for a coroutine function of the
+            user's.
+        policy: a retake policy's name.
+        procs: number of Ps.
+        seconds: how long; the workload's default where None.
+        rounds: how far, instead of how long.
+        witness: file for the runtime's own record of its retakes, JSON lines.
+        parameters: further fields of the workload's dataclass.
+
+    Returns:
+        ``workload``, ``policy``, ``procs``, ``compiled``, ``wall_s``, ``rounds`` (null for a
+        user's file), ``ops_per_s``, the workload's own distributions (``…_ns``), ``retake_ns``
+        (entry of a call that lost its P to the first goroutine on that P) and ``runtime``
+        (counters of :class:`reference_runtime.record.Record`).
+
+    Raises:
+        PretakeError: no such workload, policy or parameter, or they do not go together.
+        Deadlock: all goroutines are asleep.
+    """
+    if ":" in name:
+        return run_file(name, policy, procs, witness)
+    if procs < 1:
+        raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
+    workload = make_workload(name, seconds=seconds, rounds=rounds, **parameters)
+    workload.check(policy, procs)
+    runtime = Runtime(procs=procs, policy=policy)
+    return measure(runtime, name, workload.main, witness)
+
+
+def run_file(
+    target: str, policy: str = "sysmon", procs: int = 1, witness: Path | None = None
+) -> Result:
+    """Run a coroutine function of a file of the user's, without arguments.
+
+    Args:
+        target: ``path/to/file.py:function``.
+        policy: as in :func:`run_workload`; so are ``procs``, ``witness`` and the result, with
+            what the function returns as ``result``.
+
+    Raises:
+        PretakeError: no such file or function, or it is no coroutine function.
+    """
+    path_text, _, function_name = target.rpartition(":")
+    path = Path(path_text)
+    if not path.is_file():
+        raise PretakeError(f"there is no file {path_text}", "give FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise PretakeError(f"{path_text} is no Python file", "give FILE.py:FUNCTION")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise PretakeError(
+            f"{path_text} does not compile: {error.msg} in line {error.lineno}", "mend it"
+        ) from None
+    function = getattr(module, function_name, None)
+    if not inspect.iscoroutinefunction(function):
+        raise PretakeError(
+            f"{path_text} has no coroutine function {function_name!r}",
+            f"write async def {function_name or 'main'}()",
+        )
+    return measure(Runtime(procs=procs, policy=policy), target, function, witness)
+
+
+def measure(
+    runtime: Runtime, name: str, main: Callable[..., Goroutine], witness: Path | None
+) -> Result:
+    """Run ``main`` and put its result and the runtime's together."""
+    begin_ns = runtime.host.nanotime()
+    try:
+        result = runtime.run(main)
+    finally:
+        if witness is not None:
+            runtime.write_witness(witness)
+    wall_s = int(runtime.host.nanotime() - begin_ns) / 1e9
+    own = result if isinstance(result, dict) else {"rounds": None, "result": result}
+    rounds = own.get("rounds")
+    return {
+        "workload": name,
+        "policy": runtime.policy.name,
+        "procs": runtime.procs,
+        "compiled": COMPILED,
+        "wall_s": wall_s,
+        "ops_per_s": rounds / wall_s if isinstance(rounds, int) else None,
+        **own,
+        "retake_ns": distribution(runtime.record.retake_ns),
+        "runtime": runtime.record.counters(),
+    }

@@ -1,0 +1,41 @@
+"""What a workload is: a name, its parameters in a dataclass, and a first goroutine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+Result = dict[str, object]
+
+
+@dataclass(kw_only=True)
+class Workload:
+    """A program to compare retake policies on.
+
+    A subclass adds its parameters as fields and says what it does in its docstring, whose first
+    line the command shows.
+    """
+
+    name: ClassVar[str]
+    seconds: float = 2.0
+    """How long to run, unless ``rounds`` says how far."""
+    rounds: int | None = None
+    """How many rounds to run; a round is what the workload says it is."""
+    seed: int = 0
+
+    def check(self, policy: str, procs: int) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            PretakeError: this workload cannot run so.
+        """
+
+    async def main(self) -> Result:
+        """Run as the first goroutine; what was measured, times as distributions in ns."""
+        raise NotImplementedError
+
+    def over(self, rounds: int, now_ns: int, begin_ns: int) -> bool:
+        """Whether to stop after so many rounds at this time."""
+        if self.rounds is not None:
+            return rounds >= self.rounds
+        return now_ns - begin_ns >= self.seconds * 1e9
