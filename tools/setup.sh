@@ -78,9 +78,10 @@ venv() {
     .venv/bin/pip install -q --disable-pip-version-check -U -c constraints.txt \
         setuptools wheel mypy
     # mypyc's compiler is in the environment already: an isolated build would fetch it again.
-    # The runtime is compiled by 'build', where make can see what changed.
+    # The runtime is compiled by 'build', which looks at what changed. mypyc's library is a module
+    # beside the packages, and only the mode "compat" puts their folder on the path.
     PRETAKE_NO_COMPILE=1 .venv/bin/pip install -q --disable-pip-version-check \
-        -c constraints.txt --no-build-isolation -e '.[test,lint]'
+        -c constraints.txt --no-build-isolation -C editable_mode=compat -e '.[test,lint]'
     touch "$stamp"
 }
 

@@ -1,0 +1,100 @@
+"""``pretake run``: a workload, or a user's own coroutine file, on the reference runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pretake.views import console, duration, print_json, table
+
+RESULT_VARIABLE = "PRETAKE_RESULT"
+
+
+def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
+    """``NAME=VALUE`` as Python values: numbers and truth values where they look so."""
+    parameters: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE", param_hint="--set")
+        try:
+            parameters[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            parameters[name.replace("-", "_")] = value
+    return parameters
+
+
+@click.command(
+    epilog="Examples: pretake run echo --retake block --procs 1;  pretake run my_workload.py:main"
+)
+@click.argument("workload")
+@click.option(
+    "--retake",
+    "policy",
+    default="sysmon",
+    show_default=True,
+    metavar="POLICY",
+    help="Retake policy.",
+)
+@click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps (GOMAXPROCS).")
+@click.option("--seconds", type=float, help="How long.  [default: the workload's own]")
+@click.option("--rounds", type=int, help="How far, instead of how long.")
+@click.option(
+    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter of the workload."
+)
+@click.option(
+    "--witness",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the runtime's own record of its retakes (see 'pretake check').",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+def command(
+    workload: str,
+    policy: str,
+    procs: int,
+    seconds: float | None,
+    rounds: int | None,
+    pairs: tuple[str, ...],
+    witness: Path | None,
+    as_json: bool,
+) -> None:
+    """Run WORKLOAD, or a coroutine function FILE.py:FUNCTION, on the reference runtime."""
+    from reference_runtime.workloads import run_workload
+
+    result = run_workload(workload, policy, procs, seconds, rounds, witness, **_parameters(pairs))
+    leave_result(result)
+    if as_json:
+        print_json(result)
+        return
+    names = ("p50", "p90", "p99", "max")
+    times = {key: value for key, value in result.items() if _is_distribution(value)}
+    rows = [
+        (
+            name.removesuffix("_ns").replace("_", " "),
+            *(duration(value[q]) for q in names),
+            value["count"],
+        )
+        for name, value in times.items()
+    ]
+    head = f"{workload} under {policy}, {procs} P"
+    terminal = console()
+    terminal.print(table(head, ("", *names, "count"), rows))
+    others = {k: v for k, v in result.items() if k not in times and not isinstance(v, dict)}
+    counters: Any = result["runtime"]
+    terminal.print(table("Counters", ("", ""), [*others.items(), *counters.items()]))
+
+
+def leave_result(result: dict[str, object]) -> None:
+    """Leave the result where a capture of this process picks it up for its manifest."""
+    path = os.environ.get(RESULT_VARIABLE)
+    if path:
+        Path(path).write_text(json.dumps(result))
+
+
+def _is_distribution(value: object) -> bool:
+    return isinstance(value, dict) and "p50" in value
