@@ -31,6 +31,7 @@ from tracer.errors import PretakeError
 from tracer.launch import Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
+from tracer.privilege import check_privilege
 from tracer.program import Program
 from tracer.runtimes import Runtimes
 from tracer.schema import TABLES, UNKNOWN
@@ -40,7 +41,6 @@ __all__ = ["record"]
 
 _PROGRESS_PERIOD_S: Final = 0.25
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_FIRST_PID_NAMESPACE: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel's proc_ns.h
 
 
 def record(
@@ -73,7 +73,7 @@ def record(
     check_output(path, options.force)
     if (command is None) == (pid is None):
         raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
-    _check_privilege()
+    check_privilege()
     defines = {}
     if options.detail == "full":
         defines["DETAIL_FULL"] = 1
@@ -218,21 +218,6 @@ class _Capture:
                     f"{numbers['recursion_misses']} runs of {name}",
                     "the program ran already on that CPU",
                 )
-
-
-def _check_privilege() -> None:
-    # CAP_SYS_ADMIN, or CAP_PERFMON and CAP_BPF: linux/capability.h.
-    sys_admin, perfmon, bpf = 1 << 21, 1 << 38, 1 << 39
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
-    held = int(line.split()[1], 16)
-    if not (held & sys_admin or (held & perfmon and held & bpf)):
-        raise PretakeError("capture needs root, or CAP_BPF and CAP_PERFMON", "run it with sudo")
-    if Path("/proc/self/ns/pid").stat().st_ino != _FIRST_PID_NAMESPACE:
-        raise PretakeError(
-            "this is a container with its own process ids, and the kernel tells the host's",
-            "capture from the host, or run the container with --pid=host",
-        )
 
 
 def _new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> Manifest:
