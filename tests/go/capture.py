@@ -1,0 +1,34 @@
+"""A capture of one of this folder's programs, as a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.go import toolchains
+from tracer.options import CaptureOptions
+from tracer.record import record
+from tracer.trace import Trace
+
+__all__ = ["capture"]
+
+
+def capture(
+    output: Path,
+    program: str,
+    arguments: Sequence[str] = (),
+    version: str = toolchains.VERSIONS[-1],
+    linkage: str = "static",
+) -> Trace:
+    """Build a program, run it under a capture to its end, and open the trace.
+
+    The test is left out where the toolchain cannot be had.
+    """
+    binary = toolchains.build(program, version, linkage)
+    record([str(binary), *arguments], output=output, options=CaptureOptions(force=True))
+    trace = Trace(output)
+    assert trace.manifest.exit_status == 0
+    assert trace.manifest.target.runtime == "go"
+    assert trace.manifest.target.version == f"go{version}"
+    assert not any(trace.manifest.lost.values())
+    return trace

@@ -1,0 +1,104 @@
+"""Every version of Go, every way to link and strip: P, M and G are read, retakes are told.
+
+The programs of the kernel are loaded once for all of them, so that a version costs little more
+than the third of a second that each of its binaries runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.go import toolchains
+from tracer.adapters import go
+from tracer.program import Program
+from tracer.schema import TABLES
+
+ALWAYS = ("static", "pie", "stripped", "stripped-cgo-pie")
+# Both models of a P in a system call, and the oldest: all there is.
+THOROUGH = ("1.19.8", "1.25.5", "1.27.3")
+MILLISECONDS = "300"
+STRIPPED = ("no-symbols", "stripped", "stripped-pie", "stripped-cgo-pie")
+WITHOUT_DWARF = (*STRIPPED, "no-dwarf")
+CASES = [
+    (version, linkage)
+    for version in toolchains.VERSIONS
+    for linkage in (toolchains.LINKAGES if version in THOROUGH else ALWAYS)
+]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Program]:
+    program = Program(buffer_bytes=16 << 20)
+    program.attach()
+    yield program
+    program.close()
+
+
+def run(kernel: Program, binary: go.GoBinary, *arguments: str) -> dict[str, pd.DataFrame]:
+    """Run a binary as the target, and give what the rings hold at its end."""
+    kernel.set_binary(binary.path, binary.layout)
+    for probe in binary.probes:
+        kernel.attach_uprobe(probe)
+    gate_out, gate_in = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(gate_out, 1)
+        os.execv(binary.path, [str(binary.path), *arguments])
+    kernel.add_thread(pid, pid, "before_exec")
+    os.write(gate_in, b"x")
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+    os.close(gate_in)
+    os.close(gate_out)
+    tables = {}
+    for name, ring in kernel.rings.items():
+        tables[name] = TABLES[name].to_arrow(ring.peek().copy()).to_pandas()
+        ring.release()
+    return tables
+
+
+def build(version: str, linkage: str) -> Path:
+    try:
+        return toolchains.build("blockread", version, linkage)
+    except LookupError as error:
+        if os.environ.get("PRETAKE_FORCE_GO"):
+            raise
+        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
+
+
+@pytest.mark.parametrize(("version", "linkage"), CASES)
+def test_blocks_and_retakes_are_told(kernel: Program, version: str, linkage: str) -> None:
+    binary = go.inspect(build(version, linkage))
+    assert binary is not None
+    assert binary.version == f"go{version}"
+    assert binary.position_independent == ("pie" in linkage)
+    assert binary.offsets_from == (f"go{version}" if linkage in WITHOUT_DWARF else "dwarf")
+    assert binary.layout.model == ("psyscall" if toolchains.minor(version) <= 25 else "prunning")
+    # All that is missing is what hangs on data symbols.
+    assert len(binary.missing) == (linkage in STRIPPED)
+
+    tables = run(kernel, binary, MILLISECONDS)
+    blocks, runtime = tables["block"], tables["runtime"]
+    assert len(blocks) > 10
+    assert set(blocks["p_use"]) == {"syscall"}
+    assert set(blocks["nr"]) == {0}
+    assert set(blocks["goid"]) == {1}
+    assert set(blocks["p"]) == {0}
+    assert blocks["runq"].between(0, 10).all()
+    for column in ("npidle", "nmspinning", "global_runq"):
+        assert blocks[column].isna().all() == (linkage in STRIPPED), column
+        assert blocks[column].isna().any() == (linkage in STRIPPED), column
+
+    retakes = runtime[runtime["kind"] == "retake"]
+    assert len(retakes) > 2
+    assert set(retakes["reason"]) == {"sysmon"}
+    assert set(retakes["p"]) == {0}
+    assert set(runtime.loc[runtime["kind"] == "handoff", "reason"]) <= {"sysmon", "locked"}
+    # After each retake, P is given to an M, which comes on a CPU with it.
+    first = retakes["ts_ns"].iloc[0]
+    assert {"startm", "acquirep"} <= set(runtime.loc[runtime["ts_ns"] > first, "kind"])

@@ -1,0 +1,107 @@
+"""The newest Go, with all its symbols: who loses a P in a system call, how, and who does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.go.capture import capture
+from tracer.trace import Trace
+
+NR_READ = 0
+NR_NANOSLEEP = 35
+NR_FUTEX = 202
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
+    """One second of a goroutine that blocks in read while another waits for its P."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOMAXPROCS", "1")
+        return capture(tmp_path_factory.mktemp("go") / "t", "blockread", ["1000"])
+
+
+@pytest.fixture(scope="module")
+def blocks(trace: Trace) -> pd.DataFrame:
+    return trace.frame("block")
+
+
+def test_what_blocked_is_told_with_p_and_goroutine(blocks: pd.DataFrame) -> None:
+    assert len(blocks) > 50
+    assert set(blocks["p_use"]) == {"syscall"}
+    assert set(blocks["goid"]) == {1}
+    assert set(blocks["p"]) == {0}
+    told = blocks[["m", "runq", "global_runq", "npidle", "nmspinning", "enter_ns"]]
+    assert not told.isna().any(axis=None)
+
+
+def test_the_other_goroutine_is_seen_to_wait(blocks: pd.DataFrame) -> None:
+    # It is on P's queue or on the global one, or the only other place: an M that is in the
+    # middle of taking it.
+    waiting = blocks["runq"] + blocks["global_runq"] > 0
+    assert waiting.mean() > 0.5
+    assert (blocks.loc[waiting, "npidle"] == 0).all()
+
+
+def test_the_runtimes_own_threads_make_no_block(trace: Trace, blocks: pd.DataFrame) -> None:
+    calls = trace.frame("syscall")
+    # sysmon naps and Ms park all the time ...
+    assert {NR_READ, NR_NANOSLEEP, NR_FUTEX} <= set(calls.loc[calls["blocks"] > 0, "nr"])
+    # ... and each block is a read, and each read that blocked is there.
+    reads = calls[(calls["nr"] == NR_READ) & (calls["blocks"] > 0)]
+    key = ["tid", "enter_ns"]
+    told = blocks.groupby(key).size()
+    assert told.to_dict() == reads.set_index(key)["blocks"].to_dict()
+
+
+def test_a_retake_is_in_a_call_that_blocked(trace: Trace, blocks: pd.DataFrame) -> None:
+    runtime, calls = trace.frame("runtime"), trace.frame("syscall")
+    retakes = runtime[runtime["kind"] == "retake"].sort_values("ts_ns")
+    assert len(retakes) > 10
+    assert set(retakes["p"]) == {0}
+    assert set(retakes["reason"]) == {"sysmon"}
+    assert not retakes[["runq", "global_runq", "npidle", "nmspinning"]].isna().any(axis=None)
+    ends = calls[["tid", "enter_ns", "exit_ns"]]
+    held = blocks.merge(ends, on=["tid", "enter_ns"]).sort_values("ts_ns")
+    joined = pd.merge_asof(retakes, held, on="ts_ns", suffixes=("", "_block"))
+    # The last read may still be under way when the program ends, and then it has no exit.
+    assert (joined["ts_ns"] < joined["exit_ns"]).sum() >= len(retakes) - 1
+    # sysmon has an M and is another thread than the one that it takes P from.
+    assert (joined["tid"] != joined["tid_block"]).all()
+
+
+def test_the_p_that_was_taken_finds_another_thread(trace: Trace) -> None:
+    runtime = trace.frame("runtime").sort_values("ts_ns")
+    handed = runtime[(runtime["kind"] == "handoff") & (runtime["reason"] == "sysmon")]
+    retakes = runtime[runtime["kind"] == "retake"]
+    assert handed["ts_ns"].tolist() == retakes["ts_ns"].tolist()
+    for kind in ("startm", "acquirep"):
+        follows = pd.merge_asof(
+            handed[["ts_ns", "p"]],
+            runtime.loc[runtime["kind"] == kind, ["ts_ns", "p"]].assign(
+                at_ns=lambda rows: rows["ts_ns"]
+            ),
+            on="ts_ns",
+            by="p",
+            direction="forward",
+        )
+        assert (follows["at_ns"] - follows["ts_ns"] < 1_000_000).mean() > 0.9, kind
+
+
+def test_handoffs_are_told_apart_by_their_caller(tmp_path: Path) -> None:
+    trace = capture(tmp_path / "t", "handoff", ["23"])
+    runtime, blocks = trace.frame("runtime"), trace.frame("block")
+    handoffs = runtime[runtime["kind"] == "handoff"]
+    before = handoffs[handoffs["reason"] == "syscall_block"]
+    assert len(before) == 23
+    assert set(before["goid"]) == {1}
+    # runtime.main is locked to its thread while it starts, and gives P to what it waits for.
+    assert set(handoffs["reason"]) - {"sysmon"} == {"syscall_block", "locked"}
+
+    uses = blocks.loc[blocks["nr"] == NR_NANOSLEEP].groupby("p_use", observed=True)
+    assert uses["enter_ns"].nunique().to_dict() == {"handed_off": 23, "raw": 23}
+    raw = blocks[blocks["p_use"] == "raw"]
+    assert set(raw["p"]) == {0}
+    assert set(raw["goid"]) == {1}
