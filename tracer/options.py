@@ -29,6 +29,7 @@ class CaptureOptions:
         reference_module: the compiled library of the reference runtime that the target loads;
             None for the one that this Python would load, if there is one.
         max_threads: target threads that can be followed at one time.
+        part_seconds: age at which a part file is closed: what a tracer that is killed loses.
     """
 
     buffer_bytes: int = 64 << 20
@@ -39,6 +40,7 @@ class CaptureOptions:
     runtime: str = "auto"
     reference_module: Path | None = None
     max_threads: int = 65536
+    part_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         for name, value, words in (

@@ -40,6 +40,7 @@ from tracer.trace import TraceWriter, check_output
 __all__ = ["record"]
 
 _PROGRESS_PERIOD_S: Final = 0.25
+_EXEC: Final = TABLES["task"].column("kind").code("exec")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -103,13 +104,14 @@ class _Capture:
         self._manifest = _new_manifest(target, options)
         self._stop = threading.Event()
         self._present = 0
+        self._exec_seen = False
         if isinstance(target, Command):
             self._runtimes.expect(target.executable)
         else:
             self._runtimes.attach_running(target.pid)
         self._manifest.attached = program.attach()
         self._writer = TraceWriter(path, self._manifest, force=options.force, owner=calling_user())
-        self._drain = Drain(program, self._writer, self._runtimes.on_tasks)
+        self._drain = Drain(program, self._writer, self._on_tasks)
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         began_s = time.monotonic()
@@ -157,6 +159,10 @@ class _Capture:
         self._present = len(rows)
         self._writer.write("task", table.to_arrow(rows))
 
+    def _on_tasks(self, records: np.ndarray) -> None:
+        self._exec_seen = self._exec_seen or bool((records["kind"] == _EXEC).any())
+        self._runtimes.on_tasks(records)
+
     def _loop(self, began_s: float, progress: Callable[[Progress], None] | None) -> None:
         limit_s = self._options.seconds
         told_s = began_s
@@ -189,6 +195,12 @@ class _Capture:
         if isinstance(self._target, Command):
             self._target.end()
             manifest.exit_status = self._target.exit_status
+            if not self._exec_seen and failure is None:
+                self._writer.abort()
+                raise PretakeError(
+                    f"{self._target.argv[0]} cannot be run",
+                    "the shell's message above says why; try it without pretake",
+                )
         counts = self._program.counts()
         manifest.sent = {name: count.sent for name, count in counts.items()}
         manifest.sent["task"] += self._present

@@ -1,0 +1,66 @@
+"""A child blocks in read exactly as often as it is told; its parent writes only when it does.
+
+Usage: prime_reads.py COUNT RESULT. RESULT gets, as the child saw it: its tid, the span of time,
+and how often the kernel says it left its CPU of its own will and by force in that span.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+NR_READ = "0"
+
+
+def switches() -> tuple[int, int]:
+    status = dict(
+        line.split(":\t", 1)
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    return int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
+
+
+def read(count: int, fd: int, result: Path) -> None:
+    before = switches()
+    begin_ns = time.monotonic_ns()
+    for _ in range(count):
+        os.read(fd, 1)
+    end_ns = time.monotonic_ns()
+    after = switches()
+    result.write_text(
+        json.dumps(
+            {
+                "tid": os.getpid(),
+                "fd": fd,
+                "begin_ns": begin_ns,
+                "end_ns": end_ns,
+                "voluntary": after[0] - before[0],
+                "forced": after[1] - before[1],
+            }
+        )
+    )
+
+
+def blocked_in_read(pid: int, fd: int) -> bool:
+    # The file says "running" until the thread has really left its CPU.
+    fields = Path(f"/proc/{pid}/syscall").read_text().split()
+    return fields[0] == NR_READ and int(fields[1], 16) == fd
+
+
+def main() -> None:
+    count, result = int(sys.argv[1]), Path(sys.argv[2])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        read(count, reader, result)
+        os._exit(0)
+    for _ in range(count):
+        while not blocked_in_read(child, reader):
+            pass
+        os.write(writer, b"x")
+    os.waitpid(child, 0)
+
+
+main()
