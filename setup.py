@@ -28,6 +28,7 @@ COMPILED_MODULES = [
         "policies/block",
         "policies/raw",
         "monitor",
+        "processors",
         "scheduler",
         "syscalls",
         "goroutines",

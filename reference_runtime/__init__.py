@@ -1,1 +1,70 @@
-"""A Go-like scheduler whose Ps can be retaken by every policy of the discussion."""
+"""A Go-like scheduler whose Ps can be retaken by every policy of the discussion.
+
+Example:
+    >>> from reference_runtime import Channel, Runtime, go
+    >>> async def main() -> object:
+    ...     channel = Channel()
+    ...     go(channel.send("hello"))
+    ...     return await channel.recv()
+    >>> Runtime(procs=1, policy="block").run(main)
+    'hello'
+"""
+
+from __future__ import annotations
+
+from reference_runtime.channels import Channel, ChannelClosed, recv_case, select, send_case
+from reference_runtime.current import COMPILED
+from reference_runtime.deadlock import Deadlock
+from reference_runtime.goroutines import (
+    BLOCK,
+    NORMAL,
+    RAW,
+    Site,
+    checkpoint,
+    go,
+    gosched,
+    nanosleep,
+    poll,
+    pread,
+    read,
+    sleep,
+    spin,
+    syscall,
+    try_read,
+    wait_readable,
+    wait_writable,
+    write,
+)
+from reference_runtime.runtime import Runtime
+from reference_runtime.sync import Mutex, WaitGroup
+
+__all__ = [
+    "BLOCK",
+    "COMPILED",
+    "NORMAL",
+    "RAW",
+    "Channel",
+    "ChannelClosed",
+    "Deadlock",
+    "Mutex",
+    "Runtime",
+    "Site",
+    "WaitGroup",
+    "checkpoint",
+    "go",
+    "gosched",
+    "nanosleep",
+    "poll",
+    "pread",
+    "read",
+    "recv_case",
+    "select",
+    "send_case",
+    "sleep",
+    "spin",
+    "syscall",
+    "try_read",
+    "wait_readable",
+    "wait_writable",
+    "write",
+]

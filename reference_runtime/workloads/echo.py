@@ -21,6 +21,7 @@ from reference_runtime.goroutines import (
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
+from tracer.errors import PretakeError
 
 POLL = Site("echo.poll", BLOCK)
 WRITE = Site("echo.write", RAW)
@@ -39,6 +40,11 @@ class Echo(Workload):
     """Wait with the runtime's network poller instead of one blocked thread per descriptor."""
     busy: int = 0
     """So many goroutines that use the CPU meanwhile, 100 µs at a time."""
+
+    def check(self, policy: str, procs: int) -> None:
+        """With ``raw`` the client keeps its P while it waits for the server."""
+        if policy == "raw" and procs < 2 and not self.poller:
+            raise PretakeError("echo under policy raw waits for ever with one P", "give --procs 2")
 
     async def main(self) -> Result:
         """Play the client; the server is a goroutine of the same program."""

@@ -24,6 +24,7 @@ from reference_runtime.goroutines import (
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
+from tracer.errors import PretakeError
 
 SHORT = Site("mix.short")
 PIPE = Site("mix.pipe", BLOCK)
@@ -49,6 +50,15 @@ class Mix(Workload):
     """How long a CPU goroutine computes before it lets others run."""
     block_ns: int = 300_000
     """Mean length of a call that blocks."""
+
+    def check(self, policy: str, procs: int) -> None:
+        """With ``raw`` every worker may hold a P while its waker needs one."""
+        if policy == "raw" and procs <= self.workers:
+            raise PretakeError(
+                f"mix under policy raw may wait for ever with {procs} Ps and "
+                f"{self.workers} workers",
+                f"give --procs {self.workers + 1}",
+            )
 
     async def main(self) -> Result:
         """Run the workers to the end; the CPU goroutines are abandoned then."""
