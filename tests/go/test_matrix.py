@@ -34,7 +34,6 @@ CASES = [
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Program]:
     program = Program(buffer_bytes=16 << 20)
-    program.attach()
     yield program
     program.close()
 
@@ -44,6 +43,7 @@ def run(kernel: Program, binary: go.GoBinary, *arguments: str) -> dict[str, pd.D
     kernel.set_binary(binary.path, binary.layout)
     for probe in binary.probes:
         kernel.attach_uprobe(probe)
+    kernel.attach()
     gate_out, gate_in = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -55,6 +55,7 @@ def run(kernel: Program, binary: go.GoBinary, *arguments: str) -> dict[str, pd.D
     assert status == 0
     os.close(gate_in)
     os.close(gate_out)
+    kernel.detach()
     tables = {}
     for name, ring in kernel.rings.items():
         tables[name] = TABLES[name].to_arrow(ring.peek().copy()).to_pandas()
