@@ -57,7 +57,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
         return
     from importlib.metadata import version
 
-    from reference_runtime import COMPILED
+    from reference_runtime.current import COMPILED
 
     how = "compiled" if COMPILED else "interpreted"
     click.echo(f"pretake {version('pretake')}, reference runtime {how}")

@@ -11,7 +11,7 @@ __all__ = ["SIZE"]
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType[int]):
     """A number of bytes: ``65536``, ``64K``, ``16M``."""
 
     name = "size"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,6 @@ from rich.table import Table
 __all__ = ["bytes_text", "console", "duration", "note", "print_json", "table"]
 
 UNKNOWN = "–"
-_STEPS = ((1_000, 1, "ns"), (1_000_000, 1_000, "µs"), (1_000_000_000, 1_000_000, "ms"))
 
 
 def console(stderr: bool = False) -> Console:
@@ -33,24 +33,19 @@ def print_json(value: object) -> None:
 
 def duration(ns: float | None) -> str:
     """Nanoseconds with three significant figures and a unit; a dash for unknown."""
-    if ns is None:
-        return UNKNOWN
-    for limit, scale, unit in _STEPS:
-        # Half a digit early, so that 999.6 ns is 1 µs and not "1e+03 ns".
-        if abs(ns) < limit * 0.9995:
-            return f"{_three(ns / scale)} {unit}"
-    return f"{_three(ns / 1_000_000_000)} s"
+    # Late, so that a command which shows no duration starts without pandas.
+    from analysis.units import duration_text
+
+    return duration_text(ns)
 
 
 def bytes_text(count: float | None) -> str:
     """A number of bytes with a binary unit; a dash for unknown."""
     if count is None:
         return UNKNOWN
-    for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1024:
-            return f"{_three(count)} {unit}"
-        count /= 1024
-    return f"{_three(count)} GiB"
+    units = ("B", "KiB", "MiB", "GiB")
+    step = min(int(math.log(max(abs(count), 1), 1024)), len(units) - 1)
+    return f"{count / 1024**step:.3g} {units[step]}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
@@ -74,12 +69,3 @@ def _plain(cell: object) -> str:
 
     text = UNKNOWN if cell is None else str(cell)
     return escape("".join(char if char.isprintable() else "·" for char in text))
-
-
-def _three(value: float) -> str:
-    """Three significant figures, without an exponent."""
-    if value == 0:
-        return "0"
-    magnitude = abs(value)
-    digits = 0 if magnitude >= 99.95 else 1 if magnitude >= 9.995 else 2
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"

@@ -8,6 +8,7 @@ environment, as under ``perf record`` or ``strace``.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import shutil
@@ -15,16 +16,22 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tracer.errors import PretakeError
 
-__all__ = ["Command", "RunningProcess", "threads_of"]
+__all__ = ["RESULT_VARIABLE", "Command", "RunningProcess", "threads_of"]
+
+RESULT_VARIABLE: Final = "PRETAKE_RESULT"
+"""Environment variable: a file in which the command may leave one JSON object about its run,
+such as the round trips it measured itself; the manifest keeps it."""
+
 
 # The gate is closed when the tracer dies, too; then read fails, and nothing is run.
 _GATE: Final = 'read -r _ <&{fd} && exec {fd}<&- "$@"'
 _SHELL: Final = "/bin/sh"
 _GRACE_S: Final = 5.0
+_RESULT_LIMIT: Final = 1 << 20
 
 
 def threads_of(pid: int) -> list[int]:
@@ -98,13 +105,15 @@ class Command:
         self.argv = list(argv)
         self.executable = Path(found).resolve()
         self.exit_status: int | None = None
+        # In memory, so that a tracer that is killed leaves no file behind.
+        self._result_fd = os.memfd_create("pretake-result")
         reader, self._gate = os.pipe()
         fd = _free_low_fd()
         try:
             self.pid = os.posix_spawn(
                 _SHELL,
                 [_SHELL, "-c", _GATE.format(fd=fd), _SHELL, *argv],
-                os.environ,
+                {**os.environ, RESULT_VARIABLE: f"/proc/{os.getpid()}/fd/{self._result_fd}"},
                 file_actions=[(os.POSIX_SPAWN_DUP2, reader, fd)],
                 # What Python ignores, the command shall not.
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
@@ -127,6 +136,14 @@ class Command:
             self.exit_status = os.waitstatus_to_exitcode(status)
         return self.exit_status is not None
 
+    def result(self) -> dict[str, Any] | None:
+        """What the command left about its run; None for nothing, or for no JSON object."""
+        try:
+            left = json.loads(os.pread(self._result_fd, _RESULT_LIMIT, 0))
+        except (ValueError, RecursionError):
+            return None
+        return left if isinstance(left, dict) else None
+
     def end(self) -> None:
         """Ask the command to end, and if it does not within seconds, end it."""
         for signo in (signal.SIGTERM, signal.SIGKILL):
@@ -140,6 +157,7 @@ class Command:
     def close(self) -> None:
         """Let go of it; a command whose gate was never opened ends."""
         os.close(self._gate)
+        os.close(self._result_fd)
         if self.exit_status is None and self.wait(_GRACE_S):
             pass
         os.close(self._fd)

@@ -195,6 +195,7 @@ class _Capture:
         if isinstance(self._target, Command):
             self._target.end()
             manifest.exit_status = self._target.exit_status
+            manifest.workload = self._target.result()
             if not self._exec_seen and failure is None:
                 self._writer.abort()
                 raise PretakeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -10,8 +11,7 @@ from typing import Any
 import click
 
 from pretake.views import console, duration, print_json, table
-
-RESULT_VARIABLE = "PRETAKE_RESULT"
+from tracer.launch import RESULT_VARIABLE
 
 
 def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
@@ -72,7 +72,7 @@ def command(
         print_json(result)
         return
     names = ("p50", "p90", "p99", "max")
-    times = {key: value for key, value in result.items() if _is_distribution(value)}
+    times: dict[str, Any] = {key: value for key, value in result.items() if _is_times(value)}
     rows = [
         (
             name.removesuffix("_ns").replace("_", " "),
@@ -81,20 +81,23 @@ def command(
         )
         for name, value in times.items()
     ]
-    head = f"{workload} under {policy}, {procs} P"
     terminal = console()
-    terminal.print(table(head, ("", *names, "count"), rows))
-    others = {k: v for k, v in result.items() if k not in times and not isinstance(v, dict)}
+    title = f"{workload} under {policy}, {procs} P"
+    terminal.print(table(title, ("", *names, "count"), rows))
     counters: Any = result["runtime"]
+    others = {k: v for k, v in result.items() if k not in times and v is not counters}
     terminal.print(table("Counters", ("", ""), [*others.items(), *counters.items()]))
 
 
 def leave_result(result: dict[str, object]) -> None:
     """Leave the result where a capture of this process picks it up for its manifest."""
     path = os.environ.get(RESULT_VARIABLE)
-    if path:
-        Path(path).write_text(json.dumps(result))
+    if not path:
+        return
+    # The file is the tracer's: another user may not be let near it, and is no worse off.
+    with contextlib.suppress(OSError):
+        Path(path).write_text(json.dumps({"name": result["workload"], **result}))
 
 
-def _is_distribution(value: object) -> bool:
+def _is_times(value: object) -> bool:
     return isinstance(value, dict) and "p50" in value

@@ -28,7 +28,8 @@ def test_duration(ns: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(None, "–"), (0, "0 B"), (4.25, "4.25 B"), (1536, "1.5 KiB")]
+    ("count", "text"),
+    [(None, "–"), (0, "0 B"), (4.25, "4.25 B"), (1536, "1.5 KiB"), (3 << 30, "3 GiB")],
 )
 def test_bytes(count: float | None, text: str) -> None:
     assert bytes_text(count) == text

@@ -1,0 +1,148 @@
+"""``pretake demo``: the reference runtime under several policies, captured and compared."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from pretake.views import console, duration, note, table
+from tracer.errors import PretakeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORKLOADS = ("echo", "mix")
+POLICIES = ("sysmon", "block")
+
+
+@click.command(epilog="Example: pretake demo --retake sysmon --retake block --seconds 5")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("demo"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Folder for the traces and the report.",
+)
+@click.option(
+    "--retake",
+    "policies",
+    multiple=True,
+    default=POLICIES,
+    show_default=True,
+    metavar="POLICY",
+    help="A policy to capture; say it once for each.",
+)
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    default=WORKLOADS,
+    show_default=True,
+    metavar="WORKLOAD",
+    help="A workload to run; say it once for each.",
+)
+@click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps.")
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="Of each capture.")
+def command(
+    output: Path,
+    policies: tuple[str, ...],
+    workloads: tuple[str, ...],
+    procs: int,
+    seconds: float,
+) -> None:
+    """Capture the reference runtime under several retake policies, and compare them.
+
+    Runs each workload under each policy while bcc captures, writes one trace for each, prints
+    a table, and draws a report. Traces of an earlier demo are replaced.
+    """
+    from analysis import load
+    from analysis.compare import compare
+    from analysis.report import report
+
+    output.mkdir(parents=True, exist_ok=True)
+    terminal = console()
+    traces: dict[tuple[str, str], Path] = {}
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    # Where nobody watches a spinner, each step is a line of its own.
+    with Progress(*columns, console=console(stderr=True)) as progress:
+        for workload in workloads:
+            for policy in policies:
+                step = progress.add_task(f"{workload} under {policy}", total=1)
+                trace = output / f"{workload}-{policy}.pretake"
+                _capture(trace, workload, policy, procs, seconds)
+                traces[workload, policy] = trace
+                progress.update(step, completed=1)
+        step = progress.add_task("finding episodes, drawing the report", total=1)
+        loaded = {key: load(path) for key, path in traces.items()}
+        compared = compare([trace.trace for trace in loaded.values()])
+        page = output / "report.html"
+        report(list(traces.values()), page, force=True)
+        progress.update(step, completed=1)
+    for workload in workloads:
+        rows = compared[compared["workload"] == workload]
+        title = f"{workload}, {procs} P, {seconds:g} s under each policy"
+        terminal.print(table(title, HEAD, list(_rows(rows))))
+    note(f"\n{page} has the pictures: open it in a browser")
+    first = shlex.quote(str(traces[workloads[0], policies[0]]))
+    note(f"next: pretake episodes {first}")
+
+
+HEAD = (
+    *("policy", "retake p50", "p90", "p99", "hold p50", "harm", "round trip p50", "p99"),
+    *("handoffs", "events", "lost", "capture CPU"),
+)
+_DURATIONS = (
+    *("retake_p50_ns", "retake_p90_ns", "retake_p99_ns", "hold_p50_ns", "harm_sum_ns"),
+    *("round_trip_p50_ns", "round_trip_p99_ns"),
+)
+
+
+def _rows(compared: pd.DataFrame) -> Iterator[tuple[object, ...]]:
+    for record in compared.astype(object).where(compared.notna(), None).to_dict("records"):
+        counts = (record[name] for name in ("handoffs", "events", "lost"))
+        yield (
+            record["policy"],
+            *(duration(record[name]) for name in _DURATIONS),
+            *(f"{count:,}" for count in counts),
+            _share(record["capture_cpu_ns"], record["capture_wall_ns"]),
+        )
+
+
+def _share(part: object, whole: object) -> str:
+    if not isinstance(part, int) or not isinstance(whole, int) or not whole:
+        return duration(None)
+    return f"{100 * part / whole:.1f} %"
+
+
+def _capture(trace: Path, workload: str, policy: str, procs: int, seconds: float) -> None:
+    """Capture one run, in a process of its own: only that needs privilege."""
+    python = [sys.executable, "-m", "pretake"]
+    run = [*python, "run", workload, "--retake", policy, "--procs", str(procs)]
+    run += ["--seconds", str(seconds), "--json"]
+    record = [*python, "record", "--quiet", "--force", "-o", str(trace), "--", *run]
+    done = subprocess.run([*_privilege(), *record], capture_output=True, text=True, check=False)
+    if done.returncode:
+        told = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise PretakeError(
+            f"cannot capture {workload} under {policy}: {told[-1].removeprefix('pretake: ')}",
+            "pretake doctor tells what this machine lacks",
+        )
+
+
+def _privilege() -> list[str]:
+    if os.geteuid() == 0:
+        return []
+    if shutil.which("sudo"):
+        return ["sudo"]
+    raise PretakeError("capture needs root, and there is no sudo", "run the demo as root")
