@@ -159,9 +159,17 @@ def episodes(trace: Trace, window_rows: int = WINDOW_ROWS) -> pd.DataFrame:
     return rows.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
 
 
-def episode_windows(trace: Trace, window_rows: int = WINDOW_ROWS) -> Iterator[pd.DataFrame]:
-    """The same in pieces, each as soon as nothing more can come about its episodes."""
-    stream = EpisodeStream(setting_of(trace))
+def episode_windows(
+    trace: Trace, window_rows: int = WINDOW_ROWS, setting: Setting | None = None
+) -> Iterator[pd.DataFrame]:
+    """The same in pieces, each as soon as nothing more can come about its episodes.
+
+    Args:
+        trace: the trace.
+        window_rows: rows to hold in memory at once, about.
+        setting: from :func:`setting_of`, if it is at hand.
+    """
+    stream = EpisodeStream(setting or setting_of(trace))
     for window in windows(trace, _COLUMNS, window_rows):
         yield stream.feed(window.tables, window.until_ns)
     yield stream.close()

@@ -129,8 +129,9 @@ def summary(trace: Trace) -> Summary:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    builder = SummaryBuilder(setting_of(trace), trace.manifest)
-    for episodes in episode_windows(trace):
+    setting = setting_of(trace)
+    builder = SummaryBuilder(setting, trace.manifest)
+    for episodes in episode_windows(trace, setting=setting):
         builder.add(episodes)
     return builder.result()
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from scene import POLL, READ, US, Scene, only
 
 from analysis.episodes import episodes
 from analysis.schema import EPISODES, PARTS
+from tests.unit.analysis.scene import POLL, READ, US, Scene, only
 
 BUSY = {"runq": 2, "global_runq": 0, "npidle": 0, "nmspinning": 0}
 CALM = {"runq": 0, "global_runq": 0, "npidle": 1, "nmspinning": 0}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scene import US, Scene, only
 
 from analysis.episodes import episodes
+from tests.unit.analysis.scene import US, Scene, only
 
 
 def harm(

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from scene import US, Scene
 
 from analysis import load
 from analysis.compare import COMPARISON, compare
 from analysis.schema import CLASSES
 from analysis.summary import summary
 from analysis.validate import RULES, validate
+from tests.unit.analysis.scene import US, Scene
 from tracer.errors import PretakeError
 
 BUSY = {"runq": 2, "global_runq": 1, "npidle": 0, "nmspinning": 0}

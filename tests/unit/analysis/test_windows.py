@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scene import Scene
 
 from analysis import plain
 from analysis.episodes import EpisodeStream, Setting, episodes
+from tests.unit.analysis.scene import Scene
 from tracer.schema import TABLES
 from tracer.trace import Trace, TraceWriter
 

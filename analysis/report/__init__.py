@@ -1,0 +1,166 @@
+"""One HTML file that answers, and needs nothing but a browser.
+
+The answer comes first, then distributions, where the latency goes, what the episodes mean, when
+and where they happened, and the worst of them with their time lines; how far to trust it comes
+last. Every name in it was chosen by strangers: the template escapes text, the pictures' data
+are escaped for plotly.js and for the script element they stand in, and the page's content
+policy allows no script but the two that it carries, by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from plotly.offline import get_plotlyjs
+
+from analysis.report import figures, tables
+from analysis.report.answer import answer
+from analysis.report.material import Material, gather
+from analysis.units import count_text, duration_text
+from tracer.errors import PretakeError
+from tracer.trace import Trace
+
+__all__ = ["render", "report"]
+
+
+def report(traces: Sequence[Trace], out: str | Path) -> Path:
+    """Write a report about one trace, or about several side by side.
+
+    Args:
+        traces: at least one.
+        out: the HTML file to write; one that is there is replaced as a whole.
+
+    Returns:
+        The file.
+
+    Raises:
+        PretakeError: a trace cannot be read, or the file cannot be written.
+    """
+    out = Path(out)
+    page = render(gather(traces))
+    # Whoever reads the file meanwhile sees the old one or the new one, never a half.
+    aside = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        aside.write_text(page, "utf-8")
+        aside.replace(out)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise PretakeError(
+            f"cannot write {out}: {error.strerror}", "choose another output file"
+        ) from None
+    return out
+
+
+def render(materials: Sequence[Material]) -> str:
+    """The report as the text of one HTML file."""
+    pictures: dict[str, figures.Picture] = {
+        "retake": figures.distribution(materials, "retake_ns", "P-retake latency"),
+        "hold": figures.distribution(materials, "hold_ns", "hold"),
+        "parts": figures.parts(materials),
+        "classes": figures.class_shares(materials),
+    }
+    several = len(materials) > 1
+    sections = []
+    for number, material in enumerate(materials):
+        pictures[f"heat{number}"] = figures.heat_map(material)
+        sections.append(
+            {
+                "label": material.label,
+                "heat": f"heat{number}",
+                "places": tables.places(material),
+                "worst": _worst(material, number, pictures),
+                "events": tables.events(material),
+                "capture": tables.capture(material),
+            }
+        )
+    pictures = {name: picture for name, picture in pictures.items() if picture["data"]}
+    script = _asset("page.js")
+    return _template().render(
+        answer=answer(materials),
+        several=several,
+        labels=[material.label for material in materials],
+        comparison=tables.comparison(materials),
+        parts=tables.parts(materials),
+        classes=tables.classes(materials),
+        sections=sections,
+        pictures=pictures,
+        data=jinja2.utils.htmlsafe_json_dumps(pictures),
+        css=_asset("page.css"),
+        script=script,
+        plotly=get_plotlyjs(),
+        script_hashes=[_csp_hash(script), _csp_hash(get_plotlyjs())],
+    )
+
+
+def _worst(
+    material: Material, number: int, pictures: dict[str, figures.Picture]
+) -> list[dict[str, str]]:
+    """The worst episodes' headings; their time lines go into ``pictures``."""
+    found = []
+    for place, episode in enumerate(material.worst.to_dict("records")):
+        name = f"worst{number}x{place}"
+        lanes = material.lanes[material.lanes["episode"] == place]
+        pictures[name] = figures.time_line(lanes, episode)
+        found.append({"picture": name, "what": _headline(episode), "detail": _detail(episode)})
+    return found
+
+
+def _headline(episode: Mapping[Any, Any]) -> str:
+    if pd.isna(episode["harm_ns"]) or episode["harm_ns"] == 0:
+        length = f"P held for {duration_text(episode['hold_ns'])}"
+    else:
+        length = f"work waited {duration_text(episode['harm_ns'])}"
+    p = "" if pd.isna(episode["p"]) else f" P {episode['p']}"
+    return f"{episode['syscall']}:{p} {length}" if p else f"{episode['syscall']}: {length}"
+
+
+def _detail(episode: Mapping[Any, Any]) -> str:
+    """What the runtime looked like at the block, in words."""
+    facts = [f"thread {episode['tid']}"]
+    if isinstance(episode["comm"], str):
+        facts[0] += f" ({episode['comm']})"
+    if not pd.isna(episode["goid"]):
+        facts.append(f"goroutine {episode['goid']}")
+    for column, name in (
+        ("runq", "in P's queue"),
+        ("global_runq", "in the global queue"),
+        ("npidle", "idle Ps"),
+    ):
+        if not pd.isna(episode[column]):
+            facts.append(f"{count_text(episode[column])} {name}")
+    outcome = "how it ended is not known" if pd.isna(episode["outcome"]) else episode["outcome"]
+    why = "" if pd.isna(episode["reason"]) else f" by {episode['reason']}"
+    facts.append(f"{str(outcome).replace('_', ' ')}{why}")
+    facts.append(f"class {episode['class']}")
+    return ", ".join(facts)
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2")
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("analysis.report").joinpath(name).read_text("utf-8")
+
+
+@cache
+def _csp_hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,0 +1,162 @@
+"""The answer that a report begins with: a sentence or two, and three numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.report.material import Material
+from analysis.summary import Summary
+from analysis.units import count_text, duration_text, percent_text, ratio_text
+
+__all__ = ["Answer", "Figure", "answer"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number to be seen from afar."""
+
+    value: str
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the reader came for.
+
+    Args:
+        sentence: the finding.
+        caveat: how far to trust it; empty if there is nothing to say.
+        good: whether nothing is wrong.
+        figures: three of them.
+    """
+
+    sentence: str
+    caveat: str
+    good: bool
+    figures: tuple[Figure, ...]
+
+
+def answer(materials: Sequence[Material]) -> Answer:
+    """The answer for one trace, or for several side by side."""
+    one = len(materials) == 1
+    found = _of_one(materials[0].summary) if one else _of_several(materials)
+    return Answer(found.sentence, _caveat(materials), found.good, found.figures)
+
+
+def _of_one(told: Summary) -> Answer:
+    harmful = told["classes"]["harmful"]["episodes"]
+    unknown = told["classes"]["unknown"]["episodes"]
+    calls = count_text(told["episodes"])
+    harm = duration_text(told["harm_ns"]["sum"])
+    share = percent_text(told["p_time"]["harm_percent"])
+    if told["episodes"] == 0:
+        sentence = (
+            "Nothing is wrong as far as this trace can tell: in it no thread blocked in a "
+            "system call while it held a P."
+        )
+    elif harmful:
+        sentence = (
+            f"Goroutines waited {harm} for Ps that blocked threads held: "
+            f"{count_text(harmful)} of {calls} blocking calls kept a P from work that nobody "
+            "else could take."
+        )
+    elif unknown == told["episodes"]:
+        sentence = (
+            f"Of {calls} blocking calls the trace cannot tell whether any did harm; "
+            "the table of classes says why."
+        )
+    else:
+        sentence = (
+            f"Nothing is wrong: {calls} calls blocked, and in none that the trace can judge did "
+            "a goroutine wait for a P that a blocked thread held."
+        )
+    return Answer(
+        sentence,
+        "",
+        not harmful and unknown < max(told["episodes"], 1),
+        (
+            Figure(
+                duration_text(told["retake_ns"]["p50"]),
+                "until P runs again",
+                f"median P-retake latency; 99 % within {duration_text(told['retake_ns']['p99'])}",
+            ),
+            Figure(
+                harm if told["harm_ns"]["max"] is not None else duration_text(None),
+                "harm",
+                f"work waited for held Ps; {share} of all P time",
+            ),
+            Figure(
+                duration_text(told["harm_ns"]["max"]),
+                "worst harm",
+                f"in one call; longest hold {duration_text(told['hold_ns']['max'])}",
+            ),
+        ),
+    )
+
+
+def _of_several(materials: Sequence[Material]) -> Answer:
+    known = [m for m in materials if m.summary["retake_ns"]["p50"] is not None]
+    harmful = sum(m.summary["classes"]["harmful"]["episodes"] for m in materials)
+    figures = tuple(
+        Figure(
+            duration_text(m.summary["retake_ns"]["p50"]),
+            m.label,
+            f"median P-retake latency; harm {duration_text(_harm(m.summary))}",
+        )
+        for m in _three(materials)
+    )
+    if len(known) < 2:
+        return Answer(
+            "These traces have no two P-retake latencies to compare.", "", not harmful, figures
+        )
+    best = min(known, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
+    worst = max(known, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
+    fast, slow = best.summary["retake_ns"]["p50"] or 0, worst.summary["retake_ns"]["p50"] or 0
+    if fast == slow:
+        sentence = f"P runs again equally soon in all of them: {duration_text(fast)} (median)."
+    elif fast == 0:
+        sentence = (
+            f"Under {best.label} P already runs another goroutine when the thread blocks; "
+            f"under {worst.label} that takes {duration_text(slow)} (median)."
+        )
+    else:
+        sentence = (
+            f"Under {best.label} P runs again {duration_text(fast)} after a thread blocks, under "
+            f"{worst.label} after {duration_text(slow)} (medians): "
+            f"{ratio_text(slow / fast)} times as long."
+        )
+    return Answer(sentence, "", not harmful, figures)
+
+
+def _three(materials: Sequence[Material]) -> list[Material]:
+    """Three of many: those at the ends and in the middle of the latencies."""
+    if len(materials) <= 3:
+        return list(materials)
+    order = sorted(materials, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
+    return [order[0], order[len(order) // 2], order[-1]]
+
+
+def _harm(told: Summary) -> int | None:
+    return None if told["harm_ns"]["max"] is None else told["harm_ns"]["sum"]
+
+
+def _caveat(materials: Sequence[Material]) -> str:
+    parts = []
+    for material in materials:
+        told = material.summary
+        name = f"{material.label}: " if len(materials) > 1 else ""
+        if told["lost"]:
+            made = count_text(told["events"] + told["lost"])
+            left_out = (
+                f"{count_text(told['untrusted'])} episodes at those moments are left out"
+                if told["untrusted"]
+                else "no episode falls into those moments"
+            )
+            parts.append(
+                f"{name}{count_text(told['lost'])} of {made} records were lost; {left_out}."
+            )
+        if not told["complete"]:
+            parts.append(f"{name}the capture did not end in order.")
+    return " ".join(parts)

@@ -1,0 +1,86 @@
+"""What a report is made of: one trace's episodes and figures, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.compare import trace_label
+from analysis.episodes import episode_windows, setting_of
+from analysis.summary import Summary, SummaryBuilder
+from analysis.timeline import timelines
+from tracer.trace import Trace
+
+__all__ = ["WORST", "Material", "gather"]
+
+WORST = 6
+"""How many of a trace's worst episodes get a time line of their own."""
+
+_COLUMNS = (
+    *("tid", "pid", "comm", "goid", "p", "nr", "syscall", "arg0", "blocked_ns"),
+    *("enter_ns", "block_ns", "release_ns", "acquirep_ns", "run_ns", "pidle_ns", "exit_ns"),
+    *("hold_ns", "retake_ns", "harm_ns", "outcome", "reason", "taker_tid", "runner_tid"),
+    *("runq", "global_runq", "npidle", "p_use", "class", "lost_overlap", "censored"),
+    *("part_notice_ns", "part_take_ns", "part_handoff_ns", "part_start_ns"),
+    *("part_m_wake_ns", "part_m_oncpu_ns", "part_acquire_ns", "part_run_ns"),
+)
+
+
+@dataclass(frozen=True)
+class Material:
+    """One trace, as far as a report shows it.
+
+    Args:
+        label: what the trace is called in the report: its policy, or its folder's name.
+        trace: the trace.
+        summary: its figures.
+        episodes: its trusted episodes, the columns that a report uses.
+        worst: those with the most harm (then the longest hold).
+        lanes: their time lines.
+    """
+
+    label: str
+    trace: Trace
+    summary: Summary
+    episodes: pd.DataFrame
+    worst: pd.DataFrame
+    lanes: pd.DataFrame
+
+
+def gather(traces: Sequence[Trace]) -> list[Material]:
+    """Read traces for a report.
+
+    Raises:
+        PretakeError: a trace cannot be read.
+    """
+    policies = [(trace.manifest.workload or {}).get("policy") for trace in traces]
+    telling = all(isinstance(p, str) for p in policies) and len(set(policies)) == len(policies)
+    labels = policies if telling else _distinct([trace_label(trace) for trace in traces])
+    return [_gather(str(label), trace) for label, trace in zip(labels, traces, strict=True)]
+
+
+def _gather(label: str, trace: Trace) -> Material:
+    setting = setting_of(trace)
+    builder = SummaryBuilder(setting, trace.manifest)
+    pieces = []
+    for episodes in episode_windows(trace, setting=setting):
+        builder.add(episodes)
+        trusted = episodes.loc[~episodes["lost_overlap"], list(_COLUMNS)]
+        pieces.append(trusted)
+    filled = [piece for piece in pieces if len(piece)] or pieces[:1]
+    rows = pd.concat(filled, ignore_index=True)
+    worst = rows[rows["hold_ns"] > 0]
+    worst = worst.sort_values(
+        ["harm_ns", "hold_ns"], ascending=False, na_position="last", kind="stable"
+    ).head(WORST)
+    return Material(label, trace, builder.result(), rows, worst, timelines(trace, worst))
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Labels of traces in different folders may be the same."""
+    return [
+        label if labels.count(label) == 1 else f"{label} ({number})"
+        for number, label in enumerate(labels, 1)
+    ]

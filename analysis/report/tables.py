@@ -1,0 +1,168 @@
+"""The tables of a report: text in cells, with the number to sort by beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.compare import compare
+from analysis.report.material import Material
+from analysis.schema import CLASSES, PARTS
+from analysis.sites import sites
+from analysis.units import UNKNOWN_TEXT, count_text, duration_text, percent_text
+
+__all__ = ["Cell", "Grid", "capture", "classes", "comparison", "events", "parts", "places"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: what it says, and its number (None for text)."""
+
+    text: str
+    number: float | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with a heading; the first column names the row."""
+
+    columns: tuple[str, ...]
+    rows: list[list[Cell]]
+
+
+def _cell(value: object, text: Callable[[object], str]) -> Cell:
+    known = value is not None and not pd.isna(value)  # type: ignore[call-overload]
+    return Cell(text(value), float(str(value)) if known else None)
+
+
+def _duration(value: object) -> Cell:
+    return _cell(value, duration_text)
+
+
+def _count(value: object) -> Cell:
+    return _cell(value, count_text)
+
+
+def _word(value: object) -> Cell:
+    unknown = value is None or pd.isna(value)  # type: ignore[call-overload]
+    return Cell(UNKNOWN_TEXT if unknown else str(value))
+
+
+def comparison(materials: Sequence[Material]) -> Grid:
+    """One row a trace: the figures by which policies differ."""
+    table = compare([m.trace for m in materials], [m.summary for m in materials])
+    columns: tuple[tuple[str, str, Callable[[object], Cell]], ...] = (
+        ("retake p50", "retake_p50_ns", _duration),
+        ("p90", "retake_p90_ns", _duration),
+        ("p99", "retake_p99_ns", _duration),
+        ("hold p50", "hold_p50_ns", _duration),
+        ("harm", "harm_sum_ns", _duration),
+        ("round trip p50", "round_trip_p50_ns", _duration),
+        ("p99", "round_trip_p99_ns", _duration),
+        ("calls", "episodes", _count),
+        ("handoffs", "handoffs", _count),
+        ("records", "events", _count),
+        ("lost", "lost", _count),
+        ("capture CPU", "capture_cpu_ns", _duration),
+    )
+    return Grid(
+        ("trace", *(heading for heading, _, _ in columns)),
+        [
+            [Cell(material.label), *(cell(row[name]) for _, name, cell in columns)]
+            for material, row in zip(materials, table.to_dict("records"), strict=True)
+        ],
+    )
+
+
+def parts(materials: Sequence[Material]) -> Grid:
+    """Median and 99th percentile of each part of the latency."""
+    headings = [f"{m.label} {which}" for m in materials for which in ("p50", "p99")]
+    rows = []
+    for _, part, meaning in PARTS:
+        cells = [Cell(meaning)]
+        for material in materials:
+            values = material.episodes[part].dropna().to_numpy(np.int64)
+            for share in (0.5, 0.99):
+                found = np.quantile(values, share, method="inverted_cdf") if len(values) else None
+                cells.append(_duration(found))
+        if any(cell.number is not None for cell in cells):
+            rows.append(cells)
+    return Grid(("part", *headings), rows)
+
+
+def classes(materials: Sequence[Material]) -> Grid:
+    """Each class: how many calls, and how long they held their Ps."""
+    headings = [f"{m.label} {what}" for m in materials for what in ("calls", "held")]
+    rows = []
+    for word in CLASSES:
+        cells = [Cell(word)]
+        for material in materials:
+            share = material.summary["classes"][word]
+            cells += [_count(share["episodes"]), _duration(share["hold_ns"])]
+        rows.append(cells)
+    return Grid(("class", *headings), rows)
+
+
+def places(material: Material) -> Grid:
+    """Episodes by system call."""
+    columns: tuple[tuple[str, str, Callable[[object], Cell]], ...] = (
+        ("calls", "episodes", _count),
+        ("blocked p50", "blocked_p50_ns", _duration),
+        ("hold p50", "hold_p50_ns", _duration),
+        ("hold p99", "hold_p99_ns", _duration),
+        ("retake p50", "retake_p50_ns", _duration),
+        ("harm", "harm_sum_ns", _duration),
+        ("kept", "kept", _count),
+        ("harmful", "harmful", _count),
+        ("needless", "needless", _count),
+    )
+    table = sites(material.episodes)
+    return Grid(
+        ("system call", *(heading for heading, _, _ in columns)),
+        [
+            [_word(row["syscall"]), *(cell(row[name]) for _, name, cell in columns)]
+            for row in table.to_dict("records")
+        ],
+    )
+
+
+def events(material: Material) -> Grid:
+    """Rows stored and lost, by table."""
+    counts = material.summary["tables"]
+    return Grid(
+        ("table", "stored", "lost"),
+        [
+            [Cell(name), _count(count["stored"]), _count(count["lost"])]
+            for name, count in counts.items()
+        ],
+    )
+
+
+def capture(material: Material) -> Grid:
+    """How the trace was made, and what that cost."""
+    manifest, told = material.trace.manifest, material.summary
+    cost = manifest.capture
+    seconds = None if cost.wall_s is None else cost.wall_s * 1e9
+    cpu = None if cost.cpu_s is None else cost.cpu_s * 1e9
+    share = 100 * cost.cpu_s / cost.wall_s if cost.cpu_s is not None and cost.wall_s else None
+    target = " ".join(str(x) for x in (manifest.target.runtime, manifest.target.version) if x)
+    rows = {
+        "program": manifest.target.path,
+        "command": " ".join(manifest.command) or None,
+        "runtime": target,
+        "host": manifest.host,
+        "kernel": manifest.kernel,
+        "backend": manifest.backend,
+        "captured for": duration_text(seconds),
+        "its own CPU time": f"{duration_text(cpu)} ({percent_text(share)} of one CPU)",
+        "records a second": count_text(cost.events_per_s),
+        "bytes a record": None if cost.bytes_per_event is None else f"{cost.bytes_per_event:.1f}",
+        "Ps seen": count_text(told["p_time"]["ps"]),
+        "episodes left out": f"{count_text(told['untrusted'])} (records were lost meanwhile)",
+        "could not be had": "; ".join(told["missing"]) or "nothing was missing",
+        "ended early": manifest.error,
+    }
+    return Grid(("", ""), [[Cell(name), _word(text)] for name, text in rows.items()])
