@@ -7,6 +7,8 @@ server's has a hundred thousand entries and only a few are wanted.
 from __future__ import annotations
 
 import contextlib
+import os
+import struct
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from elftools.common.exceptions import DWARFError, ELFError
+from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
 from tracer.errors import PretakeError
@@ -31,6 +34,17 @@ _SYMBOL = np.dtype(
         ("size", "<u8"),
     ]
 )
+_DAMAGE = (
+    ELFError,
+    DWARFError,
+    ConstructError,
+    struct.error,
+    ArithmeticError,
+    LookupError,
+    ValueError,
+    OSError,
+)
+"""What reading ends in where a file's numbers make no sense."""
 _EXECUTE = 1
 _X86_64 = "EM_X86_64"
 _STRUCT_TAGS = ("DW_TAG_structure_type", "DW_TAG_typedef")
@@ -80,13 +94,24 @@ class Elf:
             self._elf = ELFFile(self._file)
             if self._elf["e_machine"] != _X86_64 or self._elf.elfclass != 64:
                 raise PretakeError(f"{path} is no x86-64 program", "pretake knows x86-64 only")
-        except (ELFError, PretakeError) as error:
+            self._refuse_if_cut()
+        except PretakeError:
             self._file.close()
-            if isinstance(error, PretakeError):
-                raise
+            raise
+        except _DAMAGE as error:
+            self._file.close()
             raise PretakeError(
-                f"{path} is no ELF file", "name the program itself, not a script that starts it"
+                f"{path} is no whole ELF file ({error})", "name the program itself, and all of it"
             ) from error
+
+    def _refuse_if_cut(self) -> None:
+        """A section that ends beyond the file would be read as what little there is of it."""
+        size = os.fstat(self._file.fileno()).st_size
+        for section in self._elf.iter_sections():
+            if section["sh_type"] != "SHT_NOBITS":
+                end = section["sh_offset"] + section["sh_size"]
+                if end > size:
+                    raise ELFError(f"{section.name} ends at {end:#x}, the file at {size:#x}")
 
     def __enter__(self) -> Elf:
         return self
@@ -98,6 +123,10 @@ class Elf:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+        if isinstance(error, _DAMAGE):
+            raise PretakeError(
+                f"{self.path} is damaged ({error})", "build or install the program again"
+            ) from error
 
     @property
     def position_independent(self) -> bool:
@@ -108,7 +137,9 @@ class Elf:
     def build_id(self) -> str | None:
         """The GNU build id in hexadecimal; None where the linker wrote none."""
         section: Any = self._elf.get_section_by_name(".note.gnu.build-id")
-        for note in section.iter_notes() if section is not None else ():
+        if section is None or section["sh_type"] != "SHT_NOTE":
+            return None
+        for note in section.iter_notes():
             if note["n_type"] == "NT_GNU_BUILD_ID":
                 return str(note["n_desc"])
         return None
