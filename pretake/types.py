@@ -1,12 +1,15 @@
-"""Values that several subcommands take: sizes, existing programs."""
+"""Values that several subcommands take: sizes, files to write."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import click
 
-__all__ = ["SIZE"]
+from tracer.errors import PretakeError
+
+__all__ = ["SIZE", "refuse_existing"]
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -29,3 +32,9 @@ class _Size(click.ParamType[int]):
 
 
 SIZE = _Size()
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Refuse to replace a file that is there, unless ``force``."""
+    if path.exists() and not force:
+        raise PretakeError(f"{path} exists", "choose another output or give --force")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["bytes_text", "console", "duration", "note", "print_json", "table"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["bytes_text", "cells", "console", "duration", "note", "print_json", "table"]
 
 UNKNOWN = "–"
 
@@ -48,10 +52,20 @@ def bytes_text(count: float | None) -> str:
     return f"{count / 1024**step:.3g} {units[step]}"
 
 
+def cells(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A short frame as rows of plain values, None for null."""
+    rows: list[dict[str, Any]] = (
+        frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[assignment]
+    )
+    return rows
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table with the first column to the left and the others, numbers, to the right."""
     # A name comes from somebody's program: it must not be read as markup.
-    grid = Table(title=title, title_justify="left", title_style="bold")
+    grid = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for number, column in enumerate(columns):
         grid.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:

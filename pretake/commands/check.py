@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pretake.views import console, duration, print_json, table
+from pretake.views import cells, console, duration, print_json, table
+
+if TYPE_CHECKING:
+    from analysis.witness import Check
 
 
 @click.command(epilog="Example: pretake check echo.pretake --witness echo.jsonl")
@@ -24,29 +28,35 @@ def command(trace: Path, witness: Path | None, as_json: bool) -> int:
     Exit status 1 if a rule is broken.
     """
     from analysis import load
-    from analysis.validate import validate
-    from analysis.witness import check
 
     loaded = load(trace)
-    broken = validate(loaded.trace)
-    agreement = check(loaded.trace, witness) if witness is not None else None
-    violations = sum(broken.values())
+    rules = cells(loaded.validate())
+    agreement = loaded.check(witness) if witness is not None else None
+    broken = any(rule["broken"] for rule in rules)
     if as_json:
-        print_json({"violations": broken, "witness": agreement})
-        return int(violations > 0)
+        print_json({"rules": rules, "witness": agreement})
+        return int(broken)
     terminal = console()
-    rows = [(rule, f"{count:,}") for rule, count in broken.items()]
-    terminal.print(table(f"{violations:,} broken rules", ("rule", "broken"), rows))
+    head = ("rule", "checked", "broken")
+    rows = [(rule["meaning"], f"{rule['checked']:,}", f"{rule['broken']:,}") for rule in rules]
+    terminal.print(table("The model's rules", head, rows))
     if agreement is not None:
-        rows = [
-            (name.removesuffix("_ns").replace("_", " "), _cell(name, value))
-            for name, value in agreement.items()
-        ]
-        terminal.print(table(f"Against {witness}", ("", "value"), rows))
-    return int(violations > 0)
+        terminal.print(table(f"Against {witness}", ("", "value"), _agreement(agreement)))
+    return int(broken)
 
 
-def _cell(name: str, value: object) -> object:
-    if isinstance(value, int | float) and name.endswith("_ns"):
-        return duration(value)
-    return f"{value:.4f}" if isinstance(value, float) else value
+def _agreement(check: Check) -> list[tuple[str, str | None]]:
+    difference = check["difference_ns"]
+    return [
+        ("retakes in the record", f"{check['records']:,}"),
+        ("retake episodes in the trace", f"{check['episodes']:,}"),
+        ("told by both", f"{check['matched']:,}"),
+        ("recall: of the record's, found in the trace", _ratio(check["recall"])),
+        ("precision: of the trace's, found in the record", _ratio(check["precision"])),
+        ("difference in time, median", duration(difference["p50"])),
+        ("difference in time, p99", duration(difference["p99"])),
+    ]
+
+
+def _ratio(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"

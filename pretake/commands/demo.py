@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from pretake.views import console, duration, note, table
+from pretake.views import cells, console, duration, note, table
 from tracer.errors import PretakeError
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def command(
     Runs each workload under each policy while bcc captures, writes one trace for each, prints
     a table, and draws a report. Traces of an earlier demo are replaced.
     """
-    from analysis import load
     from analysis.compare import compare
     from analysis.report import report
+    from tracer.trace import Trace
 
     output.mkdir(parents=True, exist_ok=True)
     terminal = console()
@@ -84,39 +84,47 @@ def command(
                 traces[workload, policy] = trace
                 progress.update(step, completed=1)
         step = progress.add_task("finding episodes, drawing the report", total=1)
-        loaded = {key: load(path) for key, path in traces.items()}
-        compared = compare([trace.trace for trace in loaded.values()])
-        page = output / "report.html"
-        report(list(traces.values()), page, force=True)
+        loaded = [Trace(path) for path in traces.values()]
+        compared = compare(loaded)
+        page = report(loaded, output / "report.html")
         progress.update(step, completed=1)
     for workload in workloads:
         rows = compared[compared["workload"] == workload]
         title = f"{workload}, {procs} P, {seconds:g} s under each policy"
-        terminal.print(table(title, HEAD, list(_rows(rows))))
+        terminal.print(table(title, ("", *rows["policy"]), list(_rows(rows))))
     note(f"\n{page} has the pictures: open it in a browser")
     first = shlex.quote(str(traces[workloads[0], policies[0]]))
     note(f"next: pretake episodes {first}")
 
 
-HEAD = (
-    *("policy", "retake p50", "p90", "p99", "hold p50", "harm", "round trip p50", "p99"),
-    *("handoffs", "events", "lost", "capture CPU"),
-)
-_DURATIONS = (
-    *("retake_p50_ns", "retake_p90_ns", "retake_p99_ns", "hold_p50_ns", "harm_sum_ns"),
-    *("round_trip_p50_ns", "round_trip_p99_ns"),
-)
+_FIGURES = {
+    "P-retake latency p50": "retake_p50_ns",
+    "P-retake latency p90": "retake_p90_ns",
+    "P-retake latency p99": "retake_p99_ns",
+    "hold p50": "hold_p50_ns",
+    "harm, sum": "harm_sum_ns",
+    "round trip p50": "round_trip_p50_ns",
+    "round trip p99": "round_trip_p99_ns",
+    "handoffs": "handoffs",
+    "events": "events",
+    "events lost": "lost",
+}
 
 
 def _rows(compared: pd.DataFrame) -> Iterator[tuple[object, ...]]:
-    for record in compared.astype(object).where(compared.notna(), None).to_dict("records"):
-        counts = (record[name] for name in ("handoffs", "events", "lost"))
-        yield (
-            record["policy"],
-            *(duration(record[name]) for name in _DURATIONS),
-            *(f"{count:,}" for count in counts),
-            _share(record["capture_cpu_ns"], record["capture_wall_ns"]),
-        )
+    """One figure a row, one policy a column: so that many policies fit a terminal."""
+    traces = cells(compared)
+    for name, column in _FIGURES.items():
+        values = [trace[column] for trace in traces]
+        if column.endswith("_ns"):
+            if any(value is not None for value in values):
+                yield (name, *map(duration, values))
+        else:
+            yield (name, *(f"{value:,}" for value in values))
+    yield (
+        "CPU of the capture",
+        *(_share(trace["capture_cpu_ns"], trace["capture_wall_ns"]) for trace in traces),
+    )
 
 
 def _share(part: object, whole: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
-from pretake.views import console, duration, note, table
+from pretake.types import refuse_existing
+from pretake.views import cells, console, duration, note, table
 
 SHOWN = 30
 
@@ -20,6 +22,7 @@ SHOWN = 30
     metavar="FILE",
     help="Write the table to a Parquet file.",
 )
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -27,7 +30,7 @@ SHOWN = 30
     show_default=True,
     help="Rows shown in the terminal.",
 )
-def command(trace: Path, as_json: bool, parquet: Path | None, limit: int) -> None:
+def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit: int) -> None:
     """Show the episodes of TRACE: one system call each that blocked with a P.
 
     The terminal shows those that were held longest; --json and --parquet give all of them in
@@ -36,16 +39,17 @@ def command(trace: Path, as_json: bool, parquet: Path | None, limit: int) -> Non
     from analysis import load
     from analysis.export import write_json_lines, write_parquet
 
+    if parquet is not None:
+        refuse_existing(parquet, force)
     episodes = load(trace).episodes()
     if parquet is not None:
         write_parquet(episodes, parquet)
         note(f"{len(episodes):,} episodes in {parquet}")
     if as_json:
-        write_json_lines(episodes, click.get_binary_stream("stdout"))
+        write_json_lines(episodes, sys.stdout.buffer)
     if as_json or parquet is not None:
         return
     worst = episodes.sort_values("hold_ns", ascending=False).head(limit)
-    cells = worst.astype(object).where(worst.notna(), None).to_dict("records")
     head = ("call", "G", "P", "outcome", "class", "hold", "retake", "harm", "runq", "thread")
     rows = [
         (
@@ -53,6 +57,6 @@ def command(trace: Path, as_json: bool, parquet: Path | None, limit: int) -> Non
             *(duration(row[name]) for name in ("hold_ns", "retake_ns", "harm_ns")),
             *(row[name] for name in ("runq", "tid")),
         )
-        for row in cells
+        for row in cells(worst)
     ]
     console().print(table(f"{len(episodes):,} episodes, the longest holds first", head, rows))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pretake.types import refuse_existing
 from pretake.views import note
 
 
@@ -25,6 +26,8 @@ from pretake.views import note
 def command(traces: tuple[Path, ...], output: Path, force: bool) -> None:
     """Draw one or more traces into one HTML file that needs no network."""
     from analysis.report import report
+    from tracer.trace import Trace
 
-    report(traces, output, force=force)
+    refuse_existing(output, force)
+    report([Trace(path) for path in traces], output)
     note(f"{output} is written: open it in a browser")

@@ -25,18 +25,10 @@ def command(trace: Path, as_json: bool) -> None:
     runtime = " ".join(filter(None, (target["runtime"], target["version"])))
     terminal.print(f"{trace}: {target['path'] or 'unknown program'} ({runtime})", markup=False)
     names = ("p50", "p90", "p99", "max")
-    rows = [
-        ("P-retake latency", *quantiles(summary["retake_ns"], *names), None, None),
-        *(
-            (
-                name,
-                *quantiles(summary[key], *names),
-                duration(summary[key]["sum"]),
-                summary[key]["unknown"] or None,
-            )
-            for name, key in (("hold", "hold_ns"), ("harm", "harm_ns"))
-        ),
-    ]
+    rows = [("P-retake latency", *quantiles(summary["retake_ns"], *names), None, None)]
+    for name, spread in (("hold", summary["hold_ns"]), ("harm", summary["harm_ns"])):
+        unknown = f"{spread['unknown']:,}"
+        rows.append((name, *quantiles(spread, *names), duration(spread["sum"]), unknown))
     terminal.print(table("How long", ("", *names, "sum", "unknown"), rows))
     terminal.print(
         table(
