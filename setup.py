@@ -35,6 +35,10 @@ COMPILED_MODULES = [
         "channels",
         "sync",
         "real_host",
+        "sim/costs",
+        "sim/files",
+        "sim/machine",
+        "sim/sim_host",
     )
 ]
 

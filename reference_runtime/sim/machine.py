@@ -27,6 +27,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 from reference_runtime.current import get_current, set_current
 from reference_runtime.sim.costs import Chaos, Costs
+from reference_runtime.sim.errors import DeadlockError, LivelockError
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -49,14 +50,6 @@ _MAIN: Final = 5  # the caller of the machine was woken
 
 _NEVER: Final = 1 << 62
 _RANDOM_MODULUS: Final = 2_147_483_647
-
-
-class DeadlockError(RuntimeError):
-    """Every thread of the machine waits for another, and no timer is set."""
-
-
-class LivelockError(RuntimeError):
-    """The machine did more than the events it was allowed."""
 
 
 class Thread:
@@ -87,6 +80,8 @@ class Thread:
         """Locks that it holds."""
         self.interruptible: bool = False
         """A signal ends its payment early."""
+        self.in_program: bool = False
+        """It computes for the program, and is not in the middle of the runtime's code."""
         self.cut_ns: i64 = 0
         """What a signal cut off from its payment."""
         self.signals: list[int] = []
@@ -141,7 +136,7 @@ class Machine:
         self.log: list[tuple[int, str, int]] | None = None
         """If a list: what happened to threads (time, word, tid), for tests."""
         self.on_step: Callable[[], None] | None = None
-        """Called before each payment; must not call the host."""
+        """Called before each payment and each wait, on the thread; must not call the host."""
         self.on_switch_out: list[Callable[[int, int, bool], None]] = []
         """Called with (tid, time, blocked) where a thread leaves its CPU, by the kernel: they may
         wake a thread and nothing else."""
@@ -240,7 +235,9 @@ class Machine:
         thread = self.running
         thread.cut_ns = 0
         thread.interruptible = not thread.signals
+        thread.in_program = True
         self.pay(ns)
+        thread.in_program = False
         thread.interruptible = False
         return thread.cut_ns
 
@@ -257,6 +254,8 @@ class Machine:
         thread.timed_out = False
         thread.waits += 1
         thread.state = BLOCKED
+        if self.on_step is not None:
+            self.on_step()
         if timeout_ns >= 0:
             self._push(self.now_ns + timeout_ns, _TIMEOUT, thread, thread.waits)
         if thread is not self.main:
@@ -420,8 +419,12 @@ class Machine:
         if self.on_switch_out:
             for hook in self.on_switch_out:
                 hook(int(thread.tid), int(self.now_ns), blocked)
-        if cpu.thread is None and self._ready:
+        if self._ready and self._is_free(cpu):
             self._dispatch(cpu, heappop(self._ready)[2], 0)
+
+    def _is_free(self, cpu: Cpu) -> bool:
+        """A method, since a checker of types thinks a field stays what it was set to."""
+        return cpu.thread is None
 
     def _make_ready(self, thread: Thread) -> None:
         thread.state = READY
@@ -549,6 +552,7 @@ class Machine:
                 return self.main
             if self.max_events and self.events > self.max_events:
                 self._failure = LivelockError(f"{self.events} events and no end")
+                self.max_events = 0  # told once: the run is to be wound up now
                 return self.main
             self.events += 1
             when_ns, _, kind, what, number = heappop(self._heap)

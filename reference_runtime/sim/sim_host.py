@@ -25,6 +25,10 @@ FIRST_FD: Final = 1_000
 """Descriptors begin here, so that one of the real machine is never taken for one of ours."""
 
 
+A_LOCK: Final = "a lock"
+"""What a thread waits for that is in the middle of the runtime's code."""
+
+
 class SimLock(Lock):
     """A lock in virtual time: a free one costs ``lock_ns``, a taken one blocks."""
 
@@ -46,11 +50,12 @@ class SimLock(Lock):
             machine.owe(self.cost_ns)
         else:
             machine.spend(self.cost_ns)
-        if self.owner is not None:
+        taken = self.owner is not None
+        if taken:
             machine.pay(0)
-            while self.owner is not None:
-                self.waiters.append(thread)
-                machine.block("a lock")
+        while self.owner is not None:
+            self.waiters.append(thread)
+            machine.block(A_LOCK)
         self.owner = thread
         thread.locks += 1
 
@@ -96,10 +101,12 @@ class SimNote(Note):
     def wakeup(self) -> None:
         """As :meth:`Note.wakeup`."""
         self.woken = True
-        if self.sleeper is not None:
+        sleeps = self.sleeper is not None
+        if sleeps:
             self.machine.owe(self.host.wake_ns)
-            if self.sleeper is not None:
-                self.machine.wake(self.sleeper)
+        sleeper = self.sleeper
+        if sleeper is not None:
+            self.machine.wake(sleeper)
 
 
 class SimHost(Host):
@@ -202,9 +209,12 @@ class SimHost(Host):
 
         What a replay makes of a call that it knows only by its times.
         """
+        thread = self.machine.running
+        thread.in_program = True
         self.machine.pay(self.syscall_ns + cpu_ns)
         if block_ns >= 0:
             self.machine.block("a system call", block_ns)
+        thread.in_program = False
 
     def read(self, fd: int, count: int) -> bytes:
         """As :meth:`Host.read`."""

@@ -1,0 +1,76 @@
+"""Random programs under random interleavings, with every invariant checked at every step."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.sim.packages import Package
+from tests.unit.sim.programs import Run, Setting, Step, runs, settings_of_run
+
+PACKAGE = Package("reference_runtime")
+POLICIES = sorted(PACKAGE.policies.POLICIES)
+
+BOUNDED = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],  # take Phase.shrink in to work on a failure
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_invariants_hold(policy: str) -> None:
+    @BOUNDED
+    @given(runs([policy]))
+    def holds(run: tuple[list[Step], Setting]) -> None:
+        Run(PACKAGE, *run).go()
+
+    holds()
+
+
+@settings(BOUNDED, max_examples=25)
+@given(runs(POLICIES))
+def test_same_seed_same_run(run: tuple[list[Step], Setting]) -> None:
+    first = Run(PACKAGE, *run).go()
+    second = Run(PACKAGE, *run).go()
+    assert first.host.machine.log == second.host.machine.log
+    assert first.done == second.done
+    assert first.runtime.record.retakes == second.runtime.record.retakes
+
+
+def test_another_seed_is_another_run() -> None:
+    program = [Step("block", who, 80_000) for who in range(6)]
+    logs = []
+    for seed in (1, 2):
+        setting = Setting("sysmon", 2, 2, 4, seed, {"one_in": 3})
+        logs.append(Run(PACKAGE, program, setting).go().host.machine.log)
+    assert logs[0] != logs[1]
+
+
+@settings(BOUNDED, max_examples=40)
+@given(st.sampled_from(POLICIES).flatmap(settings_of_run), st.integers(1, 6))
+def test_a_deadlock_is_reported(setting: Setting, count: int) -> None:
+    """Goroutines that wait for ever are told with what each waits for."""
+    run = Run(PACKAGE, [Step("yield", 0)], setting)
+    channel = PACKAGE.channels.Channel(0)
+
+    async def main() -> None:
+        for _ in range(count):
+            PACKAGE.goroutines.go(receive(), "receiver")
+        await PACKAGE.sync.WaitGroup(1).wait()
+
+    async def receive() -> None:
+        await PACKAGE.goroutines.spin(10_000)
+        await channel.recv()
+
+    with pytest.raises(PACKAGE.deadlock.Deadlock) as caught:
+        run.runtime.run(main)
+    run.checker.finish()
+    told = str(caught.value)
+    assert told.count("chan receive") == count
+    assert told.count("wait group") == 1
