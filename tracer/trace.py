@@ -21,10 +21,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -33,6 +32,10 @@ from tracer.errors import PretakeError
 from tracer.manifest import Manifest, manifest_from_json
 from tracer.parts import Owner, PartWriter, part_name, write_whole
 from tracer.schema import TABLES, Column, Table
+
+if TYPE_CHECKING:
+    # Imported where a DataFrame is made: it takes a fifth of a second, and a capture makes none.
+    import pandas as pd
 
 __all__ = ["RowGroup", "Trace", "TraceWriter", "write_trace"]
 
@@ -43,13 +46,6 @@ _RECAPTURE: Final = "capture it again; the parts before it cannot be trusted to 
 _ROW_GROUP_ROWS: Final = 1 << 19
 _PART_BYTES: Final = 64 << 20
 _PART_SECONDS: Final = 5.0
-
-_NULLABLE_DTYPES: Final = {
-    pa.int8(): pd.Int8Dtype(),
-    pa.int16(): pd.Int16Dtype(),
-    pa.int32(): pd.Int32Dtype(),
-    pa.int64(): pd.Int64Dtype(),
-}
 
 
 @dataclass(frozen=True)
@@ -114,6 +110,8 @@ class Trace:
             Numbers that may be null as pandas' ``Int8`` to ``Int64``, the others as numpy's;
             words as categories, all of the column's words in their order; names as strings.
         """
+        import pandas as pd
+
         rows = self.arrow(table, columns)
         series = {
             name: _to_series(TABLES[table].column(name), rows.column(name))
@@ -267,6 +265,8 @@ def _with_declared_words(column: Column, values: pa.ChunkedArray) -> pa.ChunkedA
 
 
 def _to_series(column: Column, values: pa.ChunkedArray) -> pd.Series[Any]:
+    import pandas as pd
+
     if column.type == "comm":
         return pd.Series(values.to_pandas(), dtype="str")
     if column.words:
@@ -274,7 +274,13 @@ def _to_series(column: Column, values: pa.ChunkedArray) -> pd.Series[Any]:
         dtype = pd.CategoricalDtype(list(column.words))
         return pd.Series(pd.Categorical.from_codes(codes.tolist(), dtype=dtype))
     if column.nullable:
-        series: pd.Series[Any] = values.to_pandas(types_mapper=_NULLABLE_DTYPES.get)
+        nullable = {
+            pa.int8(): pd.Int8Dtype(),
+            pa.int16(): pd.Int16Dtype(),
+            pa.int32(): pd.Int32Dtype(),
+            pa.int64(): pd.Int64Dtype(),
+        }
+        series: pd.Series[Any] = values.to_pandas(types_mapper=nullable.get)
         return series
     return pd.Series(values.to_numpy())
 

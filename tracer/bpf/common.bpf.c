@@ -3,7 +3,7 @@
  * What all the programs share: which threads are targets, what each of them is doing, and the
  * one way out of the kernel.
  *
- * Compiled in front of the other files of this folder (tracer/program.py), with -D for the
+ * Compiled in front of the other files of this folder (tracer/compiler.py), with -D for the
  * running kernel's offsets (from its BTF) and for what was asked. No kernel struct is read
  * through a header: the headers bcc compiles against need not be the running kernel's.
  *
@@ -42,7 +42,7 @@ struct thread_state {
 	u8 padding[3];
 };
 
-BPF_HASH(threads, u32, struct thread_state, MAX_THREADS);
+BPF_HASH(threads, u32, struct thread_state, 65536);
 
 /* Threads that could not be followed, because `threads` was full. */
 BPF_ARRAY(threads_missed, u64, 1);
@@ -70,13 +70,14 @@ struct loss_span {
 BPF_PERCPU_ARRAY(loss_spans, struct loss_span, 2 * RING_COUNT);
 BPF_ARRAY(loss_epoch, u32, 1);
 
-BPF_RINGBUF_OUTPUT(sched_switch_ring, SCHED_SWITCH_PAGES);
-BPF_RINGBUF_OUTPUT(sched_wakeup_ring, SCHED_WAKEUP_PAGES);
-BPF_RINGBUF_OUTPUT(block_ring, BLOCK_PAGES);
-BPF_RINGBUF_OUTPUT(syscall_ring, SYSCALL_PAGES);
-BPF_RINGBUF_OUTPUT(runtime_ring, RUNTIME_PAGES);
-BPF_RINGBUF_OUTPUT(signal_ring, SIGNAL_PAGES);
-BPF_RINGBUF_OUTPUT(task_ring, TASK_PAGES);
+/* The sizes of these and of `threads` are set when the maps are made (tracer/program.py). */
+BPF_RINGBUF_OUTPUT(sched_switch_ring, 1);
+BPF_RINGBUF_OUTPUT(sched_wakeup_ring, 1);
+BPF_RINGBUF_OUTPUT(block_ring, 1);
+BPF_RINGBUF_OUTPUT(syscall_ring, 1);
+BPF_RINGBUF_OUTPUT(runtime_ring, 1);
+BPF_RINGBUF_OUTPUT(signal_ring, 1);
+BPF_RINGBUF_OUTPUT(task_ring, 1);
 
 static __always_inline void count_sent(int ring)
 {
