@@ -51,7 +51,7 @@ _REASON = TABLES["runtime"].column("reason")
 _SYSCALL_BLOCK = _REASON.code("syscall_block")
 
 # What an open episode carries beside the columns of the finished table.
-_INNER = ("p_key", "end_ns", "end_told", "cut_ns", "went_on_ns")
+_INNER = ("end_ns", "end_told", *way.INNER)
 _SUMS = ("harm", "unknown", "harm_to_end", "unknown_to_end", "counted_ns")
 _FROM_HANDOFF = (
     ("release_ns", "ts_ns"),
@@ -372,6 +372,10 @@ def _decide_outcome(columns: dict[str, Ints], end_ns: int) -> None:
     handed_off = columns["outcome"] == OUTCOMES.index("handed_off")
     retaken = ~handed_off & (release != UNKNOWN)
     # P was gone at the return (exit_slow) although no row says when; or the exit is not told.
+    # What was done to P between the return and exit_slow says that the two are of two calls.
+    slow, later = columns["exit_slow_ns"], columns["next_ns"]
+    between = (later != UNKNOWN) & (later <= slow)
+    columns["exit_slow_ns"] = np.where(between & ~retaken, UNKNOWN, slow)
     untold = ended & ((columns["exit_slow_ns"] != UNKNOWN) | (columns["end_told"] != 1))
     kept = ~handed_off & ~retaken & ~untold
     stop = np.where(ended, columns["end_ns"], end_ns)

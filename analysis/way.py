@@ -18,6 +18,7 @@ from analysis.tasks import Tasks, p_key
 from tracer.schema import TABLES, UNKNOWN
 
 __all__ = [
+    "INNER",
     "RETURN_RACE_NS",
     "add_parts",
     "find_release",
@@ -37,6 +38,18 @@ counts only if the row names this thread, or this thread then finds its P gone (
 
 _KIND = TABLES["runtime"].column("kind")
 _P_USE = TABLES["block"].column("p_use")
+_NEXT = (
+    ("next_ns", "ts_ns"),
+    ("next_kind", "kind"),
+    ("next_reason", "reason"),
+    ("next_tid", "tid"),
+    ("next_target", "target_tid"),
+)
+"""What an open episode remembers of the first retake or handoff of its P after the block."""
+
+INNER = ("p_key", "cut_ns", "went_on_ns", *(name for name, _ in _NEXT))
+"""What an open episode carries for this module, beside the finished table's columns."""
+
 _FOREVER = np.iinfo(np.int64).max
 
 
@@ -82,20 +95,30 @@ def find_release(open_: pd.DataFrame, begun: pd.DataFrame, runtime: pd.DataFrame
     next_block = Timelines(held["p_key"], held["block_ns"]).first_after(key, since, strictly=True)
     _keep_earliest(open_, "cut_ns", take(held["block_ns"], next_block, UNKNOWN), key != UNKNOWN)
 
+    # The first that happened to P since; whose it is may show only in a later window.
     events = _Events(runtime, ("retake", "handoff"), "p_key")
-    found = events.first(key, block_ns, _plain(open_, "release_ns") == UNKNOWN)
-    at_ns = events.at("ts_ns", found)
+    unreleased = _plain(open_, "release_ns") == UNKNOWN
+    found = events.first(key, block_ns, unreleased & (_plain(open_, "next_ns") == UNKNOWN))
+    for column, value in _NEXT:
+        open_[column] = np.where(found == NOT_FOUND, open_[column], events.at(value, found))
+    at_ns = _plain(open_, "next_ns")
     in_call = (end_ns == UNKNOWN) | (at_ns <= end_ns)
     in_race = (at_ns <= end_ns + RETURN_RACE_NS) & (
-        (events.at("target_tid", found) == tid) | (slow_ns >= at_ns)
+        (_plain(open_, "next_target") == tid) | (slow_ns >= at_ns)
     )
-    # A block of P in between says that somebody ran on it: then the call had kept it.
+    # A block of P in between says that somebody ran on it: then the call had kept it. So does
+    # a handoff by the thread itself, which is no longer blocked then.
     used = (open_["cut_ns"] != UNKNOWN) & (open_["cut_ns"] < at_ns)
-    ours = (found != NOT_FOUND) & (in_call | in_race) & ~used.to_numpy()
-    for column, value in (("release_ns", "ts_ns"), ("reason", "reason"), ("taker_tid", "tid")):
-        open_[column] = np.where(ours, events.at(value, found), open_[column])
+    used |= open_["next_tid"] == tid
+    ours = unreleased & (at_ns != UNKNOWN) & (in_call | in_race) & ~used.to_numpy()
+    for column, value in (
+        ("release_ns", "next_ns"),
+        ("reason", "next_reason"),
+        ("taker_tid", "next_tid"),
+    ):
+        open_[column] = np.where(ours, open_[value], open_[column])
     for column, kind in (("taken_ns", "retake"), ("handoff_ns", "handoff")):
-        is_kind = ours & (events.at("kind", found) == _KIND.code(kind))
+        is_kind = ours & (open_["next_kind"] == _KIND.code(kind))
         open_[column] = np.where(is_kind, at_ns, open_[column])
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.episodes import episodes
 from analysis.schema import EPISODES, PARTS
-from tests.unit.analysis.scene import POLL, READ, US, Scene, only
+from tests.unit.analysis.scene import FUTEX, POLL, READ, US, Scene, only
 
 BUSY = {"runq": 2, "global_runq": 0, "npidle": 0, "nmspinning": 0}
 CALM = {"runq": 0, "global_runq": 0, "npidle": 1, "nmspinning": 0}
@@ -172,9 +172,9 @@ def test_waits_on_the_way_back_are_no_episodes_of_their_own(tmp_path: Path) -> N
     scene.runtime(85, "run", 12, 4)
     scene.block(100, 11, 90, None, p_use="handed_off")
     scene.exit(200, 11, 90)
-    scene.block(202, 11, 201, None, p_use="handed_off", nr=202)
+    scene.block(202, 11, 201, None, p_use="handed_off", nr=FUTEX)
     scene.exit(210, 11, 201)
-    scene.block(302, 15, 301, None, p_use="handed_off", nr=202)
+    scene.block(302, 15, 301, None, p_use="handed_off", nr=FUTEX)
     assert only(episodes(scene.write(tmp_path)))["enter_ns"] == 90 * US
 
 
@@ -308,6 +308,17 @@ def test_retake_after_the_return_that_names_nobody_is_anothers(tmp_path: Path) -
     scene.runtime(150, "retake", 19, 0)
     row = only(episodes(scene.write(tmp_path)))
     assert (row["outcome"], row["hold_ns"]) == ("kept", 48 * US)
+
+
+def test_handoff_by_the_thread_itself_is_for_its_next_call(tmp_path: Path) -> None:
+    """It came back, made another call with a handoff, and found its P gone after that one."""
+    scene = Scene()
+    scene.block(100, 11, 90, 0, p_use="raw", nr=FUTEX)
+    scene.exit(120, 11, 90)
+    scene.runtime(130, "handoff", 11, 0, reason="syscall_block")
+    scene.runtime(150, "exit_slow", 11)
+    row = only(episodes(scene.write(tmp_path)))
+    assert (row["outcome"], row["hold_ns"], row["exit_slow_ns"]) == ("kept", 20 * US, None)
 
 
 def test_p_gone_at_the_return_and_nobody_told_when(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def by_cuts(tables: dict[str, pd.DataFrame], cuts: list[int]) -> pd.DataFrame:
     return whole.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 @given(scenes(), st.lists(st.integers(0, END_NS), max_size=6))
 def test_any_cuts_give_the_same_episodes(scene: Scene, cuts: list[int]) -> None:
     tables = {name: plain.from_frame(name, scene.frame(name)) for name in TABLES}
