@@ -2,7 +2,8 @@
 
 The reference runtime keeps such a record on request (``pretake run … --witness FILE``): one
 JSON object a line (or a Parquet file) with ``ts_ns``, its own clock's reading at the release of
-P, and ``tid`` and ``p``, the thread that lost it. Both clocks are CLOCK_MONOTONIC, so nothing
+P, and ``tid`` and ``p``, the thread that lost it. A Go program keeps one in its own execution
+trace (:mod:`analysis.go_trace`). All clocks are CLOCK_MONOTONIC, so nothing
 is fitted.
 
 A record row belongs to the episode of the same thread and P in whose call it lies (until
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from analysis.asof import NOT_FOUND, Timelines, take
 from analysis.episodes import episodes
+from analysis.go_trace import is_go_trace, read_go_trace
 from analysis.quantiles import quantiles
 from analysis.way import RETURN_RACE_NS
 from tracer.errors import PretakeError
@@ -97,8 +99,10 @@ def read_witness(path: str | Path) -> pd.DataFrame:
         PretakeError: there is no such file, or it is no record.
     """
     path = Path(path)
-    mend = "name the file that 'pretake run --witness' wrote"
+    mend = "name what 'pretake run --witness' or a Go program's runtime/trace wrote"
     try:
+        if is_go_trace(path):
+            return read_go_trace(path)
         if path.suffix == ".parquet":
             table = pq.read_table(path, columns=list(_COLUMNS))
         elif path.stat().st_size == 0:
