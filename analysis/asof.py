@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 __all__ = ["NOT_FOUND", "Ints", "Timelines", "take"]
 
@@ -37,15 +38,18 @@ class Timelines:
     def __init__(self, keys: npt.ArrayLike, times: npt.ArrayLike) -> None:
         keys = np.asarray(keys, np.int64)
         times = np.asarray(times, np.int64)
-        by_time = np.argsort(times, kind="stable")
+        in_order = bool((times[1:] >= times[:-1]).all())
+        by_time = np.arange(len(times)) if in_order else np.argsort(times, kind="stable")
         self._times: Ints = times[by_time]
-        self._keys, codes = np.unique(keys[by_time], return_inverse=True)
+        codes, uniques = pd.factorize(keys[by_time])
+        self._keys = pd.Index(uniques)
         # A key's code and the event's rank in time in one number: sorting by it is sorting by
         # key and time, and unlike key * span + time it cannot overflow.
         self._stride = len(times) + 1
-        places = codes.astype(np.int64) * self._stride + np.arange(len(times))
-        by_place = np.argsort(places, kind="stable")
-        self._places: Ints = places[by_place]
+        # Sorting 16-bit numbers is several times faster, and few keys are the rule.
+        narrow = np.int16 if len(uniques) <= np.iinfo(np.int16).max else np.int64
+        by_place = np.argsort(codes.astype(narrow), kind="stable")
+        self._places: Ints = codes[by_place].astype(np.int64) * self._stride + by_place
         self._rows: Ints = by_time[by_place]
 
     def __len__(self) -> int:
@@ -69,8 +73,8 @@ class Timelines:
         keys = np.asarray(keys, np.int64)
         if len(self) == 0 or len(keys) == 0:
             return np.full(len(keys), NOT_FOUND, np.int64)
-        codes = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        known = self._keys[codes] == keys
+        codes = self._keys.get_indexer(pd.Index(keys))
+        known = codes != NOT_FOUND
         ranks = np.searchsorted(self._times, np.asarray(times, np.int64), side)  # type: ignore[call-overload]
         at = np.searchsorted(self._places, codes * self._stride + ranks) + step
         inside = known & (at >= 0) & (at < len(self))

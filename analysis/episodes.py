@@ -21,7 +21,7 @@ What is asked of the rows:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,7 +160,10 @@ def episodes(trace: Trace, window_rows: int = WINDOW_ROWS) -> pd.DataFrame:
 
 
 def episode_windows(
-    trace: Trace, window_rows: int = WINDOW_ROWS, setting: Setting | None = None
+    trace: Trace,
+    window_rows: int = WINDOW_ROWS,
+    setting: Setting | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The same in pieces, each as soon as nothing more can come about its episodes.
 
@@ -168,18 +171,25 @@ def episode_windows(
         trace: the trace.
         window_rows: rows to hold in memory at once, about.
         setting: from :func:`setting_of`, if it is at hand.
+        columns: those wanted; None for all.
     """
-    stream = EpisodeStream(setting or setting_of(trace))
+    stream = EpisodeStream(setting or setting_of(trace), columns)
     for window in windows(trace, _COLUMNS, window_rows):
         yield stream.feed(window.tables, window.until_ns)
     yield stream.close()
 
 
 class EpisodeStream:
-    """Makes episodes from consecutive windows of time."""
+    """Makes episodes from consecutive windows of time.
 
-    def __init__(self, setting: Setting) -> None:
+    Args:
+        setting: of the trace.
+        columns: those wanted of :data:`analysis.schema.EPISODES`; None for all.
+    """
+
+    def __init__(self, setting: Setting, columns: Sequence[str] | None = None) -> None:
         self._setting = setting
+        self._columns = EPISODES.names if columns is None else tuple(columns)
         self._open = pd.DataFrame({n: np.empty(0, np.int64) for n in (*_OPEN, *_SUMS)})
         self._blocks = LastRows("tid")
         self._exits = LastRows("tid")
@@ -337,6 +347,9 @@ class EpisodeStream:
         for suffix, stop in (("", "release_ns"), ("_to_end", "end_ns")):
             stops = open_[stop].to_numpy()
             stops = np.minimum(np.where(stops == UNKNOWN, until, stops), until)
+            if suffix:
+                # Once P is released, what happens until the call's end is no part of the hold.
+                stops = np.where(open_["release_ns"] == UNKNOWN, stops, UNKNOWN)
             harm, unknown = clock.between(pid, since, stops, runq)
             open_[f"harm{suffix}"] += harm
             open_[f"unknown{suffix}"] += unknown
@@ -348,9 +361,11 @@ class EpisodeStream:
         way.add_parts(columns, self._setting.tells_run)
         columns["lost_overlap"] = self._overlaps_loss(columns, self._until_ns)
         columns["class"] = classify(columns)
-        columns["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
-        columns["syscall"] = syscall_names(columns["nr"])
-        return EPISODES.finish({name: columns[name] for name in EPISODES.names})
+        if "comm" in self._columns:
+            columns["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
+        if "syscall" in self._columns:
+            columns["syscall"] = syscall_names(columns["nr"])
+        return EPISODES.finish(columns, self._columns)
 
     def _overlaps_loss(self, columns: Mapping[str, Ints], end_ns: int) -> Ints:
         losses = self._setting.losses

@@ -70,17 +70,18 @@ class HarmClock:
             end_ns: its end; nothing is counted where that is not after the begin.
             runq: goroutines in the held P's queue, ``UNKNOWN`` where that is not known.
         """
-        spans = np.maximum(end_ns - begin_ns, 0)
+        harm, unknown = np.zeros((2, len(pids)), np.int64)
+        some = np.flatnonzero(end_ns > begin_ns)
+        pids, begin_ns, end_ns, runq = (x[some] for x in (pids, begin_ns, end_ns, runq))
         begin = self._lines.last_before(pids, begin_ns)
-        end = self._lines.last_before(pids, np.maximum(begin_ns, end_ns))
+        end = self._lines.last_before(pids, end_ns)
         told = begin != NOT_FOUND
-        harm = np.zeros(len(spans), np.int64)
-        unknown = np.where(told, 0, spans)
+        unknown[some] = np.where(told, 0, end_ns - begin_ns)
         for integral, case in zip(self._cases, (runq > 0, runq == 0, runq < 0), strict=True):
             at = told & case
             for total, sums in ((harm, integral.harmful), (unknown, integral.unknown)):
-                total[at] = self._value(sums, end[at], np.maximum(begin_ns, end_ns)[at])
-                total[at] -= self._value(sums, begin[at], begin_ns[at])
+                reached = self._value(sums, end[at], end_ns[at])
+                total[some[at]] = reached - self._value(sums, begin[at], begin_ns[at])
         return harm, unknown
 
     def _value(self, sums: tuple[Ints, Ints], rows: Ints, times: Ints) -> Ints:

@@ -9,7 +9,7 @@ is the one place where it becomes null.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,18 +49,26 @@ class Frame:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(column.name for column in self.fields))
 
-    def finish(self, columns: Mapping[str, np.ndarray | pd.Series[Any]]) -> pd.DataFrame:
+    def finish(
+        self,
+        columns: Mapping[str, np.ndarray | pd.Series[Any]],
+        names: Sequence[str] | None = None,
+    ) -> pd.DataFrame:
         """Plain columns as a DataFrame of this schema.
 
         Args:
             columns: by name; integers with ``UNKNOWN`` for null, for words their index.
                 A column that is not given is null everywhere.
+            names: the columns to make; None for all.
         """
         length = max((len(values) for values in columns.values()), default=0)
-        return pd.DataFrame(
-            {f.name: _finish(f, columns.get(f.name), length) for f in self.fields},
-            columns=list(self.names),
-        )
+        wanted = self.names if names is None else tuple(names)
+        made = {
+            f.name: _finish(f, columns.get(f.name), length)
+            for f in self.fields
+            if f.name in wanted
+        }
+        return pd.DataFrame(made, columns=list(wanted))
 
 
 def _finish(

@@ -120,7 +120,8 @@ class Summary(TypedDict):
 
 
 _SHARES = (0.5, 0.9, 0.99, 1.0)
-_KEPT_COLUMNS = ("hold_ns", "harm_ns", "retake_ns", "lost_overlap", "outcome", "class")
+_COLUMNS = ("hold_ns", "harm_ns", "retake_ns", "lost_overlap", "outcome", "class")
+_ALSO = ("pid", "p", "runq", "global_runq")
 
 
 def summary(trace: Trace) -> Summary:
@@ -131,7 +132,7 @@ def summary(trace: Trace) -> Summary:
     """
     setting = setting_of(trace)
     builder = SummaryBuilder(setting, trace.manifest)
-    for episodes in episode_windows(trace, setting=setting):
+    for episodes in episode_windows(trace, setting=setting, columns=[*_COLUMNS, *_ALSO]):
         builder.add(episodes)
     return builder.result()
 
@@ -155,7 +156,7 @@ class SummaryBuilder:
 
     def add(self, episodes: pd.DataFrame) -> None:
         """Take some more episodes (:data:`analysis.schema.EPISODES`)."""
-        self._kept.append(episodes[list(_KEPT_COLUMNS)])
+        self._kept.append(episodes[list(_COLUMNS)])
         trusted = episodes[~episodes["lost_overlap"]]
         queued = trusted["runq"].fillna(0) + trusted["global_runq"].fillna(0)
         self._goroutine_wait_ns += int((trusted["harm_ns"].fillna(0) * queued).sum())

@@ -33,6 +33,10 @@ class Tasks:
         ends = rows[rows["kind"] == "exit"]
         self._ends = Timelines(ends["tid"], ends["ts_ns"])
         self._end_times = np.asarray(ends["ts_ns"], np.int64)
+        owners = rows[["tid", "pid"]].drop_duplicates()
+        self._shared = bool(owners["tid"].duplicated().any())
+        self._first = pd.Index(rows["tid"].drop_duplicates())
+        self._pids_of_first = self._pids[np.flatnonzero(~rows["tid"].duplicated().to_numpy())]
         known = np.unique(self._pids)
         # A table with one process leaves no doubt whose a thread is that it does not name.
         only = int(known[0]) if len(known) == 1 else UNKNOWN
@@ -42,6 +46,12 @@ class Tasks:
 
     def pid(self, tids: npt.ArrayLike, times: npt.ArrayLike) -> Ints:
         """The process of each thread at each moment; ``UNKNOWN`` where nothing tells."""
+        tids = np.asarray(tids, np.int64)
+        if not self._shared:
+            # No thread's number was used twice: what it belonged to is no matter of time.
+            return take(
+                self._pids_of_first, self._first.get_indexer(pd.Index(tids)), self._default
+            )
         return take(self._pids, self._rows(tids, times), self._default)
 
     def comm(self, tids: npt.ArrayLike, times: npt.ArrayLike) -> npt.NDArray[Any]:

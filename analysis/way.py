@@ -47,6 +47,8 @@ _NEXT = (
 )
 """What an open episode remembers of the first retake or handoff of its P after the block."""
 
+_EVENT_COLUMNS = ("ts_ns", "tid", "p_key", "kind", "reason", "target_tid")
+
 INNER = ("p_key", "cut_ns", "went_on_ns", *(name for name, _ in _NEXT))
 """What an open episode carries for this module, beside the finished table's columns."""
 
@@ -57,14 +59,21 @@ class _Events:
     """Runtime rows of some kinds, along the time lines of their Ps or threads."""
 
     def __init__(self, runtime: pd.DataFrame, kinds: tuple[str, ...], key: str) -> None:
-        wanted = runtime["kind"].isin([_KIND.code(kind) for kind in kinds])
-        self.rows = runtime[wanted]
+        codes = [_KIND.code(kind) for kind in kinds]
+        rows = runtime["kind"].to_numpy()
+        wanted = rows == codes[0]
+        for code in codes[1:]:
+            wanted |= rows == code
+        at = np.flatnonzero(wanted)
+        self.rows = {name: runtime[name].to_numpy()[at] for name in _EVENT_COLUMNS}
         self.lines = Timelines(self.rows[key], self.rows["ts_ns"])
 
     def first(self, keys: Ints, anchors: Ints, asked: np.ndarray, strictly: bool = False) -> Ints:
         """The first event of each key after its anchor, where ``asked`` and both are known."""
-        found = self.lines.first_after(keys, anchors, strictly)
-        return np.where(asked & (keys != UNKNOWN) & (anchors != UNKNOWN), found, NOT_FOUND)
+        asked = asked & (keys != UNKNOWN) & (anchors != UNKNOWN)
+        found = np.full(len(keys), NOT_FOUND, np.int64)
+        found[asked] = self.lines.first_after(keys[asked], anchors[asked], strictly)
+        return found
 
     def at(self, column: str, rows: Ints) -> Ints:
         """The value of ``column`` in each of ``rows``."""

@@ -65,7 +65,7 @@ def _gather(label: str, trace: Trace) -> Material:
     setting = setting_of(trace)
     builder = SummaryBuilder(setting, trace.manifest)
     pieces = []
-    for episodes in episode_windows(trace, setting=setting):
+    for episodes in episode_windows(trace, setting=setting, columns=_COLUMNS):
         builder.add(episodes)
         trusted = episodes.loc[~episodes["lost_overlap"], list(_COLUMNS)]
         pieces.append(trusted)
