@@ -6,6 +6,7 @@ So the tracer's own switches never depend on the target's, and do not feed back.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from tracer.background import BackgroundWriter
 from tracer.errors import PretakeError
 from tracer.program import LossSpan, Program
 from tracer.schema import TABLES
@@ -32,7 +34,7 @@ class Drain:
 
     Args:
         program: where they come from.
-        writer: where they go.
+        writer: where they go; nobody else may use it until :meth:`finish` or :meth:`abandon`.
         on_tasks: called with the records of table task, before they are written.
     """
 
@@ -43,7 +45,7 @@ class Drain:
         on_tasks: Callable[[np.ndarray], None] | None = None,
     ) -> None:
         self._program = program
-        self._writer = writer
+        self._writer = BackgroundWriter(writer)
         self._on_tasks = on_tasks
         self._period_s = _PERIOD_MIN_S
         self._counted_at_s = 0.0
@@ -56,6 +58,10 @@ class Drain:
         """Records stored so far."""
         return sum(self.stored.values())
 
+    def add(self, table: str, rows: pa.Table) -> None:
+        """Put rows among the others that came through no ring."""
+        self._writer.write(table, rows)
+
     def step(self) -> float:
         """Take what the rings hold.
 
@@ -67,7 +73,6 @@ class Drain:
         """
         fill = max(ring.fill for ring in self._program.rings.values())
         self._take_all()
-        self._writer.rotate()
         now_s = time.monotonic()
         if now_s - self._counted_at_s >= _COUNTS_PERIOD_S:
             self._counted_at_s = now_s
@@ -98,6 +103,12 @@ class Drain:
         # Both halves: what the last epoch left, and what this one did.
         self._take_losses()
         self._take_losses()
+        self._writer.finish()
+
+    def abandon(self) -> None:
+        """Let go of the writer after an error; rows that wait for it are dropped."""
+        with contextlib.suppress(PretakeError):
+            self._writer.finish()
 
     def _take_all(self) -> None:
         for name, ring in self._program.rings.items():

@@ -110,7 +110,13 @@ class _Capture:
         else:
             self._runtimes.attach_running(target.pid)
         self._manifest.attached = program.attach()
-        self._writer = TraceWriter(path, self._manifest, force=options.force, owner=calling_user())
+        self._writer = TraceWriter(
+            path,
+            self._manifest,
+            force=options.force,
+            owner=calling_user(),
+            part_seconds=options.part_seconds,
+        )
         self._drain = Drain(program, self._writer, self._on_tasks)
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
@@ -157,7 +163,7 @@ class _Capture:
         rows["comm"] = [_comm(pid, tid) for tid in sorted(known)]
         rows["kind"] = table.column("kind").code("present")
         self._present = len(rows)
-        self._writer.write("task", table.to_arrow(rows))
+        self._drain.add("task", table.to_arrow(rows))
 
     def _on_tasks(self, records: np.ndarray) -> None:
         self._exec_seen = self._exec_seen or bool((records["kind"] == _EXEC).any())
@@ -186,7 +192,9 @@ class _Capture:
         wall_s = time.monotonic() - began_s
         self._program.detach()
         failure: PretakeError | None = None
-        if manifest.error is None:
+        if manifest.error is not None:
+            self._drain.abandon()
+        else:
             try:
                 self._drain.finish()
             except PretakeError as error:

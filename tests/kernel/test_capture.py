@@ -49,6 +49,7 @@ def test_a_prime_number_of_blocking_reads_is_counted_exactly(tmp_path: Path) -> 
     result = json.loads((tmp_path / "result").read_text())
     calls = within(trace.frame("syscall"), "exit_ns", result)
     reads = calls[(calls["tid"] == result["tid"]) & (calls["nr"] == NR_READ)]
+    assert result["voluntary"] == 23
     assert len(reads) == 23
     assert reads["blocks"].tolist() == [1] * 23
     assert reads["ret"].tolist() == [1] * 23

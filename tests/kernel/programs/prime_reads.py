@@ -13,10 +13,10 @@ from pathlib import Path
 NR_READ = "0"
 
 
-def switches() -> tuple[int, int]:
+def switches(pid: str | int = "self") -> tuple[int, int]:
     status = dict(
         line.split(":\t", 1)
-        for line in Path("/proc/self/status").read_text().splitlines()
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
         if ":\t" in line
     )
     return int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
@@ -44,7 +44,6 @@ def read(count: int, fd: int, result: Path) -> None:
 
 
 def blocked_in_read(pid: int, fd: int) -> bool:
-    # The file says "running" until the thread has really left its CPU.
     fields = Path(f"/proc/{pid}/syscall").read_text().split()
     return fields[0] == NR_READ and int(fields[1], 16) == fd
 
@@ -56,9 +55,13 @@ def main() -> None:
     if child == 0:
         read(count, reader, result)
         os._exit(0)
+    seen = -1
     for _ in range(count):
-        while not blocked_in_read(child, reader):
+        # A thread on its way out of a read (TASK_WAKING) still looks blocked in it: so it must
+        # also have left its CPU once more since the last write.
+        while not (blocked_in_read(child, reader) and switches(child)[0] > seen):
             pass
+        seen = switches(child)[0]
         os.write(writer, b"x")
     os.waitpid(child, 0)
 
