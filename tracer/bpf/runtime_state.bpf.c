@@ -17,6 +17,8 @@
  * Compiled with -DOFFSET_... from tracer/btf.py: the kernel's own offsets, -1 where it has none.
  */
 
+#define NR_FUTEX 202
+
 /* Go's numbers (runtime2.go), which the reference runtime shares. */
 #define G_SYSCALL 3
 #define G_SCAN_BIT 0x1000
@@ -196,6 +198,12 @@ static __always_inline int runtime_state_at_block(u32 tid, struct block_record *
 		runtime_read_p(layout, p, &state);
 		if (state.p >= 0) {
 			state.p_use = BLOCK_P_USE_SYSCALL;
+		} else if (layout->g_tls == UNKNOWN && record->nr == NR_FUTEX) {
+			/*
+			 * Before and after its call a thread of the reference runtime may have to
+			 * wait for Python's lock. That is no call of the goroutine's.
+			 */
+			return 0;
 		} else {
 			state.p_use = BLOCK_P_USE_HANDED_OFF;
 			/* Whose it was: taken before the block; nil where it was given away. */
