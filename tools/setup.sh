@@ -81,7 +81,8 @@ venv() {
     # The runtime is compiled by 'build', which looks at what changed. mypyc's library is a module
     # beside the packages, and only the mode "compat" puts their folder on the path.
     PRETAKE_NO_COMPILE=1 .venv/bin/pip install -q --disable-pip-version-check \
-        -c constraints.txt --no-build-isolation -C editable_mode=compat -e '.[test,lint]'
+        -c constraints.txt --no-build-isolation --config-settings editable_mode=compat \
+        -e '.[test,lint]'
     touch "$stamp"
 }
 
