@@ -58,9 +58,9 @@ class CaptureCost:
         events_per_s: stored events in each second of ``wall_s``.
         bytes: size of all part files.
         bytes_per_event: the same for each stored event.
-        bpf_run_s: time that the BPF programs ran for, seconds; None where the kernel did
-            not count it.
-        bpf_runs: how often each program ran, by its name.
+        bpf_run_s: time that the BPF programs ran for, on every CPU and for every thread of the
+            machine, seconds; from samples (:mod:`tracer.cost`), None where there are none.
+        bpf_runs: how often each program ran, by its name; from the same samples.
     """
 
     wall_s: float | None = None

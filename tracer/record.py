@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 
 from tracer.bcc_loader import calling_user
+from tracer.cost import RunTimeSampler
 from tracer.drain import Drain
 from tracer.errors import PretakeError
 from tracer.launch import Command, RunningProcess, threads_of
@@ -118,6 +119,7 @@ class _Capture:
             part_seconds=options.part_seconds,
         )
         self._drain = Drain(program, self._writer, self._on_tasks)
+        self._sampler = RunTimeSampler(program)
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         began_s = time.monotonic()
@@ -174,6 +176,7 @@ class _Capture:
         told_s = began_s
         ended = False
         while not (ended or self._stop.is_set()):
+            self._sampler.step()
             wait_s = self._drain.step()
             now_s = time.monotonic()
             if limit_s is not None:
@@ -190,6 +193,7 @@ class _Capture:
         manifest = self._manifest
         manifest.end_ns = time.monotonic_ns()
         wall_s = time.monotonic() - began_s
+        self._sampler.finish(wall_s, manifest.capture)
         self._program.detach()
         failure: PretakeError | None = None
         if manifest.error is not None:
