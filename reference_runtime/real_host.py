@@ -79,6 +79,7 @@ class RealHost(Host):
 
     def __init__(self, seed: int = 0) -> None:
         self.chance = random.Random(seed)
+        self.opening = _thread.allocate_lock()
         self.epoll: select.epoll | None = None
         self.epoll_fd = -1
         self.wake_fd = -1
@@ -223,13 +224,16 @@ class RealHost(Host):
 
     def open_netpoll(self) -> select.epoll:
         """The epoll descriptor, made when first needed (Go: netpollGenericInit)."""
-        if self.epoll is None:
-            epoll = select.epoll()
-            self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            epoll.register(self.wake_fd, select.EPOLLIN)
-            self.epoll_fd = epoll.fileno()
-            self.epoll = epoll
-        return self.epoll
+        # A real lock: the calls below release the GIL, and a second thread would make a second
+        # poller, on which nobody waits.
+        with self.opening:
+            if self.epoll is None:
+                epoll = select.epoll()
+                self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+                epoll.register(self.wake_fd, select.EPOLLIN)
+                self.epoll_fd = epoll.fileno()
+                self.epoll = epoll
+            return self.epoll
 
     def netpoll_arm(self, fd: int, events: int, waiter: object) -> None:
         """One waiter for a descriptor, one-shot."""
