@@ -10,13 +10,12 @@ through them, so they need not be the running kernel's.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import importlib.util
 import os
-import pwd
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +46,7 @@ TRACEFS: Final = Path("/sys/kernel/tracing")
 _DIST_PACKAGES: Final = Path("/usr/lib/python3/dist-packages")
 _USR_SRC: Final = Path("/usr/src")
 _MODULES: Final = Path("/lib/modules")
+_SYSTEM_CACHE: Final = Path("/var/cache/pretake")
 
 
 @functools.cache
@@ -108,31 +108,17 @@ def calling_user() -> tuple[int, int] | None:
 
 
 def cache_folder() -> Path:
-    """pretake's folder in the calling user's cache; made if it is not there."""
-    user = calling_user()
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if user is not None:
-        with contextlib.suppress(KeyError):
-            base = Path(pwd.getpwuid(user[0]).pw_dir) / ".cache"
-    folder = base / "pretake"
-    with _as_user(user):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Where pretake keeps what it makes of this machine's kernel; made if it is not there.
+
+    For root ``/var/cache/pretake``, also under sudo: what root compiles from, and loads into the
+    kernel, must not lie where somebody else can write. Otherwise the user's own cache.
+    """
+    if os.geteuid() == 0:
+        folder = _SYSTEM_CACHE
+    else:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretake"
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     return folder
-
-
-@contextlib.contextmanager
-def _as_user(user: tuple[int, int] | None) -> Iterator[None]:
-    """Touch files as ``user``, so that no link of theirs leads root elsewhere."""
-    if user is None:
-        yield
-        return
-    os.setegid(user[1])
-    os.seteuid(user[0])
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
 
 
 def find_headers() -> tuple[Path, ...] | None:
@@ -188,18 +174,18 @@ def merge_headers(below: Path, above: Path, into: Path | None = None) -> Path:
         The merged tree. One that is there already is taken as it is.
     """
     target = into or cache_folder() / "kernel-headers" / above.name
-    with _as_user(calling_user()):
-        if target.is_dir():
-            return target
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        aside.mkdir(parents=True)
-        _merge(below, above, aside)
-        try:
-            aside.rename(target)
-        except OSError:
-            # Somebody else made it meanwhile; one is as good as the other.
-            if not target.is_dir():
-                raise
+    if target.is_dir():
+        return target
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    aside.mkdir(parents=True)
+    _merge(below, above, aside)
+    try:
+        aside.rename(target)
+    except OSError:
+        # Somebody else made it meanwhile; one is as good as the other.
+        shutil.rmtree(aside)
+        if not target.is_dir():
+            raise
     return target
 
 

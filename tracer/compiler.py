@@ -73,7 +73,6 @@ _OFFSETS: Final = {
 }
 
 _KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build id
-_SYSTEM_CACHE: Final = Path("/var/cache/pretake")
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _CACHE_LIMIT: Final = 16 << 20
 
@@ -292,13 +291,8 @@ def _dtype(description: Any) -> np.dtype[Any]:  # noqa: ANN401 - bcc's JSON
     return np.dtype(members, align=True)
 
 
-def _programs_cache() -> Path:
-    """Where compiled programs are kept: for root a folder that nobody else can write."""
-    return _SYSTEM_CACHE if os.geteuid() == 0 else cache_folder()
-
-
 def _kept(name: str) -> Object | None:
-    path = _programs_cache() / name
+    path = cache_folder() / name
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -316,9 +310,8 @@ def _kept(name: str) -> Object | None:
 
 def _keep(name: str, compiled: Object) -> None:
     """Keep it for the next capture; one that cannot be kept is compiled again."""
-    folder = _programs_cache()
     with contextlib.suppress(OSError):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        folder = cache_folder()
         # Of another version of the programs, or of another kernel.
         old = sorted(folder.glob("programs-*.json"), key=lambda path: path.stat().st_mtime)
         for path in old[:-8]:

@@ -7,6 +7,7 @@ Errors are OSError, or :class:`LoadError` with the verifier's words.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -46,6 +47,7 @@ _PERF_ATTR_SIZE: Final = 112
 _PERF_IOC_ENABLE: Final = 0x2400
 _PERF_IOC_SET_BPF: Final = 0x40042408
 _UPROBE_TYPE: Final = Path("/sys/bus/event_source/devices/uprobe/type")
+_MAX_ENTRIES: Final = (1 << 32) - 1
 _LOG_BYTES: Final = 1 << 20
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -79,7 +81,9 @@ def possible_cpus() -> int:
 
 
 def create_map(name: str, kind: int, key: int, value: int, entries: int, flags: int) -> int:
-    """A map of ``entries`` with keys and values of so many bytes."""
+    """A map of ``entries`` with keys and values of so many bytes; a ring is its entries long."""
+    if entries > _MAX_ENTRIES:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
     return _bpf(
         _MAP_CREATE,
         struct.pack("<IIIIIII16s", kind, key, value, entries, flags, 0, 0, _name(name)),

@@ -1,0 +1,130 @@
+"""The programs in the kernel: what is kept of them, and what a machine is told it lacks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracer import compiler
+from tracer.doctor import diagnose
+from tracer.errors import PretakeError
+from tracer.options import CaptureOptions
+from tracer.program import Program, ring_pages
+from tracer.record import record
+from tracer.schema import TABLES
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache in place of the machine's."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setattr(compiler, "cache_folder", lambda: folder)
+    return folder
+
+
+def no_compiler(*_: object) -> compiler.Object:
+    raise AssertionError("compiled once more")
+
+
+def test_programs_are_compiled_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compiler.compile_programs({})
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.setattr(compiler, "_compile", no_compiler)
+    assert compiler.compile_programs({}) == first
+    with pytest.raises(AssertionError, match="compiled once more"):
+        compiler.compile_programs({"DETAIL_FULL": 1})
+
+
+@pytest.mark.parametrize("fault", ["damaged", "writable", "a link", "in a writable folder"])
+def test_what_is_kept_is_used_only_if_it_is_whole_and_root_s_alone(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    compiler.compile_programs({})
+    [kept] = cache.iterdir()
+    if fault == "damaged":
+        kept.write_text(kept.read_text()[:1000])
+    elif fault == "writable":
+        kept.chmod(0o666)
+    elif fault == "a link":
+        shutil.move(kept, cache.parent / "elsewhere")
+        kept.symlink_to(cache.parent / "elsewhere")
+    else:
+        cache.chmod(0o777)
+    monkeypatch.setattr(compiler, "_compile", no_compiler)
+    with pytest.raises(AssertionError, match="compiled once more"):
+        compiler.compile_programs({})
+
+
+def test_rings_share_a_buffer_in_powers_of_two() -> None:
+    pages = ring_pages(64 << 20)
+    assert set(pages) == {name for name, table in TABLES.items() if table.ring}
+    assert all(count & (count - 1) == 0 for count in pages.values())
+    assert sum(pages.values()) * 4096 <= 64 << 20
+    assert set(ring_pages(1).values()) == {1}
+
+
+def test_a_buffer_that_is_too_large_is_told() -> None:
+    with pytest.raises(PretakeError, match="take a smaller buffer"):
+        Program(1 << 50)
+
+
+def test_threads_beyond_the_limit_are_counted_and_told(tmp_path: Path) -> None:
+    programs = Path(__file__).parent / "programs"
+    command = [sys.executable, "-I", "-S", str(programs / "gated.py"), "6"]
+    options = CaptureOptions(runtime="none", max_threads=4)
+    path = record(
+        ["sh", "-c", 'exec "$@" < /dev/null', "sh", *command],
+        output=tmp_path / "x.pretake",
+        options=options,
+    )
+    missing = (path / "manifest.json").read_text()
+    assert "more than 4 lived at one time" in missing
+
+
+def test_doctor_finds_this_machine_able() -> None:
+    checks = {check.name: check for check in diagnose()}
+    assert [check for check in checks.values() if check.needed and not check.ok] == []
+    assert "attached" in checks["probes"].detail
+
+
+def test_doctor_looks_at_a_binary() -> None:
+    checks = diagnose(Path("/bin/sh"))
+    assert checks[-1].name == "/bin/sh"
+    assert not checks[-1].ok
+    assert not checks[-1].needed
+
+
+def test_without_capabilities_a_capture_is_refused(tmp_path: Path) -> None:
+    program = (
+        "from tracer.record import record\n"
+        "from tracer.errors import PretakeError\n"
+        "try:\n"
+        f"    record(['true'], output={str(tmp_path / 'x.pretake')!r})\n"
+        "except PretakeError as error:\n"
+        "    print(error)\n"
+    )
+    result = subprocess.run(
+        ["setpriv", "--bounding-set=-all", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == ("capture needs root, or CAP_BPF and CAP_PERFMON: run it with sudo\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_under_sudo_a_trace_belongs_to_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "4321")
+    path = record(["true"], output=tmp_path / "x.pretake")
+    owners = {(p.stat().st_uid, p.stat().st_gid) for p in (path, *path.rglob("*"))}
+    assert owners == {(1234, 4321)}
