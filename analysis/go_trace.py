@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.asof import Timelines, take
 from tracer.errors import PretakeError
 
-__all__ = ["is_go_trace", "read_go_trace", "steals"]
+__all__ = ["blocked", "is_go_trace", "read_go_trace", "steals"]
 
 _MAGIC = re.compile(rb"go 1\.(\d+) trace\0\0\0")
 _MAGIC_SIZE = 16
@@ -80,7 +81,8 @@ def steals(parsed: str) -> pd.DataFrame:
     Returns:
         Columns ``ts_ns`` (of the steal), ``enter_ns`` (of the call), ``tid``, ``p`` and ``goid``
         (who lost which P), ``thief_tid``. A P that was in a system call before the trace began
-        has no entry, and gives no row.
+        has no entry, and gives no row. ``attrs`` has ``begin_ns`` and ``end_ns``, the time of
+        the first and the last event: the record says nothing of what was before or after.
     """
     names = ("m", "p", "ts_ns", "proc", "idle", "goid", "syscall")
     rows = pd.DataFrame(_TRANSITION.findall(parsed), columns=list(names))
@@ -93,7 +95,30 @@ def steals(parsed: str) -> pd.DataFrame:
         taken, entered.assign(enter_ns=entered["ts_ns"]), on="ts_ns", by="p"
     ).dropna()
     columns = ["ts_ns", "enter_ns", "tid", "p", "goid", "thief_tid"]
-    return found[columns].astype(np.int64).reset_index(drop=True)
+    told = found[columns].astype(np.int64).reset_index(drop=True)
+    if len(numbers):
+        told.attrs = {
+            "begin_ns": int(numbers["ts_ns"].iloc[0]),
+            "end_ns": int(numbers["ts_ns"].iloc[-1]),
+        }
+    return told
+
+
+def blocked(records: pd.DataFrame, switches: pd.DataFrame) -> pd.Series:
+    """Which steals took P from a thread that had blocked, by what the kernel's scheduler told.
+
+    A call that runs long in the kernel, or whose thread was preempted there, loses its P too; it
+    is no episode, since its thread never blocked.
+
+    Args:
+        records: of :func:`steals`.
+        switches: table sched_switch of the capture.
+    """
+    out = switches[switches["prev_state"] == "blocked"]
+    left = Timelines(out["prev_tid"].to_numpy(np.int64, na_value=_NONE), out["ts_ns"])
+    at = left.last_before(records["tid"], records["ts_ns"])
+    times = take(out["ts_ns"].to_numpy(np.int64), at, _NONE)
+    return pd.Series(times >= records["enter_ns"].to_numpy(), index=records.index)
 
 
 def _go() -> str:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from analysis.asof import NOT_FOUND, Timelines, take
 from analysis.episodes import episodes
-from analysis.go_trace import is_go_trace, read_go_trace
+from analysis.go_trace import blocked, is_go_trace, read_go_trace
 from analysis.quantiles import quantiles
 from analysis.way import RETURN_RACE_NS
 from tracer.errors import PretakeError
@@ -57,6 +57,7 @@ class Check(TypedDict):
 
     Keys:
         records: rows of the record within the capture; outside: the others.
+        unblocked: rows of a Go trace that do not count, since their thread never blocked.
         episodes: retake episodes of the trace.
         matched: those that both tell.
         recall: matched / records; precision: matched / episodes; None for none of them.
@@ -66,6 +67,7 @@ class Check(TypedDict):
 
     records: int
     outside: int
+    unblocked: int
     episodes: int
     matched: int
     recall: float | None
@@ -87,7 +89,17 @@ def check(trace: Trace, witness: str | Path) -> Check:
         PretakeError: the file is no such record, or the trace cannot be read.
     """
     manifest = trace.manifest
-    result = compare(episodes(trace), read_witness(witness), manifest.begin_ns, manifest.end_ns)
+    records, found = read_witness(witness), episodes(trace)
+    unblocked = 0
+    if records.attrs:
+        # A Go trace: of a part of the program's life, and of calls that never blocked, too.
+        began, ended = records.attrs["begin_ns"], records.attrs["end_ns"]
+        found = found[found["release_ns"].between(began, ended).fillna(True)]
+        told = blocked(records, trace.frame("sched_switch", ["ts_ns", "prev_tid", "prev_state"]))
+        unblocked = int((~told).sum())
+        records = records[told]
+    result = compare(found, records, manifest.begin_ns, manifest.end_ns)
+    result["unblocked"] = unblocked
     result["lost"] = sum(manifest.lost.values())
     return result
 
@@ -151,6 +163,7 @@ def compare(
     return {
         "records": len(records),
         "outside": outside,
+        "unblocked": 0,
         "episodes": len(retaken),
         "matched": len(pairs),
         "recall": len(pairs) / len(records) if len(records) else None,

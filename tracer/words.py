@@ -52,6 +52,7 @@ RUNTIME_REASONS = (
     "normal",  # call-site mode: entersyscall
     "block",  # call-site mode: entersyscallblock
     "other",  # none of these words
+    "exitsyscall",  # a call returned, and its M took its old P back from another M's call
 )
 
 P_USES = (

@@ -25,7 +25,7 @@ from tracer.adapters.binary import RuntimeBinary
 from tracer.adapters.buildinfo import go_version
 from tracer.adapters.elf import Elf
 from tracer.adapters.layout import CallerRange, Probe, RuntimeLayout
-from tracer.adapters.pclntab import Function, Pclntab
+from tracer.adapters.pclntab import CALL_SIZE, Function, Pclntab
 from tracer.manifest import Missing
 from tracer.schema import UNKNOWN
 
@@ -72,10 +72,19 @@ _PROBES_EITHER = (
     # One of these, as the version has it: to Go 1.25, from 1.26.
     (("runtime.exitsyscall0", "runtime.exitsyscallNoP"), "go_exitsyscall_slow"),
 )
+_PROBES_IF_THERE = (
+    # Functions of some versions only; the others have nothing to probe in their place.
+    ("runtime.exitsyscallTryGetP", "go_exitsyscall_try"),
+)
 _PROBES_ON_CALLS = (
     # Functions that are hot from elsewhere: probed where handoffp calls them.
     ("runtime.handoffp", "runtime.startm", "go_startm"),
     ("runtime.handoffp", "runtime.pidleput", "go_pidleput"),
+)
+
+_PROBES_BEHIND_CALLS = (
+    # The moment between two parts of a function: the first of them has returned.
+    ("runtime.stopTheWorldWithSema", "runtime.preemptall", "go_stw_takes"),
 )
 
 _CALLERS = {
@@ -138,14 +147,14 @@ def _inspect(elf: Elf, version: str) -> GoBinary:
     missing: list[Missing] = []
     table = Pclntab(elf)
     offsets, offsets_from = _offsets(elf, version, missing)
-    sched = elf.symbol("runtime.sched")
-    if sched is None:
-        missing.append(
-            Missing("npidle, nmspinning, global_runq", f"{elf.path} is stripped of data symbols")
-        )
+    sched, allp = elf.symbol("runtime.sched"), elf.symbol("runtime.allp")
+    if sched is None or allp is None:
+        what = "npidle, nmspinning, global_runq, and retakes by stop-the-world"
+        missing.append(Missing(what, f"{elf.path} is stripped of data symbols"))
     layout = RuntimeLayout(
         first_code=elf.first_code,
         sched=UNKNOWN if sched is None else sched,
+        allp=UNKNOWN if allp is None else allp,
         model=_model(table),
         g_tls=_g_tls(elf, missing),
         callers=_callers(table),
@@ -223,12 +232,17 @@ def _probes(elf: Elf, table: Pclntab, missing: list[Missing]) -> tuple[Probe, ..
             lacks(" or ".join(names))
         for function in functions:
             probe(function.name, function.begin, handler)
-    for caller_name, callee_name, handler in _PROBES_ON_CALLS:
-        calls = _calls(table, table.function(caller_name), table.function(callee_name))
-        if not calls:
-            lacks(f"{callee_name} in {caller_name}")
-        for address in calls:
-            probe(f"{caller_name}: {callee_name}", address, handler)
+    for name, handler in _PROBES_IF_THERE:
+        function = table.function(name)
+        if function is not None:
+            probe(name, function.begin, handler)
+    for calls_probed, behind in ((_PROBES_ON_CALLS, 0), (_PROBES_BEHIND_CALLS, CALL_SIZE)):
+        for caller_name, callee_name, handler in calls_probed:
+            calls = _calls(table, table.function(caller_name), table.function(callee_name))
+            if not calls:
+                lacks(f"{callee_name} in {caller_name}")
+            for address in calls:
+                probe(f"{caller_name}: {callee_name}", address + behind, handler)
     return tuple(found)
 
 

@@ -95,6 +95,8 @@ class RuntimeLayout:
     first_code: int = _address("link-time address of the first executable segment")
     sched: int = _address("link-time address of the scheduler's own struct (runtime.sched)")
 
+    allp: int = _address("link-time address of the slice of all Ps (runtime.allp)")
+
     model: str = field(
         default="prunning",
         metadata={"type": "<i4", "meaning": "how a P in a system call looks", "words": MODELS},

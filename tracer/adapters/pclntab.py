@@ -16,7 +16,7 @@ import numpy as np
 from tracer.adapters.elf import Elf
 from tracer.errors import PretakeError
 
-__all__ = ["Function", "Pclntab"]
+__all__ = ["CALL_SIZE", "Function", "Pclntab"]
 
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 _MERGED = ".data.rel.ro"
@@ -28,7 +28,8 @@ _MODULE_TEXT = 176
 """moduledata.text (runtime/symtab.go): one pointer, five slices, ftab, findfunctab, minpc and
 maxpc stand before it, from Go 1.18 to 1.27."""
 _CALL = 0xE8
-_CALL_SIZE = 5
+CALL_SIZE = 5
+"""Bytes of a direct call instruction."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,9 @@ class Pclntab:
         code = self._elf.read(caller.begin, caller.end - caller.begin)
         found = []
         at = code.find(_CALL)
-        while 0 <= at <= len(code) - _CALL_SIZE:
+        while 0 <= at <= len(code) - CALL_SIZE:
             (distance,) = struct.unpack_from("<i", code, at + 1)
-            if caller.begin + at + _CALL_SIZE + distance == callee.begin:
+            if caller.begin + at + CALL_SIZE + distance == callee.begin:
                 found.append(caller.begin + at)
             at = code.find(_CALL, at + 1)
         return found

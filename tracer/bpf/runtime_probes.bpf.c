@@ -134,6 +134,32 @@ int go_exitsyscall_slow(struct pt_regs *ctx)
 	return 0;
 }
 
+/*
+ * exitsyscallTryGetP(oldp), from 1.26: the call returned and its P was gone; if that P is in
+ * another M's call by now, it is taken from there. (To 1.25 this is one instruction of
+ * exitsyscallfast, which every call passes: nothing can be probed there.)
+ */
+int go_exitsyscall_try(struct pt_regs *ctx)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
+	struct runtime_layout *layout = runtime_current_layout();
+
+	if (!layout)
+		return 0;
+	u64 m = runtime_pointer(ctx->ax, layout->p_m);
+	u64 curg = runtime_pointer(m, layout->m_curg);
+	s64 status = runtime_number(curg, layout->g_status, layout->int_size);
+	if (status == UNKNOWN || (status & ~G_SCAN_BIT) != G_SYSCALL)
+		return 0;
+	runtime_read_self(layout, &state);
+	runtime_read_p(layout, ctx->ax, &state);
+	state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
+	runtime_emit(now, &state, runtime_number(m, layout->m_procid, sizeof(s64)),
+		     RUNTIME_KIND_RETAKE, RUNTIME_REASON_EXITSYSCALL);
+	return 0;
+}
+
 /* preemptone(pp): the goroutine on P is asked to stop. */
 int go_preemptone(struct pt_regs *ctx)
 {
@@ -149,8 +175,12 @@ int go_preemptone(struct pt_regs *ctx)
 	u64 self = runtime_read_self(layout, &state);
 	if (m && m == self)
 		return 0; /* as above: not itself */
+	u64 curg = runtime_pointer(m, layout->m_curg);
+	s64 status = runtime_number(curg, layout->g_status, layout->int_size);
+	if (status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL)
+		return 0; /* as above: a goroutine in a system call is not asked */
 	runtime_read_p(layout, ctx->ax, &state);
-	state.goid = runtime_number(runtime_pointer(m, layout->m_curg), layout->g_goid, 8);
+	state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
 	s64 caller = go_caller(layout, ctx);
 	s8 reason = RUNTIME_REASON_OTHER;
 	if (caller == RUNTIME_CALLER_RETAKE)
@@ -199,6 +229,54 @@ static __always_inline void go_world(s8 kind)
 int go_stop_the_world(struct pt_regs *ctx)
 {
 	go_world(RUNTIME_KIND_STW_START);
+	return 0;
+}
+
+/* Room for a program's Ps in the loop below; those beyond it are not looked at. */
+#define GO_MAX_PS 256
+
+/*
+ * Inside stopTheWorldWithSema, when all goroutines were asked to stop and before it takes the Ps
+ * of those in system calls, which it does without handoffp: each of them is told as a retake.
+ */
+int go_stw_takes(struct pt_regs *ctx)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
+	struct runtime_layout *layout = runtime_current_layout();
+
+	if (!layout || layout->allp == UNKNOWN || layout->p_m == UNKNOWN)
+		return 0;
+	u64 allp = layout->allp + layout->bias;
+	u64 array = runtime_pointer(allp, 0);
+	u64 length = runtime_pointer(allp, sizeof(array));
+	runtime_read_self(layout, &state);
+	/* No test of what a read returns: what it did not read is nil, and no P in a system call. */
+	for (int i = 0; i < GO_MAX_PS; i++) {
+		u64 p = 0, m = 0, curg = 0, goid = UNKNOWN, tid = UNKNOWN;
+		s32 id = UNKNOWN, status = 0;
+
+		if (i >= length)
+			break;
+		bpf_probe_read_user(&p, sizeof(p), (void *)(array + i * sizeof(p)));
+		if (layout->model == RUNTIME_MODEL_PSYSCALL) {
+			bpf_probe_read_user(&status, sizeof(status), (void *)(p + layout->p_status));
+			if (status != P_SYSCALL)
+				continue;
+		} else {
+			bpf_probe_read_user(&m, sizeof(m), (void *)(p + layout->p_m));
+			bpf_probe_read_user(&curg, sizeof(curg), (void *)(m + layout->m_curg));
+			bpf_probe_read_user(&status, sizeof(status), (void *)(curg + layout->g_status));
+			if ((status & ~G_SCAN_BIT) != G_SYSCALL)
+				continue;
+			bpf_probe_read_user(&goid, sizeof(goid), (void *)(curg + layout->g_goid));
+			bpf_probe_read_user(&tid, sizeof(tid), (void *)(m + layout->m_procid));
+		}
+		bpf_probe_read_user(&id, sizeof(id), (void *)(p + layout->p_id));
+		state.p = id;
+		state.goid = goid;
+		runtime_emit(now, &state, tid, RUNTIME_KIND_RETAKE, RUNTIME_REASON_STW);
+	}
 	return 0;
 }
 
