@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import pandas as pd
 import pyarrow as pa
@@ -12,12 +12,37 @@ import pyarrow.parquet as pq
 
 from tracer.errors import PretakeError
 
-__all__ = ["write_json_lines", "write_parquet"]
+__all__ = ["write_csv", "write_folded", "write_json_lines", "write_parquet"]
 
 
 def write_json_lines(table: pd.DataFrame, out: BinaryIO) -> None:
     """Write one JSON object a row and line; null for unknown."""
     table.to_json(out, orient="records", lines=True)
+
+
+def write_csv(table: pd.DataFrame, out: TextIO) -> None:
+    """Write a table as CSV; an empty field for unknown."""
+    table.to_csv(out, index=False, lineterminator="\n")
+
+
+def write_folded(episodes: pd.DataFrame, out: TextIO, weight: str = "harm_ns") -> None:
+    """Write episodes as folded stacks, for flame graphs: ``program;syscall;class microseconds``.
+
+    Args:
+        episodes: a table of :data:`analysis.schema.EPISODES`.
+        out: where to write.
+        weight: column that says how wide an episode is; unknown counts for nothing.
+    """
+    frames = [
+        episodes[name].astype(object).where(episodes[name].notna(), "unknown").astype(str)
+        for name in ("comm", "syscall", "outcome", "class")
+    ]
+    # What separates frames and weights must not come out of a name.
+    clean = [frame.str.replace(r"[;\s]", "_", regex=True) for frame in frames]
+    stacks = clean[0].str.cat(pd.concat(clean[1:], axis=1), sep=";")
+    widths = (episodes[weight].fillna(0) // 1_000).groupby(stacks).sum()
+    for stack, width in widths[widths > 0].items():
+        out.write(f"{stack} {width}\n")
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:

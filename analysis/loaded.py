@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.advise import advise
+from analysis.diff import diff
 from analysis.episodes import episodes
+from analysis.factors import factors
+from analysis.sites import sites
 from analysis.summary import Summary, summary
 from analysis.validate import validate
 from analysis.witness import Check, check
@@ -63,6 +67,22 @@ class LoadedTrace:
     def check(self, witness: str | Path) -> Check:
         """The trace against the runtime's own record (:mod:`analysis.witness`)."""
         return check(self.trace, witness)
+
+    def sites(self) -> pd.DataFrame:
+        """Episodes by system call: a DataFrame of :data:`analysis.sites.SITES`."""
+        return sites(self._episodes)
+
+    def factors(self) -> pd.DataFrame:
+        """What the latency goes together with: :data:`analysis.factors.FACTORS`."""
+        return factors(self.trace)
+
+    def advise(self) -> pd.DataFrame:
+        """Which way of calling fits each site: :data:`analysis.advise.ADVICE`."""
+        return advise(self._episodes, self.trace.frame("syscall", ["nr", "blocks"]))
+
+    def diff(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
+        """How ``other`` differs from this trace: :data:`analysis.diff.DIFFERENCE`."""
+        return diff(self._episodes, other._episodes, seed)
 
     @cached_property
     def _episodes(self) -> pd.DataFrame:

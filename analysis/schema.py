@@ -24,7 +24,7 @@ __all__ = ["CLASSES", "EPISODES", "OUTCOMES", "PARTS", "Field", "Frame"]
 
 @dataclass(frozen=True)
 class Field:
-    """One column: ``int`` (nullable), ``bool``, ``str``, or words (a category)."""
+    """One column: ``int`` or ``float`` (nullable), ``bool``, ``str``, or words (a category)."""
 
     name: str
     meaning: str
@@ -57,8 +57,8 @@ class Frame:
         """Plain columns as a DataFrame of this schema.
 
         Args:
-            columns: by name; integers with ``UNKNOWN`` for null, for words their index.
-                A column that is not given is null everywhere.
+            columns: by name; integers with ``UNKNOWN`` for null (floats: NaN), for words their
+                index. A column that is not given is null everywhere.
             names: the columns to make; None for all.
         """
         length = max((len(values) for values in columns.values()), default=0)
@@ -78,8 +78,13 @@ def _finish(
         values = np.full(length, 0 if column.type == "bool" else UNKNOWN, np.int64)
         if column.type == "str":
             values = np.full(length, None, object)
+        if column.type == "float":
+            values = np.full(length, np.nan)
     if column.type == "str":
         return pd.Series(values, dtype="str")
+    if column.type == "float":
+        floats = np.asarray(values, np.float64)
+        return pd.Series(pd.arrays.FloatingArray(floats, np.isnan(floats)))
     numbers = np.asarray(values)
     if column.words:
         dtype: pd.CategoricalDtype[str] = pd.CategoricalDtype(list(column.words))

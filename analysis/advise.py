@@ -1,0 +1,227 @@
+"""Which way to make a call: raw, normal (entersyscall) or block (entersyscallblock).
+
+The doubt in the discussion of SyscallBlock was that users cannot tell whether a call falls into
+the window in which the hint pays. A trace can. For each site the P time that a call costs is
+estimated for each way, from what its calls did:
+
+- *raw*: nobody takes P. It is lost for as long as the call blocks, in those calls in which work
+  waits and nobody else can take it (the *waiting share*).
+- *normal*: what was captured: the harm until P was retaken, and then P's way to the next
+  goroutine (the *move*). Known only where calls of this way were captured.
+- *block*: the move, in every call whether it blocks or not; no hold at all.
+
+The move is the median time from release to the next goroutine in this trace. It counts only
+where work waits too: a P without work loses nothing on its way. What the returning goroutine
+waits for a P is not in it, so the gain of *block* is an upper bound.
+
+A hint pays from the length of call at which raw costs as much as block, and matters up to the
+length at which what normal loses is a hundredth of the call.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.resample import interval, resampled_mean
+from analysis.schema import Field, Frame
+from tracer.schema import UNKNOWN
+
+__all__ = ["ADVICE", "WAYS", "advise"]
+
+WAYS = ("raw", "normal", "block")
+
+ADVICE = Frame(
+    "advice",
+    "one call site, and which way of calling fits it",
+    (
+        Field("site", "the site: its system call, and its stack where one was captured", "str"),
+        Field("calls", "calls of it that blocked with a P, or had it handed off"),
+        Field(
+            "block_share",
+            "share of all its calls that blocked; null if only those that blocked were captured",
+            "float",
+        ),
+        Field("blocked_p50_ns", "median time from the block to the return"),
+        Field("blocked_p99_ns", "its 99th percentile"),
+        Field(
+            "waiting_share",
+            "share of the calls in which work waited and nobody else could take it",
+            "float",
+        ),
+        Field("way_now", "how most of its calls were made", words=WAYS),
+        Field("raw_loss_ns", "estimated P time lost a call, made raw", "float"),
+        Field(
+            "normal_loss_ns",
+            "the same, made with entersyscall; null if none was captured",
+            "float",
+        ),
+        Field("block_loss_ns", "the same, made with entersyscallblock", "float"),
+        Field(
+            "way_best",
+            "the way with the least loss; null if there is too little evidence",
+            words=WAYS,
+        ),
+        Field("gain_ns", "P time won a call by changing to it", "float"),
+        Field("gain_low_ns", "lower end of its 95 % interval", "float"),
+        Field("gain_high_ns", "upper end", "float"),
+        Field("pays_from_ns", "length of call from which the hint pays"),
+        Field("pays_to_ns", "length of call beyond which it no longer matters"),
+        Field("evidence", "what this stands on, and what is not known", "str"),
+    ),
+)
+
+_FEWEST = 20
+"""Fewer calls than these are no ground for advice."""
+
+_NEGLIGIBLE = 0.01
+_NOW = {"syscall": "normal", "raw": "raw", "handed_off": "block"}
+
+
+def advise(
+    episodes: pd.DataFrame, calls: pd.DataFrame | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Advise on each call site of a trace.
+
+    Args:
+        episodes: a table of :data:`analysis.schema.EPISODES`.
+        calls: the rows of table ``syscall`` (``nr`` and ``blocks``), from which the share of
+            calls that block is taken if they were all captured (``--detail full``).
+        seed: of the resampling.
+
+    Returns:
+        A DataFrame of :data:`ADVICE`: the most P time to be won first.
+    """
+    known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
+    facts = _facts(known)
+    move_ns = _move_ns(known)
+    shares = _block_shares(calls)
+    random = np.random.default_rng(seed)
+    rows = [
+        _advise_site(str(site), own, move_ns, shares.get(int(own["nr"].iloc[0])), random)
+        for site, own in facts.groupby("site", sort=True)
+    ]
+    table = pd.DataFrame(rows, columns=list(ADVICE.names))
+    table["total"] = table["gain_ns"].astype(float).fillna(0) * table["calls"].astype(float)
+    table = table.sort_values(["total", "calls"], ascending=False, kind="stable")
+    return ADVICE.finish({name: table[name].to_numpy() for name in ADVICE.names})
+
+
+def _facts(known: pd.DataFrame) -> pd.DataFrame:
+    """Of each call what the estimates need, as floats with NaN for unknown."""
+    stack = known["stack_id"]
+    site = known["syscall"].astype(object)
+    site = site.where(stack.isna(), site + " at stack " + stack.astype(str).astype(object))
+    numbers = {
+        name: known[name].astype("Float64").to_numpy(np.float64, na_value=np.nan)
+        for name in ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")
+    }
+    queued = np.fmax(numbers["runq"], numbers["global_runq"])
+    alone = (numbers["npidle"] == 0) & ~(numbers["nmspinning"] > 0)
+    told = ~np.isnan(queued) & ~np.isnan(numbers["npidle"])
+    return pd.DataFrame(
+        {
+            "site": site.to_numpy(),
+            "nr": known["nr"].to_numpy(np.int64, na_value=UNKNOWN),
+            "blocked_ns": (known["exit_ns"] - known["block_ns"]).to_numpy(np.float64),
+            "waiting": np.where(told, (queued > 0) & alone, np.nan),
+            "harm_ns": numbers["harm_ns"],
+            "released": known["outcome"].eq("retaken").to_numpy(bool),
+            "use": known["p_use"].astype(object).to_numpy(),
+        }
+    )
+
+
+def _move_ns(known: pd.DataFrame) -> float:
+    """Median time from P's release to its next goroutine; NaN if no episode tells it."""
+    went_on = known["run_ns"].fillna(known["acquirep_ns"])
+    moves = (went_on - known["release_ns"]).dropna()
+    return float(moves.median()) if len(moves) else np.nan
+
+
+def _block_shares(calls: pd.DataFrame | None) -> dict[int, float]:
+    """Share of the calls of each number that blocked; nothing if only those were captured."""
+    if calls is None or not (calls["blocks"] == 0).any():
+        return {}
+    blocked = (calls["blocks"] > 0).astype(float)
+    return {int(str(nr)): share for nr, share in blocked.groupby(calls["nr"]).mean().items()}
+
+
+def _advise_site(
+    site: str,
+    own: pd.DataFrame,
+    move_ns: float,
+    block_share: float | None,
+    random: np.random.Generator,
+) -> dict[str, object]:
+    blocked = own["blocked_ns"].to_numpy()
+    waiting = own["waiting"].to_numpy()
+    now = _NOW.get(str(own["use"].mode().iloc[0]), "") if own["use"].notna().any() else ""
+    share = float(np.nanmean(waiting)) if not np.isnan(waiting).all() else np.nan
+    normal_calls = own[(own["use"] == "syscall") & own["harm_ns"].notna()]
+    # A handful of calls made another way than the rest is no sample of that way.
+    normal_calls = normal_calls if len(normal_calls) >= _FEWEST else normal_calls[:0]
+    normal = (normal_calls["harm_ns"] + move_ns * normal_calls["released"] * share).to_numpy()
+    # A call that does not block still pays for its handoff.
+    tries = 1.0 if block_share is None else 1 / max(block_share, 1e-9)
+    losses = {
+        "raw": waiting * blocked,
+        "normal": normal,
+        "block": np.full(len(own), move_ns * share * tries),
+    }
+    losses = {way: values[~np.isnan(values)] for way, values in losses.items()}
+    means = {w: float(v.mean()) if len(v) else np.nan for w, v in losses.items()}
+    row: dict[str, object] = {
+        "site": site,
+        "calls": len(own),
+        "block_share": np.nan if block_share is None else block_share,
+        "blocked_p50_ns": int(np.quantile(blocked, 0.5, method="inverted_cdf")),
+        "blocked_p99_ns": int(np.quantile(blocked, 0.99, method="inverted_cdf")),
+        "waiting_share": share,
+        "way_now": WAYS.index(now) if now else UNKNOWN,
+        **{f"{way}_loss_ns": means[way] for way in WAYS},
+        "way_best": UNKNOWN,
+        "gain_ns": np.nan,
+        "gain_low_ns": np.nan,
+        "gain_high_ns": np.nan,
+        "pays_from_ns": UNKNOWN,
+        "pays_to_ns": UNKNOWN,
+        "evidence": _evidence(own, share, means, block_share, move_ns),
+    }
+    if share > 0 and not np.isnan(move_ns):
+        # raw loses share * length, block share * move: they meet where the call is one move.
+        row["pays_from_ns"] = round(move_ns * tries)
+    if not np.isnan(means["normal"]):
+        row["pays_to_ns"] = round(means["normal"] / _NEGLIGIBLE)
+    if len(own) < _FEWEST or not now or np.isnan(means[now]) or np.isnan(means["block"]):
+        return row
+    best = min((way for way in WAYS if not np.isnan(means[way])), key=lambda way: means[way])
+    # No change unless it wins something: at equal loss the way of now stays.
+    if means[best] >= means[now]:
+        best = now
+    row["way_best"] = WAYS.index(best)
+    row["gain_ns"] = means[now] - means[best]
+    draws = resampled_mean(losses[now], random) - resampled_mean(losses[best], random)
+    row["gain_low_ns"], row["gain_high_ns"] = interval(draws) if best != now else (0.0, 0.0)
+    return row
+
+
+def _evidence(
+    own: pd.DataFrame,
+    share: float,
+    means: dict[str, float],
+    block_share: float | None,
+    move_ns: float,
+) -> str:
+    said = [f"{len(own):,} calls"]
+    if len(own) < _FEWEST:
+        said.append(f"fewer than {_FEWEST} are no ground for advice")
+    if np.isnan(share):
+        said.append("run queues and idle Ps are not known")
+    if np.isnan(move_ns):
+        said.append("no P was seen to run on after a release")
+    if np.isnan(means["normal"]):
+        said.append("too few calls were made with entersyscall to know its loss")
+    if block_share is None:
+        said.append("calls that did not block were not captured and count for nothing")
+    return "; ".join(said)

@@ -1,0 +1,173 @@
+"""What the P-retake latency goes together with: a table of factors and effect sizes.
+
+Each factor is one number an episode, known before its latency was (what the scheduler and the
+kernel were like), or a cause that the latency contains (how long the monitor slept, how long
+the next M's thread waited for a CPU). The effect is Spearman's rank correlation with the
+latency: it asks only whether one grows with the other, so a long tail does not decide it. The
+interval is Fisher's with the variance of Bonett and Wright (Psychometrika 65, 2000). Episodes
+near in time resemble each other, so the true interval is wider; correlation is no cause.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis import plain
+from analysis.asof import NOT_FOUND, Ints, Timelines, take
+from analysis.episodes import episodes
+from analysis.schema import Field, Frame
+from tracer.schema import UNKNOWN
+from tracer.trace import Trace
+
+__all__ = ["FACTORS", "factors", "observe"]
+
+_MEANINGS = {
+    "runq": "goroutines in the held P's queue at the block",
+    "global_runq": "goroutines in the global queue at the block",
+    "npidle": "idle Ps at the block",
+    "nmspinning": "Ms looking for work at the block",
+    "ps_held": "other Ps held by blocked threads at that moment",
+    "monitor_sleep_ns": "from the block until the thread that took P was on a CPU",
+    "cpu_wait_ns": "CPU contention: how long the last thread to come onto a CPU before the block "
+    "had waited for it",
+    "m_cpu_wait_ns": "wake-up latency of the thread that P went on with",
+    "m_migrated": "that thread came onto another CPU than the one that it had last been on",
+}
+
+FACTORS = Frame(
+    "factors",
+    "one factor, and how P-retake latency goes with it",
+    (
+        Field("factor", "name of the factor", "str"),
+        Field("meaning", "what it is", "str"),
+        Field("episodes", "those in which both are known"),
+        Field("effect", "Spearman's rank correlation with the latency, -1 to 1", "float"),
+        Field("effect_low", "lower end of its 95 % interval", "float"),
+        Field("effect_high", "upper end", "float"),
+        Field("low_p50_ns", "median latency in the third of the episodes with the least of it"),
+        Field("high_p50_ns", "median latency in the third with the most"),
+    ),
+)
+
+_Z_95 = 1.959963984540054
+_FEWEST = 10
+"""Fewer episodes than these tell nothing: the effect is null."""
+
+
+def factors(trace: Trace) -> pd.DataFrame:
+    """Correlate a trace's P-retake latencies with what went on meanwhile.
+
+    Returns:
+        A DataFrame of :data:`FACTORS`: the strongest effect first, unknown ones last.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    columns = ("ts_ns", "prev_tid", "next_tid", "cpu", "prev_state")
+    switches = plain.from_arrow("sched_switch", trace.arrow("sched_switch", columns))
+    wakeups = plain.from_arrow("sched_wakeup", trace.arrow("sched_wakeup", ("ts_ns", "tid")))
+    return correlate(observe(episodes(trace), switches, wakeups))
+
+
+def observe(episodes: pd.DataFrame, switches: pd.DataFrame, wakeups: pd.DataFrame) -> pd.DataFrame:
+    """The factors of each episode that has a latency.
+
+    Args:
+        episodes: a table of :data:`analysis.schema.EPISODES`.
+        switches: the plain rows of table sched_switch.
+        wakeups: the plain rows of table sched_wakeup.
+
+    Returns:
+        Plain columns: ``retake_ns``, and one for each factor.
+    """
+    told = episodes[episodes["retake_ns"].notna() & ~episodes["lost_overlap"]]
+    at = {
+        name: told[name].to_numpy(np.int64, na_value=UNKNOWN)
+        for name in told.select_dtypes("Int64")
+    }
+    waits = _cpu_waits(switches, wakeups)
+    before = _last_at_or_before(waits["ts_ns"].to_numpy(np.int64), at["block_ns"])
+    seen_cpu = (at["m_oncpu_ns"] != UNKNOWN) & (at["m_wake_ns"] != UNKNOWN)
+    return pd.DataFrame(
+        {
+            "retake_ns": at["retake_ns"],
+            **{name: at[name] for name in ("runq", "global_runq", "npidle", "nmspinning")},
+            "ps_held": _others_held(episodes, at["block_ns"]),
+            "monitor_sleep_ns": at["part_notice_ns"],
+            "cpu_wait_ns": take(waits["wait_ns"], before, UNKNOWN),
+            "m_cpu_wait_ns": np.where(seen_cpu, at["m_oncpu_ns"] - at["m_wake_ns"], UNKNOWN),
+            "m_migrated": _migrated(switches, at["runner_tid"], at["m_oncpu_ns"]),
+        }
+    )
+
+
+def correlate(observed: pd.DataFrame) -> pd.DataFrame:
+    """Effect sizes out of the columns that :func:`observe` makes."""
+    rows = []
+    for name, meaning in _MEANINGS.items():
+        known = observed[observed[name] != UNKNOWN]
+        row = {"factor": name, "meaning": meaning, "episodes": len(known)}
+        rows.append({**row, **_effect(known[name], known["retake_ns"])})
+    table = pd.DataFrame(rows)
+    table = table.assign(strength=table["effect"].abs()).sort_values(
+        "strength", ascending=False, na_position="last", kind="stable"
+    )
+    return FACTORS.finish({name: table[name].to_numpy() for name in FACTORS.names})
+
+
+def _effect(factor: pd.Series[int], latency: pd.Series[int]) -> dict[str, float]:
+    count = len(factor)
+    nothing = {"effect": np.nan, "effect_low": np.nan, "effect_high": np.nan}
+    thirds: dict[str, float] = {"low_p50_ns": UNKNOWN, "high_p50_ns": UNKNOWN}
+    # A factor that never changes goes with nothing.
+    if count < _FEWEST or factor.nunique() < 2 or latency.nunique() < 2:
+        return {**nothing, **thirds}
+    rho = float(np.corrcoef(factor.rank(), latency.rank())[0, 1])
+    error = np.sqrt((1 + rho**2 / 2) / (count - 3))
+    middle = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
+    order = factor.rank(method="first")
+    low, high = latency[order <= count / 3], latency[order > count - count / 3]
+    return {
+        "effect": rho,
+        "effect_low": float(np.tanh(middle - _Z_95 * error)),
+        "effect_high": float(np.tanh(middle + _Z_95 * error)),
+        "low_p50_ns": int(low.quantile(0.5, "lower")),
+        "high_p50_ns": int(high.quantile(0.5, "lower")),
+    }
+
+
+def _cpu_waits(switches: pd.DataFrame, wakeups: pd.DataFrame) -> pd.DataFrame:
+    """How long each thread that was woken waited until it was on a CPU."""
+    lines = Timelines(switches["next_tid"], switches["ts_ns"])
+    then = lines.first_after(wakeups["tid"], wakeups["ts_ns"])
+    on_cpu = take(switches["ts_ns"], then, UNKNOWN)
+    waits = pd.DataFrame({"ts_ns": on_cpu, "wait_ns": on_cpu - wakeups["ts_ns"].to_numpy()})
+    # A thread woken twice before it ran waited since the first time.
+    waits = waits[on_cpu != UNKNOWN].sort_values(["ts_ns", "wait_ns"], kind="stable")
+    return pd.DataFrame(waits.drop_duplicates("ts_ns", keep="last"))
+
+
+def _last_at_or_before(times: Ints, moments: Ints) -> Ints:
+    found = np.searchsorted(times, moments, "right") - 1
+    return np.where(found < 0, NOT_FOUND, found)
+
+
+def _others_held(episodes: pd.DataFrame, moments: Ints) -> Ints:
+    """How many Ps were held by blocked threads at each moment, besides the one in question."""
+    held = episodes[episodes["hold_ns"] > 0]
+    begin = np.sort(held["block_ns"].to_numpy(np.int64))
+    end = np.sort((held["block_ns"] + held["hold_ns"]).to_numpy(np.int64))
+    open_ = np.searchsorted(begin, moments, "right") - np.searchsorted(end, moments, "right")
+    return np.asarray(np.maximum(open_ - 1, 0), np.int64)
+
+
+def _migrated(switches: pd.DataFrame, tids: Ints, on_cpu_ns: Ints) -> Ints:
+    """Whether each thread came onto another CPU than at its switch before."""
+    lines = Timelines(switches["next_tid"], switches["ts_ns"])
+    now = lines.last_before(tids, on_cpu_ns)
+    before = lines.last_before(tids, on_cpu_ns, strictly=True)
+    cpu = switches["cpu"]
+    here, there = take(cpu, now, UNKNOWN), take(cpu, before, UNKNOWN)
+    known = (here != UNKNOWN) & (there != UNKNOWN) & (on_cpu_ns != UNKNOWN)
+    return np.where(known, (here != there).astype(np.int64), UNKNOWN)

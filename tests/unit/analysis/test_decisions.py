@@ -1,0 +1,234 @@
+"""Factors, advice, differences and conditions, on numbers whose answers are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import load
+from analysis.advise import ADVICE, advise
+from analysis.diff import DIFFERENCE, Condition, diff, parse_condition
+from analysis.episodes import episodes
+from analysis.factors import FACTORS, factors
+from analysis.sites import SITES, sites
+from tests.unit.analysis.scene import POLL, READ, US, Scene
+from tracer.errors import PretakeError
+
+
+def holds(tmp_path: Path, *lengths_us: int, name: str = "scene") -> pd.DataFrame:
+    """One episode for each length of hold, with work waiting all the time."""
+    scene = Scene()
+    for call, length in enumerate(lengths_us):
+        at = call * 10_000
+        scene.block(at + 100, 11, at + 90, 0, runq=1, global_runq=0, npidle=0, nmspinning=0)
+        scene.runtime(at + 100 + length, "retake", 19, 0)
+        scene.runtime(at + 104 + length, "run", 12, 0)
+        scene.exit(at + 9_000, 11, at + 90)
+    return episodes(scene.write(tmp_path, name))
+
+
+def test_latency_that_grows_with_the_queue(tmp_path: Path) -> None:
+    """Twelve episodes: latency = 10 µs x (queue + 1), on a machine that never changes."""
+    scene = Scene()
+    for call in range(12):
+        at = call * 1_000
+        scene.block(at + 100, 11, at + 90, 0, runq=call, global_runq=0, npidle=0, nmspinning=0)
+        scene.runtime(at + 105, "retake", 19, 0)
+        scene.runtime(at + 110 + 10 * call, "run", 12, 0)
+        scene.exit(at + 900, 11, at + 90)
+    table = factors(scene.write(tmp_path))
+    assert tuple(table.columns) == FACTORS.names
+    first = table.iloc[0]
+    assert (first["factor"], first["episodes"]) == ("runq", 12)
+    assert first["effect"] == pytest.approx(1.0)
+    assert first["effect_low"] > 0.99
+    assert (first["low_p50_ns"], first["high_p50_ns"]) == (20 * US, 100 * US)
+    rest = table.iloc[1:]
+    assert rest["effect"].isna().all()
+
+
+def test_effect_is_spearmans_and_its_interval_holds_it(tmp_path: Path) -> None:
+    """Ranks 1 to 10 against 2 1 4 3 6 5 8 7 10 9: rho = 1 - 6 x 10 / (10 x 99) = 0.9394."""
+    scene = Scene()
+    for call, latency in enumerate((2, 1, 4, 3, 6, 5, 8, 7, 10, 9)):
+        at = call * 1_000
+        scene.block(at + 100, 11, at + 90, 0, runq=call)
+        scene.runtime(at + 100 + latency, "retake", 19, 0)
+        scene.runtime(at + 110 + latency, "run", 12, 0)
+        scene.exit(at + 900, 11, at + 90)
+    first = factors(scene.write(tmp_path)).iloc[0]
+    assert first["effect"] == pytest.approx(1 - 60 / 990)
+    # tanh(atanh(rho) -/+ 1.96 sqrt((1 + rho^2 / 2) / 7))
+    assert first["effect_low"] == pytest.approx(0.6877, abs=1e-4)
+    assert first["effect_high"] == pytest.approx(0.9895, abs=1e-4)
+
+
+def test_sites_by_hand(tmp_path: Path) -> None:
+    scene = Scene()
+    for call, nr in enumerate((READ, READ, READ, POLL)):
+        at = call * 1_000
+        scene.block(
+            at + 100, 11, at + 90, 0, nr=nr, runq=nr, global_runq=0, npidle=0, nmspinning=0
+        )
+        scene.exit(at + 100 + 10 * (call + 1), 11, at + 90, blocked_ns=7 * US)
+    table = sites(episodes(scene.write(tmp_path)))
+    assert tuple(table.columns) == SITES.names
+    assert table["syscall"].tolist() == ["poll", "read"]
+    assert table["episodes"].tolist() == [1, 3]
+    assert table["hold_p50_ns"].tolist() == [40 * US, 20 * US]
+    assert table["harm_sum_ns"].tolist() == [40 * US, 0]
+    assert table["kept"].tolist() == [1, 3]
+    assert table["retake_p50_ns"].isna().all()
+
+
+def site(call: Callable[[Scene, int], None], count: int = 30) -> Scene:
+    """``count`` calls, one a millisecond, each made by ``call(scene, its beginning)``."""
+    scene = Scene()
+    for number in range(count):
+        call(scene, number * 1_000)
+    return scene
+
+
+BUSY = {"runq": 1, "global_runq": 0, "npidle": 0, "nmspinning": 0}
+
+
+def normal(scene: Scene, at: int) -> None:
+    """Blocks for 300 µs, P retaken after 100 µs and running 5 µs later."""
+    scene.block(at + 100, 11, at + 90, 0, **BUSY)
+    scene.runtime(at + 200, "retake", 19, 0)
+    scene.runtime(at + 205, "run", 12, 0)
+    scene.exit(at + 400, 11, at + 90, blocks=1)
+
+
+def short_raw(scene: Scene, at: int) -> None:
+    """Blocks for 2 µs with P, beside a call from which a move of 5 µs is known."""
+    scene.block(at + 100, 11, at + 90, 0, p_use="raw", nr=POLL, **BUSY)
+    scene.exit(at + 102, 11, at + 90, blocks=1)
+    normal(scene, at + 300)
+
+
+def test_advice_to_hand_off_a_call_that_is_long_and_retaken_late(tmp_path: Path) -> None:
+    told = load(site(normal).write(tmp_path).path).advise()
+    assert tuple(told.columns) == ADVICE.names
+    row = told.iloc[0]
+    assert (row["site"], row["calls"], row["way_now"], row["way_best"]) == (
+        "read",
+        30,
+        "normal",
+        "block",
+    )
+    # Work always waits: raw loses the whole call, normal 100 µs + the move, block the move.
+    assert row["waiting_share"] == 1
+    assert (row["raw_loss_ns"], row["normal_loss_ns"], row["block_loss_ns"]) == (
+        300 * US,
+        105 * US,
+        5 * US,
+    )
+    assert (row["gain_ns"], row["gain_low_ns"], row["gain_high_ns"]) == (100 * US,) * 3
+    # It pays from one move on, and no longer matters where 105 µs are a hundredth.
+    assert (row["pays_from_ns"], row["pays_to_ns"]) == (5 * US, 10_500 * US)
+    assert pd.isna(row["block_share"])
+    assert "did not block were not captured" in row["evidence"]
+
+
+def test_short_raw_call_is_left_raw(tmp_path: Path) -> None:
+    told = advise(episodes(site(short_raw).write(tmp_path)))
+    row = told.set_index("site").loc["poll"]
+    assert (row["way_now"], row["way_best"], row["gain_ns"]) == ("raw", "raw", 0)
+    assert (row["raw_loss_ns"], row["block_loss_ns"]) == (2 * US, 5 * US)
+    assert pd.isna(row["normal_loss_ns"])
+
+
+def test_calls_that_do_not_block_pay_for_the_handoff_too(tmp_path: Path) -> None:
+    """One call in four blocks: four moves are paid for each that pays."""
+    scene = site(normal)
+    for number in range(90):
+        scene.exit(number * 100 + 50_000, 11, number * 100 + 49_990, blocks=0)
+    row = load(scene.write(tmp_path).path).advise().iloc[0]
+    assert row["block_share"] == 0.25
+    assert (row["block_loss_ns"], row["pays_from_ns"]) == (20 * US, 20 * US)
+
+
+def test_few_calls_are_no_ground_for_advice(tmp_path: Path) -> None:
+    row = load(site(normal, 19).write(tmp_path).path).advise().iloc[0]
+    assert pd.isna(row["way_best"])
+    assert pd.isna(row["gain_ns"])
+    assert "no ground for advice" in row["evidence"]
+
+
+def test_difference_of_known_samples(tmp_path: Path) -> None:
+    a = holds(tmp_path, *range(100, 200), name="a")
+    b = holds(tmp_path, *range(200, 400, 2), name="b")
+    table = diff(a, b)
+    assert tuple(table.columns) == DIFFERENCE.names
+    row = table.set_index("figure").loc["hold_ns.p50"]
+    assert (row["a"], row["b"]) == (149 * US, 298 * US)
+    assert row["ratio"] == pytest.approx(2.0)
+    assert row["a_low"] < row["a"] < row["a_high"]
+    assert row["ratio_low"] < 2 < row["ratio_high"]
+    assert row["verdict"] == "higher"
+    # The mean of 100 … 199 has a standard error of 28.9 / 10 µs.
+    mean = table.set_index("figure").loc["hold_ns.mean"]
+    assert mean["a_high"] - mean["a_low"] == pytest.approx(2 * 1.96 * 2.887 * US, rel=0.1)
+    pd.testing.assert_frame_equal(table, diff(a, b))
+
+
+def test_no_difference_is_said_to_be_none(tmp_path: Path) -> None:
+    a = holds(tmp_path, *range(100, 150))
+    nothing = a[:0]
+    assert set(diff(a, a)["verdict"]) == {"same"}
+    assert set(diff(a, nothing)["verdict"]) == {"unknown"}
+
+
+def test_quantile_intervals_cover_the_truth() -> None:
+    """200 samples of 400: the 95 % interval of the p90 misses the true one in about 10."""
+    from analysis.resample import interval, resampled_quantile
+
+    random = np.random.default_rng(7)
+    missed = 0
+    for _ in range(200):
+        values = (random.exponential(1_000_000, 400)).astype(np.int64)
+        low, high = interval(resampled_quantile(values, 0.9, random))
+        missed += not low <= 1_000_000 * np.log(10) <= high
+    assert missed <= 22
+
+
+@pytest.mark.parametrize(
+    ("text", "condition"),
+    [
+        ("harm_ns.p99 > 1.1 * baseline", Condition("harm_ns.p99", ">", 1.1, True)),
+        ("retake_ns.p50>=baseline", Condition("retake_ns.p50", ">=", 1.0, True)),
+        ("retake_ns.p50 < baseline * 0.2", Condition("retake_ns.p50", "<", 0.2, True)),
+        ("hold_ns.max > 20ms", Condition("hold_ns.max", ">", 20e6, False)),
+        ("retake_ns.p50 > 150 us", Condition("retake_ns.p50", ">", 150e3, False)),
+        ("lost > 0", Condition("lost", ">", 0.0, False)),
+    ],
+)
+def test_conditions_are_read(text: str, condition: Condition) -> None:
+    assert parse_condition(text) == condition
+
+
+@pytest.mark.parametrize(
+    "text", ["", "harm_ns.p99", "harm > ", "lost > two", "1 < lost", "a>b; c"]
+)
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(PretakeError, match="is no condition"):
+        parse_condition(text)
+
+
+def test_conditions_hold_or_not_or_cannot_be_known() -> None:
+    summary = {"lost": 3, "harm_ns": {"p99": 110, "p50": None}, "policy": "block"}
+    baseline = {"lost": 3, "harm_ns": {"p99": 100, "p50": 1}}
+    assert parse_condition("harm_ns.p99 > baseline").holds(summary, baseline) is True
+    assert parse_condition("harm_ns.p99 > 1.2 * baseline").holds(summary, baseline) is False
+    assert parse_condition("lost > 0").holds(summary) is True
+    assert parse_condition("harm_ns.p50 > 0").holds(summary) is None
+    for text in ("harm_ns > 0", "policy > 0", "nothing.p50 > 0"):
+        with pytest.raises(PretakeError):
+            parse_condition(text).holds(summary)
+    with pytest.raises(PretakeError, match="baseline"):
+        parse_condition("lost > baseline").holds(summary)
