@@ -1,0 +1,34 @@
+"""A program that runs already: attached in the middle, left as it was."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.go import toolchains
+from tracer.options import CaptureOptions
+from tracer.record import record
+from tracer.trace import Trace
+
+
+@pytest.mark.parametrize("linkage", ["static", "pie", "stripped-cgo-pie"])
+def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) -> None:
+    binary = toolchains.build("blockread", linkage=linkage)
+    with subprocess.Popen([binary, "4000"], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions(seconds=0.5))
+        # It goes on to its own end, and says there that both goroutines did their work.
+        told = program.stdout.read()
+    assert program.returncode == 0
+    assert told.startswith("reads=")
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.target.version == f"go{toolchains.VERSIONS[-1]}"
+    blocks, runtime = trace.frame("block"), trace.frame("runtime")
+    assert len(blocks) > 10
+    assert set(blocks["goid"]) == {1}
+    assert set(blocks["p"]) == {0}
+    retakes = runtime[runtime["kind"] == "retake"]
+    assert len(retakes) > 2
+    assert set(retakes["reason"]) == {"sysmon"}

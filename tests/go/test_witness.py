@@ -1,0 +1,54 @@
+"""The capture against the program's own execution trace: retakes, one by one, on one clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.witness import check
+from tests.go import toolchains
+from tests.go.capture import capture
+
+# Go 1.22 brought the trace format that tells of a stolen P.
+VERSIONS = [version for version in toolchains.VERSIONS if toolchains.minor(version) >= 22]
+
+
+# With three Ps, Ms take them from each other in more ways; once for each model of a P in a call.
+CASES = [*((version, "1") for version in VERSIONS), ("1.25.5", "3"), ("1.27.3", "3")]
+
+
+@pytest.mark.parametrize(("version", "procs"), CASES)
+def test_retakes_agree_with_the_runtimes_own_trace(
+    version: str, procs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOMAXPROCS", procs)
+    own = tmp_path / "go.trace"
+    trace = capture(tmp_path / "t", "selftrace", ["1000", str(own)], version)
+    told = check(trace, own)
+    assert told["records"] > 20
+    assert told["recall"] is not None
+    assert told["recall"] >= 0.98, told["missed"]
+    assert told["precision"] is not None
+    assert told["precision"] >= 0.98, told["extra"]
+    assert told["difference_ns"]["p50"] is not None
+    assert told["difference_ns"]["p50"] < 50_000
+
+
+def test_stop_the_world_takes_ps_from_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOMAXPROCS", "2")
+    trace = capture(tmp_path / "t", "stwread", ["500"])
+    runtime = trace.frame("runtime")
+    starts = runtime[runtime["kind"] == "stw_start"]
+    ends = runtime[runtime["kind"] == "stw_end"]
+    assert len(starts) > 20
+    assert abs(len(starts) - len(ends)) <= 1
+    takes = runtime[(runtime["kind"] == "retake") & (runtime["reason"] == "stw")]
+    assert len(takes) > 2
+    # The goroutine in read is the first one, and its thread is another than the collector's.
+    assert set(takes["goid"]) == {1}
+    assert (takes["tid"] != takes["target_tid"]).all()
+    blocks = trace.frame("block")
+    assert set(takes["target_tid"]) <= set(blocks["tid"])
