@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import click
 
-from pretake.views import console, print_json, table
+from pretake.views import console, note, print_json, table
 
 
-@click.command()
+@click.command(epilog="Example: pretake doctor --binary ./server")
+@click.option(
+    "--binary",
+    type=click.Path(path_type=Path),
+    metavar="PROGRAM",
+    help="Also tell what can be read of this program's runtime.",
+)
+@click.option("--fix", is_flag=True, help="First mend what can be mended from here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
-def command(as_json: bool) -> int:
+def command(binary: Path | None, fix: bool, as_json: bool) -> int:
     """Tell what this machine can and cannot do, and how to mend it.
 
     Exit status 1 if a capture is not possible here.
     """
-    from tracer.doctor import diagnose
+    from tracer import doctor
 
-    checks = diagnose()
-    failed = [check for check in checks if not check.ok]
+    if fix:
+        for done in doctor.fix():
+            note(done)
+    checks = doctor.diagnose(binary)
+    lacking = [check for check in checks if not check.ok]
+    status = int(any(check.needed for check in lacking))
     if as_json:
-        print_json(
-            [{"name": c.name, "ok": c.ok, "detail": c.detail, "mend": c.mend} for c in checks]
-        )
-        return int(bool(failed))
-    rows = [(c.name, "yes" if c.ok else "NO", c.detail) for c in checks]
+        print_json([dataclasses.asdict(check) for check in checks])
+        return status
+    rows = [(c.name, "yes" if c.ok else "NO" if c.needed else "no", c.detail) for c in checks]
     console().print(table("This machine", ("for a capture", "", "found"), rows))
-    for check in failed:
-        click.echo(f"{check.name}: {check.mend}")
-    return int(bool(failed))
+    for check in lacking:
+        needed = "" if check.needed else " (not needed for a capture)"
+        click.echo(f"{check.name}{needed}: {check.mend}")
+    return status
