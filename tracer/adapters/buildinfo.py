@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tracer.adapters.elf import Elf
 
-__all__ = ["go_version"]
+__all__ = ["go_version", "uvarint"]
 
 _MAGIC = b"\xff Go buildinf:"
 _INLINE_STRINGS = 2
@@ -30,7 +30,7 @@ def go_version(elf: Elf) -> str | None:
     data = section[1]
     if len(data) <= _HEADER or not data[15] & _INLINE_STRINGS:
         return None
-    length, at = _uvarint(data, _HEADER)
+    length, at = uvarint(data, _HEADER)
     text = data[at : at + length].decode("utf-8", "replace")
     for word in text.split():
         if word.startswith("go1"):
@@ -38,7 +38,7 @@ def go_version(elf: Elf) -> str | None:
     return None
 
 
-def _uvarint(data: bytes, at: int) -> tuple[int, int]:
+def uvarint(data: bytes, at: int) -> tuple[int, int]:
     """A number in Go's variable-length encoding, and where it ends."""
     value = shift = 0
     for at in range(at, min(at + 10, len(data))):  # noqa: B020 (it goes on from there)

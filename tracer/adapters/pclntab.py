@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracer.adapters.buildinfo import uvarint
 from tracer.adapters.elf import Elf
 from tracer.errors import PretakeError
 
@@ -24,6 +25,13 @@ _MERGED = ".data.rel.ro"
 _MAGICS = {0xFFFFFFF0, 0xFFFFFFF1}
 _HEADER = re.compile(b"[\xf0\xf1]\xff\xff\xff\0\0\x01\x08")
 """Magic, two zeros, x86's smallest instruction (1 byte), and its pointer (8)."""
+_NPCDATA = 28
+"""_func.npcdata: entryOff, nameOff, args, deferreturn, pcsp, pcfile and pcln stand before it."""
+_FUNC_SIZE = {0xFFFFFFF0: 40, 0xFFFFFFF1: 44}
+"""Bytes of _func, behind which its PCDATA tables follow; Go 1.20 put startLine into it."""
+_PCDATA_UNSAFE_POINT = 0
+_UNSAFE = -2
+"""UnsafePointUnsafe; the others are safe (-1) or restart a sequence of instructions."""
 _MODULE_TEXT = 176
 """moduledata.text (runtime/symtab.go): one pointer, five slices, ftab, findfunctab, minpc and
 maxpc stand before it, from Go 1.18 to 1.27."""
@@ -61,13 +69,15 @@ class Pclntab:
                     f"{elf.path}: a Go function table of unknown format ({magic:#x})",
                     "pretake knows those of Go 1.18 to 1.27",
                 )
-            count, _, self._header_text, names, units, _, _, functions = struct.unpack_from(
+            count, _, self._header_text, names, units, _, values, functions = struct.unpack_from(
                 "<8Q", self._data, 8
             )
+            self._magic, self._values = magic, values
             self._names = self._data[names:units]
             table = np.frombuffer(self._data, "<u4", 2 * count + 1, functions)
             self._entries = table[0::2].astype(np.int64)
-            at = table[1::2].astype(np.int64) + functions + 4
+            self._funcs = table[1::2].astype(np.int64) + functions
+            at = self._funcs + 4
             words = np.frombuffer(self._data, "u1")
             self._name_offsets = sum(words[at + i].astype(np.int64) << 8 * i for i in range(4))
         except (struct.error, ValueError, IndexError) as error:
@@ -121,6 +131,69 @@ class Pclntab:
             if any(self.calls(other, function) for other in found if other != function):
                 return function
         return found[0] if found else None
+
+    def names_at(self, addresses: np.ndarray) -> list[str | None]:
+        """The function that each address lies in, None outside of all Go code.
+
+        Args:
+            addresses: link-time addresses (take the load bias off first).
+        """
+        offsets = np.asarray(addresses, np.int64) - self.text
+        at = np.searchsorted(self._entries, offsets, "right") - 1
+        inside = (at >= 0) & (at < len(self._name_offsets))
+        return [
+            self._name(int(self._name_offsets[i])) if ok else None
+            for i, ok in zip(at, inside, strict=True)
+        ]
+
+    def unsafe_point(self, address: int) -> bool | None:
+        """Whether the compiler marked an instruction as one where no goroutine may be stopped.
+
+        That is the value of the function's table PCDATA_UnsafePoint there (Go's
+        ``internal/abi/symtab.go``). It is one of the reasons why the runtime refuses to preempt
+        (``isAsyncSafePoint`` in ``runtime/preempt.go``); the runtime's own packages are never
+        preempted, whatever their tables say.
+
+        Args:
+            address: link-time address of an instruction.
+
+        Returns:
+            None outside of all Go code, and for a function without that table.
+        """
+        offset = address - self.text
+        index = int(np.searchsorted(self._entries, offset, "right")) - 1
+        if not 0 <= index < len(self._name_offsets):
+            return None
+        function = int(self._funcs[index])
+        (tables,) = struct.unpack_from("<I", self._data, function + _NPCDATA)
+        if tables <= _PCDATA_UNSAFE_POINT:
+            return None
+        first = function + _FUNC_SIZE[self._magic]
+        (values,) = struct.unpack_from("<I", self._data, first + 4 * _PCDATA_UNSAFE_POINT)
+        if values == 0:
+            return None
+        value = self._value_at(self._values + values, offset - int(self._entries[index]))
+        return None if value is None else value == _UNSAFE
+
+    def _value_at(self, at: int, wanted: int) -> int | None:
+        """The value of one table at an offset into its function.
+
+        The table is pairs of a change of value (zigzag) and the bytes of code it holds for.
+        """
+        value, end = -1, 0
+        while True:
+            change, at = uvarint(self._data, at)
+            if change == 0 and end > 0:
+                return None
+            value += (change >> 1) ^ -(change & 1)
+            length, at = uvarint(self._data, at)
+            end += length
+            if wanted < end:
+                return value
+
+    def _name(self, offset: int) -> str:
+        end = self._names.index(b"\0", offset)
+        return self._names[offset:end].decode("utf-8", "replace")
 
     def starting_with(self, prefix: str) -> list[Function]:
         """All functions whose name begins so, such as the closures of one (``NAME.func1``)."""

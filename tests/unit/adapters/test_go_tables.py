@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from tracer.adapters.buildinfo import go_version
@@ -77,8 +78,13 @@ def test_no_version_where_there_is_none(data: bytes) -> None:
     assert go_version(elf({})) is None
 
 
-def pclntab(functions: list[tuple[str, int]], end: int, text: int = TEXT) -> bytes:
-    """A table of functions (name, offset from text), the last of which ends at ``end``."""
+def pclntab(
+    functions: list[tuple[str, int]], end: int, text: int = TEXT, unsafe: bytes = b""
+) -> bytes:
+    """A table of functions (name, offset from text), the last of which ends at ``end``.
+
+    ``unsafe`` is the table of unsafe points that all of them have.
+    """
     names = b""
     name_at = {}
     for name, _ in functions:
@@ -87,11 +93,15 @@ def pclntab(functions: list[tuple[str, int]], end: int, text: int = TEXT) -> byt
             names += name.encode() + b"\0"
     header_size = 8 + 8 * 8
     functab_size = 8 * len(functions) + 4
-    functions_at = header_size + len(names)
+    values_at = header_size + len(names)
+    functions_at = values_at + 1 + len(unsafe)
     entries, funcs = b"", b""
     for name, offset in functions:
         entries += struct.pack("<II", offset, functab_size + len(funcs))
-        funcs += struct.pack("<Ii", offset, name_at[name]) + b"\0" * 36
+        # ... npcdata at 28, pcdata[0] behind the struct's 44 bytes.
+        tables = 1 if unsafe else 0
+        funcs += struct.pack("<Ii", offset, name_at[name]) + b"\0" * 20
+        funcs += struct.pack("<I", tables) + b"\0" * 12 + struct.pack("<I", tables) * tables
     entries += struct.pack("<I", end)
     header = struct.pack("<IBBBB", 0xFFFFFFF1, 0, 0, 1, 8) + struct.pack(
         "<8Q",
@@ -99,12 +109,13 @@ def pclntab(functions: list[tuple[str, int]], end: int, text: int = TEXT) -> byt
         0,
         text,
         header_size,
-        functions_at,
-        functions_at,
-        functions_at,
+        values_at,
+        values_at,
+        values_at,
         functions_at,
     )
-    return header + names + entries + funcs
+    # Offset 0 of the values stands for "no table".
+    return header + names + b"\0" + unsafe + entries + funcs
 
 
 def test_functions_begin_and_end() -> None:
@@ -165,6 +176,33 @@ def test_calls_and_wrappers() -> None:
     assert table.calls(wrapper, itself) == [TEXT + 4, TEXT + 0x10]
     assert table.calls(itself, wrapper) == []
     assert table.function("runtime.asyncPreempt2") == itself
+
+
+def test_addresses_have_names() -> None:
+    data = pclntab([("main.main", 0), ("runtime.retake", 0x40)], 100)
+    table = Pclntab(elf({".gopclntab": (TABLE, data)}))
+    addresses = np.array([TEXT - 1, TEXT, TEXT + 0x3F, TEXT + 0x40, TEXT + 99, TEXT + 100])
+    main, retake = "main.main", "runtime.retake"
+    assert table.names_at(addresses) == [None, main, main, retake, retake, None]
+
+
+def test_unsafe_points() -> None:
+    # From -1 (safe): by 0 for 0x10 bytes, by -1 to -2 (unsafe) for 0x20, by +1 for 0x200 (two
+    # bytes of number), by -2 to -3 (restart) for 0x10; then the end.
+    unsafe = bytes([0, 0x10, 1, 0x20, 2, 0x80, 0x04, 3, 0x10, 0])
+    data = pclntab([("main.main", 0), ("main.next", 0x240)], 0x480, unsafe=unsafe)
+    table = Pclntab(elf({".gopclntab": (TABLE, data)}))
+    asked = (0, 0xF, 0x10, 0x2F, 0x30, 0x22F, 0x230, 0x23F)
+    told = [False, False, True, True, False, False, False, False]
+    assert [table.unsafe_point(TEXT + at) for at in asked] == told
+    assert [table.unsafe_point(TEXT + 0x240 + at) for at in asked] == told
+    assert table.unsafe_point(TEXT - 1) is None
+    assert table.unsafe_point(TEXT + 0x480) is None
+
+
+def test_no_unsafe_points_are_told_without_their_table() -> None:
+    table = Pclntab(elf({".gopclntab": (TABLE, pclntab([("main.main", 0)], 0x40))}))
+    assert table.unsafe_point(TEXT) is None
 
 
 @pytest.mark.parametrize("length", [0, 7, 40, 80, 100])
