@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -12,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tracer.errors import PretakeError
 
-__all__ = ["write_csv", "write_folded", "write_json_lines", "write_parquet"]
+__all__ = ["write_csv", "write_folded", "write_json_lines", "write_parquet", "write_table"]
 
 
 def write_json_lines(table: pd.DataFrame, out: BinaryIO) -> None:
@@ -51,11 +54,38 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
     Raises:
         PretakeError: the file cannot be written.
     """
+    with _whole_file(path) as file:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), file, compression="zstd")
+
+
+def write_table(table: pd.DataFrame, form: str, path: Path) -> None:
+    """Write a table as ``parquet``, ``csv``, ``json`` (lines) or ``folded`` stacks, whole.
+
+    Raises:
+        PretakeError: the file cannot be written.
+    """
+    if form == "parquet":
+        write_parquet(table, path)
+        return
+    with _whole_file(path) as file:
+        if form == "json":
+            write_json_lines(table, file)
+            return
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        if form == "csv":
+            write_csv(table, text)
+        else:
+            write_folded(table, text)
+        text.detach()
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that gets its name when it is whole; PretakeError if it cannot be written."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(
-            pa.Table.from_pandas(table, preserve_index=False), aside, compression="zstd"
-        )
+        with aside.open("wb") as file:
+            yield file
         aside.replace(path)
     except OSError as error:
         aside.unlink(missing_ok=True)
@@ -63,3 +93,6 @@ def write_parquet(table: pd.DataFrame, path: Path) -> None:
         raise PretakeError(
             f"cannot write {path}: {reason}", "choose another output file"
         ) from None
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -24,8 +24,13 @@ SUBCOMMANDS = {
     "record": "Capture a program into a trace.",
     "summary": "The numbers of a trace.",
     "episodes": "Every system call that blocked with a P, one a line.",
+    "callsites": "Which calls held Ps, the most harmful first.",
+    "factors": "What P-retake latency goes with.",
+    "advise": "Raw, normal or block, for each call site.",
+    "diff": "Two runs, and whether they differ by more than noise.",
     "report": "One HTML file, with pictures, that works offline.",
     "check": "Compare a trace with its rules, and with the runtime's own record.",
+    "export": "A trace for Perfetto, spreadsheets and flame graphs.",
     "run": "Run a workload on the reference runtime.",
 }
 

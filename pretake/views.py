@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,16 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["bytes_text", "cells", "console", "duration", "note", "print_json", "table"]
+__all__ = [
+    "bytes_text",
+    "cells",
+    "console",
+    "duration",
+    "note",
+    "print_json",
+    "table",
+    "write_rows",
+]
 
 UNKNOWN = "–"
 
@@ -60,14 +70,23 @@ def cells(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table with the first column to the left and the others, numbers, to the right."""
+def write_rows(frame: pd.DataFrame) -> None:
+    """Every row of a frame on stdout, one JSON object a line."""
+    from analysis.export import write_json_lines
+
+    write_json_lines(frame, sys.stdout.buffer)
+
+
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
+) -> Table:
+    """A table whose first ``left`` columns are text and whose others are numbers."""
     # A name comes from somebody's program: it must not be read as markup.
     grid = Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="right" if number else "left", overflow="fold")
+        grid.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
         grid.add_row(*(_plain(cell) for cell in row))
     return grid

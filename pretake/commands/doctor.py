@@ -36,7 +36,7 @@ def command(binary: Path | None, fix: bool, as_json: bool) -> int:
         print_json([dataclasses.asdict(check) for check in checks])
         return status
     rows = [(c.name, "yes" if c.ok else "NO" if c.needed else "no", c.detail) for c in checks]
-    console().print(table("This machine", ("for a capture", "", "found"), rows))
+    console().print(table("This machine", ("for a capture", "", "found"), rows, left=3))
     for check in lacking:
         needed = "" if check.needed else " (not needed for a capture)"
         click.echo(f"{check.name}{needed}: {check.mend}")

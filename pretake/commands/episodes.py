@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from pretake.types import refuse_existing
-from pretake.views import cells, console, duration, note, table
+from pretake.views import cells, console, duration, note, table, write_rows
 
 SHOWN = 30
 
@@ -37,7 +36,7 @@ def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit
     the order of time, with every column.
     """
     from analysis import load
-    from analysis.export import write_json_lines, write_parquet
+    from analysis.export import write_parquet
 
     if parquet is not None:
         refuse_existing(parquet, force)
@@ -46,7 +45,7 @@ def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit
         write_parquet(episodes, parquet)
         note(f"{len(episodes):,} episodes in {parquet}")
     if as_json:
-        write_json_lines(episodes, sys.stdout.buffer)
+        write_rows(episodes)
     if as_json or parquet is not None:
         return
     worst = episodes.sort_values("hold_ns", ascending=False).head(limit)

@@ -1,0 +1,63 @@
+"""``pretake diff``: two runs, and whether they differ by more than noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pretake.views import cells, console, duration, table, write_rows
+
+
+@click.command(
+    epilog="Example: pretake diff before.pretake after.pretake "
+    "--fail-if 'harm_ns.p99 > 1.1 * baseline'"
+)
+@click.argument("baseline", type=click.Path(path_type=Path))
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--fail-if",
+    "conditions",
+    multiple=True,
+    metavar="CONDITION",
+    help="Exit status 1 if this holds of TRACE's summary.",
+)
+def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, ...]) -> int:
+    """Compare TRACE with BASELINE: latency, hold and harm, with 95 % intervals.
+
+    A difference whose interval holds no difference is called "same".
+    """
+    from analysis import load
+    from analysis.diff import parse_condition
+
+    asked = [(text, parse_condition(text)) for text in conditions]
+    before, after = load(baseline), load(trace)
+    differences = before.diff(after)
+    if as_json:
+        write_rows(differences)
+    else:
+        rows = [
+            (
+                row["figure"],
+                row["verdict"],
+                duration(row["a"]),
+                duration(row["b"]),
+                _ratio(row["ratio"]),
+                f"{_ratio(row['ratio_low'])} to {_ratio(row['ratio_high'])}",
+            )
+            for row in cells(differences)
+        ]
+        head = ("figure", "", "baseline", "trace", "ratio", "95 %")
+        console().print(table(f"{trace} against {baseline}", head, rows, left=2))
+    if not asked:
+        return 0
+    old, new = before.summary(), after.summary()
+    failed = [text for text, condition in asked if condition.holds(new, old)]
+    for text in failed:
+        click.echo(f"it holds that {text}", err=True)
+    return int(bool(failed))
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

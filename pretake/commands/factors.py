@@ -1,0 +1,43 @@
+"""``pretake factors``: what P-retake latency goes with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pretake.views import cells, console, duration, table, write_rows
+
+
+@click.command(epilog="Example: pretake factors server.pretake")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(trace: Path, as_json: bool) -> None:
+    """Show what the P-retake latency in TRACE goes with: contention, wake-ups, queues …"""
+    from analysis import load
+
+    factors = load(trace).factors()
+    if as_json:
+        write_rows(factors)
+        return
+    rows = [
+        (
+            row["meaning"],
+            _number(row["effect"]),
+            f"{_number(row['effect_low'])} to {_number(row['effect_high'])}",
+            duration(row["low_p50_ns"]),
+            duration(row["high_p50_ns"]),
+        )
+        for row in cells(factors)
+        if row["effect"] is not None
+    ]
+    head = ("factor", "effect", "95 %", "p50 if low", "if high")
+    terminal = console()
+    terminal.print(table("What P-retake latency goes with", head, rows))
+    constant = [row["meaning"] for row in cells(factors) if row["effect"] is None]
+    if constant:
+        terminal.print(f"always the same here, so it tells nothing: {'; '.join(constant)}")
+
+
+def _number(value: float) -> str:
+    return f"{value:+.2f}"
