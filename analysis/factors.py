@@ -55,8 +55,12 @@ _FEWEST = 10
 """Fewer episodes than these tell nothing: the effect is null."""
 
 
-def factors(trace: Trace) -> pd.DataFrame:
+def factors(trace: Trace, found: pd.DataFrame | None = None) -> pd.DataFrame:
     """Correlate a trace's P-retake latencies with what went on meanwhile.
+
+    Args:
+        trace: the trace.
+        found: its episodes, if they are at hand.
 
     Returns:
         A DataFrame of :data:`FACTORS`: the strongest effect first, unknown ones last.
@@ -64,10 +68,11 @@ def factors(trace: Trace) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    columns = ("ts_ns", "prev_tid", "next_tid", "cpu", "prev_state")
+    columns = ("ts_ns", "next_tid", "cpu")
     switches = plain.from_arrow("sched_switch", trace.arrow("sched_switch", columns))
     wakeups = plain.from_arrow("sched_wakeup", trace.arrow("sched_wakeup", ("ts_ns", "tid")))
-    return correlate(observe(episodes(trace), switches, wakeups))
+    found = episodes(trace) if found is None else found
+    return correlate(observe(found, switches, wakeups))
 
 
 def observe(episodes: pd.DataFrame, switches: pd.DataFrame, wakeups: pd.DataFrame) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from analysis.advise import advise
 from analysis.diff import diff
 from analysis.episodes import episodes
 from analysis.factors import factors
+from analysis.preemptions import preemptions
 from analysis.sites import sites
 from analysis.summary import Summary, summary
 from analysis.validate import validate
@@ -71,6 +72,10 @@ class LoadedTrace:
     def sites(self) -> pd.DataFrame:
         """Episodes by system call: a DataFrame of :data:`analysis.sites.SITES`."""
         return sites(self._episodes)
+
+    def preemptions(self) -> pd.DataFrame:
+        """Each request to stop a goroutine: :data:`analysis.preemptions.PREEMPTIONS`."""
+        return preemptions(self.trace)
 
     def factors(self) -> pd.DataFrame:
         """What the latency goes together with: :data:`analysis.factors.FACTORS`."""

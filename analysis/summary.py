@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
+from analysis.asof import Ints
 from analysis.episodes import Setting, episode_windows, setting_of
 from analysis.quantiles import quantiles
 from analysis.schema import CLASSES
@@ -120,8 +122,9 @@ class Summary(TypedDict):
 
 
 _SHARES = (0.5, 0.9, 0.99, 1.0)
-_COLUMNS = ("hold_ns", "harm_ns", "retake_ns", "lost_overlap", "outcome", "class")
-_ALSO = ("pid", "p", "runq", "global_runq")
+_NONE: Ints = np.empty(0, np.int64)
+_DURATIONS = ("retake_ns", "hold_ns", "harm_ns")
+_COLUMNS = (*_DURATIONS, *("lost_overlap", "outcome", "class", "pid", "p", "runq", "global_runq"))
 
 
 def summary(trace: Trace) -> Summary:
@@ -132,7 +135,7 @@ def summary(trace: Trace) -> Summary:
     """
     setting = setting_of(trace)
     builder = SummaryBuilder(setting, trace.manifest)
-    for episodes in episode_windows(trace, setting=setting, columns=[*_COLUMNS, *_ALSO]):
+    for episodes in episode_windows(trace, setting=setting, columns=_COLUMNS):
         builder.add(episodes)
     return builder.result()
 
@@ -144,20 +147,35 @@ class SummaryBuilder:
         setting: of the trace.
         manifest: of the trace.
 
-    Of each episode only the few columns that quantiles are made of stay in memory.
+    Of each episode only the three durations that quantiles are made of stay in memory.
     """
 
     def __init__(self, setting: Setting, manifest: Manifest) -> None:
         self._setting = setting
         self._manifest = manifest
-        self._kept: list[pd.DataFrame] = []
+        self._durations: dict[str, list[Ints]] = {name: [] for name in _DURATIONS}
+        self._unknown: Counter[str] = Counter()
+        self._outcomes: Counter[str] = Counter()
+        self._class_counts: Counter[str] = Counter()
+        self._class_holds: Counter[str] = Counter()
+        self._episodes = 0
+        self._untrusted = 0
         self._highest_p: pd.Series[int] = pd.Series(dtype="int64")
         self._goroutine_wait_ns = 0
 
     def add(self, episodes: pd.DataFrame) -> None:
         """Take some more episodes (:data:`analysis.schema.EPISODES`)."""
-        self._kept.append(episodes[list(_COLUMNS)])
         trusted = episodes[~episodes["lost_overlap"]]
+        self._episodes += len(episodes)
+        self._untrusted += len(episodes) - len(trusted)
+        for name, pieces in self._durations.items():
+            known = trusted[name].dropna().to_numpy(np.int64)
+            pieces.append(known)
+            self._unknown[name] += len(trusted) - len(known)
+        self._outcomes.update(_counted(episodes["outcome"].value_counts()))
+        by_class = episodes["hold_ns"].fillna(0).groupby(episodes["class"], observed=False)
+        self._class_counts.update(_counted(by_class.size()))
+        self._class_holds.update(_counted(by_class.sum()))
         queued = trusted["runq"].fillna(0) + trusted["global_runq"].fillna(0)
         self._goroutine_wait_ns += int((trusted["harm_ns"].fillna(0) * queued).sum())
         highest = episodes.dropna(subset=["p"]).groupby(episodes["pid"].fillna(-1))["p"].max()
@@ -166,24 +184,25 @@ class SummaryBuilder:
 
     def result(self) -> Summary:
         """The summary of all episodes so far."""
-        rows = pd.concat(self._kept, ignore_index=True)
-        outcomes = rows["outcome"].value_counts()
-        trusted = rows[~rows["lost_overlap"]]
+        durations = {name: np.concatenate(p or [_NONE]) for name, p in self._durations.items()}
         manifest, transitions = self._manifest, self._setting.transitions
         workload = manifest.workload or {}
         policy = workload.get("policy")
         return {
             "policy": policy if isinstance(policy, str) else None,
-            "episodes": len(rows),
-            "retaken": int(outcomes["retaken"]),
-            "kept": int(outcomes["kept"]),
-            "handed_off": int(outcomes["handed_off"]),
-            "untrusted": len(rows) - len(trusted),
-            "retake_ns": _latency(trusted["retake_ns"]),
-            "hold_ns": _duration(trusted["hold_ns"]),
-            "harm_ns": _duration(trusted["harm_ns"]),
-            "classes": _classes(rows),
-            "p_time": self._p_time(int(trusted["harm_ns"].sum())),
+            "episodes": self._episodes,
+            "retaken": self._outcomes["retaken"],
+            "kept": self._outcomes["kept"],
+            "handed_off": self._outcomes["handed_off"],
+            "untrusted": self._untrusted,
+            "retake_ns": _latency(durations["retake_ns"]),
+            "hold_ns": _duration(durations["hold_ns"], self._unknown["hold_ns"]),
+            "harm_ns": _duration(durations["harm_ns"], self._unknown["harm_ns"]),
+            "classes": {
+                word: {"episodes": self._class_counts[word], "hold_ns": self._class_holds[word]}
+                for word in CLASSES
+            },
+            "p_time": self._p_time(int(durations["harm_ns"].sum())),
             "handoffs": _by_reason(transitions, "handoff"),
             "retakes": _by_reason(transitions, "retake"),
             "events": sum(manifest.events.values()),
@@ -221,23 +240,17 @@ class SummaryBuilder:
         }
 
 
-def _latency(values: pd.Series[int]) -> Latency:
-    found = quantiles(values.dropna().to_numpy(np.int64), *_SHARES)
+def _latency(values: Ints) -> Latency:
+    found = quantiles(values, *_SHARES)
     return {"p50": found["p50"], "p90": found["p90"], "p99": found["p99"], "max": found["p100"]}
 
 
-def _duration(values: pd.Series[int]) -> Duration:
-    return {
-        **_latency(values),
-        "sum": int(values.sum()),
-        "unknown": int(values.isna().sum()),
-    }
+def _duration(values: Ints, unknown: int) -> Duration:
+    return {**_latency(values), "sum": int(values.sum()), "unknown": unknown}
 
 
-def _classes(rows: pd.DataFrame) -> dict[str, ClassShare]:
-    grouped = rows["hold_ns"].fillna(0).groupby(rows["class"], observed=False)
-    counts, sums = grouped.size(), grouped.sum()
-    return {word: {"episodes": int(counts[word]), "hold_ns": int(sums[word])} for word in CLASSES}
+def _counted(counts: pd.Series[int]) -> dict[str, int]:
+    return {str(word): int(count) for word, count in counts.items()}
 
 
 def _by_reason(transitions: Mapping[tuple[str, str | None], int], kind: str) -> dict[str, int]:

@@ -53,11 +53,13 @@ def windows(
             both = [waiting[name], news] if len(waiting[name]) else [news]
             waiting[name] = pd.concat(both, ignore_index=True)
         ready = {}
-        for name, held in waiting.items():
+        for name, held in list(waiting.items()):
             key = TIME_COLUMN[name]
-            due = held[key] <= until_ns
-            ready[name] = held[due].sort_values(key, kind="stable", ignore_index=True)
-            waiting[name] = held[~due]
+            if not held[key].is_monotonic_increasing:
+                held = held.sort_values(key, kind="stable", ignore_index=True)
+            due = int(held[key].searchsorted(until_ns, "right"))
+            ready[name] = held.iloc[:due]
+            waiting[name] = held.iloc[due:]
         yield Window(min(until_ns, _last_ns(ready)), ready)
 
 

@@ -78,6 +78,8 @@ def render(materials: Sequence[Material]) -> str:
                 "heat": f"heat{number}",
                 "places": tables.places(material),
                 "worst": _worst(material, number, pictures),
+                "advice": tables.advice(material),
+                "factors": tables.factors(material),
                 "events": tables.events(material),
                 "capture": tables.capture(material),
             }

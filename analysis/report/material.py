@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.advise import advise
 from analysis.compare import trace_label
 from analysis.episodes import episode_windows, setting_of
+from analysis.factors import factors
 from analysis.summary import Summary, SummaryBuilder
 from analysis.timeline import timelines
 from tracer.trace import Trace
@@ -22,9 +24,17 @@ _COLUMNS = (
     *("tid", "pid", "comm", "goid", "p", "nr", "syscall", "arg0", "blocked_ns"),
     *("enter_ns", "block_ns", "release_ns", "acquirep_ns", "run_ns", "pidle_ns", "exit_ns"),
     *("hold_ns", "retake_ns", "harm_ns", "outcome", "reason", "taker_tid", "runner_tid"),
-    *("runq", "global_runq", "npidle", "p_use", "class", "lost_overlap", "censored"),
+    *("runq", "global_runq", "npidle", "nmspinning", "p_use", "class", "lost_overlap", "censored"),
     *("part_notice_ns", "part_take_ns", "part_handoff_ns", "part_start_ns"),
-    *("part_m_wake_ns", "part_m_oncpu_ns", "part_acquire_ns", "part_run_ns"),
+    *(
+        "m_wake_ns",
+        "m_oncpu_ns",
+        "stack_id",
+        "part_m_wake_ns",
+        "part_m_oncpu_ns",
+        "part_acquire_ns",
+        "part_run_ns",
+    ),
 )
 
 
@@ -39,6 +49,8 @@ class Material:
         episodes: its trusted episodes, the columns that a report uses.
         worst: those with the most harm (then the longest hold).
         lanes: their time lines.
+        factors: what the latency goes together with.
+        advice: which way of calling fits each site.
     """
 
     label: str
@@ -47,6 +59,8 @@ class Material:
     episodes: pd.DataFrame
     worst: pd.DataFrame
     lanes: pd.DataFrame
+    factors: pd.DataFrame
+    advice: pd.DataFrame
 
 
 def gather(traces: Sequence[Trace]) -> list[Material]:
@@ -75,7 +89,16 @@ def _gather(label: str, trace: Trace) -> Material:
     worst = worst.sort_values(
         ["harm_ns", "hold_ns"], ascending=False, na_position="last", kind="stable"
     ).head(WORST)
-    return Material(label, trace, builder.result(), rows, worst, timelines(trace, worst))
+    return Material(
+        label,
+        trace,
+        builder.result(),
+        rows,
+        worst,
+        timelines(trace, worst),
+        factors(trace, rows),
+        advise(rows, trace.frame("syscall", ["nr", "blocks"])),
+    )
 
 
 def _distinct(labels: list[str]) -> list[str]:

@@ -14,7 +14,18 @@ from analysis.schema import CLASSES, PARTS
 from analysis.sites import sites
 from analysis.units import UNKNOWN_TEXT, count_text, duration_text, percent_text
 
-__all__ = ["Cell", "Grid", "capture", "classes", "comparison", "events", "parts", "places"]
+__all__ = [
+    "Cell",
+    "Grid",
+    "advice",
+    "capture",
+    "classes",
+    "comparison",
+    "events",
+    "factors",
+    "parts",
+    "places",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,11 @@ def _duration(value: object) -> Cell:
 
 def _count(value: object) -> Cell:
     return _cell(value, count_text)
+
+
+def _share(value: object) -> Cell:
+    known = value is not None and not pd.isna(value)  # type: ignore[call-overload]
+    return _cell(100 * float(str(value)) if known else None, percent_text)
 
 
 def _word(value: object) -> Cell:
@@ -127,6 +143,48 @@ def places(material: Material) -> Grid:
             for row in table.to_dict("records")
         ],
     )
+
+
+def advice(material: Material) -> Grid:
+    """Which way of calling fits each site."""
+    columns: tuple[tuple[str, str, Callable[[object], Cell]], ...] = (
+        ("calls", "calls", _count),
+        ("blocked p50", "blocked_p50_ns", _duration),
+        ("work waits in", "waiting_share", _share),
+        ("now", "way_now", _word),
+        ("fits best", "way_best", _word),
+        ("gain a call", "gain_ns", _duration),
+        ("at least", "gain_low_ns", _duration),
+        ("at most", "gain_high_ns", _duration),
+        ("pays from", "pays_from_ns", _duration),
+        ("evidence", "evidence", _word),
+    )
+    return Grid(
+        ("call site", *(heading for heading, _, _ in columns)),
+        [
+            [_word(row["site"]), *(cell(row[name]) for _, name, cell in columns)]
+            for row in material.advice.to_dict("records")
+        ],
+    )
+
+
+def factors(material: Material) -> Grid:
+    """What the latency goes together with; factors that nothing is known of are left out."""
+    rows = []
+    for row in material.factors.dropna(subset=["effect"]).to_dict("records"):
+        effect, low, high = (float(row[name]) for name in ("effect", "effect_low", "effect_high"))
+        rows.append(
+            [
+                _word(row["meaning"]),
+                Cell(f"{effect:+.2f}", effect),
+                Cell(f"{low:+.2f} … {high:+.2f}"),
+                _duration(row["low_p50_ns"]),
+                _duration(row["high_p50_ns"]),
+                _count(row["episodes"]),
+            ]
+        )
+    headings = ("correlation", "95 % interval", "latency with least", "with most", "episodes")
+    return Grid(("factor", *headings), rows)
 
 
 def events(material: Material) -> Grid:

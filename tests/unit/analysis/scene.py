@@ -61,6 +61,9 @@ class Scene:
     ) -> None:
         self._add("sched_switch", at, prev_tid=prev, next_tid=next_, prev_state=state, cpu=cpu)
 
+    def signal(self, at: float, kind: str, tid: int, **more: object) -> None:
+        self._add("signal", at, kind=kind, tid=tid, signo=23, **more)
+
     def loss(self, begin: float, end: float, table: str, lost: int = 1) -> None:
         self.rows["loss"].append(
             {

@@ -1,0 +1,28 @@
+"""Every table that the analysis makes: what the documentation and the exports go through."""
+
+from __future__ import annotations
+
+from analysis.advise import ADVICE
+from analysis.compare import COMPARISON
+from analysis.diff import DIFFERENCE
+from analysis.factors import FACTORS
+from analysis.preemptions import PREEMPTIONS
+from analysis.schema import EPISODES, Frame
+from analysis.sites import SITES
+from analysis.timeline import TIMELINE
+from analysis.validate import VALIDATION
+
+__all__ = ["FRAMES"]
+
+FRAMES: tuple[Frame, ...] = (
+    EPISODES,
+    SITES,
+    PREEMPTIONS,
+    FACTORS,
+    ADVICE,
+    COMPARISON,
+    DIFFERENCE,
+    TIMELINE,
+    VALIDATION,
+)
+"""In the order in which a reader meets them."""

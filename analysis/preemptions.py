@@ -1,0 +1,135 @@
+"""Preemptions: each request that a goroutine stop, and the way it went.
+
+A request is a row of kind ``preempt_request``. What belongs to it is what happened to its
+thread from then until the next request for that thread: the signal sent (``tgkill``), its
+delivery, and the end: stopped (``preempted``) or refused (``preempt_refused``, with the reason).
+Go coalesces requests (``m.signalPending``), so a request may have no signal of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis import plain
+from analysis.asof import NOT_FOUND, Ints, Timelines, take
+from analysis.schema import Field, Frame
+from tracer.schema import TABLES, UNKNOWN
+from tracer.trace import Trace
+from tracer.words import RUNTIME_REASONS
+
+__all__ = ["PREEMPTIONS", "preemptions"]
+
+ENDS = ("stopped", "refused")
+
+PREEMPTIONS = Frame(
+    "preemptions",
+    "one request that a goroutine stop",
+    (
+        Field("tid", "thread that runs the goroutine"),
+        Field("asker_tid", "thread that asked"),
+        Field("goid", "goroutine that shall stop"),
+        Field("p", "P that it runs on"),
+        Field("reason", "why it was asked", words=RUNTIME_REASONS),
+        Field("asked_ns", "when it was asked"),
+        Field("sent_ns", "when the signal was sent to the thread"),
+        Field("delivered_ns", "when the kernel delivered it"),
+        Field("ended_ns", "when the goroutine stopped, or refused to"),
+        Field("pc", "user address that the signal interrupted"),
+        Field(
+            "outcome", "how it ended; null if the trace does not tell", words=PREEMPTION_OUTCOMES
+        ),
+        Field("how", "the way it stopped, or why it did not", words=RUNTIME_REASONS),
+        Field("part_sent_ns", "part: asked to sent"),
+        Field("part_delivered_ns", "part: sent to delivered"),
+        Field("part_stopped_ns", "part: delivered (or asked, without a signal) to the end"),
+        Field("latency_ns", "asked to stopped; null if it did not stop"),
+        Field("interrupted_nr", "system call that the signal interrupted (EINTR), if any"),
+    ),
+)
+
+_KIND = TABLES["runtime"].column("kind")
+_SIGNAL = TABLES["signal"].column("kind")
+_EINTR = -4
+_SIGURG = 23
+
+
+def preemptions(trace: Trace) -> pd.DataFrame:
+    """The preemption requests of a trace.
+
+    Returns:
+        A DataFrame of :data:`PREEMPTIONS`, in the order of ``asked_ns``.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    runtime = plain.from_arrow("runtime", trace.arrow("runtime"))
+    signals = plain.from_arrow("signal", trace.arrow("signal"))
+    signals = signals[signals["signo"] == _SIGURG]
+    calls = plain.from_arrow(
+        "syscall", trace.arrow("syscall", ("enter_ns", "exit_ns", "ret", "tid", "nr"))
+    )
+    asked = runtime[(runtime["kind"] == _KIND.code("preempt_request"))]
+    asked = asked[asked["target_tid"] != UNKNOWN].reset_index(drop=True)
+    tid, asked_ns = asked["target_tid"].to_numpy(np.int64), asked["ts_ns"].to_numpy(np.int64)
+    again = Timelines(tid, asked_ns)
+    until = take(asked_ns, again.first_after(tid, asked_ns, strictly=True), UNKNOWN)
+    until = np.where(until == UNKNOWN, np.iinfo(np.int64).max, until)
+
+    sent = signals[signals["kind"] == _SIGNAL.code("tgkill")]
+    sent_ns = take(sent["ts_ns"], _first(sent, tid, asked_ns, until), UNKNOWN)
+    delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
+    came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
+    delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
+    ends = runtime[runtime["kind"].isin([_KIND.code("preempted"), _KIND.code("preempt_refused")])]
+    end = _first(ends, tid, asked_ns, until)
+    ended_ns = take(ends["ts_ns"], end, UNKNOWN)
+    stopped = take(ends["kind"], end, UNKNOWN) == _KIND.code("preempted")
+    before_end = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
+    return PREEMPTIONS.finish(
+        {
+            "tid": tid,
+            "asker_tid": asked["tid"].to_numpy(np.int64),
+            "goid": asked["goid"].to_numpy(np.int64),
+            "p": asked["p"].to_numpy(np.int64),
+            "reason": asked["reason"].to_numpy(np.int64),
+            "asked_ns": asked_ns,
+            "sent_ns": sent_ns,
+            "delivered_ns": delivered_ns,
+            "ended_ns": ended_ns,
+            "pc": take(delivered["pc"], came, UNKNOWN),
+            "outcome": np.where(end == NOT_FOUND, UNKNOWN, np.where(stopped, 0, 1)),
+            "how": take(ends["reason"], end, UNKNOWN),
+            "part_sent_ns": _apart(sent_ns, asked_ns),
+            "part_delivered_ns": _apart(delivered_ns, sent_ns),
+            "part_stopped_ns": _apart(ended_ns, before_end),
+            "latency_ns": np.where(stopped, _apart(ended_ns, asked_ns), UNKNOWN),
+            "interrupted_nr": _interrupted(calls, tid, delivered_ns),
+        }
+    )
+
+
+def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:
+    """The first event of each thread since a moment and before another."""
+    lines = Timelines(events["tid"], events["ts_ns"])
+    found = lines.first_after(tid, since)
+    inside = take(events["ts_ns"], found, UNKNOWN) < until
+    return np.where(inside, found, NOT_FOUND)
+
+
+def _apart(later: Ints, earlier: Ints) -> Ints:
+    known = (later != UNKNOWN) & (earlier != UNKNOWN) & (later >= earlier)
+    return np.where(known, later - earlier, UNKNOWN)
+
+
+def _interrupted(calls: pd.DataFrame, tid: Ints, delivered_ns: Ints) -> Ints:
+    """The call that returned EINTR at each delivery: the kernel delivers on the way out."""
+    broken = calls[calls["ret"] == _EINTR]
+    lines = Timelines(broken["tid"], broken["exit_ns"])
+    # The exit's tracepoint fires before the delivery, in the same return to the thread.
+    last = Timelines(calls["tid"], calls["exit_ns"]).last_before(tid, delivered_ns)
+    at = lines.last_before(tid, delivered_ns)
+    same = take(calls["exit_ns"], last, UNKNOWN) == take(broken["exit_ns"], at, UNKNOWN)
+    soon = delivered_ns - take(broken["exit_ns"], at, UNKNOWN) < 1_000_000
+    ours = (delivered_ns != UNKNOWN) & (at != NOT_FOUND) & same & soon
+    return np.where(ours, take(broken["nr"], at, UNKNOWN), UNKNOWN)

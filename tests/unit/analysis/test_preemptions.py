@@ -1,0 +1,76 @@
+"""Preemption requests of hand-made traces, and every table's declaration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis.frames import FRAMES
+from analysis.preemptions import PREEMPTIONS, preemptions
+from tests.unit.analysis.scene import POLL, US, Scene, only
+
+
+def test_request_that_stopped_by_a_signal(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.runtime(100, "preempt_request", 19, 2, target_tid=11, goid=5, reason="time_slice")
+    scene.signal(103, "tgkill", 11, sender_tid=19)
+    scene.signal(110, "deliver", 11, pc=0x4000)
+    scene.runtime(112, "preempted", 11, 2, goid=5, reason="async")
+    row = only(preemptions(scene.write(tmp_path)))
+    assert tuple(row) == PREEMPTIONS.names
+    names = ("tid", "asker_tid", "goid", "p", "reason", "pc", "outcome", "how", "interrupted_nr")
+    assert [row[name] for name in names] == [
+        *(11, 19, 5, 2, "time_slice", 0x4000, "stopped", "async"),
+        None,
+    ]
+    parts = ("part_sent_ns", "part_delivered_ns", "part_stopped_ns", "latency_ns")
+    assert [row[name] for name in parts] == [3 * US, 7 * US, 2 * US, 12 * US]
+
+
+def test_refusal_signal_of_another_request_and_silence(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.runtime(100, "preempt_request", 19, 2, target_tid=11, reason="gc")
+    scene.signal(101, "tgkill", 12)
+    scene.runtime(105, "preempt_refused", 11, 2, reason="unsafe_point")
+    scene.runtime(200, "preempt_request", 19, 2, target_tid=11, reason="gc")
+    scene.runtime(300, "preempt_request", 19, 2, target_tid=11, reason="gc")
+    scene.signal(302, "tgkill", 11)
+    scene.runtime(310, "preempted", 11, 2, reason="cooperative")
+    table = preemptions(scene.write(tmp_path))
+    assert table["outcome"].astype(object).where(table["outcome"].notna(), None).tolist() == [
+        "refused",
+        None,
+        "stopped",
+    ]
+    assert table["how"].iloc[[0, 2]].tolist() == ["unsafe_point", "cooperative"]
+    assert table["sent_ns"].isna().tolist() == [True, True, False]
+    assert table["latency_ns"].isna().tolist() == [True, True, False]
+    assert table["part_stopped_ns"].iloc[2] == 10 * US
+
+
+def test_call_that_the_signal_interrupted(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.exit(50, 11, 40, nr=1, ret=-4)
+    scene.runtime(100, "preempt_request", 19, 2, target_tid=11)
+    scene.signal(101, "tgkill", 11)
+    scene.exit(104, 11, 90, nr=POLL, ret=-4)
+    scene.signal(105, "deliver", 11)
+    assert only(preemptions(scene.write(tmp_path)))["interrupted_nr"] == POLL
+
+
+def test_no_request_is_an_empty_table(tmp_path: Path) -> None:
+    table = preemptions(Scene().write(tmp_path))
+    assert tuple(table.columns) == PREEMPTIONS.names
+    assert len(table) == 0
+
+
+def test_every_declared_column_says_what_it_is() -> None:
+    names = [frame.name for frame in FRAMES]
+    assert len(set(names)) == len(names)
+    for frame in FRAMES:
+        assert frame.meaning
+        for field in frame.fields:
+            assert len(field.meaning) > 5, (frame.name, field.name)
+            if field.unit:
+                assert (
+                    field.type == "int" or field.name.endswith("loss_ns") or "gain" in field.name
+                )
