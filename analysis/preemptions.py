@@ -18,9 +18,10 @@ from tracer.schema import TABLES, UNKNOWN
 from tracer.trace import Trace
 from tracer.words import RUNTIME_REASONS
 
-__all__ = ["PREEMPTIONS", "preemptions"]
+__all__ = ["ENDS", "PREEMPTIONS", "preemptions"]
 
 ENDS = ("stopped", "refused")
+"""How a request ended."""
 
 PREEMPTIONS = Frame(
     "preemptions",
@@ -36,9 +37,7 @@ PREEMPTIONS = Frame(
         Field("delivered_ns", "when the kernel delivered it"),
         Field("ended_ns", "when the goroutine stopped, or refused to"),
         Field("pc", "user address that the signal interrupted"),
-        Field(
-            "outcome", "how it ended; null if the trace does not tell", words=PREEMPTION_OUTCOMES
-        ),
+        Field("outcome", "how it ended; null if the trace does not tell", words=ENDS),
         Field("how", "the way it stopped, or why it did not", words=RUNTIME_REASONS),
         Field("part_sent_ns", "part: asked to sent"),
         Field("part_delivered_ns", "part: sent to delivered"),
