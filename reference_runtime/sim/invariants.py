@@ -37,7 +37,7 @@ from reference_runtime.gmp import (
     P,
 )
 from reference_runtime.sim.machine import BLOCKED, Machine
-from reference_runtime.sim.sim_host import A_LOCK
+from reference_runtime.sim.sim_host import A_LOCK, A_NOTE
 
 if TYPE_CHECKING:
     from reference_runtime.scheduler import Scheduler
@@ -261,6 +261,10 @@ class Invariants:
                 self.fail(f"M{m.id} rests with P{m.p.id} and no goroutine")
             if m.nextp is not NO_P:
                 self.fail(f"M{m.id} was given P{m.nextp.id} and did not wake")
+        if owned and scheduler.monitor is not None:
+            monitor = self.machine.threads.get(int(scheduler.monitor.tid))
+            if monitor is not None and monitor.waiting_for == A_NOTE:
+                self.fail("the monitor is at rest while a P is in use")
         if sched.npidle == len(scheduler.allp):
             if scheduler.poller is None and (scheduler.timers.count or scheduler.netpoll_waiters):
                 self.fail("timers or descriptors are waited for by nobody")

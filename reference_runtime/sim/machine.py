@@ -111,6 +111,7 @@ class Machine:
         seed: of all chance in the run.
         chaos: how the run is disturbed.
         max_events: after so many events the run ends with :class:`LivelockError`; 0 for no bound.
+        max_ns: after so much virtual time likewise.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Machine:
         seed: int = 0,
         chaos: Chaos | None = None,
         max_events: int = 0,
+        max_ns: int = 0,
     ) -> None:
         self.costs: Final = costs or Costs()
         self.chaos: Final = chaos or Chaos()
@@ -165,6 +167,8 @@ class Machine:
         self.main.stack = getcurrent()
         self.threads[int(self.main.tid)] = self.main
         self.running: Thread = self.main
+        if max_ns:
+            self.call_at(max_ns, self._too_long)
 
     # What threads ask of the kernel.
 
@@ -255,7 +259,11 @@ class Machine:
         thread.waits += 1
         thread.state = BLOCKED
         if self.on_step is not None:
-            self.on_step()
+            try:
+                self.on_step()
+            except BaseException:
+                thread.state = ON_CPU
+                raise
         if timeout_ns >= 0:
             self._push(self.now_ns + timeout_ns, _TIMEOUT, thread, thread.waits)
         if thread is not self.main:
@@ -543,9 +551,12 @@ class Machine:
         self._failure = None
         raise failure
 
+    def _too_long(self) -> None:
+        self._failure = LivelockError(f"{self.now_ns} ns and no end")
+
     def _next(self) -> Thread:
         """Handle events until a thread is to go on; main, if the run has failed."""
-        while True:
+        while self._failure is None:
             if not self._heap:
                 waits = "; ".join(self.stuck())
                 self._failure = DeadlockError(f"no thread can go on: {waits}")
@@ -580,3 +591,4 @@ class Machine:
             else:
                 assert callable(what)
                 what()
+        return self.main

@@ -27,6 +27,8 @@ FIRST_FD: Final = 1_000
 
 A_LOCK: Final = "a lock"
 """What a thread waits for that is in the middle of the runtime's code."""
+A_NOTE: Final = "its note"
+"""What a parked thread waits for."""
 
 
 class SimLock(Lock):
@@ -92,7 +94,7 @@ class SimNote(Note):
                 if self.sleeper is not None:
                     raise RuntimeError("two threads sleep on one note")
                 self.sleeper = machine.running
-                machine.block("its note", ns if ns < 0 else ns + self.host.slack_ns)
+                machine.block(A_NOTE, ns if ns < 0 else ns + self.host.slack_ns)
                 self.sleeper = None
         woken = self.woken
         self.woken = False
@@ -118,6 +120,7 @@ class SimHost(Host):
         seed: of all chance; the same arguments give the same run.
         chaos: how the run is disturbed, for tests.
         max_events: bound on the events of a run, for tests; 0 for none.
+        max_ns: bound on its virtual time, likewise.
     """
 
     def __init__(
@@ -127,8 +130,9 @@ class SimHost(Host):
         seed: int = 0,
         chaos: Chaos | None = None,
         max_events: int = 0,
+        max_ns: int = 0,
     ) -> None:
-        self.machine = Machine(cpus, costs, seed, chaos, max_events)
+        self.machine = Machine(cpus, costs, seed, chaos, max_events, max_ns)
         self.costs = self.machine.costs
         self.syscall_ns: i64 = int(self.costs.syscall_ns * self.costs.syscall_scale)
         self.wake_ns: i64 = self.costs.wake_call_ns

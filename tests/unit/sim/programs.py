@@ -8,18 +8,21 @@ one does, the scheduler has lost somebody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
 from reference_runtime.sync import WaitGroup
 from tests.unit.sim.packages import Package
 
-OWN_STEPS = ("spin", "block", "raw", "sleep", "yield", "nanosleep", "locked", "child")
+OWN_STEPS = ("spin", "block", "raw", "sleep", "yield", "nanosleep", "locked", "child", "block")
 MESSAGES = ("chan0", "chan1", "select", "pipe", "poll", "netpoll", "flag")
 NS = (0, 2_000, 15_000, 80_000, 400_000, 3_000_000)
 MAX_EVENTS = 60_000
+MAX_NS = 10_000_000_000
+MONITOR_MIN_NS = 20_000
 RETAKE_WITHIN_NS = 60_000_000
 """Twice the monitor's longest sleep, and slices of the CPU for others in between."""
 
@@ -50,8 +53,6 @@ def steps(goroutines: int, messages: tuple[str, ...]) -> st.SearchStrategy[Step]
     """One step of one of so many goroutines."""
     who = st.integers(0, goroutines - 1)
     own = st.builds(Step, st.sampled_from(OWN_STEPS), who, st.sampled_from(NS))
-    if goroutines == 1:
-        return own
     message = st.builds(
         lambda what, who, by: Step(what, who, 0, (who + by) % goroutines),
         st.sampled_from(messages),
@@ -67,8 +68,8 @@ def programs(policy: str) -> st.SearchStrategy[list[Step]]:
     Raw, a read or poll of a pipe blocks with its P: if that was the last, the writer never runs.
     """
     messages = tuple(m for m in MESSAGES if policy != "raw" or m not in ("pipe", "poll"))
-    return st.integers(1, 8).flatmap(
-        lambda n: st.lists(steps(n, messages), min_size=6, max_size=40)
+    return st.integers(2, 8).flatmap(
+        lambda n: st.lists(steps(n, messages), min_size=20, max_size=60)
     )
 
 
@@ -103,7 +104,9 @@ def runs(policies: list[str]) -> st.SearchStrategy[tuple[list[Step], Setting]]:
 class Run:
     """One run of a program; what each goroutine did is in ``done``."""
 
-    def __init__(self, package: Package, program: list[Step], setting: Setting) -> None:
+    def __init__(
+        self, package: Package, program: list[Step], setting: Setting, max_ns: int = MAX_NS
+    ) -> None:
         self.package = package
         self.program = program
         self.setting = setting
@@ -114,6 +117,7 @@ class Run:
             seed=setting.seed,
             chaos=package.costs.Chaos(**setting.chaos),
             max_events=MAX_EVENTS,
+            max_ns=max_ns,
         )
         self.host.machine.log = []
         self.checker = package.invariants.Invariants(
@@ -127,6 +131,11 @@ class Run:
         """Run it under the checker; raises what is wrong."""
         self.runtime.run(self.main)
         self.checker.finish()
+        if self.setting.policy == "sysmon" and not self.setting.chaos:
+            # A call is retaken at its second sighting, so not before one sleep of the monitor.
+            # (With chaos, the P may come back and be in the next call when it is taken, as in Go.)
+            ages = [retake.ts_ns - retake.enter_ns for retake in self.runtime.record.retakes]
+            assert all(age >= MONITOR_MIN_NS for age in ages), ages
         wanted = []
         for number, step in enumerate(self.program):
             wanted.append((step.who, number))
@@ -232,3 +241,54 @@ class Run:
             assert await channels.select(cases) == (1, number, True)
         else:
             assert await self.channels[number].recv() == number
+
+
+def deadlocks(package: Package, setting: Setting, count: int) -> None:
+    """So many goroutines that wait for ever: the run must end and tell all of them."""
+    run = Run(package, [Step("yield", 0)], setting)
+    channel = package.channels.Channel(0)
+
+    async def main() -> None:
+        for _ in range(count):
+            package.goroutines.go(receive(), "receiver")
+        await package.sync.WaitGroup(1).wait()
+
+    async def receive() -> None:
+        await package.goroutines.spin(10_000)
+        await channel.recv()
+
+    with pytest.raises(package.deadlock.Deadlock) as told:
+        run.runtime.run(main)
+    assert str(told.value).count("chan receive") == count
+    assert str(told.value).count("wait group") == 1
+    run.checker.finish()
+
+
+def starves_nobody(package: Package, setting: Setting) -> None:
+    """Two goroutines that only ready each other, until a third comes out of a call and ends it.
+
+    With a CPU for each thread, so that it is the runtime that would keep the third waiting.
+    """
+    run = Run(package, [Step("yield", 0)], replace(setting, cpus=8, chaos={}), max_ns=5_000_000)
+    there = package.channels.Channel(0)
+    back = package.channels.Channel(0)
+    ended: list[int] = []
+
+    async def main() -> None:
+        package.goroutines.go(caller(), "caller")
+        package.goroutines.go(echo(), "echo")
+        while not ended:
+            await there.send(0)
+            await back.recv()
+        there.close()
+
+    async def caller() -> None:
+        await package.goroutines.nanosleep(100_000)
+        ended.append(1)
+
+    async def echo() -> None:
+        async for value in there:
+            await back.send(value)
+
+    run.runtime.run(main)
+    run.checker.finish()

@@ -7,13 +7,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.sim.packages import Package
-from tests.unit.sim.programs import Run, Setting, Step, runs, settings_of_run
+from tests.unit.sim.programs import (
+    Run,
+    Setting,
+    Step,
+    deadlocks,
+    runs,
+    settings_of_run,
+    starves_nobody,
+)
 
 PACKAGE = Package("reference_runtime")
 POLICIES = sorted(PACKAGE.policies.POLICIES)
 
 BOUNDED = settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,
@@ -56,21 +64,10 @@ def test_another_seed_is_another_run() -> None:
 @given(st.sampled_from(POLICIES).flatmap(settings_of_run), st.integers(1, 6))
 def test_a_deadlock_is_reported(setting: Setting, count: int) -> None:
     """Goroutines that wait for ever are told with what each waits for."""
-    run = Run(PACKAGE, [Step("yield", 0)], setting)
-    channel = PACKAGE.channels.Channel(0)
+    deadlocks(PACKAGE, setting, count)
 
-    async def main() -> None:
-        for _ in range(count):
-            PACKAGE.goroutines.go(receive(), "receiver")
-        await PACKAGE.sync.WaitGroup(1).wait()
 
-    async def receive() -> None:
-        await PACKAGE.goroutines.spin(10_000)
-        await channel.recv()
-
-    with pytest.raises(PACKAGE.deadlock.Deadlock) as caught:
-        run.runtime.run(main)
-    run.checker.finish()
-    told = str(caught.value)
-    assert told.count("chan receive") == count
-    assert told.count("wait group") == 1
+@settings(BOUNDED, max_examples=20)
+@given(st.sampled_from(["block", "sysmon"]).flatmap(settings_of_run))
+def test_nobody_starves(setting: Setting) -> None:
+    starves_nobody(PACKAGE, setting)

@@ -1,0 +1,45 @@
+"""The tests' own test: each of these bugs, put in on purpose, must be found by the properties."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+
+from tests.unit.sim.mutants import MUTANTS
+from tests.unit.sim.packages import NO_MUTANT, Mutant, Package, load
+from tests.unit.sim.programs import Run, Setting, Step, deadlocks, runs, starves_nobody
+from tests.unit.sim.test_properties import BOUNDED
+
+
+def check_properties(package: Package) -> None:
+    """The properties of test_properties.py, for the policies whose Ps change hands most."""
+
+    @settings(BOUNDED, max_examples=60)
+    @given(runs(["sysmon", "block"]))
+    def holds(run: tuple[list[Step], Setting]) -> None:
+        Run(package, *run).go()
+
+    holds()
+    deadlocks(package, Setting("sysmon", 2, 2, 4, 0), 2)
+    starves_nobody(package, Setting("sysmon", 1, 2, 4, 0))
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_bug_is_found(mutant: Mutant) -> None:
+    with load(mutant) as package:
+        told = (
+            AssertionError,  # a broken invariant among them
+            package.deadlock.Deadlock,
+            package.errors.DeadlockError,
+            package.errors.LivelockError,
+            RuntimeError,  # by a lock, a note, or the scheduler itself
+            pytest.fail.Exception,  # no deadlock told
+        )
+        with pytest.raises(told):
+            check_properties(package)
+
+
+def test_copy_without_bug_passes() -> None:
+    with load(NO_MUTANT) as package:
+        check_properties(package)
