@@ -12,7 +12,7 @@ from tracer.trace import RowGroup, Trace
 
 __all__ = ["WINDOW_ROWS", "Window", "windows"]
 
-WINDOW_ROWS = 1_500_000
+WINDOW_ROWS = 500_000
 """Rows of all tables together that a window holds, about: some hundred bytes each."""
 
 _ALWAYS = -(1 << 63)
