@@ -48,19 +48,17 @@ def measure(goroot: Path) -> tuple[str, dict[str, int]]:
 
 
 def main(goroots: list[str]) -> None:
-    """Add a row, or a version to its row, for each toolchain."""
-    rows = json.loads(TABLE.read_text())["series"] if TABLE.exists() else {}
+    """Add or replace the row of each toolchain."""
+    rows = json.loads(TABLE.read_text())["versions"] if TABLE.exists() else {}
     for goroot in goroots:
         version, offsets = measure(Path(goroot))
-        series = ".".join(version.split(".")[:2])
-        row = rows.setdefault(series, {"measured": [], "offsets": offsets})
-        if row["offsets"] != offsets:
-            sys.exit(f"{version} differs from {row['measured']}: {offsets} {row['offsets']}")
-        measured = {*row["measured"], version}
-        row["measured"] = sorted(measured, key=lambda v: [int(n) for n in v[2:].split(".")])
-        print(version, "ok")
-    ordered = dict(sorted(rows.items(), key=lambda item: int(item[0].split(".")[1])))
-    TABLE.write_text(json.dumps({"series": ordered}, indent=1) + "\n")
+        rows[version] = offsets
+        print(version)
+    ordered = {
+        version: rows[version]
+        for version in sorted(rows, key=lambda v: [int(n) for n in v[2:].split(".")])
+    }
+    TABLE.write_text(json.dumps({"versions": ordered}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

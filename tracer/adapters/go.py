@@ -29,7 +29,15 @@ from tracer.adapters.pclntab import CALL_SIZE, Function, Pclntab
 from tracer.manifest import Missing
 from tracer.schema import UNKNOWN
 
-__all__ = ["GO_FIELDS", "GO_STRUCTS", "GoBinary", "inspect", "measure_offsets", "shipped_offsets"]
+__all__ = [
+    "GO_FIELDS",
+    "GO_STRUCTS",
+    "GoBinary",
+    "inspect",
+    "measure_offsets",
+    "offsets_of_version",
+    "shipped_offsets",
+]
 
 GO_STRUCTS = ("runtime.g", "runtime.m", "runtime.p", "runtime.schedt")
 """The structs of Go's ``runtime/runtime2.go`` that are read."""
@@ -257,16 +265,16 @@ def _offsets(
     offsets = measure_offsets(elf)
     if len(offsets) == len(GO_FIELDS):
         return offsets, "dwarf"
-    series = _series(version)
-    row = shipped_offsets().get(series)
-    if row is None:
+    offsets, standing_in = offsets_of_version(version, shipped_offsets())
+    if not offsets:
         why = f"no debug information, and no row for {version} in the shipped table"
         missing.append(Missing("block, and p, m and goid of runtime", why))
-        return offsets, None
-    if version not in row.measured:
-        why = f"offsets of {row.measured[-1]} stand in for those of {version}"
+        return {}, None
+    if len(standing_in) > 1:
+        between = " and ".join(standing_in)
+        why = f"{version} is not in the shipped table; used is what {between} have in common"
         missing.append(Missing("offsets of this very version", why))
-    return row.offsets, row.measured[-1]
+    return offsets, standing_in[0]
 
 
 def measure_offsets(elf: Elf) -> dict[str, int]:
@@ -288,25 +296,46 @@ def measure_offsets(elf: Elf) -> dict[str, int]:
     return found
 
 
-@dataclass(frozen=True)
-class ShippedOffsets:
-    """One row of the shipped table: a series of Go and the versions that were measured."""
-
-    measured: tuple[str, ...]
-    offsets: Mapping[str, int]
-
-
 @functools.cache
-def shipped_offsets() -> dict[str, ShippedOffsets]:
-    """The shipped table, by series (``go1.27``)."""
-    rows = json.loads(_SHIPPED.read_text())["series"]
-    return {
-        series: ShippedOffsets(tuple(row["measured"]), row["offsets"])
-        for series, row in rows.items()
-    }
+def shipped_offsets() -> dict[str, dict[str, int]]:
+    """The shipped table: offsets by version (``go1.27.3``)."""
+    rows: dict[str, dict[str, int]] = json.loads(_SHIPPED.read_text())["versions"]
+    return rows
 
 
-def _series(version: str) -> str:
-    """``go1.27`` of ``go1.27.3``, ``go1.27rc1`` and ``go1.27-custom``."""
-    match = re.match(r"go1\.\d+", version)
-    return match.group() if match else version
+def offsets_of_version(
+    version: str, rows: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The offsets that a table tells of a version.
+
+    Structs do change within a series (1.24.3 and 1.24.11 differ), so one version never stands
+    in for another. But what its neighbours on both sides, of the same series, have in common
+    was the same between them.
+
+    Args:
+        version: as in ``go1.27.3``.
+        rows: the table.
+
+    Returns:
+        The offsets, and the version or the two versions they are from; both empty where the
+        table has nothing to say.
+    """
+    if version in rows:
+        return dict(rows[version]), (version,)
+    wanted = _numbers(version)
+    if wanted is None:
+        return {}, ()
+    series = sorted((n, row) for row in rows if (n := _numbers(row)) and n[0] == wanted[0])
+    below = [row for n, row in series if n < wanted]
+    above = [row for n, row in series if n > wanted]
+    if not below or not above:
+        return {}, ()
+    low, high = below[-1], above[0]
+    common = rows[low].items() & rows[high].items()
+    return dict(common), (low, high)
+
+
+def _numbers(version: str) -> tuple[int, int] | None:
+    """(27, 3) of ``go1.27.3``; None for what is no release."""
+    match = re.fullmatch(r"go1\.(\d+)(?:\.(\d+))?", version)
+    return (int(match[1]), int(match[2] or 0)) if match else None

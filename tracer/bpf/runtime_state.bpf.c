@@ -157,8 +157,9 @@ static __always_inline u64 runtime_held_psyscall(struct runtime_layout *layout, 
 
 	if (runtime_number(p, layout->p_status, layout->int_size) != P_SYSCALL)
 		return 0;
-	if (runtime_number(m, layout->m_syscalltick, sizeof(s32)) !=
-	    runtime_number(p, layout->p_syscalltick, sizeof(s32)))
+	if (layout->m_syscalltick != UNKNOWN &&
+	    runtime_number(m, layout->m_syscalltick, sizeof(s32)) !=
+		    runtime_number(p, layout->p_syscalltick, sizeof(s32)))
 		return 0;
 	return p;
 }

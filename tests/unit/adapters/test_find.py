@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import reference_runtime
 from tracer.adapters import reference, runtime_of, runtimes_of_process
-from tracer.adapters.go import GO_FIELDS, shipped_offsets
+from tracer.adapters.go import GO_FIELDS, offsets_of_version, shipped_offsets
 from tracer.adapters.layout import RuntimeLayout
 from tracer.errors import PretakeError
 
@@ -105,8 +105,30 @@ def test_a_process_that_is_gone_is_told() -> None:
 
 def test_every_shipped_row_has_every_offset() -> None:
     rows = shipped_offsets()
-    assert {"go1.19", "go1.21", "go1.25", "go1.26", "go1.27"} <= set(rows)
-    for series, row in rows.items():
-        assert set(row.offsets) == set(GO_FIELDS), series
-        assert all(version.startswith(f"{series}.") for version in row.measured)
-        RuntimeLayout().with_offsets(row.offsets).pack()
+    series = {version.rpartition(".")[0] for version in rows}
+    assert {"go1.19", "go1.21", "go1.22", "go1.24", "go1.25", "go1.26", "go1.27"} <= series
+    for version, offsets in rows.items():
+        assert set(offsets) == set(GO_FIELDS), version
+        RuntimeLayout().with_offsets(offsets).pack()
+
+
+@pytest.mark.parametrize(
+    ("version", "offsets", "of"),
+    [
+        ("go1.24.3", {"m_p": 208, "m_syscalltick": 740}, ("go1.24.3",)),
+        # Between two: what did not move.
+        ("go1.24.7", {"m_p": 208}, ("go1.24.3", "go1.24.11")),
+        # Beyond what was measured, or no release: nothing.
+        ("go1.24.12", {}, ()),
+        ("go1.24", {}, ()),
+        ("go1.25.1", {}, ()),
+        ("go1.24.7-custom", {}, ()),
+    ],
+)
+def test_no_version_is_guessed(version: str, offsets: dict[str, int], of: tuple[str, ...]) -> None:
+    rows = {
+        "go1.24.11": {"m_p": 208, "m_syscalltick": 764},
+        "go1.24.3": {"m_p": 208, "m_syscalltick": 740},
+        "go1.25.0": {"m_p": 200, "m_syscalltick": 788},
+    }
+    assert offsets_of_version(version, rows) == (offsets, of)
