@@ -16,9 +16,9 @@ from tracer.trace import Trace
 @pytest.mark.parametrize("linkage", ["static", "pie", "stripped-cgo-pie"])
 def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) -> None:
     binary = toolchains.build("blockread", linkage=linkage)
-    with subprocess.Popen([binary, "4000"], stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen([binary, "1000"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
-        record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions(seconds=0.5))
+        record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions(seconds=1))
         # It goes on to its own end, and says there that both goroutines did their work.
         told = program.stdout.read()
     assert program.returncode == 0

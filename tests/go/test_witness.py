@@ -24,7 +24,7 @@ def test_retakes_agree_with_the_runtimes_own_trace(
 ) -> None:
     monkeypatch.setenv("GOMAXPROCS", procs)
     own = tmp_path / "go.trace"
-    trace = capture(tmp_path / "t", "selftrace", ["1000", str(own)], version)
+    trace = capture(tmp_path / "t", "selftrace", ["250", str(own)], version)
     told = check(trace, own)
     assert told["records"] > 20
     assert told["recall"] is not None
@@ -39,7 +39,7 @@ def test_stop_the_world_takes_ps_from_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOMAXPROCS", "2")
-    trace = capture(tmp_path / "t", "stwread", ["500"])
+    trace = capture(tmp_path / "t", "stwread", ["150"])
     runtime = trace.frame("runtime")
     starts = runtime[runtime["kind"] == "stw_start"]
     ends = runtime[runtime["kind"] == "stw_end"]

@@ -1,7 +1,7 @@
-// blockread: one goroutine blocks in read, every 3 ms, while another always has work. With
+// blockread: one goroutine blocks in read, 3 ms each time, while another always has work. With
 // GOMAXPROCS=1 the second waits for the P of the first until sysmon retakes it.
 //
-// Usage: blockread [milliseconds]. Says how often the read returned.
+// Usage: blockread COUNT. Says how often the other had its turn meanwhile.
 package main
 
 import (
@@ -9,58 +9,54 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
 )
 
-const period = 3 * time.Millisecond
-
 func main() {
-	duration := 1000
-	if len(os.Args) > 1 {
-		var err error
-		if duration, err = strconv.Atoi(os.Args[1]); err != nil {
-			panic(err)
-		}
+	count, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		panic(err)
 	}
-	fd := timer()
-	end := time.Now().Add(time.Duration(duration) * time.Millisecond)
-
-	turns := make(chan int)
+	var turns int64
 	go func() {
-		n := 0
-		for ; time.Now().Before(end); n++ {
+		for {
 			for begin := time.Now(); time.Since(begin) < 50*time.Microsecond; {
 			}
+			atomic.AddInt64(&turns, 1)
 			runtime.Gosched()
 		}
-		turns <- n
 	}()
-
-	reads := 0
-	for expirations := make([]byte, 8); time.Now().Before(end); reads++ {
-		if n, err := syscall.Read(fd, expirations); n != 8 {
-			panic(err)
-		}
+	timer := newTimer()
+	for i := 0; i < count; i++ {
+		timer.block()
 	}
-	fmt.Printf("reads=%d turns=%d\n", reads, <-turns)
+	fmt.Printf("reads=%d turns=%d\n", count, atomic.LoadInt64(&turns))
 }
 
-// timer gives a descriptor that is readable every 3 ms. It blocks like a pipe, and nobody has to
-// write to it.
-func timer() int {
+// timer is a descriptor that blocks whoever reads it for 3 ms, like a pipe that nobody has
+// written to yet.
+type timer int
+
+func newTimer() timer {
 	const monotonic = 1
 	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, monotonic, 0, 0)
 	if errno != 0 {
 		panic(errno)
 	}
-	every := syscall.NsecToTimespec(int64(period))
-	spec := [2]syscall.Timespec{every, every}
-	_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0,
+	return timer(fd)
+}
+
+func (t timer) block() {
+	spec := [2]syscall.Timespec{{}, syscall.NsecToTimespec(3e6)}
+	_, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, uintptr(t), 0,
 		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 	if errno != 0 {
 		panic(errno)
 	}
-	return int(fd)
+	if n, err := syscall.Read(int(t), make([]byte, 8)); n != 8 {
+		panic(err)
+	}
 }

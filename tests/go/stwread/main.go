@@ -1,8 +1,8 @@
-// stwread: one goroutine is always in a read that blocks for 3 ms, and another stops the world
-// as often as it can. With two Ps nobody waits for the first one's, so sysmon leaves it alone,
-// and stop-the-world takes it.
+// stwread: one goroutine is nearly always in a read that blocks for 3 ms, and another stops the
+// world as often as it can. With two Ps nobody waits for the first one's, so sysmon leaves it
+// alone, and stop-the-world takes it.
 //
-// Usage: stwread MILLISECONDS.
+// Usage: stwread COUNT.
 package main
 
 import (
@@ -14,14 +14,11 @@ import (
 	"unsafe"
 )
 
-const period = 3 * time.Millisecond
-
 func main() {
-	duration, err := strconv.Atoi(os.Args[1])
+	count, err := strconv.Atoi(os.Args[1])
 	if err != nil {
 		panic(err)
 	}
-	end := time.Now().Add(time.Duration(duration) * time.Millisecond)
 	go func() {
 		var statistics runtime.MemStats
 		for {
@@ -30,27 +27,33 @@ func main() {
 			}
 		}
 	}()
-	fd := timer()
-	for expirations := make([]byte, 8); time.Now().Before(end); {
-		if n, err := syscall.Read(fd, expirations); n != 8 {
-			panic(err)
-		}
+	timer := newTimer()
+	for i := 0; i < count; i++ {
+		timer.block()
 	}
 }
 
-// timer gives a descriptor that is readable every 3 ms.
-func timer() int {
+// timer is a descriptor that blocks whoever reads it for 3 ms, like a pipe that nobody has
+// written to yet.
+type timer int
+
+func newTimer() timer {
 	const monotonic = 1
 	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, monotonic, 0, 0)
 	if errno != 0 {
 		panic(errno)
 	}
-	every := syscall.NsecToTimespec(int64(period))
-	spec := [2]syscall.Timespec{every, every}
-	_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0,
+	return timer(fd)
+}
+
+func (t timer) block() {
+	spec := [2]syscall.Timespec{{}, syscall.NsecToTimespec(3e6)}
+	_, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, uintptr(t), 0,
 		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 	if errno != 0 {
 		panic(errno)
 	}
-	return int(fd)
+	if n, err := syscall.Read(int(t), make([]byte, 8)); n != 8 {
+		panic(err)
+	}
 }
