@@ -4,6 +4,11 @@ The reader checks files, this checks sense: a trace whose rows contradict the mo
 wrongly, or the model is wrong. Each rule is one function from the trace's rows to the number of
 things that it looked at and the moments at which they broke it. Where records were lost, rules
 that need every row of a table look only at what is left, and say so by their count.
+
+A rule is of one of two kinds. A *runtime* rule holds of the program's scheduler whatever the
+kernel tells, so a break is a fault of the capture or of the model. A *kernel* rule asks that the
+kernel told everything, and it does not always: threads that a hypervisor's agent or the kernel
+hides from tracepoints are switched to unseen, and ``perf sched record`` misses the same switches.
 """
 
 from __future__ import annotations
@@ -22,13 +27,17 @@ from analysis.tasks import p_key
 from tracer.schema import TABLES, UNKNOWN
 from tracer.trace import Trace
 
-__all__ = ["RULES", "VALIDATION", "validate"]
+__all__ = ["KINDS", "RULES", "VALIDATION", "validate"]
+
+KINDS = ("runtime", "kernel")
+"""What a rule asks about: the program's scheduler, or the completeness of what the kernel told."""
 
 VALIDATION = Frame(
     "validation",
     "one rule of the model, and how the trace keeps it",
     (
         Field("rule", "name of the rule", "str"),
+        Field("kind", "what it asks about", words=KINDS),
         Field("meaning", "what must hold", "str"),
         Field("checked", "things looked at"),
         Field("broken", "those that break the rule"),
@@ -72,6 +81,9 @@ def validate(trace: Trace) -> pd.DataFrame:
     return VALIDATION.finish(
         {
             "rule": np.array(list(RULES), object),
+            "kind": np.array(
+                [KINDS.index("kernel" if n in _KERNEL else "runtime") for n in RULES]
+            ),
             "meaning": np.array([(rule.__doc__ or "").strip() for rule in RULES.values()], object),
             "checked": np.array([checked for checked, _ in found]),
             "broken": np.array([len(broken) for _, broken in found]),
@@ -197,6 +209,12 @@ RULES: Mapping[str, Callable[[_Rows], _Found]] = {
     "switches_alternate": _switches_alternate,
 }
 """Every rule, by name; a rule's docstring is its meaning."""
+
+_KERNEL = ("switches_alternate",)
+
+
+def _kind(rule: str) -> str:
+    return "kernel" if rule in _KERNEL else "runtime"
 
 
 def _held(episodes: pd.DataFrame) -> pd.DataFrame:

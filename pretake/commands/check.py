@@ -25,21 +25,25 @@ if TYPE_CHECKING:
 def command(trace: Path, witness: Path | None, as_json: bool) -> int:
     """Tell what in TRACE breaks the model's rules, and how it agrees with the runtime's record.
 
-    Exit status 1 if a rule is broken.
+    Exit status 1 if a rule about the runtime is broken. One about the kernel may break without
+    anybody's fault: some machines hide threads from every tracer.
     """
     from analysis import load
 
     loaded = load(trace)
     rules = cells(loaded.validate())
     agreement = loaded.check(witness) if witness is not None else None
-    broken = any(rule["broken"] for rule in rules)
+    broken = any(rule["broken"] for rule in rules if rule["kind"] == "runtime")
     if as_json:
         print_json({"rules": rules, "witness": agreement})
         return int(broken)
     terminal = console()
-    head = ("rule", "checked", "broken")
-    rows = [(rule["meaning"], f"{rule['checked']:,}", f"{rule['broken']:,}") for rule in rules]
-    terminal.print(table("The model's rules", head, rows))
+    head = ("rule", "about", "checked", "broken")
+    rows = [
+        (rule["meaning"], rule["kind"], f"{rule['checked']:,}", f"{rule['broken']:,}")
+        for rule in rules
+    ]
+    terminal.print(table("The model's rules", head, rows, left=2))
     if agreement is not None:
         terminal.print(table(f"Against {witness}", ("", "value"), _agreement(agreement)))
     return int(broken)
