@@ -37,6 +37,8 @@ COMPILED_MODULES = [
         "real_host",
         "sim/costs",
         "sim/files",
+        "sim/observe",
+        "sim/oracle",
         "sim/machine",
         "sim/sim_host",
     )

@@ -47,9 +47,10 @@ class Costs:
     """From the signal's sending to its handler, on a running thread."""
     switch_record_ns: int = 300
     """What a thread's switch-out pays for being recorded by a perf event."""
-    quantum_ns: int = 0
-    """How far a thread may run ahead of the others' time before they get their turn. 0 is exact;
-    a microsecond saves most changes of thread where many CPUs are busy."""
+    quantum_ns: int = 500
+    """How far a thread may run ahead of the others' time with its locks and turns before they get
+    theirs. 0 is exact; the default is less than any wake-up takes, and saves most of the changes
+    of thread where several CPUs are busy with the scheduler. A watched run is always exact."""
 
     def scaled(self, syscall_scale: float) -> Costs:
         """The same machine with dearer or cheaper system calls."""

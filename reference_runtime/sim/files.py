@@ -72,6 +72,14 @@ class File:
         return events
 
 
+class Event:
+    """Something that happens once, and that calls may block for."""
+
+    def __init__(self) -> None:
+        self.happened: bool = False
+        self.waiters: list[Thread] = []
+
+
 def make_pipe() -> tuple[File, File]:
     """The two ends of a pipe: for reading, for writing."""
     stream = Stream(PIPE_BYTES)

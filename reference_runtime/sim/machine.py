@@ -48,6 +48,8 @@ _CALL: Final = 3  # somebody wanted to be called
 _BACK: Final = 4  # a thread that was sent away by chaos wants a CPU again
 _MAIN: Final = 5  # the caller of the machine was woken
 
+BEGIN_NS: Final = 1_000_000_000
+"""Virtual time begins here, not at 0: the runtime says "none" with a time of 0."""
 _NEVER: Final = 1 << 62
 _RANDOM_MODULUS: Final = 2_147_483_647
 
@@ -125,13 +127,13 @@ class Machine:
     ) -> None:
         self.costs: Final = costs or Costs()
         self.chaos: Final = chaos or Chaos()
-        self.now_ns: i64 = 0
+        self.now_ns: i64 = BEGIN_NS
         self.owed_ns: i64 = 0
         """CPU time of the running thread that the machine's clock has not seen yet."""
         self.events: i64 = 0
-        """Events so far: ends of payments, timeouts, wake-ups, ticks."""
-        self.switches: i64 = 0
-        """Threads switched in so far."""
+        """Events so far: ends of payments, timers, wake-ups, ticks."""
+        self.scheduled: i64 = 0
+        """Threads that were put on a CPU, left one, or were woken, so far."""
         self.max_events: i64 = max_events
         self.cpus: Final = [Cpu(n) for n in range(cpus)]
         self.threads: Final[dict[int, Thread]] = {}
@@ -168,12 +170,12 @@ class Machine:
         self.threads[int(self.main.tid)] = self.main
         self.running: Thread = self.main
         if max_ns:
-            self.call_at(max_ns, self._too_long)
+            self.call_at(BEGIN_NS + max_ns, self._too_long)
 
     # What threads ask of the kernel.
 
     def clock(self) -> i64:
-        """Time as the running thread sees it, ns since the machine began."""
+        """Time as the running thread sees it, ns."""
         return self.now_ns + self.owed_ns
 
     def random(self, n: i64) -> i64:
@@ -277,6 +279,7 @@ class Machine:
         if thread.state != BLOCKED:
             return
         self.events += 1
+        self.scheduled += 1
         self._note("wake", thread)
         if thread is self.main:
             thread.state = ON_CPU
@@ -299,6 +302,7 @@ class Machine:
             thread.weight_ns = -1
             self._note("wake", thread)
             self.events += 1
+            self.scheduled += 1
             thread.state = READY
             thread.waits += 1
             cpu = self._free_cpu(thread) if self._free else None
@@ -423,6 +427,7 @@ class Machine:
         cpu.thread = None
         thread.cpu = None
         self._free += 1
+        self.scheduled += 1
         self._note("block" if blocked else "preempt", thread)
         if self.on_switch_out:
             for hook in self.on_switch_out:
@@ -464,7 +469,7 @@ class Machine:
         if self._jitter:
             start += (latency_ns + self._switch_ns) * self.random(self._jitter + 1) // 100
         self._free -= 1
-        self.switches += 1
+        self.scheduled += 1
         thread.state = ON_CPU
         thread.cpu = cpu
         thread.last_cpu = cpu
@@ -552,7 +557,7 @@ class Machine:
         raise failure
 
     def _too_long(self) -> None:
-        self._failure = LivelockError(f"{self.now_ns} ns and no end")
+        self._failure = LivelockError(f"{self.now_ns - BEGIN_NS} ns and no end")
 
     def _next(self) -> Thread:
         """Handle events until a thread is to go on; main, if the run has failed."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note
 from reference_runtime.sim.costs import Chaos, Costs
-from reference_runtime.sim.files import Armed, File, make_pipe, make_socket_pair
+from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class SimHost(Host):
     # Time and chance.
 
     def nanotime(self) -> i64:
-        """As :meth:`Host.nanotime`; 0 is the machine's beginning."""
+        """As :meth:`Host.nanotime`; the machine begins at ``machine.BEGIN_NS``."""
         self.machine.owe(self.clock_ns)
         return self.machine.clock()
 
@@ -219,6 +219,24 @@ class SimHost(Host):
         if block_ns >= 0:
             self.machine.block("a system call", block_ns)
         thread.in_program = False
+
+    def call_until(self, cpu_ns: i64, event: Event) -> None:
+        """Some system call that blocks until the event has happened."""
+        machine = self.machine
+        thread = machine.running
+        thread.in_program = True
+        machine.pay(self.syscall_ns + cpu_ns)
+        while not event.happened:
+            event.waiters.append(thread)
+            machine.block("an event")
+        thread.in_program = False
+
+    def fire(self, event: Event) -> None:
+        """The event happens: calls that block for it go on."""
+        event.happened = True
+        for thread in event.waiters:
+            self.machine.wake(thread)
+        event.waiters.clear()
 
     def read(self, fd: int, count: int) -> bytes:
         """As :meth:`Host.read`."""

@@ -79,7 +79,7 @@ MUTANTS = [
     Mutant(
         "a thief that keeps what it stole",
         Q,
-        "        for g in batch:\n            runqput(scheduler, p, g)\n        return first",
+        "            runqput(scheduler, p, g)\n        return first",
         "        return first",
     ),
     Mutant(
@@ -91,7 +91,7 @@ MUTANTS = [
     Mutant(
         "a full queue that drops half of it",
         Q,
-        "    for moved in batch:\n        globrunqput(scheduler.sched, moved)\n",
+        "        globrunqput(scheduler.sched, moved)\n",
         "",
     ),
     Mutant(
