@@ -19,6 +19,7 @@ test: ## the whole suite; on a real kernel where it runs as root
 	@tools/setup.sh packages browser go
 	@tools/setup.sh venv
 	@tools/setup.sh build
+	@tools/test_interpreted.sh -q
 	@.venv/bin/pytest $(PYTEST_ARGS)
 
 lint: setup ## ruff, strict mypy, and the documentation made from the code

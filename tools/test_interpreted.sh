@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Runs the runtime's tests without the compiled scheduler, in a copy of the sources: an extension
+# that lies beside its source would always be taken first.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+copy=build/interpreted
+python=$PWD/.venv/bin/python
+rm -rf "$copy"
+mkdir -p "$copy"
+# A file that git still lists may be deleted already.
+git ls-files -z --cached --others --exclude-standard -- \
+    pyproject.toml reference_runtime tracer tests | while IFS= read -r -d '' file; do
+    [ ! -f "$file" ] || cp --parents "$file" "$copy"
+done
+# The C kernels give up the GIL; interpreted Python cannot stand in for them.
+cp --parents reference_runtime/_native*.so "$copy"
+cd "$copy"
+PRETAKE_NO_COMPILE=1 "$python" -m pytest tests/unit/runtime "$@"
