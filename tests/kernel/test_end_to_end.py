@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -81,25 +79,6 @@ def test_a_summary_has_what_a_program_reads(tmp_path: Path) -> None:
     manifest = Trace(trace).manifest
     assert manifest.workload is not None
     assert manifest.workload["rounds"] == 200
-
-
-def test_ctrl_c_keeps_a_whole_trace(tmp_path: Path) -> None:
-    trace = tmp_path / "x.pretake"
-    reader, writer = os.pipe()
-    # The target says that it runs, and then waits for ever; so nothing here needs a clock.
-    target = [sys.executable, "-c", "import os, signal; os.write(1, b'x'); signal.pause()"]
-    tracer = subprocess.Popen(
-        [*PRETAKE, "record", "-q", "-o", trace, "--", *target], stdout=writer
-    )
-    os.close(writer)
-    assert os.read(reader, 1) == b"x"
-    tracer.send_signal(signal.SIGINT)
-    assert tracer.wait(60) == 0
-    os.close(reader)
-    manifest = Trace(trace).manifest
-    assert manifest.complete
-    assert manifest.error is None
-    assert manifest.exit_status == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
