@@ -107,6 +107,62 @@ static __always_inline u64 kernel_pointer(u64 base, s32 offset)
 	return value;
 }
 
+/*
+ * A piece of a runtime's struct, taken by one read where each field's own would cost as much: at
+ * a block that is most of what a capture costs. Fields that lie outside of it, or all of them
+ * where it cannot be read, are read one by one.
+ */
+#define SPAN_BYTES 128 /* a power of two */
+#define SPAN_NONE 0xffffffff
+
+/* How much of each struct, from its first field that is wanted. */
+#define G_SPAN 120
+#define M_SPAN 64
+#define P_SPAN 32
+#define SCHED_SPAN 48
+
+struct runtime_span {
+	u64 base; /* of the struct */
+	u32 first; /* offset of the first byte that was read; SPAN_NONE for nothing */
+	u64 bytes[SPAN_BYTES / sizeof(u64)];
+};
+
+/* The first of some offsets; one that is UNKNOWN is behind all others. */
+static __always_inline u32 span_begin(u32 one, u32 other)
+{
+	return (one < other ? one : other) & ~7;
+}
+
+static __always_inline void span_read(struct runtime_span *span, u64 base, u32 first, u32 bytes)
+{
+	span->base = base;
+	span->first = first;
+	if (!base || bpf_probe_read_user(&span->bytes, bytes, (void *)(base + first)))
+		span->first = SPAN_NONE;
+}
+
+/* As runtime_pointer() and runtime_number(), out of the first `bytes` of a span. */
+static __always_inline u64 span_pointer(struct runtime_span *span, s32 offset, u32 bytes)
+{
+	u32 at = offset - span->first;
+
+	if (span->first == SPAN_NONE || offset == UNKNOWN || at > bytes - sizeof(u64) || at & 7)
+		return runtime_pointer(span->base, offset);
+	return *(u64 *)((char *)span->bytes + (at & (SPAN_BYTES - 8)));
+}
+
+static __always_inline s64 span_number(struct runtime_span *span, s32 offset, s32 size, u32 bytes)
+{
+	u32 at = offset - span->first;
+
+	if (span->first == SPAN_NONE || offset == UNKNOWN || at > bytes - sizeof(u64) ||
+	    at & (size - 1))
+		return runtime_number(span->base, offset, size);
+	if (size == sizeof(s64))
+		return *(s64 *)((char *)span->bytes + (at & (SPAN_BYTES - 8)));
+	return *(s32 *)((char *)span->bytes + (at & (SPAN_BYTES - 4)));
+}
+
 /* The M that the current thread is, or 0 for a thread that is none. */
 static __always_inline u64 runtime_current_m(struct runtime_layout *layout, u32 tid)
 {
@@ -146,28 +202,39 @@ static __always_inline void runtime_read_sched(struct runtime_layout *layout, u6
 	state->global_runq = runtime_number(sched, layout->sched_runqsize, layout->int_size);
 }
 
-/*
- * The P that an M in a system call still has, 0 when it was taken or given away. To Go 1.25: the
- * M lets go of it at once (m.p is nil), and until somebody changes its status, or the tick that
- * every retake raises, it is still there for the M to come back to.
- */
-static __always_inline u64 runtime_held_psyscall(struct runtime_layout *layout, u64 m)
+/* As runtime_read_p(), out of a span that begins where P's id and status are. */
+static __always_inline void runtime_read_held_p(struct runtime_layout *layout,
+						struct runtime_span *span, u64 p,
+						struct runtime_state *state)
 {
-	u64 p = runtime_pointer(m, layout->m_oldp);
-
-	if (runtime_number(p, layout->p_status, layout->int_size) != P_SYSCALL)
-		return 0;
-	if (layout->m_syscalltick != UNKNOWN &&
-	    runtime_number(m, layout->m_syscalltick, sizeof(s32)) !=
-		    runtime_number(p, layout->p_syscalltick, sizeof(s32)))
-		return 0;
-	return p;
+	state->p = span_number(span, layout->p_id, layout->int_size, P_SPAN);
+	if (state->p < 0 || layout->p_runqhead == UNKNOWN || layout->p_runqtail == UNKNOWN)
+		return;
+	/* Go's have long arrays before them. */
+	if (layout->p_runqhead - span->first > P_SPAN - sizeof(u64))
+		span_read(span, p, span_begin(layout->p_runqhead, layout->p_runqtail), P_SPAN);
+	/* Both count up and wrap; only their difference means anything. */
+	s32 length = (s32)span_number(span, layout->p_runqtail, layout->int_size, P_SPAN) -
+		     (s32)span_number(span, layout->p_runqhead, layout->int_size, P_SPAN);
+	if (runtime_pointer(p, layout->p_runnext))
+		length++;
+	state->runq = length < 0 ? UNKNOWN : length;
 }
 
-/* From Go 1.26: an M in a system call keeps m.p until somebody takes it. */
-static __always_inline u64 runtime_held_prunning(struct runtime_layout *layout, u64 m)
+/*
+ * Whether an M in a system call still has its P, or it was taken or given away. To Go 1.25: the
+ * M lets go of it at once (m.p is nil), and until somebody changes its status, or the tick that
+ * every retake raises, it is still there for the M to come back to (m.oldp). From Go 1.26 it
+ * keeps m.p until somebody takes it, and nothing else has to be looked at.
+ */
+static __always_inline int runtime_still_held(struct runtime_layout *layout, u64 m,
+					      struct runtime_span *p)
 {
-	return runtime_pointer(m, layout->m_p);
+	if (layout->model != RUNTIME_MODEL_PSYSCALL)
+		return 1;
+	return span_number(p, layout->p_status, layout->int_size, P_SPAN) == P_SYSCALL &&
+	       span_number(p, layout->p_syscalltick, sizeof(s32), P_SPAN) ==
+		       runtime_number(m, layout->m_syscalltick, sizeof(s32));
 }
 
 /*
@@ -178,50 +245,76 @@ static __always_inline u64 runtime_held_prunning(struct runtime_layout *layout, 
  */
 static __always_inline int runtime_state_at_block(u32 tid, struct block_record *record)
 {
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct runtime_layout *layout = runtime_layouts.lookup(&tgid);
+	struct runtime_span span;
+	s64 goid = UNKNOWN, status = UNKNOWN;
+	u64 g = 0, m;
 
 	if (!layout)
 		return 0;
-	u64 m = runtime_current_m(layout, tid);
-	u64 curg = runtime_pointer(m, layout->m_curg);
-	state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
-	if (!curg || state.goid < 0)
-		return 0;
-	state.m = runtime_number(m, layout->m_id, sizeof(s64));
+	if (layout->g_tls == UNKNOWN) {
+		u64 *found = runtime_ms.lookup(&tid);
 
-	s64 status = runtime_number(curg, layout->g_status, layout->int_size);
-	u64 p;
-	if (status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL) {
-		p = layout->model == RUNTIME_MODEL_PSYSCALL ? runtime_held_psyscall(layout, m) :
-							      runtime_held_prunning(layout, m);
-		runtime_read_p(layout, p, &state);
-		if (state.p >= 0) {
-			state.p_use = BLOCK_P_USE_SYSCALL;
-		} else if (layout->g_tls == UNKNOWN && record->nr == NR_FUTEX) {
-			/*
-			 * Before and after its call a thread of the reference runtime may have to
-			 * wait for Python's lock. That is no call of the goroutine's.
-			 */
-			return 0;
-		} else {
-			state.p_use = BLOCK_P_USE_HANDED_OFF;
-			/* Whose it was: taken before the block; nil where it was given away. */
-			state.p = runtime_number(runtime_pointer(m, layout->m_oldp), layout->p_id,
-						 layout->int_size);
-			state.runq = UNKNOWN;
-		}
+		m = found ? *found : 0;
 	} else {
-		p = runtime_pointer(m, layout->m_p);
-		runtime_read_p(layout, p, &state);
-		if (state.p < 0)
-			return 0;
-		state.p_use = status == UNKNOWN ? UNKNOWN : BLOCK_P_USE_RAW;
+		u64 fs_base = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_FSBASE);
+
+		g = runtime_pointer(fs_base, layout->g_tls);
+		span_read(&span, g, span_begin(layout->g_m, layout->g_status), G_SPAN);
+		m = span_pointer(&span, layout->g_m, G_SPAN);
+		goid = span_number(&span, layout->g_goid, sizeof(s64), G_SPAN);
+		status = span_number(&span, layout->g_status, layout->int_size, G_SPAN);
 	}
-	runtime_read_sched(layout, m, &state);
-	RUNTIME_STATE_COPY(record, &state);
-	record->p_use = state.p_use;
+
+	span_read(&span, m, span_begin(layout->m_id, span_begin(layout->m_curg, layout->m_p)), M_SPAN);
+	u64 curg = span_pointer(&span, layout->m_curg, M_SPAN);
+	u64 p = span_pointer(&span, layout->m_p, M_SPAN);
+	u64 oldp = span_pointer(&span, layout->m_oldp, M_SPAN);
+	record->m = span_number(&span, layout->m_id, sizeof(s64), M_SPAN);
+	if (curg != g) {
+		/* On the system stack, g is M's own. */
+		goid = runtime_number(curg, layout->g_goid, sizeof(s64));
+		status = runtime_number(curg, layout->g_status, layout->int_size);
+	}
+	if (!curg || goid < 0)
+		return 0;
+	record->goid = goid;
+
+	int in_syscall = status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL;
+	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
+	if (in_syscall && layout->model == RUNTIME_MODEL_PSYSCALL)
+		p = oldp;
+	span_read(&span, p, span_begin(layout->p_id, layout->p_status), P_SPAN);
+	if (!in_syscall || runtime_still_held(layout, m, &span))
+		runtime_read_held_p(layout, &span, p, &state);
+	record->p = state.p;
+	record->runq = state.runq;
+	if (state.p >= 0) {
+		record->p_use = in_syscall ? BLOCK_P_USE_SYSCALL : BLOCK_P_USE_RAW;
+		if (status == UNKNOWN)
+			record->p_use = UNKNOWN;
+	} else if (!in_syscall) {
+		return 0;
+	} else if (layout->g_tls == UNKNOWN && record->nr == NR_FUTEX) {
+		/*
+		 * Before and after its call a thread of the reference runtime may have to wait for
+		 * Python's lock. That is no call of the goroutine's.
+		 */
+		return 0;
+	} else {
+		record->p_use = BLOCK_P_USE_HANDED_OFF;
+		/* Whose it was: taken before the block; nil where it was given away. */
+		record->p = runtime_number(oldp, layout->p_id, layout->int_size);
+		record->runq = UNKNOWN;
+	}
+
+	u64 sched = layout->sched == UNKNOWN ? runtime_pointer(m, layout->m_sched) :
+					       layout->sched + layout->bias;
+	span_read(&span, sched, span_begin(layout->sched_npidle, layout->sched_runqsize), SCHED_SPAN);
+	record->npidle = span_number(&span, layout->sched_npidle, layout->int_size, SCHED_SPAN);
+	record->nmspinning = span_number(&span, layout->sched_nmspinning, layout->int_size, SCHED_SPAN);
+	record->global_runq = span_number(&span, layout->sched_runqsize, layout->int_size, SCHED_SPAN);
 	return 1;
 }
 
