@@ -86,9 +86,17 @@ class Channel:
         if self.closed:
             scheduler.wait_lock.release()
             raise ChannelClosed("send on a closed channel")
+        scheduler.wait_lock.release()
+        # Made while the lock is free (see scheduler.py), so what was found out may be old.
         g = m.curg
         wait = Wait(g)
-        self.sendq.append(Waiter(wait, 0, value))
+        waiter = Waiter(wait, 0, value)
+        scheduler.wait_lock.acquire()
+        if self.closed or can_send(self):
+            scheduler.wait_lock.release()
+            await self.send(value)
+            return
+        self.sendq.append(waiter)
         scheduler.wait_lock.release()
         g.wait_reason = "chan send"
         m.wants = PARK
@@ -114,9 +122,15 @@ class Channel:
                 if not received:
                     raise ChannelClosed("receive from a closed channel")
                 return value
+        scheduler.wait_lock.release()
         g = m.curg
         wait = Wait(g)
-        self.recvq.append(Waiter(wait, 0, None))
+        waiter = Waiter(wait, 0, None)
+        scheduler.wait_lock.acquire()
+        if self.buffer or self.sendq or self.closed:
+            scheduler.wait_lock.release()
+            return await self.recv()
+        self.recvq.append(waiter)
         scheduler.wait_lock.release()
         g.wait_reason = "chan receive"
         m.wants = PARK
@@ -133,17 +147,14 @@ class Channel:
         """
         m = getm()
         scheduler = scheduler_of(m)
+        told: list[G] = []
         scheduler.wait_lock.acquire()
         if self.closed:
             scheduler.wait_lock.release()
             raise ChannelClosed("close of a closed channel")
         self.closed = True
-        told: list[G] = []
-        for queue in (self.recvq, self.sendq):
-            while queue:
-                waiter = queue.popleft()
-                if serve(waiter, None, False):
-                    told.append(waiter.wait.g)
+        turn_away(self.recvq, told)
+        turn_away(self.sendq, told)
         scheduler.wait_lock.release()
         for g in told:
             scheduler.ready(m, g)
@@ -170,6 +181,19 @@ def serve(waiter: Waiter, value: object, ok: bool) -> bool:
     wait.value = value
     wait.ok = ok
     return True
+
+
+def turn_away(queue: deque[Waiter], told: list[G]) -> None:
+    """Tell everybody in a queue that the channel is closed. The wait lock is held."""
+    while queue:
+        waiter = queue.popleft()
+        if serve(waiter, None, False):
+            told.append(waiter.wait.g)
+
+
+def can_send(channel: Channel) -> bool:
+    """Whether a send might not have to wait. The wait lock is held."""
+    return len(channel.buffer) < channel.capacity or len(channel.recvq) > 0
 
 
 def try_send(channel: Channel, value: object) -> tuple[bool, G | None]:
@@ -239,6 +263,8 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
     """
     m = getm()
     scheduler = scheduler_of(m)
+    waiting = Wait(m.curg)
+    waiters = [Waiter(waiting, i, case.value) for i, case in enumerate(cases)]
     scheduler.wait_lock.acquire()
     count: i64 = len(cases)
     begin: i64 = scheduler.host.random(count) if count > 1 else 0
@@ -258,11 +284,10 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
     if not wait:
         scheduler.wait_lock.release()
         return -1, None, False
-    waiting = Wait(m.curg)
     for i in range(count):
         case = cases[i]
         queue = case.channel.sendq if case.sends else case.channel.recvq
-        queue.append(Waiter(waiting, i, case.value))
+        queue.append(waiters[i])
     scheduler.wait_lock.release()
     m.curg.wait_reason = "select"
     m.wants = PARK
@@ -291,6 +316,7 @@ def finish(
 def forget(case: Case, wait: Wait) -> None:
     """Take a select's other waiters out of their queues. The wait lock is held."""
     queue = case.channel.sendq if case.sends else case.channel.recvq
-    for waiter in list(queue):
-        if waiter.wait is wait:
-            queue.remove(waiter)
+    for _ in range(len(queue)):
+        waiter = queue.popleft()
+        if waiter.wait is not wait:
+            queue.append(waiter)

@@ -213,10 +213,11 @@ class Processors:
     def new_m(self) -> M:
         """An M, without its thread."""
         self.lock.acquire()
-        m = M(len(self.allm), self, self.sched, self.host.new_note(), self.host.new_note())
+        id = self.sched.mcount
         self.sched.mcount += 1
-        self.allm.append(m)
         self.lock.release()
+        m = M(id, self, self.sched, self.host.new_note(), self.host.new_note())
+        self.allm.append(m)
         return m
 
     def start_m(self, m: M, p: P) -> None:

@@ -26,11 +26,13 @@ def runqput(scheduler: Scheduler, p: P, g: G) -> None:
         append(p, g)
         p.lock.release()
         return
-    batch = take(p, p.capacity // 2)
+    moved: G | None = take(p, p.capacity // 2)
     p.lock.release()
     scheduler.lock.acquire()
-    for moved in batch:
+    while moved is not None:
+        following = moved.schedlink
         globrunqput(scheduler.sched, moved)
+        moved = following
     globrunqput(scheduler.sched, g)
     scheduler.lock.release()
 
@@ -58,21 +60,26 @@ def append(p: P, g: G) -> None:
     p.runqtail += 1
 
 
-def take(p: P, count: i64) -> list[G]:
-    """Take ``count`` Gs from the head of P's queue; P's lock is held, they are there."""
-    batch: list[G] = []
-    for _ in range(count):
-        g = p.runq_first
-        assert g is not None
-        p.runq_first = g.schedlink
-        g.schedlink = None
-        p.runqhead += 1
-        batch.append(g)
-    return batch
+def take(p: P, count: i64) -> G:
+    """Take ``count`` Gs, at least one, from the head of P's queue, as a chain.
+
+    P's lock is held, and they are there.
+    """
+    first = p.runq_first
+    assert first is not None
+    last = first
+    for _ in range(count - 1):
+        following = last.schedlink
+        assert following is not None
+        last = following
+    p.runq_first = last.schedlink
+    last.schedlink = None
+    p.runqhead += count
+    return first
 
 
 def steal(scheduler: Scheduler, p: P) -> G | None:
-    """Move half of another P's queue to P's, which is empty, and take one (Go: runqsteal)."""
+    """Move half of another P's queue to P's, which is empty, and run the first."""
     count: i64 = len(scheduler.allp)
     if count == 1:
         return None
@@ -83,12 +90,16 @@ def steal(scheduler: Scheduler, p: P) -> G | None:
             continue
         victim.lock.acquire()
         waiting = victim.runqtail - victim.runqhead
-        batch = take(victim, waiting - waiting // 2)
-        victim.lock.release()
-        if not batch:
+        if waiting == 0:
+            victim.lock.release()
             continue
-        first = batch.pop()
-        for g in batch:
+        first = take(victim, waiting - waiting // 2)
+        victim.lock.release()
+        following = first.schedlink
+        first.schedlink = None
+        while following is not None:
+            g = following
+            following = g.schedlink
             runqput(scheduler, p, g)
         return first
     return None

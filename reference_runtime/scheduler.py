@@ -21,9 +21,12 @@ Locks, and how free of races this is
 Every field that several Ms change is changed under a lock, and no host call that may switch
 threads is made under one. Interpreted, these are real locks. Compiled on a Python with a GIL
 they do nothing, since a compiled function keeps the GIL from one blocking call to the next:
-critical sections here contain no such call, and allocate nothing that a finaliser could hang on
-to. What does *not* hold: anything read before a call of the host is stale after it. On a Python
-without a GIL the real locks are used, compiled or not.
+critical sections here contain no such call. Nor do they make an object or drop the last
+reference to one that is not ours: a collection or a finaliser might run there, and release the
+GIL. (To set an attribute drops what it held *before* the new value stands there, in mypyc: what
+several threads set must never be the last reference to something that closes a file.) What does
+*not* hold: anything read before a call of the host is stale after it. On a Python without a GIL
+the real locks are used, compiled or not.
 
 A G that parks is not locked against its waker: the waker may come while the G is still leaving
 its M, and then leaves a token that the M finds (``after_switch``).
@@ -137,7 +140,10 @@ class Scheduler(Processors):
         sched = self.sched
         self.lock.acquire()
         sched.goidgen += 1
-        g = G(sched.goidgen, coro, steps, name)
+        goid = sched.goidgen
+        self.lock.release()
+        g = G(goid, coro, steps, name)
+        self.lock.acquire()
         g.all_next = sched.allg
         if sched.allg is not None:
             sched.allg.all_prev = g
@@ -178,8 +184,13 @@ class Scheduler(Processors):
         self.lock.release()
 
     def goexit(self, g: G) -> None:
-        """G has returned."""
+        """G has returned. What it holds is let go of here, while no lock is held.
+
+        A queue may keep the G itself a little longer, and drops it in a critical section.
+        """
         sched = self.sched
+        g.coro = None
+        g.steps = NO_G.steps
         self.lock.acquire()
         g.status = G_DEAD
         if g.all_prev is None:

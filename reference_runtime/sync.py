@@ -76,6 +76,7 @@ class WaitGroup:
         m = getm()
         scheduler = scheduler_of(m)
         woken: list[G] = []
+        none: list[G] = []
         scheduler.wait_lock.acquire()
         if self.count + count < 0:
             scheduler.wait_lock.release()
@@ -83,7 +84,7 @@ class WaitGroup:
         self.count += count
         if self.count == 0:
             woken = self.waiting
-            self.waiting = []
+            self.waiting = none
         scheduler.wait_lock.release()
         for g in woken:
             scheduler.ready(m, g)

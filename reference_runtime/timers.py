@@ -31,7 +31,11 @@ class Timers:
         """Ready ``g`` at ``when_ns``; whether that is now the first of all timers."""
         self.lock.acquire()
         self.added += 1
-        heappush(self.heap, (when_ns, self.added, g))
+        added = self.added
+        self.lock.release()
+        entry = (int(when_ns), added, g)
+        self.lock.acquire()
+        heappush(self.heap, entry)
         self.count += 1
         first = self.heap[0][2] is g
         self.lock.release()

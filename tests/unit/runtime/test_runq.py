@@ -55,15 +55,15 @@ def test_a_full_queue_gives_half_and_the_newcomer_to_the_global_one() -> None:
     assert scheduler.sched.runqsize == 0
 
 
-def test_a_thief_takes_half_rounded_up_and_runs_the_last() -> None:
+def test_a_thief_takes_half_rounded_up_and_runs_the_first() -> None:
     scheduler = make(2)
     victim, thief = scheduler.allp
     for goid in (1, 2, 3):
         runq.runqput(scheduler, victim, g(goid))
     stolen = runq.steal(scheduler, thief)
     assert stolen is not None
-    assert stolen.goid == 2
-    assert drain(thief) == [1]
+    assert stolen.goid == 1
+    assert drain(thief) == [2]
     assert drain(victim) == [3]
     assert runq.steal(scheduler, thief) is None
 

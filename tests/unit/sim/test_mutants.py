@@ -14,7 +14,7 @@ from tests.unit.sim.test_properties import BOUNDED
 def check_properties(package: Package) -> None:
     """The properties of test_properties.py, for the policies whose Ps change hands most."""
 
-    @settings(BOUNDED, max_examples=60)
+    @settings(BOUNDED, max_examples=300)
     @given(runs(["sysmon", "block"]))
     def holds(run: tuple[list[Step], Setting]) -> None:
         Run(package, *run).go()
