@@ -63,7 +63,7 @@ def _sorted(table: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plain_array(column: Column, values: pa.ChunkedArray) -> Any:  # noqa: ANN401 - an array
-    if column.type == "comm":
+    if column.is_text:
         return values.to_numpy(zero_copy_only=False)
     if column.words:
         values = _codes(column, values)
@@ -85,7 +85,7 @@ def _codes(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _plain_series(column: Column, values: pd.Series[Any]) -> Any:  # noqa: ANN401 - an array
-    if column.type == "comm":
+    if column.is_text:
         return values.to_numpy(object)
     if column.words:
         return pd.Categorical(values, categories=list(column.words)).codes.astype(np.int64)

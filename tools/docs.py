@@ -27,7 +27,7 @@ def _row(cells: Iterable[str]) -> str:
 def _type(column: Column) -> str:
     if column.words:
         return "word"
-    return "text" if column.type == "comm" else column.type.replace("i", "int")
+    return "text" if column.is_text else column.type.replace("i", "int")
 
 
 def trace_format() -> str:

@@ -41,6 +41,7 @@ SOURCES: Final = (
     "runtime_state.bpf.c",
     "runtime_probes.bpf.c",
     "signals.bpf.c",
+    "stacks.bpf.c",
     "sched.bpf.c",
     "syscalls.bpf.c",
     "tasks.bpf.c",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -35,18 +35,18 @@ class Drain:
     Args:
         program: where they come from.
         writer: where they go; nobody else may use it until :meth:`finish` or :meth:`abandon`.
-        on_tasks: called with the records of table task, before they are written.
+        observers: called with the records of a table, by its name, before they are written.
     """
 
     def __init__(
         self,
         program: Program,
         writer: TraceWriter,
-        on_tasks: Callable[[np.ndarray], None] | None = None,
+        observers: Mapping[str, Callable[[np.ndarray], None]] | None = None,
     ) -> None:
         self._program = program
         self._writer = BackgroundWriter(writer)
-        self._on_tasks = on_tasks
+        self._observers = dict(observers or {})
         self._period_s = _PERIOD_MIN_S
         self._counted_at_s = 0.0
         self._spans_taken = 0
@@ -83,7 +83,7 @@ class Drain:
         self._period_s = min(max(wanted_s, _PERIOD_MIN_S), _PERIOD_MAX_S)
         return self._period_s
 
-    def finish(self) -> None:
+    def drain(self) -> None:
         """Take the last records, once every probe is away: until all that was sent is there.
 
         Raises:
@@ -103,6 +103,13 @@ class Drain:
         # Both halves: what the last epoch left, and what this one did.
         self._take_losses()
         self._take_losses()
+
+    def finish(self) -> None:
+        """Let the writer finish what it was given; drain first.
+
+        Raises:
+            PretakeError: the disk is full.
+        """
         self._writer.finish()
 
     def abandon(self) -> None:
@@ -114,8 +121,8 @@ class Drain:
         for name, ring in self._program.rings.items():
             records = ring.peek()
             if len(records):
-                if name == "task" and self._on_tasks is not None:
-                    self._on_tasks(records)
+                if name in self._observers:
+                    self._observers[name](records)
                 # numpy takes a column of one record for contiguous, and Arrow would then keep
                 # the ring's own memory.
                 rows = TABLES[name].to_arrow(records.copy() if len(records) == 1 else records)

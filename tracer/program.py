@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from tracer import kernel
-from tracer.adapters.layout import Probe, RuntimeLayout
+from tracer.adapters.layout import LAYOUT_DTYPE, Probe, RuntimeLayout
 from tracer.compiler import RING_TABLES, MapShape, compile_programs
 from tracer.errors import PretakeError
 from tracer.ringbuf import Ring
@@ -208,6 +209,31 @@ class Program:
         status = path.stat()
         key = np.array([status.st_ino, status.st_size], np.uint64)
         self._update("runtime_binaries", key, layout.pack())
+
+    def layout_of(self, tgid: int) -> np.ndarray | None:
+        """Where a process keeps, or kept, its runtime: a record of ``LAYOUT_DTYPE``, or None."""
+        layout = np.zeros((), LAYOUT_DTYPE)
+        try:
+            kernel.lookup(self._fds["runtime_layouts"], np.array(tgid, np.uint32), layout)
+        except KeyError:
+            return None
+        return layout
+
+    def stacks(self) -> dict[int, tuple[int, list[int]]]:
+        """The stacks that threads blocked with, by stack_id.
+
+        Returns:
+            The process that each was seen in first, and its addresses, innermost first.
+        """
+        found = {}
+        fd = self._fds["stacks"]
+        for key in kernel.keys(fd, np.dtype(np.uint32)):
+            stack = np.zeros((), self._shapes["stacks"].dtype)
+            with contextlib.suppress(KeyError):
+                kernel.lookup(fd, key, stack)
+                addresses = [int(pc) for pc in stack["pc"] if pc]
+                found[int(key)] = (int(self._read("stack_owners", int(key))), addresses)
+        return found
 
     def set_reference_layout(self, layout: RuntimeLayout) -> None:
         """Tell the reference runtime's layout, for every target process that starts an M."""

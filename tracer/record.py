@@ -36,6 +36,7 @@ from tracer.privilege import check_privilege
 from tracer.program import Program
 from tracer.runtimes import Runtimes
 from tracer.schema import TABLES, UNKNOWN
+from tracer.symbols import Symbols
 from tracer.trace import TraceWriter, check_output
 
 __all__ = ["record"]
@@ -101,7 +102,8 @@ class _Capture:
         self._target = target
         self._program = program
         self._options = options
-        self._runtimes = Runtimes(program, options)
+        self._symbols = Symbols(program)
+        self._runtimes = Runtimes(program, options, self._symbols)
         self._manifest = _new_manifest(target, options)
         self._stop = threading.Event()
         self._present = 0
@@ -118,7 +120,8 @@ class _Capture:
             owner=calling_user(),
             part_seconds=options.part_seconds,
         )
-        self._drain = Drain(program, self._writer, self._on_tasks)
+        observers = {"task": self._on_tasks, "signal": self._symbols.on_signals}
+        self._drain = Drain(program, self._writer, observers)
         self._sampler = RunTimeSampler(program)
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
@@ -165,10 +168,12 @@ class _Capture:
         rows["comm"] = [_comm(pid, tid) for tid in sorted(known)]
         rows["kind"] = table.column("kind").code("present")
         self._present = len(rows)
+        self._symbols.on_tasks(rows)
         self._drain.add("task", table.to_arrow(rows))
 
     def _on_tasks(self, records: np.ndarray) -> None:
         self._exec_seen = self._exec_seen or bool((records["kind"] == _EXEC).any())
+        self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)
 
     def _loop(self, began_s: float, progress: Callable[[Progress], None] | None) -> None:
@@ -200,9 +205,13 @@ class _Capture:
             self._drain.abandon()
         else:
             try:
+                self._drain.drain()
+                for table, rows in self._symbols.tables().items():
+                    self._drain.add(table, rows)
                 self._drain.finish()
             except PretakeError as error:
                 manifest.error, failure = error.problem, error
+        self._symbols.close()
         self._runtimes.finish()
         if isinstance(self._target, Command):
             self._target.end()

@@ -19,6 +19,7 @@ from tracer.manifest import Missing, Target
 from tracer.options import CaptureOptions
 from tracer.program import Program
 from tracer.schema import TABLES
+from tracer.symbols import Symbols
 
 __all__ = ["Runtimes"]
 
@@ -31,6 +32,7 @@ class Runtimes:
     Args:
         program: gets layouts and probes.
         options: says which runtimes are wanted.
+        symbols: is told of each binary.
 
     Attributes:
         target: of the manifest; the first runtime found decides it.
@@ -38,11 +40,12 @@ class Runtimes:
         missing: what could not be had.
     """
 
-    def __init__(self, program: Program, options: CaptureOptions) -> None:
+    def __init__(self, program: Program, options: CaptureOptions, symbols: Symbols) -> None:
         self.target = Target()
         self.attached: list[str] = []
         self.missing: list[Missing] = []
         self._program = program
+        self._symbols = symbols
         self._wanted = options.runtime
         self._seen: set[tuple[int, int]] = set()
         self._probed: set[tuple[str, int, int]] = set()
@@ -108,6 +111,7 @@ class Runtimes:
         if self.target.runtime == "none":
             self._describe(binary)
         self._probe(binary)
+        self._symbols.add(binary)
 
     def _describe(self, binary: RuntimeBinary) -> None:
         self.target.runtime = binary.runtime

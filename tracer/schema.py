@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from tracer.words import P_USES, RUNTIME_KINDS, RUNTIME_REASONS
+from tracer.words import P_USES, RUNTIME_KINDS, RUNTIME_REASONS, SAFE_POINTS
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "UNKNOWN", "Column", "Table", "c_header"]
 
@@ -34,6 +34,7 @@ UNKNOWN = -1
 _C_TYPES = {"i8": "__s8", "i16": "__s16", "i32": "__s32", "i64": "__s64", "comm": "char"}
 _NUMPY_TYPES = {"i8": "i1", "i16": "<i2", "i32": "<i4", "i64": "<i8", "comm": "S16"}
 _ARROW_TYPES = {"i8": pa.int8(), "i16": pa.int16(), "i32": pa.int32(), "i64": pa.int64()}
+_TEXTS = ("comm", "text")
 _COMM_LENGTH = 16
 
 
@@ -43,7 +44,8 @@ class Column:
 
     Args:
         name: carries its unit as a suffix where it has one (``_ns``).
-        type: ``i8``, ``i16``, ``i32``, ``i64``, or ``comm`` (a thread's name, 16 bytes).
+        type: ``i8``, ``i16``, ``i32``, ``i64``, ``comm`` (a thread's name, 16 bytes), or
+            ``text`` of any length (only in a table without a ring).
         meaning: one sentence for the documentation.
         nullable: whether ``UNKNOWN`` may stand here; it becomes null in Arrow.
         words: the words that an enumerated column's numbers stand for, from 0.
@@ -61,9 +63,14 @@ class Column:
         return "ns" if self.name.endswith("_ns") else ""
 
     @property
+    def is_text(self) -> bool:
+        """Whether its values are strings that are no words of the schema."""
+        return self.type in _TEXTS
+
+    @property
     def arrow_type(self) -> pa.DataType:
         """The column's type in Arrow and Parquet."""
-        if self.type == "comm":
+        if self.is_text:
             return pa.string()
         if self.words:
             return pa.dictionary(pa.int8(), pa.string())
@@ -302,6 +309,41 @@ TABLES: dict[str, Table] = {
                         "signal",
                         "task",
                     ),
+                ),
+            ),
+            ring=False,
+        ),
+        Table(
+            "stack",
+            "one frame of a stack that a target thread blocked with, walked by frame pointers: "
+            "a function that keeps none, as the system call's own, hides its caller; written "
+            "at the end of the capture",
+            (
+                Column("pc", "i64", "user address: where it is, or where it will return to"),
+                Column("stack_id", "i32", "the stack; as in table block"),
+                Column("pid", "i32", "process that blocked with it first"),
+                Column("depth", "i16", "0 for the innermost frame"),
+            ),
+            ring=False,
+        ),
+        Table(
+            "address",
+            "what is known of one code address that tables stack and signal mention, from the "
+            "program's own function table; written at the end of the capture",
+            (
+                Column("function", "text", "function that it lies in", nullable=True),
+                Column("file", "text", "source file", nullable=True),
+                Column("pc", "i64", "the address, as it was in the process"),
+                Column("pid", "i32", "the process"),
+                Column("line", "i32", "line of the source file", nullable=True),
+                Column(
+                    "preemption",
+                    "i8",
+                    "whether Go stops a goroutine there, or why not (isAsyncSafePoint in "
+                    "runtime/preempt.go): the compiler marked it unsafe, it is assembly, it "
+                    "belongs to the runtime, it is no Go code",
+                    nullable=True,
+                    words=SAFE_POINTS,
                 ),
             ),
             ring=False,

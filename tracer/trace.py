@@ -267,7 +267,7 @@ def _with_declared_words(column: Column, values: pa.ChunkedArray) -> pa.ChunkedA
 def _to_series(column: Column, values: pa.ChunkedArray) -> pd.Series[Any]:
     import pandas as pd
 
-    if column.type == "comm":
+    if column.is_text:
         return pd.Series(values.to_pandas(), dtype="str")
     if column.words:
         codes = _codes(values)
@@ -535,7 +535,7 @@ def _table_of(table: Table, given: Mapping[str, Sequence[Any]]) -> pa.Table:
         elif column.words:
             default = column.words[0]
         else:
-            default = "" if column.type == "comm" else 0
+            default = "" if column.is_text else 0
         values = list(given.get(column.name, [default] * length))
         if column.words:
             codes = [None if word is None else column.code(word) for word in values]

@@ -7,7 +7,7 @@ to disk keeps its meaning.
 
 from __future__ import annotations
 
-__all__ = ["P_USES", "RUNTIME_KINDS", "RUNTIME_REASONS"]
+__all__ = ["P_USES", "RUNTIME_KINDS", "RUNTIME_REASONS", "SAFE_POINTS"]
 
 RUNTIME_KINDS = (
     # The P's way from a thread that blocks to the next goroutine.
@@ -60,3 +60,6 @@ P_USES = (
     "raw",  # the thread holds P and the runtime was not told: nobody will retake it
     "handed_off",  # a goroutine's call, whose P was given away before the thread blocked
 )
+
+SAFE_POINTS = ("safe", "unsafe_point", "assembly", "runtime", "no_go")
+"""What stands at a code address in the way of preempting there."""

@@ -25,13 +25,21 @@ _MERGED = ".data.rel.ro"
 _MAGICS = {0xFFFFFFF0, 0xFFFFFFF1}
 _HEADER = re.compile(b"[\xf0\xf1]\xff\xff\xff\0\0\x01\x08")
 """Magic, two zeros, x86's smallest instruction (1 byte), and its pointer (8)."""
-_NPCDATA = 28
-"""_func.npcdata: entryOff, nameOff, args, deferreturn, pcsp, pcfile and pcln stand before it."""
+_PCFILE, _PCLN, _NPCDATA, _UNIT = 20, 24, 28, 32
+"""_func.pcfile, pcln, npcdata, cuOffset; entryOff, nameOff, args, deferreturn and pcsp stand
+before them."""
 _FUNC_SIZE = {0xFFFFFFF0: 40, 0xFFFFFFF1: 44}
 """Bytes of _func, behind which its PCDATA tables follow; Go 1.20 put startLine into it."""
 _PCDATA_UNSAFE_POINT = 0
 _UNSAFE = -2
 """UnsafePointUnsafe; the others are safe (-1) or restart a sequence of instructions."""
+_LOCALS = 1
+"""FUNCDATA_LocalsPointerMaps, which assembly has not."""
+_FLAG_ASSEMBLY = 4
+"""FuncFlagAsm (Go's internal/abi/symtab.go), a bit of _func.flag, two bytes before the end."""
+_ABSENT = 0xFFFFFFFF
+_NEVER_PREEMPTED = ("runtime.", "runtime/internal/", "internal/runtime/", "reflect.")
+"""Packages in which isAsyncSafePoint refuses whatever the tables say."""
 _MODULE_TEXT = 176
 """moduledata.text (runtime/symtab.go): one pointer, five slices, ftab, findfunctab, minpc and
 maxpc stand before it, from Go 1.18 to 1.27."""
@@ -69,10 +77,9 @@ class Pclntab:
                     f"{elf.path}: a Go function table of unknown format ({magic:#x})",
                     "pretake knows those of Go 1.18 to 1.27",
                 )
-            count, _, self._header_text, names, units, _, values, functions = struct.unpack_from(
-                "<8Q", self._data, 8
-            )
-            self._magic, self._values = magic, values
+            header = struct.unpack_from("<8Q", self._data, 8)
+            count, _, self._header_text, names, units, files, values, functions = header
+            self._magic, self._units, self._files, self._values = magic, units, files, values
             self._names = self._data[names:units]
             table = np.frombuffer(self._data, "<u4", 2 * count + 1, functions)
             self._entries = table[0::2].astype(np.int64)
@@ -160,20 +167,81 @@ class Pclntab:
         Returns:
             None outside of all Go code, and for a function without that table.
         """
+        found = self._record_at(address)
+        if found is None:
+            return None
+        function, offset = found
+        if self._number(function + _NPCDATA) <= _PCDATA_UNSAFE_POINT:
+            return None
+        first = function + _FUNC_SIZE[self._magic]
+        values = self._number(first + 4 * _PCDATA_UNSAFE_POINT)
+        if values == 0:
+            return None
+        value = self._value_at(self._values + values, offset)
+        return None if value is None else value == _UNSAFE
+
+    def safe_point(self, address: int) -> str:
+        """What stands in the way of preempting a goroutine at an instruction.
+
+        The part of Go's ``isAsyncSafePoint`` (``runtime/preempt.go``) that depends on nothing
+        but the code.
+
+        Args:
+            address: link-time address of an instruction.
+
+        Returns:
+            A word of :data:`tracer.words.SAFE_POINTS`.
+        """
+        found = self._record_at(address)
+        if found is None:
+            return "no_go"
+        if self.unsafe_point(address):
+            return "unsafe_point"
+        function, _ = found
+        size = _FUNC_SIZE[self._magic]
+        flag, tables = self._data[function + size - 3], self._data[function + size - 1]
+        locals_at = function + size + 4 * (self._number(function + _NPCDATA) + _LOCALS)
+        no_map = tables <= _LOCALS or self._number(locals_at) == _ABSENT
+        if no_map or flag & _FLAG_ASSEMBLY:
+            return "assembly"
+        (name,) = self.names_at(np.array([address]))
+        return "runtime" if (name or "").startswith(_NEVER_PREEMPTED) else "safe"
+
+    def source_at(self, address: int) -> tuple[str, int] | None:
+        """File and line of an instruction; of inlined code, where that was written.
+
+        Args:
+            address: link-time address of an instruction.
+
+        Returns:
+            None outside of all Go code, and where the function tells no line.
+        """
+        found = self._record_at(address)
+        if found is None:
+            return None
+        function, offset = found
+        tables = (self._number(function + at) for at in (_PCFILE, _PCLN))
+        file, line = (self._value_at(self._values + at, offset) if at else None for at in tables)
+        if file is None or line is None or file < 0:
+            return None
+        unit = self._number(function + _UNIT)
+        name = self._number(self._units + 4 * (unit + file))
+        if name == _ABSENT:
+            return None
+        at = self._files + name
+        return self._data[at : self._data.index(b"\0", at)].decode("utf-8", "replace"), line
+
+    def _record_at(self, address: int) -> tuple[int, int] | None:
+        """Where the _func of the function at an address lies, and the offset into its code."""
         offset = address - self.text
         index = int(np.searchsorted(self._entries, offset, "right")) - 1
         if not 0 <= index < len(self._name_offsets):
             return None
-        function = int(self._funcs[index])
-        (tables,) = struct.unpack_from("<I", self._data, function + _NPCDATA)
-        if tables <= _PCDATA_UNSAFE_POINT:
-            return None
-        first = function + _FUNC_SIZE[self._magic]
-        (values,) = struct.unpack_from("<I", self._data, first + 4 * _PCDATA_UNSAFE_POINT)
-        if values == 0:
-            return None
-        value = self._value_at(self._values + values, offset - int(self._entries[index]))
-        return None if value is None else value == _UNSAFE
+        return int(self._funcs[index]), offset - int(self._entries[index])
+
+    def _number(self, at: int) -> int:
+        (number,) = struct.unpack_from("<I", self._data, at)
+        return int(number)
 
     def _value_at(self, at: int, wanted: int) -> int | None:
         """The value of one table at an offset into its function.

@@ -27,7 +27,8 @@ static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 	return SCHED_SWITCH_PREV_STATE_BLOCKED;
 }
 
-static __always_inline void thread_blocked(struct thread_state *thread, u32 tid, s64 now)
+static __always_inline void thread_blocked(void *ctx, struct thread_state *thread, u32 tid,
+					   s64 now)
 {
 	thread->block_ns = now;
 	if (thread->where == IN_UNKNOWN) {
@@ -62,8 +63,10 @@ static __always_inline void thread_blocked(struct thread_state *thread, u32 tid,
 		.cpu = bpf_get_smp_processor_id(),
 		.p_use = UNKNOWN,
 	};
-	if (runtime_state_at_block(tid, &record))
+	if (runtime_state_at_block(tid, &record)) {
+		record.stack_id = user_stack(ctx);
 		emit_block(&record);
+	}
 }
 
 int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
@@ -97,7 +100,7 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	if (!leaves)
 		return 0;
 	if (record.prev_state == SCHED_SWITCH_PREV_STATE_BLOCKED)
-		thread_blocked(leaves, prev_tid, record.ts_ns);
+		thread_blocked(ctx, leaves, prev_tid, record.ts_ns);
 	else if (record.prev_state == SCHED_SWITCH_PREV_STATE_DEAD &&
 		 (!leaves->task || leaves->task == bpf_get_current_task()))
 		threads.delete(&prev_tid);
