@@ -135,7 +135,8 @@ def _share(part: object, whole: object) -> str:
 
 def _capture(trace: Path, workload: str, policy: str, procs: int, seconds: float) -> None:
     """Capture one run, in a process of its own: only that needs privilege."""
-    python = [sys.executable, "-m", "pretake"]
+    # -B: under sudo, Python would leave files of root's beside its sources.
+    python = [sys.executable, "-B", "-m", "pretake"]
     run = [*python, "run", workload, "--retake", policy, "--procs", str(procs)]
     run += ["--seconds", str(seconds), "--json"]
     record = [*python, "record", "--quiet", "--force", "-o", str(trace), "--", *run]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import click
 
-from pretake.views import console, duration, print_json, table
+from pretake.views import console, duration, note, print_json, table
+from tracer.errors import EXIT_STATUS
 from tracer.launch import RESULT_VARIABLE
+
+_SCHEDULER = {("reference_runtime", "scheduler.py"), ("reference_runtime", "runtime.py")}
 
 
 def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
@@ -62,15 +67,29 @@ def command(
     pairs: tuple[str, ...],
     witness: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Run WORKLOAD, or a coroutine function FILE.py:FUNCTION, on the reference runtime."""
+    from reference_runtime.deadlock import Deadlock
     from reference_runtime.workloads import run_workload
 
-    result = run_workload(workload, policy, procs, seconds, rounds, witness, **_parameters(pairs))
+    try:
+        result = run_workload(
+            workload, policy, procs, seconds, rounds, witness, **_parameters(pairs)
+        )
+    except Deadlock as deadlock:
+        # As in Go: fatal, where each goroutine waits, status 2.
+        note(f"fatal error: {deadlock}")
+        return EXIT_STATUS
+    except Exception as failure:
+        # The scheduler notes the goroutine; what has no note is no goroutine's failure.
+        if not getattr(failure, "__notes__", None):
+            raise
+        note("".join(traceback.format_exception(failure.with_traceback(_own_part(failure)))))
+        return EXIT_STATUS
     leave_result(result)
     if as_json:
         print_json(result)
-        return
+        return 0
     names = ("p50", "p90", "p99", "max")
     times: dict[str, Any] = {key: value for key, value in result.items() if _is_times(value)}
     rows = [
@@ -87,6 +106,17 @@ def command(
     counters: Any = result["runtime"]
     others = {k: v for k, v in result.items() if k not in times and v is not counters}
     terminal.print(table("Counters", ("", ""), [*others.items(), *counters.items()]))
+    return 0
+
+
+def _own_part(failure: Exception) -> TracebackType | None:
+    """The traceback from where the goroutine's own code begins, below the scheduler's frames."""
+    own = below = failure.__traceback__
+    while below is not None and below.tb_next is not None:
+        if Path(below.tb_frame.f_code.co_filename).parts[-2:] in _SCHEDULER:
+            own = below.tb_next
+        below = below.tb_next
+    return own
 
 
 def leave_result(result: dict[str, object]) -> None:
