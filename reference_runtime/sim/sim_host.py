@@ -393,7 +393,7 @@ class SimHost(Host):
         self.poll_broken = True
         self._wake_poller()
 
-    # Helpers.
+    # What the calls above share.
 
     def _open(self, file: File) -> int:
         fd = self.next_fd
