@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 
 from tracer.errors import PretakeError
 
-__all__ = ["write_csv", "write_folded", "write_json_lines", "write_parquet", "write_table"]
+__all__ = [
+    "folded",
+    "write_csv",
+    "write_folded",
+    "write_json_lines",
+    "write_parquet",
+    "write_table",
+    "write_text",
+]
 
 
 def write_json_lines(table: pd.DataFrame, out: BinaryIO) -> None:
@@ -28,24 +36,43 @@ def write_csv(table: pd.DataFrame, out: TextIO) -> None:
     table.to_csv(out, index=False, lineterminator="\n")
 
 
-def write_folded(episodes: pd.DataFrame, out: TextIO, weight: str = "harm_ns") -> None:
-    """Write episodes as folded stacks, for flame graphs: ``program;syscall;class microseconds``.
+def folded(
+    episodes: pd.DataFrame, weight: str = "harm_ns", places: pd.DataFrame | None = None
+) -> dict[str, int]:
+    """Episodes as folded stacks: nanoseconds by ``program;…functions…;syscall;outcome;class``.
 
     Args:
         episodes: a table of :data:`analysis.schema.EPISODES`.
-        out: where to write.
         weight: column that says how wide an episode is; unknown counts for nothing.
+        places: the trace's stacks (:data:`analysis.places.PLACES`); None for no functions.
     """
-    frames = [
-        episodes[name].astype(object).where(episodes[name].notna(), "unknown").astype(str)
+    frames = {
+        name: episodes[name].astype(object).where(episodes[name].notna(), "unknown").astype(str)
         for name in ("comm", "syscall", "outcome", "class")
-    ]
+    }
     # What separates frames and weights must not come out of a name.
-    clean = [frame.str.replace(r"[;\s]", "_", regex=True) for frame in frames]
-    stacks = clean[0].str.cat(pd.concat(clean[1:], axis=1), sep=";")
-    widths = (episodes[weight].fillna(0) // 1_000).groupby(stacks).sum()
-    for stack, width in widths[widths > 0].items():
-        out.write(f"{stack} {width}\n")
+    clean = {name: f.str.replace(r"[;\s]", "_", regex=True) for name, f in frames.items()}
+    stacks = clean["comm"]
+    if places is not None and len(places):
+        by_id = places.set_index("stack_id")["stack"].astype(object)
+        functions = episodes["stack_id"].map(by_id)
+        stacks = stacks.str.cat((";" + functions).fillna(""))
+    rest = pd.concat([clean[name] for name in ("syscall", "outcome", "class")], axis=1)
+    stacks = stacks.str.cat(rest, sep=";")
+    widths = episodes[weight].fillna(0).astype("int64").groupby(stacks).sum()
+    return {str(stack): int(width) for stack, width in widths.items() if width > 0}
+
+
+def write_folded(
+    episodes: pd.DataFrame,
+    out: TextIO,
+    weight: str = "harm_ns",
+    places: pd.DataFrame | None = None,
+) -> None:
+    """Write :func:`folded` stacks, for flame graphs, in microseconds."""
+    for stack, width_ns in folded(episodes, weight, places).items():
+        if width_ns >= 1_000:
+            out.write(f"{stack} {width_ns // 1_000}\n")
 
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
@@ -77,6 +104,16 @@ def write_table(table: pd.DataFrame, form: str, path: Path) -> None:
         else:
             write_folded(table, text)
         text.detach()
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, as a whole or not at all.
+
+    Raises:
+        PretakeError: the file cannot be written.
+    """
+    with _whole_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from analysis.advise import ADVICE
 from analysis.compare import COMPARISON
 from analysis.diff import DIFFERENCE
 from analysis.factors import FACTORS
+from analysis.places import PLACES
 from analysis.preemptions import PREEMPTIONS
 from analysis.schema import EPISODES, Frame
 from analysis.sites import SITES
@@ -17,6 +18,7 @@ __all__ = ["FRAMES"]
 FRAMES: tuple[Frame, ...] = (
     EPISODES,
     SITES,
+    PLACES,
     PREEMPTIONS,
     FACTORS,
     ADVICE,

@@ -11,6 +11,7 @@ from analysis.advise import advise
 from analysis.diff import diff
 from analysis.episodes import episodes
 from analysis.factors import factors
+from analysis.places import places
 from analysis.preemptions import preemptions
 from analysis.sites import sites
 from analysis.summary import Summary, summary
@@ -70,8 +71,12 @@ class LoadedTrace:
         return check(self.trace, witness)
 
     def sites(self) -> pd.DataFrame:
-        """Episodes by system call: a DataFrame of :data:`analysis.sites.SITES`."""
-        return sites(self._episodes)
+        """Episodes by call site and call: a DataFrame of :data:`analysis.sites.SITES`."""
+        return sites(self._episodes, self._places)
+
+    def places(self) -> pd.DataFrame:
+        """The stacks that threads blocked with, by name: :data:`analysis.places.PLACES`."""
+        return self._places.copy()
 
     def preemptions(self) -> pd.DataFrame:
         """Each request to stop a goroutine: :data:`analysis.preemptions.PREEMPTIONS`."""
@@ -92,3 +97,7 @@ class LoadedTrace:
     @cached_property
     def _episodes(self) -> pd.DataFrame:
         return episodes(self.trace)
+
+    @cached_property
+    def _places(self) -> pd.DataFrame:
+        return places(self.trace)

@@ -7,35 +7,72 @@ from pathlib import Path
 
 import click
 
-from pretake.views import cells, console, duration, table, write_rows
+from pretake.types import refuse_existing
+from pretake.views import cells, console, duration, note, table, write_rows
 
 
-@click.command(epilog="Example: pretake callsites server.pretake --folded | flamegraph.pl > p.svg")
+@click.command(
+    epilog="Examples: pretake callsites server.pretake --flame held.svg;  "
+    "pretake callsites server.pretake --folded | flamegraph.pl > held.svg"
+)
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--folded", is_flag=True, help="Folded stacks of harm in µs, for flame graphs.")
-def command(trace: Path, as_json: bool, folded: bool) -> None:
-    """Show which calls of TRACE held Ps, the most harmful first."""
+@click.option("--folded", "as_folded", is_flag=True, help="Folded stacks in µs, on stdout.")
+@click.option(
+    "--flame",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw a flame graph (SVG) of P time held by blocked threads.",
+)
+@click.option(
+    "--weight",
+    type=click.Choice(("hold", "harm")),
+    default="hold",
+    show_default=True,
+    help="What stacks are as wide as.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def command(
+    trace: Path, as_json: bool, as_folded: bool, flame: Path | None, weight: str, force: bool
+) -> None:
+    """Show which calls of TRACE held Ps, the most harmful first.
+
+    The call site is the innermost function that is not of runtime, syscall, internal or os; Go
+    programs have one, found by frame pointers.
+    """
     from analysis import load
-    from analysis.export import write_folded
+    from analysis.export import folded, write_folded, write_text
+    from analysis.flame import flame_svg
 
     loaded = load(trace)
-    if folded:
-        write_folded(loaded.episodes(), sys.stdout)
+    if as_folded:
+        write_folded(loaded.episodes(), sys.stdout, f"{weight}_ns", loaded.places())
+        return
+    if flame is not None:
+        refuse_existing(flame, force)
+        stacks = folded(loaded.episodes(), f"{weight}_ns", loaded.places())
+        what = "P time held by blocked threads" if weight == "hold" else "harm"
+        write_text(flame_svg(stacks, f"{trace}: {what}"), flame)
+        note(f"{flame} is written")
         return
     sites = loaded.sites()
     if as_json:
         write_rows(sites)
         return
-    counts = ("episodes", "harmful", "kept", "needless")
-    times = ("blocked_p50_ns", "hold_p50_ns", "harm_sum_ns")
+    counts = ("episodes", "harmful")
+    times = ("blocked_p50_ns", "hold_p50_ns", "hold_sum_ns", "harm_sum_ns")
     rows = [
         (
+            _named(row["site"], row["file"], row["line"]),
             row["syscall"],
             *(f"{row[name]:,}" for name in counts),
             *(duration(row[name]) for name in times),
         )
         for row in cells(sites)
     ]
-    head = ("call", *counts, "blocked", "hold p50", "harm")
-    console().print(table("Calls that blocked with a P", head, rows))
+    head = ("site", "call", *counts, "blocked", "hold p50", "hold", "harm")
+    console().print(table("Calls that blocked with a P", head, rows, left=2))
+
+
+def _named(site: str | None, file: str | None, line: int | None) -> str | None:
+    return site if file is None else f"{site} ({Path(file).name}:{line})"
