@@ -114,6 +114,10 @@ class Btf:
             type_id = found[1]
         return bits // 8
 
+    def has_struct(self, name: str) -> bool:
+        """Whether this kernel has a struct of that name."""
+        return name in self._structs
+
     def tracepoint_arguments(self, name: str) -> int:
         """How many arguments a raw tracepoint hands to its programs; 0 if there is none."""
         # The kernel declares each as a pointer to a function of them, after one void pointer.

@@ -20,6 +20,7 @@ import numpy as np
 __all__ = [
     "KPROBE",
     "RAW_TRACEPOINT",
+    "UPROBE_MULTI",
     "LoadError",
     "create_map",
     "delete",
@@ -29,6 +30,7 @@ __all__ = [
     "lookup",
     "open_raw_tracepoint",
     "open_uprobe",
+    "open_uprobe_link",
     "possible_cpus",
     "update",
 ]
@@ -36,9 +38,11 @@ __all__ = [
 # linux/bpf.h
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
 _RAW_TRACEPOINT_OPEN: Final = 17
+_LINK_CREATE: Final = 28
 _ENABLE_STATS: Final = 32
 KPROBE: Final = 2
 RAW_TRACEPOINT: Final = 17
+UPROBE_MULTI: Final = 48  # enum bpf_attach_type
 
 _NR_BPF: Final = 321  # x86-64
 _NR_PERF_EVENT_OPEN: Final = 298
@@ -90,8 +94,8 @@ def create_map(name: str, kind: int, key: int, value: int, entries: int, flags: 
     )
 
 
-def load_program(name: str, kind: int, code: bytes) -> int:
-    """Load instructions, verified.
+def load_program(name: str, kind: int, code: bytes, attach: int = 0) -> int:
+    """Load instructions, verified; ``attach`` says how, where a kind has several ways.
 
     Raises:
         LoadError: the verifier refused them.
@@ -103,7 +107,7 @@ def load_program(name: str, kind: int, code: bytes) -> int:
     def load(log_level: int) -> int:
         size, address = (_LOG_BYTES, ctypes.addressof(log)) if log_level else (0, 0)
         attributes = struct.pack(
-            "<IIQQIIQII16s",
+            "<IIQQIIQII16sII",
             kind,
             len(code) // 8,
             ctypes.addressof(instructions),
@@ -114,6 +118,8 @@ def load_program(name: str, kind: int, code: bytes) -> int:
             0,
             0,
             _name(name),
+            0,
+            attach,
         )
         return _bpf(_PROG_LOAD, attributes)
 
@@ -163,6 +169,25 @@ def open_uprobe(path: Path, file_offset: int, program: int) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_uprobe_link(path: Path, file_offset: int, program: int) -> int:
+    """As :func:`open_uprobe`, and without CAP_SYS_ADMIN.
+
+    Since 89ae89f53d20 ("bpf: Add multi uprobe link"); the program is loaded for UPROBE_MULTI.
+    """
+    text = ctypes.create_string_buffer(os.fsencode(path))
+    offset = ctypes.c_uint64(file_offset)
+    # link_create: program, target, attach type, flags; path, offsets, reference counters,
+    # cookies, how many, flags, pid.
+    return _bpf(
+        _LINK_CREATE,
+        struct.pack(
+            "<IIIIQQQQIII",
+            *(program, 0, UPROBE_MULTI, 0),
+            *(ctypes.addressof(text), ctypes.addressof(offset), 0, 0, 1, 0, 0),
+        ),
+    )
 
 
 def enable_statistics() -> int:

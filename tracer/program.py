@@ -17,11 +17,12 @@ import numpy as np
 
 from tracer import kernel
 from tracer.adapters.layout import LAYOUT_DTYPE, Probe, RuntimeLayout
+from tracer.btf import kernel_btf
 from tracer.compiler import RING_TABLES, MapShape, compile_programs
 from tracer.errors import PretakeError
 from tracer.ringbuf import Ring
 
-__all__ = ["RAW_TRACEPOINTS", "LossSpan", "Program", "RingCount", "ring_pages"]
+__all__ = ["RAW_TRACEPOINTS", "LossSpan", "Program", "RingCount", "has_uprobe_links", "ring_pages"]
 
 RAW_TRACEPOINTS: Final = {
     # Those that tell of new targets come first, so that no target is born unseen.
@@ -53,6 +54,11 @@ _PAGE: Final = 4096
 _PER_CPU_ARRAY: Final = 6  # enum bpf_map_type
 # enum where of common.bpf.c
 _WHERE: Final = {"unknown": 2, "before_exec": 3}
+
+
+def has_uprobe_links() -> bool:
+    """Whether uprobes are to be had without CAP_SYS_ADMIN."""
+    return kernel_btf().has_struct("bpf_uprobe_multi_link")
 
 
 def ring_pages(buffer_bytes: int) -> dict[str, int]:
@@ -153,8 +159,13 @@ class Program:
             PretakeError: the kernel refused.
         """
         try:
-            program = self._load(probe.handler, kernel.KPROBE)
-            self._probe_fds.append(kernel.open_uprobe(probe.path, probe.file_offset, program))
+            if has_uprobe_links():
+                program = self._load(probe.handler, kernel.KPROBE, kernel.UPROBE_MULTI)
+                fd = kernel.open_uprobe_link(probe.path, probe.file_offset, program)
+            else:
+                program = self._load(probe.handler, kernel.KPROBE)
+                fd = kernel.open_uprobe(probe.path, probe.file_offset, program)
+            self._probe_fds.append(fd)
         except OSError as error:
             raise PretakeError(
                 f"cannot probe {probe.symbol} in {probe.path}: {error.strerror}"
@@ -281,11 +292,11 @@ class Program:
         """
         return {name: _fdinfo_numbers(fd) for name, fd in self._functions.items()}
 
-    def _load(self, function: str, kind: int) -> int:
+    def _load(self, function: str, kind: int, attach: int = 0) -> int:
         if function not in self._functions:
             code = self._object.linked(function, self._fds)
             try:
-                self._functions[function] = kernel.load_program(function, kind, code)
+                self._functions[function] = kernel.load_program(function, kind, code, attach)
             except kernel.LoadError as error:
                 raise PretakeError(
                     f"the kernel refuses the program {function}: {str(error).splitlines()[-1]}",

@@ -26,14 +26,14 @@ from typing import Final
 import numpy as np
 
 from tracer.bcc_loader import calling_user
-from tracer.cost import RunTimeSampler
+from tracer.cost import RunTimeSampler, StatisticsHelper
 from tracer.drain import Drain
 from tracer.errors import PretakeError
 from tracer.launch import Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
-from tracer.privilege import check_privilege
-from tracer.program import Program
+from tracer.privilege import check_privilege, drop_capabilities
+from tracer.program import Program, has_uprobe_links
 from tracer.runtimes import Runtimes
 from tracer.schema import TABLES, UNKNOWN
 from tracer.symbols import Symbols
@@ -53,6 +53,7 @@ def record(
     pid: int | None = None,
     options: CaptureOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    drop: bool = False,
 ) -> Path:
     """Capture a command or a running process, until it ends, time is up, or Ctrl-C.
 
@@ -63,6 +64,8 @@ def record(
         pid: a running process, instead of a command; it is left running.
         options: what to capture.
         progress: called about four times a second.
+        drop: give up this process's capabilities, as far as they are not needed any more, for
+            good once the probes are in place.
 
     Returns:
         The trace's folder. ``manifest.exit_status`` tells how the command ended.
@@ -87,7 +90,7 @@ def record(
         stack.callback(target.close)
         program = Program(options.buffer_bytes, options.max_threads, defines)
         stack.callback(program.close)
-        capture = _Capture(path, target, program, options)
+        capture = _Capture(path, target, program, options, drop)
         return capture.run(progress)
 
 
@@ -98,7 +101,10 @@ class _Capture:
         target: Command | RunningProcess,
         program: Program,
         options: CaptureOptions,
+        drop: bool,
     ) -> None:
+        # Before the capabilities go.
+        statistics = StatisticsHelper() if drop else None
         self._target = target
         self._program = program
         self._options = options
@@ -113,6 +119,12 @@ class _Capture:
         else:
             self._runtimes.attach_running(target.pid)
         self._manifest.attached = program.attach()
+        if drop:
+            # Before there are threads, which have capabilities of their own.
+            drop_capabilities(
+                files_for_another=calling_user() is not None,
+                uprobes_as_admin=not has_uprobe_links(),
+            )
         self._writer = TraceWriter(
             path,
             self._manifest,
@@ -122,7 +134,7 @@ class _Capture:
         )
         observers = {"task": self._on_tasks, "signal": self._symbols.on_signals}
         self._drain = Drain(program, self._writer, observers)
-        self._sampler = RunTimeSampler(program)
+        self._sampler = RunTimeSampler(program, statistics)
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         began_s = time.monotonic()

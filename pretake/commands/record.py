@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pretake.types import SIZE
 from pretake.views import bytes_text, console, note
 from tracer.options import DETAILS, RUNTIMES
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 
 @click.command(
@@ -70,6 +77,9 @@ def command(
     Needs root, or CAP_BPF and CAP_PERFMON. The command's input and output are left alone.
     Ctrl-C ends the capture in order.
     """
+    with _no_threads_of_libraries():
+        import numpy  # noqa: F401
+        import pyarrow  # noqa: F401
     from tracer.adapters import reference
     from tracer.options import CaptureOptions, Progress
     from tracer.record import record
@@ -85,20 +95,30 @@ def command(
         reference_module=reference.find(),
     )
     terminal = console(stderr=True)
-    with terminal.status("compiling the probes") as status:
+    with contextlib.ExitStack() as stack:
+        spinner: list[Status] = []
 
         def tell(progress: Progress) -> None:
+            # The target may write to the same terminal; where there is none, nobody would see it.
+            if quiet or not terminal.is_terminal:
+                return
             lost = f", {progress.lost:,} lost" if progress.lost else ""
-            status.update(
+            text = (
                 f"capturing: {progress.elapsed_s:.0f} s, {progress.events:,} events{lost}, "
                 f"{bytes_text(progress.bytes)} (Ctrl-C ends)"
             )
+            if not spinner:
+                # Not before: its thread would keep the capabilities that record gives up.
+                spinner.append(stack.enter_context(terminal.status(text)))
+            spinner[0].update(text)
 
-        if quiet or not terminal.is_terminal:
-            # The target may write to the same terminal, and nobody would see a spinner.
-            status.stop()
         path = record(
-            list(program) or None, output=output, pid=pid, options=options, progress=tell
+            list(program) or None,
+            output=output,
+            pid=pid,
+            options=options,
+            progress=tell,
+            drop=True,
         )
     if quiet:
         return
@@ -110,3 +130,20 @@ def command(
     if manifest.exit_status:
         note(f"the command ended with status {manifest.exit_status}")
     note(f"next: pretake summary {shlex.quote(str(path))}")
+
+
+@contextlib.contextmanager
+def _no_threads_of_libraries() -> Iterator[None]:
+    """Import libraries without their threads, which would keep the capabilities we give up."""
+    quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    before = {name: os.environ.get(name) for name in quiet}
+    os.environ.update(quiet)
+    try:
+        yield
+    finally:
+        # The command that is captured gets the environment as it was.
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

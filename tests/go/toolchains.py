@@ -106,26 +106,29 @@ def goroot(version: str) -> Path:
     return folder / "go"
 
 
-def build(program: str, version: str = VERSIONS[-1], linkage: str = "static") -> Path:
-    """A program of this folder, built, from the cache where its source has not changed.
+def build(
+    program: str, version: str = VERSIONS[-1], linkage: str = "static", among: Path = _HERE
+) -> Path:
+    """A program, built, from the cache where its source has not changed.
 
     Args:
         program: the name of its folder.
         version: one of :data:`VERSIONS`.
         linkage: one of :data:`LINKAGES`.
+        among: the folder that the program's own is in; this one if not given.
 
     Raises:
         LookupError: the toolchain cannot be had.
     """
     how = LINKAGES[linkage]
-    sources = sorted((_HERE / program).iterdir())
+    sources = sorted((among / program).iterdir())
     text = b"".join(source.read_bytes() for source in sources)
     digest = hashlib.sha256(text).hexdigest()[:12]
     binary = cache_folder() / "programs" / f"{program}-{version}-{linkage}-{digest}" / program
     if binary.exists():
         return binary
     aside = binary.parent.with_name(f"{binary.parent.name}.{os.getpid()}")
-    shutil.copytree(_HERE / program, aside)
+    shutil.copytree(among / program, aside)
     if how.cgo:
         # A file that only says that C is wanted.
         (aside / "cgo.go").write_text(_CGO)

@@ -1,0 +1,188 @@
+"""What a capture costs, beside the tools that people use today: ``make bench-capture``.
+
+A program runs without an end and tells how fast it is, 50 ms at a time. Each tool in turn is
+attached to it and taken away again, a few rounds over; a round's ratio is between the time that
+a tool was there and the time just before it came, in the same process. So neither where threads
+happen to run nor a slow minute of the machine is taken for a tool's cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.drain import drain, start_s, sustained
+from bench.rivals import TOOLS, Tool, stop
+from tests.go import toolchains
+
+PROGRAMS = Path(__file__).parent / "programs"
+RESULTS = Path(__file__).parent / "results" / "capture.json"
+SETTLE_S = 2.0
+"""Time for a tool to compile, load and attach."""
+
+
+@dataclass
+class Costs:
+    """Of one tool on one program, for each round."""
+
+    ratios: list[float] = field(default_factory=list)
+    bytes_per_event: list[float] = field(default_factory=list)
+
+
+def build(program: str) -> Path:
+    return toolchains.build(program, among=PROGRAMS)
+
+
+@contextmanager
+def running(program: str, slices: Path) -> Iterator[int]:
+    """Run a program that tells its speed into ``slices``; yields the pid to trace."""
+    binary = str(build(program))
+    processes = []
+    with slices.open("w") as output:
+        if program == "http":
+            server = subprocess.Popen([binary, "serve"], stdout=subprocess.PIPE, text=True)
+            assert server.stdout is not None
+            address = server.stdout.readline().strip()
+            load = subprocess.Popen([binary, "load", address], stdout=output)
+            processes = [load, server]
+        else:
+            # On one CPU: there each read switches to the other side, whatever the machine does.
+            processes = [subprocess.Popen(["taskset", "-c", "0", binary], stdout=output)]
+        try:
+            yield processes[-1].pid
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def cost_ns(slices: Path, begin_ns: int, end_ns: int) -> float:
+    """Time of a round trip or answer in the slices within a span: that of the fastest tenth.
+
+    What else runs on the machine only ever makes a slice slower, and is no cost of a tool.
+    """
+    rows = [[int(n) for n in line.split()] for line in slices.read_text().splitlines()[:-1]]
+    told = [(row[1] - row[0]) / max(row[2], 1) for row in rows]
+    inside = [
+        cost for cost, row in zip(told, rows, strict=True) if begin_ns <= row[0] < row[1] <= end_ns
+    ]
+    return statistics.quantiles(inside, n=10)[0]
+
+
+def wait_for(tool: Tool, process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until a tool has attached."""
+    time.sleep(SETTLE_S)
+    while process.poll() is None and not tool.ready(folder):
+        time.sleep(0.1)
+    if process.poll() is not None:
+        sys.exit(f"{tool.name} ended: {(folder / 'output').read_text()}")
+
+
+def compare(program: str, tools: list[Tool], rounds: int, window_s: float) -> dict[str, Costs]:
+    """Attach each tool to one running program, over and over."""
+    costs = {tool.name: Costs() for tool in tools}
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        slices = Path(place) / "slices"
+        spans: list[tuple[str, int, int, int, int]] = []
+        with running(program, slices) as pid:
+            time.sleep(1)
+            for _ in range(rounds):
+                for tool in tools:
+                    folder = Path(place) / "tool"
+                    folder.mkdir()
+                    before_ns = time.monotonic_ns()
+                    time.sleep(window_s)
+                    untraced_ns = time.monotonic_ns()
+                    process = tool.start(pid, folder)
+                    wait_for(tool, process, folder)
+                    begin_ns = time.monotonic_ns()
+                    time.sleep(window_s)
+                    end_ns = time.monotonic_ns()
+                    stop(process)
+                    spans.append((tool.name, before_ns, untraced_ns, begin_ns, end_ns))
+                    size = tool.bytes_per_event(folder)
+                    if size is not None:
+                        costs[tool.name].bytes_per_event.append(size)
+                    shutil.rmtree(folder)
+        for name, before_ns, untraced_ns, begin_ns, end_ns in spans:
+            without = cost_ns(slices, before_ns, untraced_ns)
+            costs[name].ratios.append(cost_ns(slices, begin_ns, end_ns) / without)
+            print(f"  {program}: {name}: {without:.0f} ns, {costs[name].ratios[-1]:.3f} times")
+    return costs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--window", type=float, default=1.0, metavar="S")
+    parser.add_argument("--rate", type=int, default=1_000_000, help="events/s, sustained")
+    parser.add_argument("--seconds", type=int, default=60, help="of the sustained capture")
+    chosen = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench-capture: capture needs root: run it with sudo")
+
+    skipped = {tool.name: why for tool in TOOLS if (why := tool.missing())}
+    for name, why in skipped.items():
+        print(f"left out: {name}: {why}")
+    tools = [tool for tool in TOOLS if tool.name not in skipped]
+    start_s()  # compiles the programs, if that was not done before
+    starts = [start_s() for _ in range(5)]
+    costs = {
+        program: compare(program, tools, chosen.rounds, chosen.window)
+        for program in ("pipes", "http")
+    }
+    calls = build("calls")
+    results = {
+        "slowdown": {
+            program: {name: statistics.median(cost.ratios) for name, cost in tool.items()}
+            for program, tool in costs.items()
+        },
+        "slowdown_rounds": {
+            program: {name: sorted(cost.ratios) for name, cost in tool.items()}
+            for program, tool in costs.items()
+        },
+        "drain": drain(calls),
+        "sustained": sustained(calls, chosen.rate, chosen.seconds),
+        "bytes_per_event": {
+            name: statistics.median(cost.bytes_per_event)
+            for name, cost in costs["pipes"].items()
+            if cost.bytes_per_event
+        },
+        "start_s": statistics.median(starts),
+        "skipped": skipped,
+        "machine": {
+            "cpus": os.cpu_count(),
+            "kernel": platform.release(),
+            "load": os.getloadavg(),
+        },
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    show(results)
+
+
+def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
+    """The results as lines for people."""
+    for program, ratios in results["slowdown"].items():
+        for name, ratio in ratios.items():
+            rounds = results["slowdown_rounds"][program][name]
+            print(f"{program:6} {name:24} {ratio:6.2f} times ({rounds[0]:.2f}-{rounds[-1]:.2f})")
+    for key in ("drain", "sustained", "bytes_per_event", "start_s"):
+        print(f"{key}: {json.dumps(results[key])}")
+    print(f"written: {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
