@@ -7,7 +7,7 @@ from analysis.compare import COMPARISON
 from analysis.diff import DIFFERENCE
 from analysis.factors import FACTORS
 from analysis.places import PLACES
-from analysis.preemptions import PREEMPTIONS
+from analysis.preemptions import LEDGER, PREEMPTIONS
 from analysis.schema import EPISODES, Frame
 from analysis.sites import SITES
 from analysis.timeline import TIMELINE
@@ -20,6 +20,7 @@ FRAMES: tuple[Frame, ...] = (
     SITES,
     PLACES,
     PREEMPTIONS,
+    LEDGER,
     FACTORS,
     ADVICE,
     COMPARISON,

@@ -4,6 +4,12 @@ A request is a row of kind ``preempt_request``. What belongs to it is what happe
 thread from then until the next request for that thread: the signal sent (``tgkill``), its
 delivery, and the end: stopped (``preempted``) or refused (``preempt_refused``, with the reason).
 Go coalesces requests (``m.signalPending``), so a request may have no signal of its own.
+
+Go tells of no refusal. But its handler, where it accepts, lets the thread return into
+asyncPreempt, which is probed; so a signal that was delivered and not followed by that was
+refused: for what the binary says of the interrupted instruction (table address), or, where that
+is safe, since the request was not wanted any more (the goroutine had yielded meanwhile, was not
+running, or its M held a lock).
 """
 
 from __future__ import annotations
@@ -14,11 +20,12 @@ import pandas as pd
 from analysis import plain
 from analysis.asof import NOT_FOUND, Ints, Timelines, take
 from analysis.schema import Field, Frame
+from analysis.tasks import Tasks
 from tracer.schema import TABLES, UNKNOWN
 from tracer.trace import Trace
-from tracer.words import RUNTIME_REASONS
+from tracer.words import RUNTIME_REASONS, SAFE_POINTS
 
-__all__ = ["ENDS", "PREEMPTIONS", "preemptions"]
+__all__ = ["ENDS", "LEDGER", "PREEMPTIONS", "ledger", "preemptions"]
 
 ENDS = ("stopped", "refused")
 """How a request ended."""
@@ -37,6 +44,8 @@ PREEMPTIONS = Frame(
         Field("delivered_ns", "when the kernel delivered it"),
         Field("ended_ns", "when the goroutine stopped, or refused to"),
         Field("pc", "user address that the signal interrupted"),
+        Field("function", "function that the address lies in", "str"),
+        Field("point", "what stands there in the way of preempting", words=SAFE_POINTS),
         Field("outcome", "how it ended; null if the trace does not tell", words=ENDS),
         Field("how", "the way it stopped, or why it did not", words=RUNTIME_REASONS),
         Field("part_sent_ns", "part: asked to sent"),
@@ -44,6 +53,24 @@ PREEMPTIONS = Frame(
         Field("part_stopped_ns", "part: delivered (or asked, without a signal) to the end"),
         Field("latency_ns", "asked to stopped; null if it did not stop"),
         Field("interrupted_nr", "system call that the signal interrupted (EINTR), if any"),
+        Field("why", "how it ended, in words: unsafe point in function F", "str"),
+    ),
+)
+
+LEDGER = Frame(
+    "ledger",
+    "the requests that were asked for one reason and ended in one way",
+    (
+        Field("reason", "why they were asked", "str"),
+        Field("outcome", "how they ended; null if the trace does not tell", "str"),
+        Field("why", "the way they stopped, or why they did not", "str"),
+        Field("requests", "how many"),
+        Field("signals", "how many of them had a signal delivered"),
+        Field("interrupted", "how many of those broke a system call off (EINTR)"),
+        Field("sent_p50_ns", "median from asked to sent"),
+        Field("delivered_p50_ns", "median from sent to delivered"),
+        Field("latency_p50_ns", "median from asked to stopped"),
+        Field("latency_p99_ns", "its 99th percentile"),
     ),
 )
 
@@ -51,6 +78,16 @@ _KIND = TABLES["runtime"].column("kind")
 _SIGNAL = TABLES["signal"].column("kind")
 _EINTR = -4
 _SIGURG = 23
+_STOPPED, _REFUSED = range(2)
+_PROBE = "uprobe:runtime.asyncPreempt2"
+_HANDLER_NS = 1_000_000
+_REASONS = {word: RUNTIME_REASONS.index(word) for word in ("not_wanted", "unsafe_point")}
+_POINTS = {
+    "unsafe_point": "unsafe point in function {}",
+    "assembly": "assembly function {}",
+    "runtime": "the runtime's own function {}",
+    "no_go": "no Go code",
+}
 
 
 def preemptions(trace: Trace) -> pd.DataFrame:
@@ -84,6 +121,18 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     end = _first(ends, tid, asked_ns, until)
     ended_ns = take(ends["ts_ns"], end, UNKNOWN)
     stopped = take(ends["kind"], end, UNKNOWN) == _KIND.code("preempted")
+    pc = take(delivered["pc"], came, UNKNOWN)
+    function, point = _address(trace, tid, asked_ns, pc)
+    outcome = np.where(end == NOT_FOUND, UNKNOWN, np.where(stopped, _STOPPED, _REFUSED))
+    how = take(ends["reason"], end, UNKNOWN)
+    if _PROBE in trace.manifest.attached:
+        # Its last moments tell of no end, since the probes may be gone before it.
+        last_ns = (trace.manifest.end_ns or np.iinfo(np.int64).max) - _HANDLER_NS
+        silent = (outcome == UNKNOWN) & (delivered_ns != UNKNOWN) & (delivered_ns < last_ns)
+        outcome = np.where(silent, _REFUSED, outcome)
+        safe = point == SAFE_POINTS.index("safe")
+        because = np.where(safe, _REASONS["not_wanted"], _REASONS["unsafe_point"])
+        how = np.where(silent & (point != UNKNOWN), because, how)
     before_end = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
     return PREEMPTIONS.finish(
         {
@@ -96,9 +145,12 @@ def preemptions(trace: Trace) -> pd.DataFrame:
             "sent_ns": sent_ns,
             "delivered_ns": delivered_ns,
             "ended_ns": ended_ns,
-            "pc": take(delivered["pc"], came, UNKNOWN),
-            "outcome": np.where(end == NOT_FOUND, UNKNOWN, np.where(stopped, 0, 1)),
-            "how": take(ends["reason"], end, UNKNOWN),
+            "pc": pc,
+            "function": function,
+            "point": point,
+            "outcome": outcome,
+            "how": how,
+            "why": _in_words(outcome, how, point, function),
             "part_sent_ns": _apart(sent_ns, asked_ns),
             "part_delivered_ns": _apart(delivered_ns, sent_ns),
             "part_stopped_ns": _apart(ended_ns, before_end),
@@ -132,3 +184,66 @@ def _interrupted(calls: pd.DataFrame, tid: Ints, delivered_ns: Ints) -> Ints:
     soon = delivered_ns - take(broken["exit_ns"], at, UNKNOWN) < 1_000_000
     ours = (delivered_ns != UNKNOWN) & (at != NOT_FOUND) & same & soon
     return np.where(ours, take(broken["nr"], at, UNKNOWN), UNKNOWN)
+
+
+def _address(trace: Trace, tid: Ints, asked_ns: Ints, pc: Ints) -> tuple[np.ndarray, Ints]:
+    """Function and point of each address, from table address."""
+    known = plain.from_arrow("address", trace.arrow("address"))
+    function = np.full(len(pc), None, object)
+    if len(known) == 0:
+        return function, np.full(len(pc), UNKNOWN)
+    pid = Tasks(trace.frame("task"), trace.manifest.pid).pid(tid, asked_ns)
+    index = pd.MultiIndex.from_frame(known[["pid", "pc"]])
+    wanted = pd.MultiIndex.from_arrays([pid, pc])
+    first = ~index.duplicated()
+    at = index[first].get_indexer(wanted)
+    rows = known[first]
+    function[at >= 0] = rows["function"].to_numpy(object)[at[at >= 0]]
+    return function, take(rows["preemption"], at, UNKNOWN)
+
+
+def _in_words(outcome: Ints, how: Ints, point: Ints, function: np.ndarray) -> np.ndarray:
+    words = np.full(len(outcome), None, object)
+    for i, reason in enumerate(how):
+        if reason == UNKNOWN:
+            continue
+        words[i] = RUNTIME_REASONS[reason].replace("_", " ")
+        if outcome[i] == _REFUSED and reason == _REASONS["unsafe_point"] and point[i] != UNKNOWN:
+            words[i] = _POINTS.get(SAFE_POINTS[point[i]], words[i]).format(function[i])
+    return words
+
+
+def ledger(requests: pd.DataFrame) -> pd.DataFrame:
+    """Count requests by why they were asked and how they ended.
+
+    Args:
+        requests: a table of :data:`PREEMPTIONS`.
+
+    Returns:
+        A DataFrame of :data:`LEDGER`, the most frequent first.
+    """
+    keys = [requests[name].astype(object) for name in ("reason", "outcome", "why")]
+    keys = [key.where(key.notna(), None) for key in keys]
+    groups = requests.groupby(keys, dropna=False)
+    columns = {
+        "requests": groups.size(),
+        "signals": groups["delivered_ns"].count(),
+        "interrupted": groups["interrupted_nr"].count(),
+    }
+    for name, column, share in (
+        ("sent_p50_ns", "part_sent_ns", 0.5),
+        ("delivered_p50_ns", "part_delivered_ns", 0.5),
+        ("latency_p50_ns", "latency_ns", 0.5),
+        ("latency_p99_ns", "latency_ns", 0.99),
+    ):
+        columns[name] = groups[column].quantile(share, interpolation="lower").round()
+    rows = pd.DataFrame(columns).reset_index().sort_values("requests", ascending=False)
+    texts = ("reason", "outcome", "why")
+    return LEDGER.finish(
+        {
+            name: rows[name].astype(object).where(rows[name].notna(), None).to_numpy(object)
+            if name in texts
+            else rows[name].astype("Int64").to_numpy(np.int64, na_value=UNKNOWN)
+            for name in LEDGER.names
+        }
+    )

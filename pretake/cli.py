@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "summary": "The numbers of a trace.",
     "episodes": "Every system call that blocked with a P, one a line.",
     "callsites": "Which calls held Ps, the most harmful first.",
+    "preemptions": "Who asked goroutines to stop, and whether they did.",
     "factors": "What P-retake latency goes with.",
     "advise": "Raw, normal or block, for each call site.",
     "diff": "Two runs, and whether they differ by more than noise.",

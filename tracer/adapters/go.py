@@ -85,9 +85,11 @@ _PROBES_IF_THERE = (
     ("runtime.exitsyscallTryGetP", "go_exitsyscall_try"),
 )
 _PROBES_ON_CALLS = (
-    # Functions that are hot from elsewhere: probed where handoffp calls them.
+    # Functions that are called from elsewhere too: probed where this one calls them.
     ("runtime.handoffp", "runtime.startm", "go_startm"),
     ("runtime.handoffp", "runtime.pidleput", "go_pidleput"),
+    # preemptone sends by preemptM, which is inlined in both; its requests are told at its begin.
+    ("runtime.suspendG", "runtime.signalM", "go_suspend"),
 )
 
 _PROBES_BEHIND_CALLS = (

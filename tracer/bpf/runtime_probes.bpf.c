@@ -196,6 +196,27 @@ int go_preemptone(struct pt_regs *ctx)
 	return 0;
 }
 
+/*
+ * A call of signalM(mp, sig) inside suspendG: the collector (or whoever must see a goroutine
+ * stand still) sends the signal by itself, without preemptone.
+ */
+int go_suspend(struct pt_regs *ctx)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
+	struct runtime_layout *layout = runtime_current_layout();
+
+	if (!layout)
+		return 0;
+	u64 m = ctx->ax;
+	runtime_read_self(layout, &state);
+	runtime_read_p(layout, runtime_pointer(m, layout->m_p), &state);
+	state.goid = runtime_number(runtime_pointer(m, layout->m_curg), layout->g_goid, 8);
+	runtime_emit(now, &state, runtime_number(m, layout->m_procid, sizeof(s64)),
+		     RUNTIME_KIND_PREEMPT_REQUEST, RUNTIME_REASON_SUSPEND);
+	return 0;
+}
+
 /* asyncPreempt2(): the signal met a safe point, the current goroutine stops. */
 int go_async_preempt2(struct pt_regs *ctx)
 {

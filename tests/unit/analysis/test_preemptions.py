@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.frames import FRAMES
-from analysis.preemptions import PREEMPTIONS, preemptions
+from analysis.preemptions import PREEMPTIONS, ledger, preemptions
 from tests.unit.analysis.scene import POLL, US, Scene, only
 
 
@@ -55,6 +55,37 @@ def test_call_that_the_signal_interrupted(tmp_path: Path) -> None:
     scene.exit(104, 11, 90, nr=POLL, ret=-4)
     scene.signal(105, "deliver", 11)
     assert only(preemptions(scene.write(tmp_path)))["interrupted_nr"] == POLL
+
+
+def test_a_signal_that_nothing_followed_was_refused(tmp_path: Path) -> None:
+    scene = Scene(attached=["uprobe:runtime.asyncPreempt2"], end_ns=9_000 * US)
+    scene.task(11, 7)
+    pcs = {1: "safe", 2: "unsafe_point", 3: "assembly", 4: "no_go"}
+    for pc, point in pcs.items():
+        function = None if point == "no_go" else f"main.f{pc}"
+        scene.rows["address"].append(
+            {"pid": 7, "pc": pc, "function": function, "preemption": point}
+        )
+        scene.runtime(pc * 1_000, "preempt_request", 19, 2, target_tid=11, reason="suspend")
+        scene.signal(pc * 1_000 + 3, "deliver", 11, pc=pc)
+    # An address that nobody looked up, and one so late that its end may not have been seen.
+    for pc, at in ((5, 5_000), (1, 8_500)):
+        scene.runtime(at, "preempt_request", 19, 2, target_tid=11, reason="suspend")
+        scene.signal(at + 3, "deliver", 11, pc=pc)
+    requests = preemptions(scene.write(tmp_path))
+    told = requests.astype(object).where(requests.notna(), None)
+    assert told["outcome"].tolist() == ["refused"] * 5 + [None]
+    assert told["why"].tolist() == [
+        "not wanted",
+        "unsafe point in function main.f2",
+        "assembly function main.f3",
+        "no Go code",
+        *(None, None),
+    ]
+    assert told["function"].tolist() == ["main.f1", "main.f2", "main.f3", None, None, "main.f1"]
+    counted = ledger(requests)
+    assert counted["requests"].tolist() == [1] * 6
+    assert counted["signals"].tolist() == [1] * 6
 
 
 def test_no_request_is_an_empty_table(tmp_path: Path) -> None:

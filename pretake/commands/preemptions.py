@@ -1,0 +1,49 @@
+"""``pretake preemptions``: each request that a goroutine stop, and how it went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pretake.views import cells, console, duration, table, write_rows
+
+
+@click.command(epilog="Example: pretake preemptions server.pretake")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Every request, one JSON object a line.")
+def command(trace: Path, as_json: bool) -> None:
+    """Show who asked goroutines of TRACE to stop, and whether they did.
+
+    A signal that met an instruction where Go stops no goroutine is told with its function, and
+    so are the system calls that signals broke off (EINTR).
+    """
+    from analysis import load
+    from analysis.names import syscall_names
+    from analysis.preemptions import ledger
+
+    requests = load(trace).preemptions()
+    if as_json:
+        write_rows(requests)
+        return
+    rows = [
+        (
+            row["reason"],
+            row["outcome"],
+            row["why"],
+            f"{row['requests']:,}",
+            f"{row['signals']:,}",
+            duration(row["sent_p50_ns"]),
+            duration(row["delivered_p50_ns"]),
+            duration(row["latency_p50_ns"]),
+        )
+        for row in cells(ledger(requests))
+    ]
+    head = ("asked for", "outcome", "why", "requests", "signals", "sent", "delivered", "stopped")
+    console().print(table("Requests to stop a goroutine", head, rows, left=3))
+    broken = requests["interrupted_nr"].dropna()
+    if len(broken):
+        counts = broken.value_counts()
+        names = syscall_names(counts.index.to_numpy("int64"))
+        calls = [(name, f"{count:,}") for name, count in zip(names, counts, strict=True)]
+        console().print(table("System calls that SIGURG broke off", ("call", "times"), calls))

@@ -1,0 +1,80 @@
+// preempt: with one P, a goroutine that never calls anything keeps main from going on. Only a
+// signal can stop it, and only where the runtime thinks it safe.
+//
+// Usage: preempt HOW. Ends when main had its turn again, and says so.
+//
+//	loop       an endless loop without a call, for which main waits in a sleep
+//	nosplit    the same in a function that has no stack check (once no goroutine stopped there)
+//	assembly   a quarter of a second and more in assembly, where the runtime refuses to stop a goroutine
+//	barrier    half a second of pointer stores: the compiler marks the instructions of each
+//	           write barrier unsafe
+//	collect    two goroutines that never call anything, while main collects garbage: the
+//	           collector suspends each to scan its stack
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+)
+
+func spin(rounds uint64) // spin.s
+
+//go:nosplit
+func nosplit() {
+	for {
+		counter++
+	}
+}
+
+var counter uint64
+
+type node struct{ next *node }
+
+var list *node
+
+// barrier stores pointers for half a second, in which some fifty requests come.
+func barrier() {
+	a, b := &node{}, &node{}
+	for begin := time.Now(); time.Since(begin) < 500*time.Millisecond; {
+		for i := 0; i < 1<<20; i++ {
+			list = a
+			a.next = b
+			b.next = a
+			list = b
+		}
+	}
+}
+
+func main() {
+	switch os.Args[1] {
+	case "loop":
+		go func() {
+			for {
+			}
+		}()
+		time.Sleep(time.Millisecond)
+	case "nosplit":
+		go nosplit()
+		time.Sleep(time.Millisecond)
+	case "assembly":
+		begin := time.Now()
+		for rounds := uint64(1 << 20); time.Since(begin) < 250*time.Millisecond; rounds *= 2 {
+			spin(rounds)
+		}
+	case "barrier":
+		barrier()
+	case "collect":
+		for i := 0; i < 2; i++ {
+			go func() {
+				for {
+				}
+			}()
+		}
+		for i := 0; i < 20; i++ {
+			runtime.GC()
+		}
+	}
+	fmt.Println("main goes on")
+}

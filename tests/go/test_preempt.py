@@ -1,0 +1,104 @@
+"""Three ways of an endless loop, and who stops it: SIGURG, nobody, or not there.
+
+The article's programs: a loop without a call ends by a signal; without signals it never does;
+and a function in which the compiler allows no stop refuses every one of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.preemptions import preemptions
+from tests.go import toolchains
+from tracer.options import CaptureOptions
+from tracer.record import record
+from tracer.trace import Trace
+
+# Both models of a P in a system call; the oldest.
+VERSIONS = ("1.19.8", "1.25.5", "1.27.3")
+ENOUGH = 10
+
+
+def requests_of(
+    tmp_path: Path, how: str, version: str = VERSIONS[-1], seconds: float | None = None
+) -> tuple[Trace, pd.DataFrame]:
+    """A capture of ``preempt HOW``, to its end or for so long, and its requests."""
+    binary = toolchains.build("preempt", version)
+    options = CaptureOptions(force=True, seconds=seconds)
+    record([str(binary), how], output=tmp_path / "t", options=options)
+    trace = Trace(tmp_path / "t")
+    return trace, preemptions(trace)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_endless_loop_is_ended_by_a_signal(version: str, tmp_path: Path) -> None:
+    trace, requests = requests_of(tmp_path, "loop", version)
+    assert trace.manifest.exit_status == 0
+    stopped = requests[requests["outcome"] == "stopped"]
+    assert len(stopped) >= 1
+    assert set(stopped["how"]) == {"async"}
+    first = stopped.iloc[0]
+    assert first["reason"] == "time_slice"
+    assert first["function"] == "main.main.func1"
+    assert first["point"] == "safe"
+    assert first["asked_ns"] < first["sent_ns"] < first["delivered_ns"] < first["ended_ns"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_signals_it_never_ends(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GODEBUG", "asyncpreemptoff=1")
+    trace, requests = requests_of(tmp_path, "loop", version, seconds=0.7)
+    # The capture ended it: it was still running, though asked again and again.
+    assert trace.manifest.exit_status is not None
+    assert trace.manifest.exit_status < 0
+    assert len(requests) > ENOUGH
+    assert set(requests["reason"]) == {"time_slice"}
+    assert requests["sent_ns"].isna().all()
+    assert requests["outcome"].isna().all()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_nosplit_loop_refuses_every_signal(version: str, tmp_path: Path) -> None:
+    trace, requests = requests_of(tmp_path, "nosplit", version, seconds=0.7)
+    assert trace.manifest.exit_status is not None
+    assert trace.manifest.exit_status < 0
+    assert (requests["outcome"] != "stopped").all()
+    refused = requests[requests["outcome"] == "refused"]
+    assert len(refused) > ENOUGH
+    assert set(refused["how"]) == {"unsafe_point"}
+    assert set(refused["why"]) == {"unsafe point in function main.nosplit"}
+
+
+def test_assembly_refuses(tmp_path: Path) -> None:
+    trace, requests = requests_of(tmp_path, "assembly")
+    assert trace.manifest.exit_status == 0
+    there = requests[requests["function"] == "main.spin"]
+    assert len(there) > ENOUGH
+    assert set(there["outcome"]) == {"refused"}
+    assert set(there["why"]) == {"assembly function main.spin"}
+
+
+def test_some_instructions_of_a_function_are_safe_and_some_not(tmp_path: Path) -> None:
+    _, requests = requests_of(tmp_path, "barrier")
+    there = requests[requests["function"] == "main.barrier"]
+    assert len(there) > ENOUGH
+    assert {"stopped", "refused"} == set(there["outcome"].dropna())
+    # Where a goroutine stopped, the compiler's table says of the very instruction that it may.
+    assert set(there.loc[there["outcome"] == "stopped", "point"]) == {"safe"}
+    assert "unsafe_point" in set(there.loc[there["outcome"] == "refused", "point"])
+
+
+def test_the_collector_and_stop_the_world_ask_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOMAXPROCS", "3")
+    trace, requests = requests_of(tmp_path, "collect")
+    assert trace.manifest.exit_status == 0
+    stopped = requests[requests["outcome"] == "stopped"]
+    assert {"stw", "suspend"} <= set(stopped["reason"])
+    assert set(stopped["how"]) == {"async"}
