@@ -19,9 +19,12 @@ from tracer.schema import TABLES, UNKNOWN, Column
 __all__ = ["TIME_COLUMN", "empty", "from_arrow", "from_frame"]
 
 TIME_COLUMN: Mapping[str, str] = {
-    name: {"syscall": "exit_ns", "loss": "begin_ns"}.get(name, "ts_ns") for name in TABLES
+    name: {"syscall": "exit_ns", "loss": "begin_ns"}.get(name, "ts_ns")
+    for name, table in TABLES.items()
+    if table.ring or name == "loss"
 }
-"""The column by which a table's rows stand in time: when the row became known."""
+"""The column by which a table's rows stand in time: when the row became known. The tables that
+explain what others mention (stacks, symbols) have no time and are not here."""
 
 
 def from_arrow(table: str, rows: pa.Table) -> pd.DataFrame:
@@ -56,7 +59,7 @@ def empty(table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
 def _sorted(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """``rows`` in the order of time; rings of several CPUs interleave, so they may not be."""
-    key = TIME_COLUMN[table]
+    key = TIME_COLUMN.get(table)
     if key in rows and not rows[key].is_monotonic_increasing:
         rows = rows.sort_values(key, kind="stable")
     return rows.reset_index(drop=True)

@@ -24,7 +24,7 @@ from analysis.asof import NOT_FOUND, Ints, Timelines, take
 from analysis.episodes import EpisodeStream, setting_of
 from analysis.schema import Field, Frame
 from analysis.tasks import p_key
-from tracer.schema import TABLES, UNKNOWN
+from tracer.schema import UNKNOWN
 from tracer.trace import Trace
 
 __all__ = ["KINDS", "RULES", "VALIDATION", "validate"]
@@ -69,7 +69,7 @@ def validate(trace: Trace) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    tables = {name: plain.from_arrow(name, trace.arrow(name)) for name in TABLES}
+    tables = {name: plain.from_arrow(name, trace.arrow(name)) for name in plain.TIME_COLUMN}
     stream = EpisodeStream(setting_of(trace))
     last_ns = max(
         (int(rows[plain.TIME_COLUMN[name]].max()) for name, rows in tables.items() if len(rows)),

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from analysis import plain
 from analysis.episodes import EpisodeStream, Setting, episodes
 from tests.unit.analysis.scene import Scene
-from tracer.schema import TABLES
 from tracer.trace import Trace, TraceWriter
 
 KINDS = ("retake", "handoff", "startm", "acquirep", "run", "pidle", "exit_slow")
@@ -73,7 +72,7 @@ def by_cuts(tables: dict[str, pd.DataFrame], cuts: list[int]) -> pd.DataFrame:
 @settings(deadline=None, max_examples=20)
 @given(scenes(), st.lists(st.integers(0, END_NS), max_size=6))
 def test_any_cuts_give_the_same_episodes(scene: Scene, cuts: list[int]) -> None:
-    tables = {name: plain.from_frame(name, scene.frame(name)) for name in TABLES}
+    tables = {name: plain.from_frame(name, scene.frame(name)) for name in plain.TIME_COLUMN}
     pd.testing.assert_frame_equal(by_cuts(tables, cuts), by_cuts(tables, []))
 
 
