@@ -12,6 +12,7 @@ from analysis.schema import EPISODES, Frame
 from analysis.sites import SITES
 from analysis.timeline import TIMELINE
 from analysis.validate import VALIDATION
+from analysis.whatif import WHATIF
 
 __all__ = ["FRAMES"]
 
@@ -23,6 +24,7 @@ FRAMES: tuple[Frame, ...] = (
     LEDGER,
     FACTORS,
     ADVICE,
+    WHATIF,
     COMPARISON,
     DIFFERENCE,
     TIMELINE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from analysis.preemptions import preemptions
 from analysis.sites import sites
 from analysis.summary import Summary, summary
 from analysis.validate import validate
+from analysis.whatif import Replayer, whatif
 from analysis.witness import Check, check
 from tracer.manifest import Manifest
 from tracer.trace import Trace
@@ -93,6 +95,27 @@ class LoadedTrace:
     def diff(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
         """How ``other`` differs from this trace: :data:`analysis.diff.DIFFERENCE`."""
         return diff(self._episodes, other._episodes, seed)
+
+    def whatif(
+        self,
+        policies: Sequence[str],
+        replay: Replayer,
+        *,
+        procs: int | None = None,
+        cpus: int | None = None,
+        syscall_cost: float = 1.0,
+        limit: int = 20_000,
+    ) -> pd.DataFrame:
+        """The run under other policies: a DataFrame of :data:`analysis.whatif.WHATIF`."""
+        return whatif(
+            self.trace,
+            policies,
+            replay,
+            procs=procs,
+            cpus=cpus,
+            syscall_cost=syscall_cost,
+            limit=limit,
+        )
 
     @cached_property
     def _episodes(self) -> pd.DataFrame:

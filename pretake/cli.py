@@ -28,6 +28,7 @@ SUBCOMMANDS = {
     "preemptions": "Who asked goroutines to stop, and whether they did.",
     "factors": "What P-retake latency goes with.",
     "advise": "Raw, normal or block, for each call site.",
+    "whatif": "The run, replayed under other policies and on other machines.",
     "diff": "Two runs, and whether they differ by more than noise.",
     "report": "One HTML file, with pictures, that works offline.",
     "check": "Compare a trace with its rules, and with the runtime's own record.",

@@ -156,6 +156,7 @@ def replay(
     costs: Costs | None = None,
     seed: int = 0,
     queue_capacity: int = DEFAULT_QUEUE_CAPACITY,
+    max_ns: int = 0,
 ) -> Replayed:
     """Run scripts under a policy on a simulated machine.
 
@@ -167,12 +168,15 @@ def replay(
         costs: prices of the machine; ``Costs().scaled(2.5)`` for dearer system calls.
         seed: of all chance.
         queue_capacity: of each P's queue.
+        max_ns: bound on its virtual time; 0 for none. Goroutines that wait for each other in calls
+            that keep every P never end, while the monitor goes on looking.
 
     Raises:
         PretakeError: no such policy, a bad count, or a wait for an event that nobody fires.
+        LivelockError: no end within ``max_ns``.
     """
     _check(scripts, cpus)
-    host = SimHost(cpus, costs, seed)
+    host = SimHost(cpus, costs, seed, max_ns=max_ns)
     observer = Observer(host.machine)
     oracle = policy == OraclePolicy.name
     runtime = Runtime(

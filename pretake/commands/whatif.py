@@ -1,0 +1,153 @@
+"""``pretake whatif``: a captured run, replayed under other policies and on other machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pretake.views import cells, console, duration, table, write_rows
+
+if TYPE_CHECKING:
+    from analysis.scripts import Goroutine, Step
+    from analysis.whatif import Machine, Replay
+    from reference_runtime.sim import replay as sim
+
+
+@click.command(epilog="Example: pretake whatif server.pretake --retake sched_out,block --procs 8")
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option(
+    "--retake",
+    metavar="POLICY,…",
+    help="Policies to replay it under, and 'oracle', which knows each call's future. "
+    "Default: all of them.",
+)
+@click.option("--procs", type=click.IntRange(1), help="Number of Ps. Default: as captured.")
+@click.option("--cpus", type=click.IntRange(1), help="Number of CPUs. Default: as captured.")
+@click.option(
+    "--syscall-cost",
+    type=click.FloatRange(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Price of a system call, times the captured machine's (2 to 3 under KVM).",
+)
+@click.option(
+    "--calls",
+    type=click.IntRange(40),
+    default=20_000,
+    show_default=True,
+    help="How many calls of the run to take.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(
+    trace: Path,
+    retake: str | None,
+    procs: int | None,
+    cpus: int | None,
+    syscall_cost: float,
+    calls: int,
+    as_json: bool,
+) -> None:
+    """Replay the run in TRACE under other retake policies, on a simulated machine.
+
+    Half of the run sets the machine's prices. The policy that was really used is replayed too, and
+    how far that is from the capture's other half stands beside each prediction.
+    """
+    from analysis import load
+    from reference_runtime.policies import POLICIES
+
+    policies = retake.split(",") if retake else [*POLICIES, "oracle"]
+    predicted = load(trace).whatif(
+        [name.strip() for name in policies],
+        play,
+        procs=procs,
+        cpus=cpus,
+        syscall_cost=syscall_cost,
+        limit=calls,
+    )
+    if as_json:
+        write_rows(predicted)
+        return
+    head = ("policy", "retake p50", "p90", "p99", "harm", "calls/s", "handoffs", "error")
+    captured, *replayed = cells(predicted)
+    rows = [
+        (
+            _name(row),
+            duration(row["retake_p50_ns"]) if row["ends"] else "no end",
+            *(duration(row[f"retake_{name}_ns"]) for name in ("p90", "p99")),
+            duration(row["harm_ns"]),
+            None if row["calls_per_s"] is None else f"{row['calls_per_s']:,.0f}",
+            None if row["handoffs"] is None else f"{row['handoffs']:,}",
+            "" if row is captured else _percent(row["error_percent"]),
+        )
+        for row in (captured, *replayed)
+    ]
+    terminal = console()
+    terminal.print(table(f"What if: {captured['calls']:,} calls", head, rows))
+    terminal.print("(run): as captured; error: how far the replay of its policy is from that")
+
+
+def _name(row: dict[str, Any]) -> str:
+    captured = row["source"] == "captured"
+    return f"{row['policy']} (run)" if captured else str(row["policy"])
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:+.0f} %"
+
+
+def play(
+    goroutines: Sequence[Goroutine], policy: str, machine: Machine, max_ns: int
+) -> Replay | None:
+    """Play scripts on the simulated host: a :class:`analysis.whatif.Replayer`."""
+    import numpy as np
+
+    from analysis.whatif import Replay
+    from reference_runtime.sim import replay as sim
+    from reference_runtime.sim.costs import Costs
+    from reference_runtime.sim.errors import DeadlockError, LivelockError
+    from tracer.schema import UNKNOWN
+
+    scripts = [
+        sim.Script([_step(step) for step in goroutine.steps], goroutine.start_ns)
+        for goroutine in goroutines
+    ]
+    try:
+        told = sim.replay(
+            scripts,
+            policy,
+            procs=machine.procs,
+            cpus=machine.cpus,
+            costs=Costs(**machine.costs).scaled(machine.syscall_cost),
+            max_ns=max_ns,
+        )
+    except (DeadlockError, LivelockError):
+        return None
+    known = [e for e in told.episodes if e.release_ns != UNKNOWN]
+    given = [e for e in known if e.outcome() == "handed_off" and e.run_ns != UNKNOWN]
+    return Replay(
+        np.array(told.retake_ns, np.int64),
+        np.array([e.hold_ns() for e in known if e.outcome() == "retaken"], np.int64),
+        np.array([e.run_ns - e.release_ns for e in known if e.run_ns != UNKNOWN], np.int64),
+        np.array([e.block_ns - e.release_ns for e in given], np.int64),
+        told.harm_ns,
+        told.calls,
+        told.elapsed_ns,
+        told.handoffs,
+    )
+
+
+def _step(step: Step) -> sim.Step:
+    from reference_runtime.sim import replay as sim
+    from tracer.schema import UNKNOWN
+
+    if step.kind == "cpu":
+        return sim.Cpu(step.ns)
+    if step.kind == "sleep":
+        return sim.Sleep(step.ns)
+    if step.kind == "fire":
+        return sim.Fire(step.event)
+    until = None if step.event == UNKNOWN else step.event
+    return sim.Call(step.site, step.ns, step.cpu_ns, until)
