@@ -52,6 +52,10 @@ class Drain:
         self._spans_taken = 0
         self.stored: dict[str, int] = dict.fromkeys(program.rings, 0)
         self.lost = 0
+        # The first array makes Arrow look for pandas, a quarter of a second in which an exec'd
+        # program would go unseen: before anything happens, not when the first record comes.
+        for name in program.rings:
+            TABLES[name].to_arrow(np.zeros(1, TABLES[name].dtype))
 
     @property
     def events(self) -> int:

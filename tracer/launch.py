@@ -69,11 +69,9 @@ class RunningProcess:
         """The file it runs, in whatever mount namespace it is."""
         return Path(f"/proc/{self.pid}/exe")
 
-    def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds``; True if it has ended."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+    def wait(self, seconds: float, or_fd: int | None = None) -> bool:
+        """Wait up to ``seconds``, or until ``or_fd`` is readable; True if it has ended."""
+        return _ended(self._fd, seconds, or_fd)
 
     def close(self) -> None:
         """Let go of it; it goes on."""
@@ -127,11 +125,13 @@ class Command:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._gate, b"\n")
 
-    def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds``; True if it has ended, and then ``exit_status`` is known."""
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        if self.exit_status is None and poll.poll(seconds * 1000):
+    def wait(self, seconds: float, or_fd: int | None = None) -> bool:
+        """Wait up to ``seconds``, or until ``or_fd`` is readable.
+
+        Returns:
+            True if it has ended, and then ``exit_status`` is known.
+        """
+        if self.exit_status is None and _ended(self._fd, seconds, or_fd):
             _, status = os.waitpid(self.pid, 0)
             self.exit_status = os.waitstatus_to_exitcode(status)
         return self.exit_status is not None
@@ -161,6 +161,15 @@ class Command:
         if self.exit_status is None and self.wait(_GRACE_S):
             pass
         os.close(self._fd)
+
+
+def _ended(pidfd: int, seconds: float, or_fd: int | None) -> bool:
+    """Wait for a process's end, or for something to read; tells whether it was the end."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if or_fd is not None:
+        poll.register(or_fd, select.POLLIN)
+    return any(fd == pidfd for fd, _ in poll.poll(seconds * 1000))
 
 
 def _free_low_fd() -> int:

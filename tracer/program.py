@@ -221,6 +221,11 @@ class Program:
         key = np.array([status.st_ino, status.st_size], np.uint64)
         self._update("runtime_binaries", key, layout.pack())
 
+    @property
+    def wake_fd(self) -> int:
+        """Becomes readable when a target execs: the ring of table task."""
+        return self._fds["task_ring"]
+
     def layout_of(self, tgid: int) -> np.ndarray | None:
         """Where a process keeps, or kept, its runtime: a record of ``LAYOUT_DTYPE``, or None."""
         layout = np.zeros((), LAYOUT_DTYPE)

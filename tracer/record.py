@@ -195,6 +195,8 @@ class _Capture:
         while not (ended or self._stop.is_set()):
             self._sampler.step()
             wait_s = self._drain.step()
+            if self._runtimes.step():
+                wait_s = 0
             now_s = time.monotonic()
             if limit_s is not None:
                 if now_s - began_s >= limit_s:
@@ -204,7 +206,7 @@ class _Capture:
                 told_s = now_s
                 drain, size = self._drain, self._writer.bytes
                 progress(Progress(now_s - began_s, drain.events, drain.lost, size))
-            ended = self._target.wait(wait_s)
+            ended = self._target.wait(wait_s, self._program.wake_fd)
 
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
@@ -224,6 +226,7 @@ class _Capture:
             except PretakeError as error:
                 manifest.error, failure = error.problem, error
         self._symbols.close()
+        self._runtimes.close()
         self._runtimes.finish()
         if isinstance(self._target, Command):
             self._target.end()

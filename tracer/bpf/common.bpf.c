@@ -160,10 +160,13 @@ static __always_inline void emit_signal(struct signal_record *record)
 		count_lost(RING_SIGNAL);
 }
 
+/* An exec alone wakes the reader: it may be a program whose runtime has to be looked at. */
 static __always_inline void emit_task(struct task_record *record)
 {
+	u64 flags = record->kind == TASK_KIND_EXEC ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+
 	count_sent(RING_TASK);
-	if (task_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
+	if (task_ring.ringbuf_output(record, sizeof(*record), flags))
 		count_lost(RING_TASK);
 }
 

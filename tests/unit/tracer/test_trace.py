@@ -70,7 +70,9 @@ def test_records_of_every_table_survive(path: Path) -> None:
     rng = np.random.default_rng(1)
     writer = TraceWriter(path)
     given = {}
-    for table in TABLES.values():
+    # Those with text of any length have no records.
+    fixed = [t for t in TABLES.values() if not any(c.type == "text" for c in t.columns)]
+    for table in fixed:
         records = np.zeros(1000, table.dtype)
         for column in table.columns:
             if column.type == "comm":
@@ -84,8 +86,18 @@ def test_records_of_every_table_survive(path: Path) -> None:
     writer.close(Manifest())
     trace = Trace(path)
     assert {name: trace.arrow(name).equals(rows) for name, rows in given.items()} == dict.fromkeys(
-        TABLES, True
+        given, True
     )
+    assert {"block", "stack", "loss"} <= set(given)
+
+
+def test_text_that_is_not_known_is_null(path: Path) -> None:
+    functions = ["main.handle", None]
+    trace = write_trace(path, {"address": {"pc": [1, 2], "pid": [7, 7], "function": functions}})
+    assert trace.arrow("address").column("function").to_pylist() == functions
+    told = trace.frame("address")["function"]
+    assert told.isna().tolist() == [False, True]
+    assert trace.frame("address")["file"].isna().all()
 
 
 def test_rows_come_in_the_order_they_were_written_across_parts(path: Path) -> None:
