@@ -33,7 +33,7 @@ from analysis.classify import classify
 from analysis.harm import SIGNALS, HarmClock, forward_filled
 from analysis.memory import LastRows
 from analysis.names import syscall_names
-from analysis.schema import EPISODES, OUTCOMES
+from analysis.schema import EPISODES, OUTCOMES, PARTS
 from analysis.tasks import Tasks, p_key
 from analysis.windows import WINDOW_ROWS, windows
 from tracer.schema import TABLES, UNKNOWN
@@ -114,14 +114,37 @@ class Setting:
         return ("handoff", "syscall_block") in self.transitions
 
 
-_COLUMNS: Mapping[str, tuple[str, ...] | None] = {
-    "block": None,
-    "syscall": ("enter_ns", "exit_ns", "ret", "blocked_ns", "tid", "blocks"),
-    "runtime": None,
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "block": ("ts_ns", "enter_ns", "tid", "p", "p_use", "runq", *SIGNALS),
+    "syscall": ("enter_ns", "exit_ns", "tid"),
+    "runtime": ("ts_ns", "tid", "p", "kind", "reason", "target_tid", *SIGNALS),
     "sched_wakeup": ("ts_ns", "tid"),
     "sched_switch": ("ts_ns", "next_tid"),
 }
-"""The tables that come by windows of time; the others are small and known from the start."""
+"""The tables that come by windows of time; the others are small and known from the start. These
+columns are always read, and of block and syscall also those that an episode shall have."""
+
+_THREADS = ("sched_wakeup", "sched_switch")
+_FROM_THREADS = {
+    *("notice_ns", "m_wake_ns", "m_oncpu_ns", "wake_ns"),
+    *(name for _, name, _ in PARTS),
+}
+"""What only the kernel's switches and wake-ups tell: half of a trace, for these columns alone."""
+
+
+def _needed(columns: Sequence[str], ends_told: bool) -> Mapping[str, tuple[str, ...]]:
+    """The tables and their columns to read for these columns of an episode."""
+    needed = {}
+    for table, always in _COLUMNS.items():
+        if table in _THREADS and ends_told and _FROM_THREADS.isdisjoint(columns):
+            continue
+        asked: list[str] = []
+        if table in ("block", "syscall"):
+            wanted = {*columns, "nr"} if "syscall" in columns else {*columns}
+            own = ("ret", "blocks", "blocked_ns") if table == "syscall" else EPISODES.names
+            asked = [n for n in own if n in wanted and n in TABLES[table].arrow_schema.names]
+        needed[table] = tuple(dict.fromkeys((*always, *asked)))
+    return needed
 
 
 def setting_of(trace: Trace) -> Setting:
@@ -136,8 +159,22 @@ def setting_of(trace: Trace) -> Setting:
         plain.from_arrow("loss", trace.arrow("loss")),
         kinds,
         trace.manifest.pid,
-        trace.manifest.end_ns,
+        _end_ns(trace),
     )
+
+
+def _end_ns(trace: Trace) -> int | None:
+    """When the capture ended, and no sooner than its last row; None where no file tells."""
+    spans = [
+        group.end_ns
+        for table, time in plain.TIME_COLUMN.items()
+        if table in _COLUMNS
+        for group in trace.row_groups(table, time)
+    ]
+    if None in spans:
+        return None
+    ends = [end for end in (trace.manifest.end_ns, *spans) if end is not None]
+    return max(ends, default=None)
 
 
 def episodes(trace: Trace, window_rows: int = WINDOW_ROWS) -> pd.DataFrame:
@@ -173,8 +210,10 @@ def episode_windows(
         setting: from :func:`setting_of`, if it is at hand.
         columns: those wanted; None for all.
     """
-    stream = EpisodeStream(setting or setting_of(trace), columns)
-    for window in windows(trace, _COLUMNS, window_rows):
+    setting = setting or setting_of(trace)
+    stream = EpisodeStream(setting, columns)
+    needed = _needed(stream.columns, setting.end_ns is not None)
+    for window in windows(trace, needed, window_rows):
         yield stream.feed(window.tables, window.until_ns)
     yield stream.close()
 
@@ -189,7 +228,7 @@ class EpisodeStream:
 
     def __init__(self, setting: Setting, columns: Sequence[str] | None = None) -> None:
         self._setting = setting
-        self._columns = EPISODES.names if columns is None else tuple(columns)
+        self.columns = EPISODES.names if columns is None else tuple(columns)
         self._open = pd.DataFrame({n: np.empty(0, np.int64) for n in (*_OPEN, *_SUMS)})
         self._blocks = LastRows("tid")
         self._exits = LastRows("tid")
@@ -204,7 +243,8 @@ class EpisodeStream:
 
         Args:
             window: plain tables (:mod:`analysis.plain`) by name: the rows after the window
-                before, of block, syscall, runtime, sched_wakeup and sched_switch.
+                before, of block, syscall, runtime, and, where a column asks for what the kernel
+                did with threads, of sched_wakeup and sched_switch.
             until_ns: the window's end; every row up to it is in this window or was in an
                 earlier one.
 
@@ -221,11 +261,12 @@ class EpisodeStream:
         self._find_ends(open_, begun, window["syscall"])
         way.find_release(open_, begun, runtime)
         way.follow(open_, runtime, self._setting.tells_run)
-        way.find_threads(
-            open_,
-            self._switched_in.extend(window["sched_switch"][["next_tid", "ts_ns"]]),
-            self._wakeups.extend(window["sched_wakeup"][["tid", "ts_ns"]]),
-        )
+        if "sched_switch" in window:
+            way.find_threads(
+                open_,
+                self._switched_in.extend(window["sched_switch"][["next_tid", "ts_ns"]]),
+                self._wakeups.extend(window["sched_wakeup"][["tid", "ts_ns"]]),
+            )
         self._add_harm(open_, blocks, runtime)
         ended = (open_["end_ns"] != UNKNOWN) & (
             open_["end_ns"] + way.RETURN_RACE_NS <= self._until_ns
@@ -236,7 +277,8 @@ class EpisodeStream:
 
     def close(self) -> pd.DataFrame:
         """The episodes that were still open when the trace ended."""
-        nothing = {name: plain.empty(name) for name in _COLUMNS}
+        needed = _needed(self.columns, ends_told=True)
+        nothing = {name: plain.empty(name, columns) for name, columns in needed.items()}
         done = self.feed(nothing, self._setting.end_ns or self._until_ns)
         rows, self._open = self._open, self._open[:0]
         return pd.concat([done, self._finish(rows)], ignore_index=True)
@@ -306,7 +348,7 @@ class EpisodeStream:
         own = (at != NOT_FOUND) & (
             (entered == own_enter) | (entered == UNKNOWN) | (own_enter == UNKNOWN)
         )
-        for name in ("ret", "blocks", "blocked_ns"):
+        for name in exits.columns.intersection(["ret", "blocks", "blocked_ns"]):
             open_[name] = np.where(own, take(exits[name], at, UNKNOWN), open_[name])
         open_["exit_ns"] = np.where(own, exit_ns, open_["exit_ns"])
         calls = Timelines(begun["tid"], begun["block_ns"])
@@ -361,11 +403,11 @@ class EpisodeStream:
         way.add_parts(columns, self._setting.tells_run)
         columns["lost_overlap"] = self._overlaps_loss(columns, self._until_ns)
         columns["class"] = classify(columns)
-        if "comm" in self._columns:
+        if "comm" in self.columns:
             columns["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
-        if "syscall" in self._columns:
+        if "syscall" in self.columns:
             columns["syscall"] = syscall_names(columns["nr"])
-        return EPISODES.finish(columns, self._columns)
+        return EPISODES.finish(columns, self.columns)
 
     def _overlaps_loss(self, columns: Mapping[str, Ints], end_ns: int) -> Ints:
         losses = self._setting.losses
