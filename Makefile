@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help demo test lint format docs bench setup clean
+.PHONY: help bench-go demo test lint format docs bench setup clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: setup ## ruff, strict mypy, and the documentation made from the code
 format: setup ## write the code in its one form
 	.venv/bin/ruff check --fix $(PYTHON_FILES)
 	.venv/bin/ruff format $(PYTHON_FILES)
+
+bench-go: setup ## the proposal's call on real Go, measured (needs root)
+	@.venv/bin/python -m bench.go_proposal
 
 docs: setup ## write again the pages that are made from the code
 	.venv/bin/python -m tools.docs
