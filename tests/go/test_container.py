@@ -1,0 +1,70 @@
+"""A program in a container: other pid and mount namespaces, a root of its own, its file unseen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.go import toolchains
+from tracer.options import CaptureOptions
+from tracer.record import record
+from tracer.trace import Trace
+
+LINKER = Path("/lib64/ld-linux-x86-64.so.2")
+
+
+@contextmanager
+def contained(binary: Path, root: Path) -> Iterator[int]:
+    """Run a binary as process 1 of a container; yields the pid that it has out here.
+
+    The binary is on a file system that is mounted in there only.
+    """
+    root.mkdir()
+    # A position-independent program asks for the dynamic linker, even where it links nothing.
+    copies = f"cp {binary} {root}/server && mkdir {root}/lib64 && cp {LINKER} {root}/lib64"
+    script = f"mount -t tmpfs none {root} && {copies} && exec chroot {root}"
+    unshare = ["unshare", "--pid", "--fork", "--mount", "--propagation", "private"]
+    with subprocess.Popen(
+        [*unshare, "sh", "-c", f"{script} /server 100000"], stdout=subprocess.PIPE
+    ) as outer:
+        children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
+        pid = 0
+        while not (pid and Path(f"/proc/{pid}/exe").readlink().name == "server"):
+            assert outer.poll() is None
+            pid = int((children.read_text().split() or ["0"])[0])
+        try:
+            yield pid
+            assert outer.poll() is None, "it did not survive the capture"
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("linkage", ["static", "stripped-pie"])
+def test_a_contained_program_is_read_by_its_pid_out_here(linkage: str, tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    with contained(toolchains.build("blockread", linkage=linkage), tmp_path / "root") as pid:
+        assert not Path("/server").exists()
+        status = Path(f"/proc/{pid}/status").read_text()
+        (line,) = [row for row in status.splitlines() if row.startswith("NSpid:")]
+        assert line.split()[1:] == [str(pid), "1"]
+        record(pid=pid, output=tmp_path / "t", options=CaptureOptions(seconds=0.7))
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.target.runtime == "go"
+    assert trace.manifest.target.version == f"go{toolchains.VERSIONS[-1]}"
+    blocks, runtime = trace.frame("block"), trace.frame("runtime")
+    assert len(blocks) > 10
+    # Threads and processes have the numbers that they have out here.
+    assert set(trace.frame("task")["pid"]) == {pid}
+    assert set(blocks["tid"]) <= set(trace.frame("task")["tid"])
+    assert set(blocks["goid"]) == {1}
+    assert set(runtime.loc[runtime["kind"] == "retake", "reason"]) == {"sysmon"}
+    functions = trace.frame("address").merge(trace.frame("stack"), on=["pid", "pc"])
+    assert "main.main" in set(functions["function"])
