@@ -60,7 +60,7 @@ def empty(table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
 def _sorted(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """``rows`` in the order of time; rings of several CPUs interleave, so they may not be."""
     key = TIME_COLUMN.get(table)
-    if key in rows and not rows[key].is_monotonic_increasing:
+    if key is not None and key in rows and not rows[key].is_monotonic_increasing:
         rows = rows.sort_values(key, kind="stable")
     return rows.reset_index(drop=True)
 
