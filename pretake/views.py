@@ -30,14 +30,21 @@ __all__ = [
 UNKNOWN = "–"
 
 
+class _Terminal(Console):
+    """What it prints as text names paths and programs, and must not steer the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich has it
+        super().print(*(_printable(o) if isinstance(o, str) else o for o in objects), **options)
+
+
 def console(stderr: bool = False) -> Console:
     """A terminal as wide as it is; colours only where a terminal reads them."""
-    return Console(stderr=stderr, highlight=False)
+    return _Terminal(stderr=stderr, highlight=False)
 
 
 def note(text: str) -> None:
     """A message about the work itself: on stderr, so that stdout stays the result."""
-    click.echo(text, err=True)
+    click.echo(_printable(text), err=True)
 
 
 def print_json(value: object) -> None:
@@ -101,4 +108,8 @@ def _plain(cell: object) -> str:
     from rich.markup import escape
 
     text = UNKNOWN if cell is None else str(cell)
-    return escape("".join(char if char.isprintable() else "·" for char in text))
+    return escape(_printable(text.replace("\n", "·")))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() or char == "\n" else "·" for char in text)

@@ -90,7 +90,10 @@ def record(
         stack.callback(target.close)
         program = Program(options.buffer_bytes, options.max_threads, defines)
         stack.callback(program.close)
-        capture = _Capture(path, target, program, options, drop)
+        stop = threading.Event()
+        # From here on there is something to end in order.
+        stack.enter_context(_stopped_by_signals(stop))
+        capture = _Capture(path, target, program, options, stop, drop)
         return capture.run(progress)
 
 
@@ -101,6 +104,7 @@ class _Capture:
         target: Command | RunningProcess,
         program: Program,
         options: CaptureOptions,
+        stop: threading.Event,
         drop: bool,
     ) -> None:
         # Before the capabilities go.
@@ -111,7 +115,7 @@ class _Capture:
         self._symbols = Symbols(program)
         self._runtimes = Runtimes(program, options, self._symbols)
         self._manifest = _new_manifest(target, options)
-        self._stop = threading.Event()
+        self._stop = stop
         self._present = 0
         self._exec_seen = False
         if isinstance(target, Command):
@@ -141,9 +145,8 @@ class _Capture:
         cpu_s = time.process_time()
         self._manifest.begin_ns = time.monotonic_ns()
         try:
-            with _stopped_by_signals(self._stop):
-                self._begin()
-                self._loop(began_s, progress)
+            self._begin()
+            self._loop(began_s, progress)
         except PretakeError as error:
             self._manifest.error = error.problem
             self._end(began_s, cpu_s)

@@ -14,6 +14,7 @@ array with a constant stride, and the ring is walked without a walk.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from typing import Final
 
@@ -127,5 +128,7 @@ class Ring:
     def close(self) -> None:
         """Unmap the ring; views of it are no longer good."""
         del self._consumer, self._producer, self._data
-        self._data_pages.close()
+        # A view that an exception's frames still hold keeps the mapping until they go.
+        with contextlib.suppress(BufferError):
+            self._data_pages.close()
         self._consumer_page.close()

@@ -395,6 +395,8 @@ class TraceWriter:
     def _finish(self, manifest: Manifest) -> None:
         self._discard_open()
         manifest.events = dict(self.rows)
+        # What found no room on the disk is lost as well as what found none in a ring.
+        manifest.lost |= {name: sent - self.rows[name] for name, sent in manifest.sent.items()}
         manifest.capture.bytes = self.bytes
         total = sum(self.rows.values())
         manifest.capture.bytes_per_event = self.bytes / total if total else None

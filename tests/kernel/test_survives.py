@@ -1,0 +1,177 @@
+"""Captures that meet with an accident: nothing stored is lost, and nobody else is captured."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tracer.errors import PretakeError
+from tracer.options import CaptureOptions, Progress
+from tracer.record import record
+from tracer.trace import Trace
+
+pytestmark = pytest.mark.kernel
+
+PROGRAMS = Path(__file__).parent / "programs"
+NR_GETPPID = 110
+NR_CLONE3 = 435
+
+
+def program(name: str, *args: object) -> list[str]:
+    return [sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), *map(str, args)]
+
+
+def assert_all_accounted_for(trace: Trace) -> None:
+    manifest = trace.manifest
+    for table, sent in manifest.sent.items():
+        assert (table, sent) == (table, manifest.events[table] + manifest.lost[table])
+
+
+@pytest.fixture
+def gated() -> Iterator[subprocess.Popen[bytes]]:
+    """A running program with three threads, which ends when its input does."""
+    process = subprocess.Popen(program("gated", 2), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    yield process
+    process.stdin.close()
+    process.stdout.close()
+    process.wait()
+
+
+def test_a_target_that_is_killed(tmp_path: Path, gated: subprocess.Popen[bytes]) -> None:
+    path = record(
+        pid=gated.pid,
+        output=tmp_path / "x.pretake",
+        options=CaptureOptions(runtime="none"),
+        progress=lambda _: gated.kill(),
+    )
+    trace = Trace(path)
+    assert gated.wait() == -signal.SIGKILL
+    tasks = trace.frame("task")
+    present = tasks[tasks["kind"] == "present"]
+    assert len(present) == 3
+    assert sorted(tasks.loc[tasks["kind"] == "exit", "tid"]) == sorted(present["tid"])
+    assert trace.manifest.complete
+    assert trace.manifest.error is None
+    assert_all_accounted_for(trace)
+
+
+def test_a_command_that_is_killed(tmp_path: Path) -> None:
+    path = record(["sh", "-c", "kill -9 $$"], output=tmp_path / "x.pretake")
+    trace = Trace(path)
+    assert trace.manifest.exit_status == -signal.SIGKILL
+    assert trace.manifest.complete
+    assert_all_accounted_for(trace)
+
+
+def test_ten_thousand_threads_come_and_go(tmp_path: Path) -> None:
+    # Room for few at a time: so each one's place is given back when it ends.
+    options = CaptureOptions(runtime="none", max_threads=512)
+    command = program("many_threads", 10_000)
+    trace = Trace(record(command, output=tmp_path / "x.pretake", options=options))
+    tasks = trace.frame("task", ["tid", "kind"])
+    assert (tasks["kind"] == "fork").sum() == 10_000
+    assert (tasks["kind"] == "exit").sum() == 10_001
+    assert trace.manifest.missing == []
+    assert not any(trace.manifest.lost.values())
+    assert_all_accounted_for(trace)
+
+
+def start_with_pid(pid: int, command: list[str]) -> int:
+    """Run a command as process ``pid``, which is free."""
+    wanted = (ctypes.c_int * 1)(pid)
+    arguments = struct.pack(
+        "<11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1, 0
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    made = int(libc.syscall(NR_CLONE3, arguments, len(arguments)))
+    if made == 0:
+        os.execv(command[0], command)
+    assert made == pid, os.strerror(ctypes.get_errno())
+    return made
+
+
+def test_a_stranger_with_the_process_id_of_a_target_that_ended(tmp_path: Path) -> None:
+    told, end = tmp_path / "told", tmp_path / "end"
+    os.mkfifo(told)
+    os.mkfifo(end)
+    options = CaptureOptions(runtime="none", detail="full")
+    with ThreadPoolExecutor() as pool:
+        capture = pool.submit(
+            record,
+            program("lost_child", told, end),
+            output=tmp_path / "x.pretake",
+            options=options,
+        )
+        pid = int(told.read_text())
+        start_with_pid(pid, program("calls", 1009, 0))
+        assert os.waitpid(pid, 0)[1] == 0
+        end.write_text("")
+        trace = Trace(capture.result())
+    tasks, calls = trace.frame("task"), trace.frame("syscall")
+    assert tasks.loc[tasks["tid"] == pid, "kind"].tolist() == ["fork", "exit"]
+    assert NR_GETPPID not in set(calls["nr"])
+    assert_all_accounted_for(trace)
+
+
+def test_two_captures_of_one_process(tmp_path: Path, gated: subprocess.Popen[bytes]) -> None:
+    assert gated.stdin is not None
+    both = threading.Barrier(2, action=gated.stdin.close)
+
+    def capture(name: str) -> Trace:
+        told: list[Progress] = []
+
+        def tell(progress: Progress) -> None:
+            if not told:
+                both.wait()
+            told.append(progress)
+
+        options = CaptureOptions(runtime="none")
+        return Trace(record(pid=gated.pid, output=tmp_path / name, options=options, progress=tell))
+
+    with ThreadPoolExecutor() as pool:
+        one, other = pool.map(capture, ["one.pretake", "other.pretake"])
+    for trace in (one, other):
+        assert (trace.frame("task")["kind"] == "exit").sum() == 3
+        assert_all_accounted_for(trace)
+    ends = [t.frame("task").query("kind == 'exit'").sort_values("tid") for t in (one, other)]
+    assert ends[0]["tid"].tolist() == ends[1]["tid"].tolist()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_that_fills_up(small_disk: Path) -> None:
+    path = small_disk / "x.pretake"
+    options = CaptureOptions(runtime="none", detail="full", part_seconds=0.1)
+    with pytest.raises(PretakeError, match="no room left on the disk"):
+        record(program("calls", 10**9, 0), output=path, options=options)
+    trace = Trace(path)
+    manifest = trace.manifest
+    assert manifest.complete
+    assert manifest.error is not None
+    assert manifest.error.startswith("no room left")
+    # What was stored can be read, and what was not is counted.
+    assert trace.arrow("syscall").num_rows == manifest.events["syscall"] > 0
+    assert manifest.lost["syscall"] > 0
+    assert_all_accounted_for(trace)
+    names = {entry.name for entry in path.rglob("*") if entry.is_file()}
+    assert all(name == "manifest.json" or name.startswith("part-") for name in names)
