@@ -63,6 +63,32 @@ column is an Arrow dictionary of strings. Any tool that reads Parquet reads a tr
     return "\n".join(lines()) + "\n"
 
 
+def analysis_tables() -> str:
+    """The page on the tables that the analysis makes, from their declarations."""
+    from analysis.frames import FRAMES
+
+    def lines() -> Iterator[str]:
+        yield "# The tables of the analysis"
+        yield MADE
+        yield """
+Each is a pandas DataFrame (`analysis.load`), and a file of `pretake export`. Times are nanoseconds
+of `CLOCK_MONOTONIC`. What is not known is `<NA>` (null in a file), never 0. How they are made, and
+how far to trust them, is told in [analysis.md](analysis.md)."""
+        for frame in FRAMES:
+            yield f"\n## `{frame.name}`\n\nA row is {frame.meaning}.\n"
+            yield _row(("column", "type", "meaning"))
+            yield _row("---")
+            for column in frame.fields:
+                kind = "word" if column.words else column.type
+                yield _row((f"`{column.name}`", kind, column.meaning))
+            for column in frame.fields:
+                if column.words:
+                    words = ", ".join(f"`{word}`" for word in column.words)
+                    yield f"\nWords of `{column.name}`: {words}."
+
+    return "\n".join(lines()) + "\n"
+
+
 def command_reference() -> str:
     """The page on the command line, from the commands themselves."""
 
@@ -80,6 +106,7 @@ def command_reference() -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "docs/trace-format.md": trace_format,
+    "docs/tables.md": analysis_tables,
     "docs/command.md": command_reference,
 }
 
