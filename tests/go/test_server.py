@@ -1,0 +1,88 @@
+"""A server with load, attached while it runs: no request is lost, and its blocking calls show."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from analysis import load
+from tests.go import toolchains
+from tracer.options import CaptureOptions
+from tracer.record import record
+
+CLIENTS = 4
+NR_READ = 0
+
+
+class Client(threading.Thread):
+    """Asks on one connection until it is told to stop, and counts what it got."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.stop = threading.Event()
+        self.warm = threading.Event()
+        self.asked = self.answered = 0
+
+    def run(self) -> None:
+        self.connection.connect()
+        first = self.connection.sock
+        while not self.stop.is_set():
+            self.asked += 1
+            self.connection.request("GET", f"/echo?n={self.asked}")
+            answer = self.connection.getresponse()
+            self.answered += answer.status == 200 and answer.read() == b"%d" % self.asked
+            self.warm.set()
+        # One connection all the time: none was broken off and made again.
+        self.answered -= self.connection.sock is not first
+        self.connection.close()
+
+
+@contextmanager
+def serving() -> Iterator[tuple[int, int]]:
+    """A server; yields its pid and port."""
+    binary = toolchains.build("server")
+    with subprocess.Popen([binary, "serve"], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.pid, int(server.stdout.readline())
+            assert server.poll() is None
+        finally:
+            server.kill()
+
+
+def test_a_server_is_attached_while_it_serves(tmp_path: Path) -> None:
+    with serving() as (pid, port):
+        clients = [Client(port) for _ in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            assert client.warm.wait(60)
+        before = sum(client.asked for client in clients)
+        record(pid=pid, output=tmp_path / "t", options=CaptureOptions(seconds=1))
+        asked_meanwhile = sum(client.asked for client in clients) - before
+        # It answers after the capture as it did before.
+        for client in clients:
+            client.warm.clear()
+            assert client.warm.wait(60)
+            client.stop.set()
+        for client in clients:
+            client.join(60)
+            assert client.answered == client.asked
+        assert asked_meanwhile > CLIENTS
+    trace = load(tmp_path / "t")
+    assert trace.manifest.target.version == f"go{toolchains.VERSIONS[-1]}"
+    episodes = trace.episodes()
+    retaken = episodes[(episodes["outcome"] == "retaken") & (episodes["nr"] == NR_READ)]
+    assert len(retaken) > 10
+    sites = trace.sites()
+    first = sites[sites["syscall"] == "read"].iloc[0]
+    assert first["site"] == "main.readSlowly"
+    (stack,) = set(
+        trace.places().set_index("stack_id").loc[retaken["stack_id"].iloc[0], ["stack"]]
+    )
+    assert ";main.echo;main.readSlowly;" in stack
