@@ -14,6 +14,7 @@ from analysis.episodes import episodes
 from analysis.factors import factors
 from analysis.places import places
 from analysis.preemptions import preemptions
+from analysis.rates import rates
 from analysis.sites import sites
 from analysis.summary import Summary, summary
 from analysis.validate import validate
@@ -95,6 +96,10 @@ class LoadedTrace:
     def diff(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
         """How ``other`` differs from this trace: :data:`analysis.diff.DIFFERENCE`."""
         return diff(self._episodes, other._episodes, seed)
+
+    def rates(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
+        """What ``other`` has more or less of than this trace (:mod:`analysis.rates`)."""
+        return rates(self.trace, other.trace, seed)
 
     def whatif(
         self,

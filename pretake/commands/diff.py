@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,16 +28,18 @@ from pretake.views import cells, console, duration, table, write_rows
 def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, ...]) -> int:
     """Compare TRACE with BASELINE: latency, hold and harm, with 95 % intervals.
 
-    A difference whose interval holds no difference is called "same".
+    A difference whose interval holds no difference is called "same". Then come the system calls,
+    signals and transitions of the runtime of which one has more a second than the other.
     """
     from analysis import load
     from analysis.diff import parse_condition
 
     asked = [(text, parse_condition(text)) for text in conditions]
     before, after = load(baseline), load(trace)
-    differences = before.diff(after)
+    differences, rates = before.diff(after), before.rates(after)
     if as_json:
         write_rows(differences)
+        write_rows(rates)
     else:
         rows = [
             (
@@ -50,6 +54,19 @@ def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, .
         ]
         head = ("figure", "", "baseline", "trace", "ratio", "95 %")
         console().print(table(f"{trace} against {baseline}", head, rows, left=2))
+        different = rates[rates["verdict"].isin(["lower", "higher"])]
+        events = [
+            (
+                row["figure"],
+                _only(row) or row["verdict"],
+                _rate(row["a"]),
+                _rate(row["b"]),
+                _ratio(row["ratio"]),
+                f"{_ratio(row['ratio_low'])} to {_ratio(row['ratio_high'])}",
+            )
+            for row in cells(different)
+        ]
+        console().print(table("Events a second that differ", head, events, left=2))
     if not asked:
         return 0
     old, new = before.summary(), after.summary()
@@ -57,6 +74,17 @@ def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, .
     for text in failed:
         click.echo(f"it holds that {text}", err=True)
     return int(bool(failed))
+
+
+def _only(row: Mapping[str, Any]) -> str | None:
+    """Which of the two has it at all, where the other has none."""
+    if row["a"] == 0:
+        return "new"
+    return "gone" if row["b"] == 0 else None
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
 
 
 def _ratio(value: float | None) -> str:

@@ -29,18 +29,16 @@ def command(trace: Path, as_json: bool) -> None:
     rows = [
         (
             row["reason"],
-            row["outcome"],
-            row["why"],
+            ": ".join(word for word in (row["outcome"], row["why"]) if word) or None,
             f"{row['requests']:,}",
-            f"{row['signals']:,}",
             duration(row["sent_p50_ns"]),
             duration(row["delivered_p50_ns"]),
             duration(row["latency_p50_ns"]),
         )
         for row in cells(ledger(requests))
     ]
-    head = ("asked for", "outcome", "why", "requests", "signals", "sent", "delivered", "stopped")
-    console().print(table("Requests to stop a goroutine", head, rows, left=3))
+    head = ("asked for", "end", "count", "sent", "arrived", "stopped")
+    console().print(table("Requests to stop a goroutine", head, rows, left=2))
     broken = requests["interrupted_nr"].dropna()
     if len(broken):
         counts = broken.value_counts()
