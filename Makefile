@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help bench-go demo test lint format docs bench setup clean
+.PHONY: help bench-go demo test lint format docs bench bench-capture setup clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench-go: setup ## the proposal's call on real Go, measured (needs root)
 
 docs: setup ## write again the pages that are made from the code
 	.venv/bin/python -m tools.docs
+
+bench-capture: setup ## what a capture costs, beside perf, bpftrace and strace (as root)
+	@.venv/bin/python -m bench.capture $(BENCH_ARGS)
+
+bench-analysis: setup ## speed, memory and what-if predictions, beside perf and go tool trace (as root)
+	@.venv/bin/python -m bench.analysis
 
 clean: ## remove what was built; keeps .venv
 	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache

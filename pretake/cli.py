@@ -29,6 +29,7 @@ SUBCOMMANDS = {
     "factors": "What P-retake latency goes with.",
     "advise": "Raw, normal or block, for each call site.",
     "whatif": "The run, replayed under other policies and on other machines.",
+    "compare": "Many traces side by side, on a cluster if there is one.",
     "diff": "Two runs, and whether they differ by more than noise.",
     "report": "One HTML file, with pictures, that works offline.",
     "check": "Compare a trace with its rules, and with the runtime's own record.",
