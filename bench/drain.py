@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tracer.bcc_loader import kernel_source, load_bcc
 from tracer.program import Program
 from tracer.schema import TABLES
@@ -120,10 +122,12 @@ def sustained(calls: Path, rate: int, seconds: int) -> dict[str, float]:
         path = Path(folder) / "x.pretake"
         record = [sys.executable, "-m", "pretake", "record", "-q", "--detail", "full"]
         record += ["--buffer", "256M", "--runtime", "none", "-o", str(path), "--", str(calls)]
-        told = subprocess.run(
-            [*record, str(rate), str(seconds)], check=True, capture_output=True, text=True
-        ).stdout
-        calls_made, taken_ns = map(int, told.split())
+        tracer = subprocess.Popen(
+            [*record, str(rate), str(seconds)], stdout=subprocess.PIPE, text=True
+        )
+        memory = _memory_until_end(tracer)
+        assert tracer.stdout is not None
+        calls_made, taken_ns = map(int, tracer.stdout.read().split())
         manifest = json.loads((path / "manifest.json").read_text())
     return {
         "events_per_s": manifest["events"]["syscall"] / taken_ns * 1e9,
@@ -133,7 +137,24 @@ def sustained(calls: Path, rate: int, seconds: int) -> dict[str, float]:
         "lost": sum(manifest["lost"].values()),
         "bytes_per_event": manifest["capture"]["bytes_per_event"],
         "tracer_cpu_s": manifest["capture"]["cpu_s"],
+        **memory,
     }
+
+
+def _memory_until_end(process: subprocess.Popen[str]) -> dict[str, float]:
+    """A process's memory, looked at once a second: the most, and its slope in the second half."""
+    pages, page = [], os.sysconf("SC_PAGE_SIZE")
+    while True:
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            pages.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]))
+        else:
+            break
+    mib = np.array(pages) * page / 2**20
+    late = mib[len(mib) // 2 :]
+    slope = np.polyfit(np.arange(len(late)), late, 1)[0] if len(late) > 2 else np.nan
+    return {"memory_mib": float(mib.max()), "memory_mib_per_hour": float(slope * 3600)}
 
 
 def _roomy() -> str | None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from tracer.errors import PretakeError
 
-__all__ = ["DETAILS", "RUNTIMES", "CaptureOptions", "Progress"]
+__all__ = ["BACKENDS", "DETAILS", "RUNTIMES", "CaptureOptions", "Progress"]
 
+BACKENDS = ("bpf", "perf")
 DETAILS = ("blocks", "full")
 RUNTIMES = ("auto", "go", "reference", "none")
 
@@ -23,6 +24,7 @@ class CaptureOptions:
         buffer_bytes: memory of all rings together.
         detail: ``blocks``: system calls that blocked; ``full``: every one.
         all_signals: every signal, not only SIGURG.
+        host: the switches of every thread of the machine, not only the target's.
         seconds: end after so long; None: when the target ends.
         force: replace a trace that is there.
         runtime: which runtime's memory to read: ``auto`` finds out, ``none`` reads none.
@@ -35,6 +37,7 @@ class CaptureOptions:
     buffer_bytes: int = 64 << 20
     detail: str = "blocks"
     all_signals: bool = False
+    host: bool = False
     seconds: float | None = None
     force: bool = False
     runtime: str = "auto"

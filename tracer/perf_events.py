@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +25,14 @@ import numpy as np
 
 from tracer.errors import PretakeError
 
-__all__ = ["SWITCH_RECORD", "SwitchEvent", "decode_switches", "paranoid"]
+__all__ = [
+    "SWITCH_RECORD",
+    "SwitchEvent",
+    "TaskRecord",
+    "decode_switches",
+    "decode_task",
+    "paranoid",
+]
 
 _SYS_PERF_EVENT_OPEN: Final = 298  # x86-64
 _PERF_FLAG_FD_CLOEXEC: Final = 1 << 3
@@ -34,17 +43,25 @@ _SAMPLE_TIME: Final = 1 << 2
 _SAMPLE_CPU: Final = 1 << 7
 _CLOCK_MONOTONIC: Final = 1
 
+_DISABLED: Final = 1 << 0
 _INHERIT: Final = 1 << 1
 _EXCLUDE_KERNEL: Final = 1 << 5
 _EXCLUDE_HV: Final = 1 << 6
+_COMM: Final = 1 << 9
+_ENABLE_ON_EXEC: Final = 1 << 12
+_TASK: Final = 1 << 13
 _WATERMARK: Final = 1 << 14
 _SAMPLE_ID_ALL: Final = 1 << 18
 _USE_CLOCKID: Final = 1 << 25
 _CONTEXT_SWITCH: Final = 1 << 26
 
 _RECORD_LOST: Final = 2
+_RECORD_COMM: Final = 3
+_RECORD_EXIT: Final = 4
+_RECORD_FORK: Final = 7
 _RECORD_SWITCH: Final = 14
 _RECORD_SWITCH_CPU_WIDE: Final = 15
+_MISC_COMM_EXEC: Final = 1 << 13
 _MISC_SWITCH_OUT: Final = 1 << 13
 _MISC_SWITCH_OUT_PREEMPT: Final = 1 << 14
 
@@ -53,7 +70,9 @@ _MISC_SWITCH_OUT_PREEMPT: Final = 1 << 14
 # reserved, aux_sample_size, reserved: PERF_ATTR_SIZE_VER6.
 _ATTR: Final = struct.Struct("=IIQQQQQIIQQQQIiQIHHII")
 _HEADER: Final = struct.Struct("=IHH")
+_SAMPLE_TAIL: Final = struct.Struct("=iiqi4x")
 _POSITION: Final = struct.Struct("=Q")
+_IOC_SET_OUTPUT: Final = 0x2405
 _DATA_HEAD: Final = 1024  # offset of data_head in the control page; data_tail follows it
 _DATA_TAIL: Final = 1032
 
@@ -109,6 +128,9 @@ class SwitchEvent:
             samples only.)
         inherit: also the threads that this one makes later (needs ``cpu`` >= 0: the kernel
             gives an inherited per-thread event no ring).
+        tasks: also births, names and ends of threads.
+        from_exec: tell nothing before the thread's next exec.
+        share: put the records into that event's ring, which is of the same CPU.
 
     Raises:
         PretakeError: the kernel forbids it, or the thread is gone.
@@ -122,9 +144,18 @@ class SwitchEvent:
         pages: int = 1,
         watermark_bytes: int = 1,
         inherit: bool = False,
+        tasks: bool = False,
+        from_exec: bool = False,
+        share: SwitchEvent | None = None,
     ) -> None:
         self.tid = tid
-        self._fd = _open(tid, cpu, watermark_bytes or pages * mmap.PAGESIZE // 2, inherit)
+        flags = (_INHERIT if inherit else 0) | (_TASK | _COMM if tasks else 0)
+        flags |= _DISABLED | _ENABLE_ON_EXEC if from_exec else 0
+        self._fd = _open(tid, cpu, watermark_bytes or pages * mmap.PAGESIZE // 2, flags)
+        self._map: mmap.mmap | None = None
+        if share is not None:
+            fcntl.ioctl(self._fd, _IOC_SET_OUTPUT, share.fileno())
+            return
         try:
             self._map = mmap.mmap(self._fd, (1 + pages) * mmap.PAGESIZE)
         except OSError as error:
@@ -143,6 +174,8 @@ class SwitchEvent:
 
     def read(self) -> bytes:
         """All whole records that are there, and their room given back."""
+        if self._map is None:
+            return b""
         (head,) = _POSITION.unpack_from(self._map, _DATA_HEAD)
         length = head - self._tail
         if length == 0:
@@ -175,14 +208,15 @@ class SwitchEvent:
     def close(self) -> None:
         """Give the ring and the descriptor back; a second call does nothing."""
         if self._fd >= 0:
-            self._map.close()
+            if self._map is not None:
+                self._map.close()
             os.close(self._fd)
             self._fd = -1
 
 
-def _open(tid: int, cpu: int, watermark_bytes: int, inherit: bool) -> int:
+def _open(tid: int, cpu: int, watermark_bytes: int, more: int) -> int:
     flags = _EXCLUDE_KERNEL | _EXCLUDE_HV | _WATERMARK | _SAMPLE_ID_ALL | _USE_CLOCKID
-    flags |= _CONTEXT_SWITCH | (_INHERIT if inherit else 0)
+    flags |= _CONTEXT_SWITCH | more
     attr = _ATTR.pack(
         *(_PERF_TYPE_SOFTWARE, _ATTR.size, _PERF_COUNT_SW_DUMMY, 0),
         *(_SAMPLE_TID | _SAMPLE_TIME | _SAMPLE_CPU, 0, flags, watermark_bytes),
@@ -211,11 +245,12 @@ def _open(tid: int, cpu: int, watermark_bytes: int, inherit: bool) -> int:
     raise PretakeError(f"perf_event_open failed: {os.strerror(number)}")
 
 
-def decode_switches(data: bytes) -> tuple[np.ndarray, int]:
+def decode_switches(data: bytes, others: list[bytes] | None = None) -> tuple[np.ndarray, int]:
     """Decode what :meth:`SwitchEvent.read` returned, with no Python per record.
 
     Args:
         data: whole records, as read from one ring.
+        others: where records of other kinds go, if they are wanted (:func:`decode_task`).
 
     Returns:
         An array of :data:`SWITCH_RECORD`, in the ring's order, and how many records the kernel
@@ -230,6 +265,8 @@ def decode_switches(data: bytes) -> tuple[np.ndarray, int]:
         if raw is None or size != raw.itemsize:
             if kind == _RECORD_LOST:
                 lost += struct.unpack_from("=Q", data, offset + 16)[0]
+            elif others is not None:
+                others.append(data[offset : offset + size])
             offset += size
             continue
         # A run of records of this kind has a constant stride; it ends at the first that is
@@ -240,6 +277,35 @@ def decode_switches(data: bytes) -> tuple[np.ndarray, int]:
         parts.append(_switches(run[:length]))
         offset += length * raw.itemsize
     return (np.concatenate(parts) if parts else np.empty(0, SWITCH_RECORD)), lost
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A thread was made (``fork``), named (``name``, ``exec``) or ended (``exit``)."""
+
+    kind: str
+    time_ns: int
+    pid: int
+    tid: int
+    parent_tid: int
+    comm: bytes
+    cpu: int
+
+
+def decode_task(record: bytes) -> TaskRecord | None:
+    """One record of another kind than a switch; None for one that tells of no thread's life."""
+    kind, misc, _ = _HEADER.unpack_from(record)
+    _, _, time_ns, cpu = _SAMPLE_TAIL.unpack_from(record, len(record) - 24)
+    if kind in (_RECORD_FORK, _RECORD_EXIT):
+        pid, _, tid, parent = struct.unpack_from("=4i", record, 8)
+        word = "fork" if kind == _RECORD_FORK else "exit"
+        return TaskRecord(word, time_ns, pid, tid, parent if word == "fork" else -1, b"", cpu)
+    if kind == _RECORD_COMM:
+        pid, tid = struct.unpack_from("=2i", record, 8)
+        word = "exec" if misc & _MISC_COMM_EXEC else "name"
+        comm = record[16 : len(record) - 24].split(b"\0")[0]
+        return TaskRecord(word, time_ns, pid, tid, -1, comm, cpu)
+    return None
 
 
 def _switches(run: np.ndarray) -> np.ndarray:

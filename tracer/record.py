@@ -39,7 +39,7 @@ from tracer.schema import TABLES, UNKNOWN
 from tracer.symbols import Symbols
 from tracer.trace import TraceWriter, check_output
 
-__all__ = ["record"]
+__all__ = ["new_manifest", "record", "stopped_by_signals"]
 
 _PROGRESS_PERIOD_S: Final = 0.25
 _EXEC: Final = TABLES["task"].column("kind").code("exec")
@@ -85,6 +85,8 @@ def record(
         defines["DETAIL_FULL"] = 1
     if options.all_signals:
         defines["ALL_SIGNALS"] = 1
+    if options.host:
+        defines["HOST"] = 1
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)
@@ -92,7 +94,7 @@ def record(
         stack.callback(program.close)
         stop = threading.Event()
         # From here on there is something to end in order.
-        stack.enter_context(_stopped_by_signals(stop))
+        stack.enter_context(stopped_by_signals(stop))
         capture = _Capture(path, target, program, options, stop, drop)
         return capture.run(progress)
 
@@ -114,7 +116,7 @@ class _Capture:
         self._options = options
         self._symbols = Symbols(program)
         self._runtimes = Runtimes(program, options, self._symbols)
-        self._manifest = _new_manifest(target, options)
+        self._manifest = new_manifest(target, options)
         self._stop = stop
         self._present = 0
         self._exec_seen = False
@@ -272,7 +274,8 @@ class _Capture:
                 )
 
 
-def _new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> Manifest:
+def new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> Manifest:
+    """What is known of a capture before it begins."""
     manifest = Manifest(
         boot_id=_BOOT_ID.read_text().strip(),
         host=socket.gethostname(),
@@ -299,7 +302,7 @@ def _comm(pid: int, tid: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     """Let SIGINT and SIGTERM end the capture, which ends in order."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -43,6 +43,10 @@ _MANIFEST: Final = "manifest.json"
 _MANIFEST_LIMIT: Final = 16 << 20
 _RECAPTURE: Final = "capture it again; the parts before it cannot be trusted to be all"
 
+# What pyarrow raises for a damaged file: its own errors, and Python's for a name that is no text
+# or a number that is out of range.
+_DAMAGE: Final = (OSError, pa.ArrowException, ValueError, LookupError, MemoryError)
+
 _ROW_GROUP_ROWS: Final = 1 << 19
 _PART_BYTES: Final = 64 << 20
 _PART_SECONDS: Final = 5.0
@@ -136,7 +140,7 @@ class Trace:
             try:
                 with _open_regular(part) as file:
                     metadata = pq.read_metadata(file)
-            except (OSError, pa.ArrowException) as error:
+            except _DAMAGE as error:
                 _fail_part(part, error)
             for number in range(metadata.num_row_groups):
                 group = metadata.row_group(number)
@@ -206,7 +210,7 @@ class Trace:
             with _open_regular(part) as file:
                 metadata = pq.read_metadata(file)
                 schema = metadata.schema.to_arrow_schema()
-        except (OSError, pa.ArrowException) as error:
+        except _DAMAGE as error:
             _fail_part(part, error)
         if not schema.equals(table.arrow_schema):
             raise PretakeError(
@@ -223,9 +227,12 @@ class Trace:
             with _open_regular(part) as file:
                 whole = pq.ParquetFile(file, read_dictionary=words)
                 rows = whole.read(names) if group is None else whole.read_row_group(group, names)
+            for column in columns:
+                if not column.words:
+                    rows.column(column.name).validate(full=column.is_text)
             arrays = [_with_declared_words(c, rows.column(c.name)) for c in columns]
             return pa.Table.from_arrays(arrays, schema=schema)
-        except (OSError, pa.ArrowException) as error:
+        except _DAMAGE as error:
             _fail_part(part, error)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import click
 
 from pretake.types import SIZE
 from pretake.views import bytes_text, console, note
-from tracer.options import DETAILS, RUNTIMES
+from tracer.options import BACKENDS, DETAILS, RUNTIMES
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -50,6 +51,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="System calls that blocked, or every one.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="bpf",
+    show_default=True,
+    help="perf: switches of your own program only, without root.",
+)
+@click.option("--host", is_flag=True, help="Switches of the whole machine: who took the CPU?")
 @click.option("--all-signals", is_flag=True, help="Every signal, not only SIGURG.")
 @click.option(
     "--buffer",
@@ -68,20 +77,23 @@ def command(
     force: bool,
     runtime: str,
     detail: str,
+    backend: str,
+    host: bool,
     all_signals: bool,
     buffer: int,
     quiet: bool,
 ) -> None:
     """Capture a COMMAND, or the process PID, into the folder TRACE.
 
-    Needs root, or CAP_BPF and CAP_PERFMON. The command's input and output are left alone.
-    Ctrl-C ends the capture in order.
+    Needs root, or CAP_BPF and CAP_PERFMON, unless --backend perf. The command's input and output
+    are left alone. Ctrl-C ends the capture in order.
     """
     with _no_threads_of_libraries():
         import numpy  # noqa: F401
         import pyarrow  # noqa: F401
     from tracer.adapters import reference
     from tracer.options import CaptureOptions, Progress
+    from tracer.perf_record import record_by_perf
     from tracer.record import record
     from tracer.trace import Trace
 
@@ -89,6 +101,7 @@ def command(
         buffer_bytes=buffer,
         detail=detail,
         all_signals=all_signals,
+        host=host,
         seconds=seconds,
         force=force,
         runtime=runtime,
@@ -112,13 +125,9 @@ def command(
                 spinner.append(stack.enter_context(terminal.status(text)))
             spinner[0].update(text)
 
-        path = record(
-            list(program) or None,
-            output=output,
-            pid=pid,
-            options=options,
-            progress=tell,
-            drop=True,
+        capture = partial(record, drop=True) if backend == "bpf" else record_by_perf
+        path = capture(
+            list(program) or None, output=output, pid=pid, options=options, progress=tell
         )
     if quiet:
         return

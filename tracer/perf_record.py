@@ -1,0 +1,258 @@
+"""A capture by perf events: switches of one's own process without privilege, or a whole machine's.
+
+What it sees: when each thread left and entered a CPU, whether it could have gone on, and births,
+names and ends of threads. What it cannot see: system calls, who woke whom, and the runtime. So a
+trace made this way has the tables ``sched_switch``, ``task`` and ``loss``.
+
+- Of one process (an ordinary user's own, at ``perf_event_paranoid`` up to 2): an event for each
+  thread and CPU, inherited by what the process makes later. A record tells one side of a switch.
+- Of the machine (``host``, needs CAP_PERFMON): an event for each CPU, whose records tell both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.bcc_loader import calling_user
+from tracer.errors import PretakeError
+from tracer.launch import Command, RunningProcess, threads_of
+from tracer.manifest import Manifest, Missing
+from tracer.options import CaptureOptions, Progress
+from tracer.perf_events import SwitchEvent, decode_switches, decode_task
+from tracer.record import new_manifest, stopped_by_signals
+from tracer.schema import TABLES, UNKNOWN
+from tracer.trace import TraceWriter, check_output
+
+__all__ = ["record_by_perf"]
+
+_PERIOD_S: Final = 0.005
+_PROGRESS_PERIOD_S: Final = 0.25
+_PAGE: Final = 4096
+_MLOCK: Final = Path("/proc/sys/kernel/perf_event_mlock_kb")
+_PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
+_BLOCKED = TABLES["sched_switch"].column("prev_state").code("blocked")
+
+
+def record_by_perf(
+    command: Sequence[str] | None = None,
+    *,
+    output: str | Path,
+    pid: int | None = None,
+    options: CaptureOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
+    """Capture switches by perf events; as :func:`tracer.record.record`, with ``options.host``.
+
+    Raises:
+        PretakeError: the kernel forbids it (``perf_event_paranoid``), or what record raises.
+    """
+    options = options or CaptureOptions()
+    path = Path(output)
+    check_output(path, options.force)
+    if (command is None) == (pid is None):
+        raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
+    with contextlib.ExitStack() as stack:
+        target = RunningProcess(pid) if pid is not None else Command(command or ())
+        stack.callback(target.close)
+        stop = threading.Event()
+        stack.enter_context(stopped_by_signals(stop))
+        rings, more = _open_events(target, options)
+        for event in (*rings.values(), *more):
+            stack.callback(event.close)
+        manifest = new_manifest(target, options)
+        manifest.backend = "perf"
+        manifest.attached = ["perf:context_switch", "perf:task", "perf:comm"]
+        manifest.missing = [
+            Missing("system calls, wake-ups, P and G", "perf events tell of switches only")
+        ]
+        writer = TraceWriter(
+            path,
+            manifest,
+            force=options.force,
+            owner=calling_user(),
+            part_seconds=options.part_seconds,
+        )
+        return _Capture(target, rings, writer, manifest, stop, options).run(progress)
+
+
+def _open_events(
+    target: Command | RunningProcess, options: CaptureOptions
+) -> tuple[dict[int, SwitchEvent], list[SwitchEvent]]:
+    """The event that owns each CPU's ring, and those that write there too."""
+    cpus = sorted(os.sched_getaffinity(0)) if not options.host else _online()
+    pages = _ring_pages(options.buffer_bytes, len(cpus))
+    rings: dict[int, SwitchEvent] = {}
+    more: list[SwitchEvent] = []
+    from_exec = isinstance(target, Command) and not options.host
+    try:
+        for cpu in cpus:
+            for tid in [-1] if options.host else threads_of(target.pid):
+                event = SwitchEvent(
+                    tid,
+                    cpu,
+                    pages=pages,
+                    watermark_bytes=0,
+                    inherit=not options.host,
+                    tasks=True,
+                    from_exec=from_exec,
+                    share=rings.get(cpu),
+                )
+                if cpu in rings:
+                    more.append(event)
+                else:
+                    rings[cpu] = event
+    except PretakeError:
+        for event in (*rings.values(), *more):
+            event.close()
+        raise
+    if not rings:
+        raise PretakeError(f"there is no process {target.pid}", "look for it with pgrep")
+    return rings, more
+
+
+def _online() -> list[int]:
+    cpus: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        cpus += range(int(first), int(last or first) + 1)
+    return cpus
+
+
+def _ring_pages(buffer_bytes: int, cpus: int) -> int:
+    """A power of two; an ordinary user's rings have to fit into what he may lock."""
+    limit = buffer_bytes // cpus
+    if os.geteuid() != 0:
+        limit = min(limit, int(_MLOCK.read_text()) * 1024 - _PAGE)
+    return 1 << (max(limit // _PAGE, 1).bit_length() - 1)
+
+
+class _Capture:
+    def __init__(
+        self,
+        target: Command | RunningProcess,
+        rings: dict[int, SwitchEvent],
+        writer: TraceWriter,
+        manifest: Manifest,
+        stop: threading.Event,
+        options: CaptureOptions,
+    ) -> None:
+        self._target = target
+        self._rings = rings
+        self._writer = writer
+        self._manifest = manifest
+        self._stop = stop
+        self._options = options
+        self._events = 0
+        self._lost = 0
+        self._taken_ns = time.monotonic_ns()
+
+    def run(self, progress: Callable[[Progress], None] | None) -> Path:
+        manifest = self._manifest
+        manifest.begin_ns = time.monotonic_ns()
+        began_s, cpu_s = time.monotonic(), time.process_time()
+        failure: PretakeError | None = None
+        try:
+            if isinstance(self._target, Command):
+                self._target.open_gate()
+            self._loop(began_s, progress)
+            manifest.end_ns = time.monotonic_ns()
+            if isinstance(self._target, Command):
+                self._target.end()
+            self._take()
+        except PretakeError as error:
+            manifest.error, failure = error.problem, error
+        if isinstance(self._target, Command):
+            self._target.end()
+            manifest.exit_status = self._target.exit_status
+            manifest.workload = self._target.result()
+        cost = manifest.capture
+        cost.wall_s = time.monotonic() - began_s
+        cost.cpu_s = time.process_time() - cpu_s
+        cost.events_per_s = self._events / cost.wall_s
+        manifest.lost = {"sched_switch": self._lost}
+        self._writer.close(manifest)
+        if failure is not None:
+            raise failure
+        return self._writer.path
+
+    def _loop(self, began_s: float, progress: Callable[[Progress], None] | None) -> None:
+        told_s = began_s
+        limit_s = self._options.seconds
+        while not self._stop.is_set() and not self._target.wait(_PERIOD_S):
+            self._take()
+            now_s = time.monotonic()
+            if limit_s is not None and now_s - began_s >= limit_s:
+                return
+            if progress is not None and now_s - told_s >= _PROGRESS_PERIOD_S:
+                told_s = now_s
+                size = self._writer.bytes
+                progress(Progress(now_s - began_s, self._events, self._lost, size))
+
+    def _take(self) -> None:
+        """Everything that waits in the rings, to the trace."""
+        begin_ns, self._taken_ns = self._taken_ns, time.monotonic_ns()
+        for cpu, event in self._rings.items():
+            others: list[bytes] = []
+            switches, lost = decode_switches(event.read(), others)
+            self._write("sched_switch", switch_rows(switches, self._options.host))
+            self._write("task", _task_rows(others))
+            if lost:
+                self._lost += lost
+                self._write("loss", _loss_row(begin_ns, time.monotonic_ns(), lost, cpu))
+        self._writer.rotate()
+
+    def _write(self, table: str, rows: pa.Table) -> None:
+        self._events += rows.num_rows
+        self._writer.write(table, rows)
+
+
+def switch_rows(switches: np.ndarray, host: bool) -> pa.Table:
+    """Switch records as rows of table sched_switch.
+
+    Args:
+        switches: of :data:`tracer.perf_events.SWITCH_RECORD`.
+        host: they are machine-wide: each switch is told twice, by who leaves and by who enters,
+            and the first of the two is enough.
+    """
+    if host:
+        switches = switches[switches["out"]]
+    out = switches["out"]
+    table = TABLES["sched_switch"]
+    rows = np.zeros(len(switches), table.dtype)
+    rows["ts_ns"] = switches["time_ns"]
+    rows["cpu"] = switches["cpu"]
+    rows["prev_tid"] = np.where(out, switches["tid"], switches["other_tid"])
+    rows["next_tid"] = np.where(out, switches["other_tid"], switches["tid"])
+    reason = np.where(switches["preempted"], _PREEMPTED, _BLOCKED)
+    # An idle CPU's own thread neither blocks nor is preempted.
+    rows["prev_state"] = np.where(out & (rows["prev_tid"] != 0), reason, UNKNOWN)
+    return table.to_arrow(rows)
+
+
+def _task_rows(others: list[bytes]) -> pa.Table:
+    table = TABLES["task"]
+    records = [task for task in map(decode_task, others) if task is not None]
+    rows = np.zeros(len(records), table.dtype)
+    code = table.column("kind").code
+    for row, task in zip(rows, records, strict=True):
+        row["ts_ns"], row["tid"], row["pid"] = task.time_ns, task.tid, task.pid
+        row["parent_tid"], row["comm"], row["cpu"] = task.parent_tid, task.comm, task.cpu
+        row["kind"] = code(task.kind)
+    return table.to_arrow(rows)
+
+
+def _loss_row(begin_ns: int, end_ns: int, lost: int, cpu: int) -> pa.Table:
+    table = TABLES["loss"]
+    rows = np.zeros(1, table.dtype)
+    rows["begin_ns"], rows["end_ns"], rows["lost"], rows["cpu"] = begin_ns, end_ns, lost, cpu
+    rows["table"] = table.column("table").code("sched_switch")
+    return table.to_arrow(rows)
