@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import statistics
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,13 @@ from tracer.options import BACKENDS, DETAILS, RUNTIMES
 if TYPE_CHECKING:
     from rich.status import Status
 
+    from tracer.options import CaptureOptions
+
 
 @click.command(
     epilog="Examples: pretake record -o a.pretake -- ./server --port 8080;  "
-    "pretake record -o a.pretake --pid 4242 --seconds 30",
+    "pretake record -o a.pretake --pid 4242 --seconds 30;  "
+    "pretake record --measure-overhead 5 -- ./benchmark",
     context_settings={"ignore_unknown_options": False},
 )
 @click.argument("program", nargs=-1, metavar="[-- COMMAND [ARG]...]")
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="TRACE",
     help="Folder to write.",
 )
@@ -68,10 +71,18 @@ if TYPE_CHECKING:
     metavar="SIZE",
     help="Memory of all rings together.",
 )
+@click.option(
+    "--measure-overhead",
+    type=click.IntRange(1),
+    is_flag=False,
+    flag_value=5,
+    metavar="PAIRS",
+    help="Run COMMAND with and without a capture, over and over, and tell the ratio.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors.")
 def command(
     program: tuple[str, ...],
-    output: Path,
+    output: Path | None,
     pid: int | None,
     seconds: float | None,
     force: bool,
@@ -81,6 +92,7 @@ def command(
     host: bool,
     all_signals: bool,
     buffer: int,
+    measure_overhead: int | None,
     quiet: bool,
 ) -> None:
     """Capture a COMMAND, or the process PID, into the folder TRACE.
@@ -107,6 +119,11 @@ def command(
         runtime=runtime,
         reference_module=reference.find(),
     )
+    if measure_overhead is not None:
+        _tell_overhead(program, options, measure_overhead)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     terminal = console(stderr=True)
     with contextlib.ExitStack() as stack:
         spinner: list[Status] = []
@@ -139,6 +156,18 @@ def command(
     if manifest.exit_status:
         note(f"the command ended with status {manifest.exit_status}")
     note(f"next: pretake summary {shlex.quote(str(path))}")
+
+
+def _tell_overhead(program: tuple[str, ...], options: CaptureOptions, pairs: int) -> None:
+    from tracer.overhead import measure_overhead
+
+    told = measure_overhead(program, options, pairs)
+    low, high = told.ratios[0], told.ratios[-1]
+    seconds = statistics.median(told.untraced_s)
+    click.echo(
+        f"{told.ratio:.3f} times as long under a capture "
+        f"({low:.3f} to {high:.3f} in {pairs} pairs; {seconds:.3g} s without)"
+    )
 
 
 @contextlib.contextmanager
