@@ -79,7 +79,10 @@ _NOW = {"syscall": "normal", "raw": "raw", "handed_off": "block"}
 
 
 def advise(
-    episodes: pd.DataFrame, calls: pd.DataFrame | None = None, seed: int = 0
+    episodes: pd.DataFrame,
+    calls: pd.DataFrame | None = None,
+    seed: int = 0,
+    places: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Advise on each call site of a trace.
 
@@ -88,12 +91,14 @@ def advise(
         calls: the rows of table ``syscall`` (``nr`` and ``blocks``), from which the share of
             calls that block is taken if they were all captured (``--detail full``).
         seed: of the resampling.
+        places: the trace's stacks by name (:data:`analysis.places.PLACES`); those of one call
+            site are one site. Without them each stack is one.
 
     Returns:
         A DataFrame of :data:`ADVICE`: the most P time to be won first.
     """
     known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
-    facts = _facts(known)
+    facts = _facts(known, places)
     move_ns = _move_ns(known)
     shares = _block_shares(calls)
     random = np.random.default_rng(seed)
@@ -107,11 +112,15 @@ def advise(
     return ADVICE.finish({name: table[name].to_numpy() for name in ADVICE.names})
 
 
-def _facts(known: pd.DataFrame) -> pd.DataFrame:
+def _facts(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
     """Of each call what the estimates need, as floats with NaN for unknown."""
     stack = known["stack_id"]
     site = known["syscall"].astype(object)
-    site = site.where(stack.isna(), site + " at stack " + stack.astype(str).astype(object))
+    at = "stack " + stack.astype(str).astype(object)
+    if places is not None:
+        named = stack.map(places.set_index("stack_id")["site"].astype(object)).astype(object)
+        at = at.where(named.isna(), named)
+    site = site.where(stack.isna(), site + " at " + at)
     numbers = {
         name: known[name].astype("Float64").to_numpy(np.float64, na_value=np.nan)
         for name in ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")

@@ -91,7 +91,9 @@ class LoadedTrace:
 
     def advise(self) -> pd.DataFrame:
         """Which way of calling fits each site: :data:`analysis.advise.ADVICE`."""
-        return advise(self._episodes, self.trace.frame("syscall", ["nr", "blocks"]))
+        return advise(
+            self._episodes, self.trace.frame("syscall", ["nr", "blocks"]), places=self._places
+        )
 
     def diff(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
         """How ``other`` differs from this trace: :data:`analysis.diff.DIFFERENCE`."""

@@ -22,13 +22,13 @@ PLACES = Frame(
         Field("stack_id", "the stack; as in table block"),
         Field("site", "function that is the call site", "str"),
         Field("file", "source file of the call there", "str"),
-        Field("line", "its line; of inlined code, where that was written"),
+        Field("line", "its line; of a stripped program's inlined code, where that was written"),
         Field("stack", "all functions, outermost first, with ; between", "str"),
     ),
 )
 
 _PLUMBING = (
-    r"^(?:runtime|syscall|os|internal/[^.]*|runtime/internal/[^.]*|golang\.org/x/sys/unix)\."
+    r"^(?:_|runtime|syscall|os|internal/[^.]*|runtime/internal/[^.]*|golang\.org/x/sys/unix)\."
 )
 _NAMELESS = "?"
 

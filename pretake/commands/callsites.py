@@ -60,7 +60,7 @@ def command(
         write_rows(sites)
         return
     counts = ("episodes", "harmful")
-    times = ("blocked_p50_ns", "hold_p50_ns", "hold_sum_ns", "harm_sum_ns")
+    times = ("hold_p50_ns", "hold_sum_ns", "harm_sum_ns")
     rows = [
         (
             _named(row["site"], row["file"], row["line"]),
@@ -70,7 +70,7 @@ def command(
         )
         for row in cells(sites)
     ]
-    head = ("site", "call", *counts, "blocked", "hold p50", "hold", "harm")
+    head = ("site", "call", *counts, "hold p50", "hold", "harm")
     console().print(table("Calls that blocked with a P", head, rows, left=2))
 
 

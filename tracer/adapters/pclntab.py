@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,8 +34,13 @@ _FUNC_SIZE = {0xFFFFFFF0: 40, 0xFFFFFFF1: 44}
 _PCDATA_UNSAFE_POINT = 0
 _UNSAFE = -2
 """UnsafePointUnsafe; the others are safe (-1) or restart a sequence of instructions."""
-_LOCALS = 1
-"""FUNCDATA_LocalsPointerMaps, which assembly has not."""
+_LOCALS, _INLINED = 1, 3
+"""FUNCDATA_LocalsPointerMaps, which assembly has not, and FUNCDATA_InlTree."""
+_PCDATA_INLINED = 2
+"""PCDATA_InlTreeIndex: the row of the tree that an instruction was inlined for."""
+_INLINED_CALL = {0xFFFFFFF0: (20, 16), 0xFFFFFFF1: (16, 8)}
+"""Bytes of the tree's rows (inlinedCall), and where parentPc stands in them."""
+_DEEPEST = 64
 _FLAG_ASSEMBLY = 4
 """FuncFlagAsm (Go's internal/abi/symtab.go), a bit of _func.flag, two bytes before the end."""
 _ABSENT = 0xFFFFFFFF
@@ -199,16 +205,18 @@ class Pclntab:
             return "unsafe_point"
         function, _ = found
         size = _FUNC_SIZE[self._magic]
-        flag, tables = self._data[function + size - 3], self._data[function + size - 1]
-        locals_at = function + size + 4 * (self._number(function + _NPCDATA) + _LOCALS)
-        no_map = tables <= _LOCALS or self._number(locals_at) == _ABSENT
-        if no_map or flag & _FLAG_ASSEMBLY:
+        flag = self._data[function + size - 3]
+        if flag & _FLAG_ASSEMBLY or self._function_data(function, _LOCALS) is None:
             return "assembly"
         (name,) = self.names_at(np.array([address]))
         return "runtime" if (name or "").startswith(_NEVER_PREEMPTED) else "safe"
 
     def source_at(self, address: int) -> tuple[str, int] | None:
-        """File and line of an instruction; of inlined code, where that was written.
+        """File and line of an instruction; of inlined code, where it was called from.
+
+        That is the line in the function that the instruction lies in (:meth:`names_at`). In a
+        stripped binary the calls that were inlined are out of reach, and it is the line in the
+        inlined function.
 
         Args:
             address: link-time address of an instruction.
@@ -220,6 +228,7 @@ class Pclntab:
         if found is None:
             return None
         function, offset = found
+        offset = self._outlined(function, address - offset, offset)
         tables = (self._number(function + at) for at in (_PCFILE, _PCLN))
         file, line = (self._value_at(self._values + at, offset) if at else None for at in tables)
         if file is None or line is None or file < 0:
@@ -230,6 +239,45 @@ class Pclntab:
             return None
         at = self._files + name
         return self._data[at : self._data.index(b"\0", at)].decode("utf-8", "replace"), line
+
+    def _outlined(self, function: int, entry: int, offset: int) -> int:
+        """Where the call stands that the instruction at an offset was inlined for, or itself."""
+        tree = self._function_data(function, _INLINED)
+        if self._function_tables is None or tree is None:
+            return offset
+        if self._number(function + _NPCDATA) <= _PCDATA_INLINED:
+            return offset
+        indices = self._number(function + _FUNC_SIZE[self._magic] + 4 * _PCDATA_INLINED)
+        size, parent_at = _INLINED_CALL[self._magic]
+        # An inlined call may stand in another one; the tree is not deeper than it is long.
+        for _ in range(_DEEPEST if indices else 0):
+            index = self._value_at(self._values + indices, offset)
+            if index is None or index < 0:
+                break
+            call = self._elf.read(self._function_tables + tree + index * size, size)
+            (parent,) = struct.unpack_from("<i", call, parent_at)
+            if not 0 <= parent < 1 << 24 or self._record_at(entry + parent) is None:
+                break
+            offset = parent
+        return offset
+
+    @cached_property
+    def _function_tables(self) -> int | None:
+        """What FUNCDATA offsets count from (moduledata.gofunc)."""
+        for name in ("go:func.*", "go.func.*"):
+            address = self._elf.symbol(name)
+            if address is not None:
+                return address
+        return None
+
+    def _function_data(self, function: int, number: int) -> int | None:
+        """The offset of one of a function's FUNCDATA tables."""
+        size = _FUNC_SIZE[self._magic]
+        if self._data[function + size - 1] <= number:
+            return None
+        at = function + size + 4 * (self._number(function + _NPCDATA) + number)
+        found = self._number(at)
+        return None if found == _ABSENT else found
 
     def _record_at(self, address: int) -> tuple[int, int] | None:
         """Where the _func of the function at an address lies, and the offset into its code."""
