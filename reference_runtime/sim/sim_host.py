@@ -13,10 +13,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note
+from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note, SwitchWatch
 from reference_runtime.sim.costs import Chaos, Costs
 from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+from reference_runtime.sim.switches import SimSwitchWatch
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -185,6 +186,10 @@ class SimHost(Host):
         self.machine.owe(self.costs.thread_state_ns)
         thread = self.machine.threads.get(int(tid))
         return thread is not None and thread.state == BLOCKED
+
+    def watch_switches(self, upcall: bool) -> SwitchWatch:
+        """As :meth:`Host.watch_switches`; this kernel has upcalls."""
+        return SimSwitchWatch(self.machine, upcall, self.syscall_ns)
 
     def tgkill(self, tid: i64, signo: i64) -> None:
         """As :meth:`Host.tgkill`; a thread that is gone is no error."""
