@@ -39,10 +39,11 @@ MOST_DOUBTS: Final = 1024
 was wrong, it takes twice as many."""
 RESCUE_NS: Final = 1_000_000
 """A raw call that lasts so long is made a normal one by the monitor."""
+TOLD: Final = {RAW: TO_RAW, NORMAL: TO_NORMAL, BLOCK: TO_BLOCK}
 
 
 class Memory:
-    """What a site has learnt under one policy object."""
+    """What a site has learnt under one policy object, and how it learns."""
 
     def __init__(self, owner: object) -> None:
         self.owner = owner
@@ -53,6 +54,42 @@ class Memory:
         """Short calls in a row."""
         self.doubts: i64 = DOUBTS
         """How many of them it takes to try a call without handoff."""
+
+    def next_mode(self) -> i64:
+        """Which way the next call goes: as learnt, or a try."""
+        if self.mode == BLOCK and self.short >= self.doubts:
+            self.short = 0
+            return NORMAL
+        return self.mode
+
+    def learn(self, mode: i64, length_ns: i64) -> bool:
+        """From a call that went ``mode`` and took so long; whether that changed the mode."""
+        before = self.mode
+        length_ns = min(length_ns, LONG_NS)
+        if before == BLOCK:
+            if mode == BLOCK:
+                self.short = self.short + 1 if length_ns < BLOCK_BELOW_NS else 0
+            elif length_ns < BLOCK_BELOW_NS:
+                self.mean_ns = length_ns
+                self.mode = NORMAL
+            else:
+                self.doubts = min(self.doubts * 2, MOST_DOUBTS)
+        else:
+            self.mean_ns += (length_ns - self.mean_ns) // WEIGHT
+            self.short = self.short + 1 if length_ns < SHORT_NS else 0
+            if self.mean_ns > BLOCK_ABOVE_NS:
+                self.doubts = min(self.doubts * 2, MOST_DOUBTS)
+                self.mode = BLOCK
+            elif before == RAW:
+                if self.short == 0:
+                    self.mode = NORMAL
+            elif self.short >= SHORT_CALLS:
+                self.doubts = DOUBTS
+                self.mode = RAW
+        if self.mode == before:
+            return False
+        self.short = 0
+        return True
 
 
 class AdaptivePolicy(RetakePolicy):
@@ -81,44 +118,14 @@ class AdaptivePolicy(RetakePolicy):
 
     def mode(self, site: Site) -> i64:
         """What the site has learnt; at first, normal."""
-        memory = self.memory(site)
-        if memory.mode == BLOCK and memory.short >= memory.doubts:
-            memory.short = 0
-            return NORMAL
-        return memory.mode
+        return self.memory(site).next_mode()
 
     def call_done(self, site: Site, mode: i64, enter_ns: i64, exit_ns: i64) -> None:
-        """Learn."""
+        """Learn, and tell of a change."""
         memory = self.memory(site)
-        length_ns = min(exit_ns - enter_ns, LONG_NS)
-        if memory.mode == BLOCK:
-            if mode == BLOCK:
-                memory.short = memory.short + 1 if length_ns < BLOCK_BELOW_NS else 0
-            elif length_ns < BLOCK_BELOW_NS:
-                memory.mean_ns = length_ns
-                self.change(memory, NORMAL)
-            else:
-                memory.doubts = min(memory.doubts * 2, MOST_DOUBTS)
-            return
-        memory.mean_ns += (length_ns - memory.mean_ns) // WEIGHT
-        memory.short = memory.short + 1 if length_ns < SHORT_NS else 0
-        if memory.mean_ns > BLOCK_ABOVE_NS:
-            memory.doubts = min(memory.doubts * 2, MOST_DOUBTS)
-            self.change(memory, BLOCK)
-        elif memory.mode == RAW:
-            if memory.short == 0:
-                self.change(memory, NORMAL)
-        elif memory.short >= SHORT_CALLS:
-            memory.doubts = DOUBTS
-            self.change(memory, RAW)
-
-    def change(self, memory: Memory, mode: i64) -> None:
-        """Go another way from now on, and tell it."""
-        memory.mode = mode
-        memory.short = 0
-        m = cast("M", get_current())
-        reason = TO_BLOCK if mode == BLOCK else TO_NORMAL if mode == NORMAL else TO_RAW
-        transition(SITE_MODE, m, m.p, m.curg, reason, NO_TID)
+        if memory.learn(mode, exit_ns - enter_ns):
+            m = cast("M", get_current())
+            transition(SITE_MODE, m, m.p, m.curg, TOLD[memory.mode], NO_TID)
 
     def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
         """As ``sysmon``, after raw calls that last were made normal ones."""
