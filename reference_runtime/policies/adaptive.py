@@ -95,7 +95,8 @@ class Memory:
 class AdaptivePolicy(RetakePolicy):
     """Raw where calls are short, block where they are long, normal where one cannot tell.
 
-    What an author says of a site is not asked: users cannot predict which call blocks. A call's
+    Whether an author expects a site to block is not asked: users cannot predict it. Only what is
+    raw by its author's will stays so: it may be a computation, which must keep its P. A call's
     length stands for whether it blocked, since a long call that computes in the kernel keeps its P
     as well. A site changes its mode by its own calls alone, both ways.
 
@@ -118,7 +119,7 @@ class AdaptivePolicy(RetakePolicy):
 
     def mode(self, site: Site) -> i64:
         """What the site has learnt; at first, normal."""
-        return self.memory(site).next_mode()
+        return RAW if site.hint == RAW else self.memory(site).next_mode()
 
     def call_done(self, site: Site, mode: i64, enter_ns: i64, exit_ns: i64) -> None:
         """Learn, and tell of a change."""

@@ -327,6 +327,13 @@ class SimHost(Host):
         one, other = make_socket_pair()
         return self._open(one), self._open(other)
 
+    def tcp_pair(self) -> tuple[int, int]:
+        """As :meth:`Host.tcp_pair`: what a loopback adds to a socket pair is left out."""
+        one, other = self.socket_pair()
+        self.set_blocking(one, False)
+        self.set_blocking(other, False)
+        return one, other
+
     def open_file(self, block_ns: int) -> int:
         """A regular file whose pread waits ``block_ns`` for its device; 0 for one in memory."""
         return self._open(File(None, None, block_ns))

@@ -210,11 +210,18 @@ def test_a_try_that_was_wrong_doubles_the_doubts() -> None:
 
 def test_sites_learn_apart_and_policies_too() -> None:
     policy = AdaptivePolicy()
-    long, short = Site("long", RAW), Site("short", BLOCK)
+    long, short = Site("long"), Site("short", BLOCK)
     feed(policy.memory(long), [300 * US] * 2)
     feed(policy.memory(short), [1 * US] * 64)
     assert (policy.mode(long), policy.mode(short)) == (BLOCK, RAW)
     assert AdaptivePolicy().mode(long) == NORMAL
+
+
+def test_what_its_author_made_raw_stays_raw() -> None:
+    policy = AdaptivePolicy()
+    site = Site("compute", RAW)
+    feed(policy.memory(site), [300 * US] * 4)
+    assert policy.mode(site) == RAW
 
 
 def test_a_raw_call_that_lasts_is_rescued() -> None:
@@ -276,7 +283,7 @@ def test_sched_out_says_where_perf_events_are_forbidden() -> None:
 @pytest.mark.skipif(os.geteuid() != 0 or paranoid() > 2, reason="needs root to become nobody")
 def test_sched_out_needs_no_privilege() -> None:
     code = (
-        "import os, reference_runtime.switch_watch; "
+        "import os, encodings.idna, reference_runtime.switch_watch; "
         "from reference_runtime.workloads import run_workload; os.setgid(65534); "
         "os.setuid(65534); r = run_workload('echo', policy='sched_out', rounds=23); "
         "print(r['runtime']['retakes'] >= 23)"
