@@ -2,7 +2,8 @@
 
 Every peer does the same: ``switch`` is 100 tasks that yield to each other, ``spawn`` is tasks that
 return at once, ``ping_pong`` is a round trip of two tasks over two unbuffered channels (queues of
-one where a peer has no unbuffered ones), ``live`` is the memory of a task that waits, in bytes; all others are times, in ns.
+one where a peer has no unbuffered ones), ``live`` is the memory of a task that waits, in bytes;
+all others are times, in ns.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def targets(results: Results) -> list[tuple[str, float | None, str, float]]:
         best = max((value for value in both if value is not None), default=None)
         rows.append(
             (
-                f"{CASES[case].title}: throughput, adaptive against the better of sysmon and block",
+                f"{CASES[case].title}: throughput, adaptive against the better of both",
                 over(figure(case, "adaptive", ops), best),
                 ">=",
                 bound,
