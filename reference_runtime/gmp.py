@@ -160,6 +160,8 @@ class M:
         self.spinning: bool = False
         self.enter_ns: i64 = 0
         """When the system call it is in was entered; 0 where nobody asked for the time."""
+        self.raw_since_ns: i64 = 0
+        """Since when it is in a raw call that the monitor may make a normal one; 0 for none."""
         self.note = note
         """It parks here; woken with a P in nextp, or to end."""
         self.exited = exited

@@ -59,6 +59,33 @@ class Note:
         raise NotImplementedError
 
 
+class SwitchWatch:
+    """Learns from the kernel when threads block; one thread waits (``sched_out``, ``ums``)."""
+
+    def add(self, tid: i64, number: i64) -> None:
+        """Watch a thread of this process, from now on, under the caller's ``number`` for it.
+
+        Raises:
+            PretakeError: the kernel forbids it.
+        """
+        raise NotImplementedError
+
+    def wait(self, timeout_ns: i64) -> list[int]:
+        """Numbers of threads that blocked since the last wait; may be none. May switch.
+
+        A thread that was preempted is not told. One that blocked and runs again may be.
+        """
+        raise NotImplementedError
+
+    def break_wait(self) -> None:
+        """Make the wait return, and every later one."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Watch no more."""
+        raise NotImplementedError
+
+
 class Host:
     """A machine. Methods that wait say "may switch"."""
 
@@ -96,6 +123,17 @@ class Host:
 
     def thread_blocked(self, tid: i64) -> bool:
         """Whether the kernel says that the thread is not runnable (policy ``thread_state``)."""
+        raise NotImplementedError
+
+    def watch_switches(self, upcall: bool) -> SwitchWatch:
+        """A watch of the switches of this process's threads, on none yet.
+
+        Args:
+            upcall: the kernel is to run the one who waits on the CPU that a blocked thread left.
+
+        Raises:
+            PretakeError: this machine cannot, or forbids it.
+        """
         raise NotImplementedError
 
     def blocked_on(self, tid: i64, fd: int) -> bool:

@@ -40,25 +40,30 @@ def watch(scheduler: Scheduler, m: M) -> None:
     delay_ns: i64 = 0
     while not scheduler.stopping:
         delay_ns = policy.monitor_sleep_ns(idle_rounds, delay_ns)
-        host.usleep(delay_ns)
-        if rest_while_idle(scheduler, m):
+        policy.monitor_wait(scheduler, m, delay_ns)
+        if policy.monitor_rests and rest_while_idle(scheduler, m):
             idle_rounds = 0
             delay_ns = policy.monitor_sleep_ns(0, delay_ns)
         if scheduler.stopping:
             return
         now_ns = host.nanotime()
-        if (
-            scheduler.netpoll_waiters
-            and scheduler.poller is None
-            and now_ns > scheduler.last_netpoll_ns + NETPOLL_AFTER_NS
-        ):
-            scheduler.netpoll(m, 0)
-        if scheduler.timers.count and 0 <= scheduler.timers.next_ns() < now_ns:
-            scheduler.startm(m, NO_P, False)
+        look_after_waiters(scheduler, m, now_ns)
         if policy.monitor(scheduler, m, now_ns):
             idle_rounds = 0
         else:
             idle_rounds += 1
+
+
+def look_after_waiters(scheduler: Scheduler, m: M, now_ns: i64) -> None:
+    """See to descriptors that nobody looked at for 10 ms, and to timers that are overdue."""
+    if (
+        scheduler.netpoll_waiters
+        and scheduler.poller is None
+        and now_ns > scheduler.last_netpoll_ns + NETPOLL_AFTER_NS
+    ):
+        scheduler.netpoll(m, 0)
+    if scheduler.timers.count and 0 <= scheduler.timers.next_ns() < now_ns:
+        scheduler.startm(m, NO_P, False)
 
 
 def rest_while_idle(scheduler: Scheduler, m: M) -> bool:

@@ -91,6 +91,7 @@ class Processors:
         for m in self.allm:
             m.note.wakeup()
         self.monitor_note.wakeup()
+        self.policy.stopping()
         self.host.netpoll_break()
         self.finished.wakeup()
 
@@ -129,7 +130,7 @@ class Processors:
         return True
 
     def stopm(self, m: M) -> bool:
-        """Park M until it is given a P; False when the run is over."""
+        """Park M until it is given a P, or called without; False when the run is over."""
         sched = self.sched
         self.lock.acquire()
         if self.stopping:
@@ -146,7 +147,8 @@ class Processors:
         m.note.sleep()
         if self.stopping:
             return False
-        self.acquirep(m, m.nextp)
+        if m.nextp is not NO_P:
+            self.acquirep(m, m.nextp)
         return True
 
     def check_dead(self) -> None:
@@ -208,6 +210,22 @@ class Processors:
             parked.nextp = p
             self.record.wakeups += 1
             transition(STARTM, m, p, NO_G, NO_REASON, parked.tid)
+            parked.note.wakeup()
+
+    def call_m(self) -> None:
+        """Have an M come by without a P, a new one if none is parked: to look after others."""
+        sched = self.sched
+        self.lock.acquire()
+        parked = sched.midle
+        if parked is not None:
+            sched.midle = parked.schedlink
+            parked.schedlink = None
+            sched.nmidle -= 1
+        self.lock.release()
+        if parked is None:
+            self.start_m(self.new_m(), NO_P)
+        else:
+            self.record.wakeups += 1
             parked.note.wakeup()
 
     def new_m(self) -> M:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime.current import COMPILED
-from reference_runtime.host import READABLE, WRITABLE, Host, Lock, Note
+from reference_runtime.host import READABLE, WRITABLE, Host, Lock, Note, SwitchWatch
+from tracer.errors import PretakeError
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -84,6 +85,8 @@ class RealHost(Host):
         self.epoll_fd = -1
         self.wake_fd = -1
         self.armed: dict[int, tuple[int, object]] = {}
+        self.thread_files: dict[int, int] = {}
+        """Of threads whose state was asked for: a descriptor in /proc."""
 
     def nanotime(self) -> i64:
         """CLOCK_MONOTONIC, as in a trace."""
@@ -114,12 +117,29 @@ class RealHost(Host):
         return time.thread_time_ns()
 
     def thread_blocked(self, tid: i64) -> bool:
-        """State in /proc is neither R nor gone."""
+        """Not "running" in /proc/self/task/TID/syscall; the file is kept open.
+
+        1.7 µs a look; ``stat`` takes 2.7 for what else it tells, and opening it as much again.
+        """
+        fd = self.thread_files.get(tid, -1)
         try:
-            stat = Path(f"/proc/self/task/{tid}/stat").read_bytes()
+            if fd < 0:
+                fd = os.open(f"/proc/self/task/{tid}/syscall", os.O_RDONLY | os.O_CLOEXEC)
+                self.thread_files[tid] = fd
+            return not os.pread(fd, 8, 0).startswith(b"running")
         except OSError:
             return False
-        return stat[stat.rindex(b")") + 2 : stat.rindex(b")") + 3] != b"R"
+
+    def watch_switches(self, upcall: bool) -> SwitchWatch:
+        """Perf events tell of switches; nothing in Linux makes an upcall."""
+        if upcall:
+            raise PretakeError(
+                "policy ums needs a kernel that calls the scheduler at each block",
+                "use the simulated host, or policy sched_out here",
+            )
+        from reference_runtime.switch_watch import PerfSwitchWatch
+
+        return PerfSwitchWatch()
 
     def blocked_on(self, tid: i64, fd: int) -> bool:
         """As /proc tells: the number and arguments of the call, or "running"."""
@@ -160,7 +180,10 @@ class RealHost(Host):
         time.sleep(int(ns) / 1e9)
 
     def close(self) -> None:
-        """Close the network poller."""
+        """Close the network poller and the files of threads."""
+        for fd in self.thread_files.values():
+            os.close(fd)
+        self.thread_files.clear()
         if self.epoll is not None:
             self.epoll.close()
             os.close(self.wake_fd)

@@ -47,6 +47,8 @@ class Record:
         """Ms that were made."""
         self.exit_slow: i64 = 0
         """Calls that returned and found no P."""
+        self.policy_wakeups: i64 = 0
+        """How often a thread woke up to look for Ps that could be retaken."""
         self.policy_cpu_ns: i64 = 0
         """CPU time of the threads that do nothing but watch for retakes."""
 
@@ -59,6 +61,7 @@ class Record:
             "wakeups": int(self.wakeups),
             "threads": int(self.threads),
             "exit_slow": int(self.exit_slow),
+            "policy_wakeups": int(self.policy_wakeups),
             "policy_cpu_ns": int(self.policy_cpu_ns),
         }
 

@@ -215,7 +215,8 @@ class Scheduler(Processors):
         mstart(m, m.tid)
         try:
             self.policy.m_started(m)
-            self.acquirep(m, m.nextp)
+            if m.nextp is not NO_P:
+                self.acquirep(m, m.nextp)
             while True:
                 g = self.findrunnable(m)
                 if g is None:
@@ -288,8 +289,11 @@ class Scheduler(Processors):
         Parks M for as long as there is none. M may come back with another P.
         """
         while not self.stopping:
-            if m.p is NO_P and not self.stopm(m):
-                return None
+            if m.p is NO_P and not self.policy.before_park(self, m):
+                if not self.stopm(m):
+                    return None
+                if m.p is NO_P:
+                    continue
             p = m.p
             if self.timers.count:
                 self.run_timers(m)
@@ -333,8 +337,6 @@ class Scheduler(Processors):
         # From here M has no P. It said so before it looks again, so whoever made work in
         # between has either seen an idle P and no spinning M, or is seen now.
         if self.queues_hold_work() and self.take_idle_p(m):
-            return None
-        if self.policy.before_park(self, m):
             return None
         if (self.timers.count or self.netpoll_waiters) and self.poller is None:
             self.wait_as_poller(m)

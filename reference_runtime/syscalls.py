@@ -21,7 +21,7 @@ from reference_runtime.gmp import (
     YIELD,
     M,
 )
-from reference_runtime.policies.base import BLOCK, RAW, Site
+from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
 from reference_runtime.scheduler import Scheduler
 from reference_runtime.switch import SWITCH
 from reference_runtime.transitions import BY_SYSCALL_BLOCK
@@ -80,6 +80,16 @@ def exitsyscall(scheduler: Scheduler, m: M) -> bool:
     return True
 
 
+def was_rescued(m: M) -> bool:
+    """A raw call has returned: whether the monitor made it a normal one meanwhile."""
+    p = m.p
+    p.lock.acquire()
+    m.raw_since_ns = 0
+    rescued = m.curg.status == G_SYSCALL
+    p.lock.release()
+    return rescued
+
+
 async def syscall(site: Site, call: Callable[..., object], args: tuple[object, ...]) -> object:
     """Make a system call from a goroutine, the way that the policy chooses for ``site``.
 
@@ -96,9 +106,10 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
     policy = scheduler.policy
     mode: i64 = policy.mode(site)
     if mode == RAW:
-        if not policy.wants_call_done:
+        if site.hint == RAW or not policy.wants_call_done:
             return call(*args)
         m.enter_ns = scheduler.host.nanotime()
+        m.raw_since_ns = m.enter_ns
     elif mode == BLOCK:
         entersyscallblock(scheduler, m)
     else:
@@ -110,6 +121,8 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
     except BaseException as raised:
         error = raised
     if policy.wants_call_done:
+        if mode == RAW and was_rescued(m):
+            mode = NORMAL
         policy.call_done(site, mode, m.enter_ns, scheduler.host.nanotime())
     if mode != RAW and not exitsyscall(scheduler, m):
         m.wants = NO_P_LEFT

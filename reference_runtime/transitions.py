@@ -25,9 +25,17 @@ RUN: Final[i64] = RUNTIME_KINDS.index("run")
 PIDLE: Final[i64] = RUNTIME_KINDS.index("pidle")
 EXIT_SLOW: Final[i64] = RUNTIME_KINDS.index("exit_slow")
 STOPM: Final[i64] = RUNTIME_KINDS.index("stopm")
+SITE_MODE: Final[i64] = RUNTIME_KINDS.index("site_mode")
 
 BY_SYSMON: Final[i64] = RUNTIME_REASONS.index("sysmon")
+BY_SCHED_OUT: Final[i64] = RUNTIME_REASONS.index("sched_out")
+BY_THREAD_STATE: Final[i64] = RUNTIME_REASONS.index("thread_state")
+BY_INTEGRATED: Final[i64] = RUNTIME_REASONS.index("integrated")
+BY_UMS: Final[i64] = RUNTIME_REASONS.index("ums")
 BY_SYSCALL_BLOCK: Final[i64] = RUNTIME_REASONS.index("syscall_block")
+TO_RAW: Final[i64] = RUNTIME_REASONS.index("raw")
+TO_NORMAL: Final[i64] = RUNTIME_REASONS.index("normal")
+TO_BLOCK: Final[i64] = RUNTIME_REASONS.index("block")
 NO_REASON: Final = -1
 NO_TID: Final = -1
 

@@ -172,6 +172,11 @@ class SwitchEvent:
         """The descriptor, for poll and epoll."""
         return self._fd
 
+    @property
+    def map(self) -> mmap.mmap:
+        """The control page and the ring, for a reader in C, who then is the only one."""
+        return self._map
+
     def read(self) -> bytes:
         """All whole records that are there, and their room given back."""
         if self._map is None:

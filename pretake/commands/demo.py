@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WORKLOADS = ("echo", "mix")
-POLICIES = ("sysmon", "block")
+POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adaptive")
+"""All that a real machine runs these workloads under: with ``raw`` they would wait for ever."""
 
 
 @click.command(epilog="Example: pretake demo --retake sysmon --retake block --seconds 5")

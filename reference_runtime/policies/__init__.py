@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from reference_runtime.policies.adaptive import AdaptivePolicy
 from reference_runtime.policies.base import RetakePolicy
 from reference_runtime.policies.block import BlockPolicy
+from reference_runtime.policies.integrated import IntegratedPolicy
 from reference_runtime.policies.raw import RawPolicy
+from reference_runtime.policies.sched_out import SchedOutPolicy
 from reference_runtime.policies.sysmon import SysmonPolicy
+from reference_runtime.policies.thread_state import ThreadStatePolicy
+from reference_runtime.policies.ums import UmsPolicy
 from tracer.errors import PretakeError
 
 __all__ = ["POLICIES", "RetakePolicy", "make_policy"]
@@ -14,6 +19,11 @@ POLICIES: dict[str, type[RetakePolicy]] = {
     "sysmon": SysmonPolicy,
     "block": BlockPolicy,
     "raw": RawPolicy,
+    "sched_out": SchedOutPolicy,
+    "thread_state": ThreadStatePolicy,
+    "integrated": IntegratedPolicy,
+    "adaptive": AdaptivePolicy,
+    "ums": UmsPolicy,
 }
 
 

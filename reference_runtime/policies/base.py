@@ -55,12 +55,17 @@ class RetakePolicy:
     def __init__(self) -> None:
         self.has_monitor: bool = True
         """Whether the scheduler is to run its monitor thread."""
+        self.monitor_rests: bool = True
+        """Whether the monitor is to sleep while all Ps are idle, until it is woken."""
 
     def start(self, scheduler: Scheduler) -> None:
         """Before the first goroutine runs, on the caller's thread."""
 
     def stop(self, scheduler: Scheduler) -> None:
         """After the last goroutine ran, on the caller's thread."""
+
+    def stopping(self) -> None:
+        """The run is to end: wake who waits for anything of the policy's own. On any thread."""
 
     def m_started(self, m: M) -> None:
         """On a new M's thread, before it runs its first goroutine."""
@@ -79,7 +84,7 @@ class RetakePolicy:
     """Whether the scheduler is to read the clock after each call and call ``call_done``."""
 
     def before_park(self, scheduler: Scheduler, m: M) -> bool:  # noqa: ARG002
-        """An M that found nothing to run is about to park; whether it has a P again."""
+        """An M without a P is about to park; whether it has one again. May wait instead."""
         return False
 
     def monitor_sleep_ns(self, idle_rounds: i64, last_ns: i64) -> i64:
@@ -92,6 +97,11 @@ class RetakePolicy:
         if idle_rounds > SYSMON_IDLE_ROUNDS:
             return min(last_ns * 2, SYSMON_MAX_NS)
         return last_ns
+
+    def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:  # noqa: ARG002
+        """How the monitor waits between its rounds. May switch."""
+        scheduler.host.usleep(delay_ns)
+        scheduler.record.policy_wakeups += 1
 
     def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
         """One round of the monitor over all Ps; how many it took back (go1.21, runtime.retake)."""
@@ -114,8 +124,12 @@ class RetakePolicy:
             p.seen_syscalltick = p.syscalltick
             p.seen_syscall_ns = now_ns
             return False
+        return not self.left_alone(scheduler, p, now_ns)
+
+    def left_alone(self, scheduler: Scheduler, p: P, now_ns: i64) -> bool:
+        """Whether nothing waits for P, others could take what comes, and 10 ms are not over."""
         sched = scheduler.sched
-        return not (
+        return (
             p.runqhead == p.runqtail
             and sched.nmspinning + sched.npidle > 0
             and now_ns < p.seen_syscall_ns + FORCE_PREEMPT_NS

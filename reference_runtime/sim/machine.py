@@ -311,6 +311,10 @@ class Machine:
             else:
                 self._enqueue(thread)
 
+    def switch_dearer_by(self, ns: i64) -> None:
+        """Every switch from here on costs so much more: somebody records it."""
+        self._switch_ns += ns
+
     def call_at(self, when_ns: i64, what: Callable[[], None]) -> None:
         """Have the kernel call ``what`` at a time; it may wake threads, and nothing else."""
         self._push(when_ns, _CALL, what, 0)

@@ -13,10 +13,11 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note
+from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note, SwitchWatch
 from reference_runtime.sim.costs import Chaos, Costs
 from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+from reference_runtime.sim.switches import SimSwitchWatch
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -186,6 +187,10 @@ class SimHost(Host):
         thread = self.machine.threads.get(int(tid))
         return thread is not None and thread.state == BLOCKED
 
+    def watch_switches(self, upcall: bool) -> SwitchWatch:
+        """As :meth:`Host.watch_switches`; this kernel has upcalls."""
+        return SimSwitchWatch(self.machine, upcall, self.syscall_ns)
+
     def tgkill(self, tid: i64, signo: i64) -> None:
         """As :meth:`Host.tgkill`; a thread that is gone is no error."""
         self.machine.owe(self.costs.tgkill_ns)
@@ -321,6 +326,13 @@ class SimHost(Host):
         self.machine.pay(self.syscall_ns)
         one, other = make_socket_pair()
         return self._open(one), self._open(other)
+
+    def tcp_pair(self) -> tuple[int, int]:
+        """As :meth:`Host.tcp_pair`: what a loopback adds to a socket pair is left out."""
+        one, other = self.socket_pair()
+        self.set_blocking(one, False)
+        self.set_blocking(other, False)
+        return one, other
 
     def open_file(self, block_ns: int) -> int:
         """A regular file whose pread waits ``block_ns`` for its device; 0 for one in memory."""

@@ -13,15 +13,22 @@ from reference_runtime.current import COMPILED
 from reference_runtime.runtime import Runtime
 from reference_runtime.scheduler import Goroutine
 from reference_runtime.workloads.base import Result, Workload
+from reference_runtime.workloads.calls import Calls
 from reference_runtime.workloads.echo import Echo
+from reference_runtime.workloads.fanout import Fanout
+from reference_runtime.workloads.files import Files
 from reference_runtime.workloads.latency import distribution
 from reference_runtime.workloads.mix import Mix
 from reference_runtime.workloads.prime import Prime
+from reference_runtime.workloads.readiness import Readiness
+from reference_runtime.workloads.timers import Timers
 from tracer.errors import PretakeError
 
 __all__ = ["WORKLOADS", "make_workload", "run_file", "run_workload"]
 
-WORKLOADS: dict[str, type[Workload]] = {cls.name: cls for cls in (Echo, Mix, Prime)}
+WORKLOADS: dict[str, type[Workload]] = {
+    cls.name: cls for cls in (Echo, Mix, Calls, Files, Timers, Fanout, Readiness, Prime)
+}
 
 
 def make_workload(name: str, **parameters: object) -> Workload:

@@ -1,0 +1,79 @@
+"""``sched_out``: the kernel tells of a thread that blocks, by a perf event on each thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from reference_runtime.gmp import NO_P, P_SYSCALL
+from reference_runtime.host import SwitchWatch
+from reference_runtime.policies.base import RetakePolicy
+from reference_runtime.transitions import BY_SCHED_OUT
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+    from reference_runtime.gmp import M
+    from reference_runtime.scheduler import Scheduler
+
+NET_NS: Final = 100_000_000
+"""So often the monitor looks by itself, for what a full ring may have kept from it."""
+
+
+class SchedOutPolicy(RetakePolicy):
+    """P is retaken when its thread leaves the CPU, blocked, in a system call.
+
+    The monitor does not sleep between its rounds: it waits for switches. At a preemption it does
+    nothing, since the thread goes on as soon as it has a CPU. A thread that blocks elsewhere (it
+    parks, or waits for a lock) has no P in a system call, so nothing is retaken there either. A P
+    that would be idle is retaken too: who knows the block at once need not guess (Go leaves it).
+    """
+
+    name: ClassVar[str] = "sched_out"
+    upcall: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.monitor_rests = False
+        self.reason: i64 = BY_SCHED_OUT
+        self.watch: SwitchWatch = SwitchWatch()
+        self.last_net_ns: i64 = 0
+
+    def start(self, scheduler: Scheduler) -> None:
+        """Find out whether the machine tells of switches.
+
+        Raises:
+            PretakeError: it does not, or forbids it.
+        """
+        self.watch = scheduler.host.watch_switches(self.upcall)
+
+    def stop(self, scheduler: Scheduler) -> None:  # noqa: ARG002
+        """Watch no more."""
+        self.watch.close()
+
+    def stopping(self) -> None:
+        """Wake the monitor."""
+        self.watch.break_wait()
+
+    def m_started(self, m: M) -> None:
+        """Each M's thread has its own event."""
+        self.watch.add(m.tid, m.id)
+
+    def monitor_sleep_ns(self, idle_rounds: i64, last_ns: i64) -> i64:  # noqa: ARG002
+        """Only the net's 100 ms."""
+        return NET_NS
+
+    def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:
+        """Wait for threads that block, and retake what they hold: the shortest way from there."""
+        blocked = self.watch.wait(delay_ns)
+        for number in blocked:
+            p = scheduler.allm[number].p
+            if p is not NO_P and p.status == P_SYSCALL:
+                scheduler.retake(m, p, self.reason)
+        scheduler.record.policy_wakeups += 1
+
+    def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
+        """The net: as ``sysmon``, but a look every 100 ms."""
+        if now_ns < self.last_net_ns + NET_NS:
+            return 0
+        self.last_net_ns = now_ns
+        return super().monitor(scheduler, m, now_ns)

@@ -1,0 +1,24 @@
+"""``ums``: a kernel that calls the scheduler at each block; none that runs here does."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from reference_runtime.policies.sched_out import SchedOutPolicy
+from reference_runtime.transitions import BY_UMS
+
+
+class UmsPolicy(SchedOutPolicy):
+    """As ``sched_out``, but told by an upcall instead of a record in a ring.
+
+    With User-Managed Concurrency Groups, UMS or Google's switchto, the kernel switches from the
+    thread that blocks straight to the scheduler's: on the same CPU, with no wake-up in between.
+    Linux has none of them, so this runs on the simulated host only.
+    """
+
+    name: ClassVar[str] = "ums"
+    upcall: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reason = BY_UMS

@@ -1,0 +1,94 @@
+"""Switches of this machine's threads: one perf event a thread, and one who waits for them all.
+
+The events need no privilege up to ``kernel.perf_event_paranoid`` 2, since a thread of one's own
+is watched. How they work, and why a watermark is needed, stands in ``tracer/perf_events.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from typing import TYPE_CHECKING
+
+from reference_runtime.host import SwitchWatch
+from tracer.perf_events import SwitchEvent
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+try:
+    from reference_runtime import _switches
+
+    NATIVE = True
+except ImportError:  # not built
+    NATIVE = False
+
+
+class PerfSwitchWatch(SwitchWatch):
+    """An epoll over the perf events of all threads, and an eventfd that breaks the wait.
+
+    Raises:
+        PretakeError: perf events are forbidden here; found out on the thread that asks.
+    """
+
+    def __init__(self) -> None:
+        # One event that nobody reads tells now, on the caller's thread, whether they are allowed.
+        SwitchEvent(0).close()
+        self.epoll = select.epoll()
+        self.epoll_fd = self.epoll.fileno()
+        self.break_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.events: dict[int, tuple[int, SwitchEvent]] = {}
+        self.rings: list[object] = []
+        self.polite: bool = False
+        if NATIVE:
+            _switches.add_break(self.epoll_fd, self.break_fd)
+        else:
+            self.epoll.register(self.break_fd, select.EPOLLIN)
+
+    def add(self, tid: i64, number: i64) -> None:
+        """One page holds some hundred switches; one that is lost is found by the net."""
+        event = SwitchEvent(int(tid))
+        self.events[event.fileno()] = (int(number), event)
+        if NATIVE:
+            ring = _switches.add(self.epoll_fd, event.fileno(), event.map, int(number))
+            self.rings.append(ring)
+        else:
+            self.epoll.register(event.fileno(), select.EPOLLIN)
+
+    def wait(self, timeout_ns: i64) -> list[int]:
+        """Without the GIL, until a thread has blocked, where the C module is built.
+
+        The reader must not preempt those whom it watches: a preemption is two switches more, of
+        which each would wake it again, and the two would chase each other (measured: a quarter of
+        a CPU, and short calls at a third of their speed). As a batch thread it takes an idle CPU
+        at once, such as the one that a blocked thread has just left, and no other.
+        """
+        if not self.polite:
+            self.polite = True
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        if NATIVE:
+            return _switches.wait_blocked(self.epoll_fd, timeout_ns)
+        blocked: list[int] = []
+        for fd, _ in self.epoll.poll(int(timeout_ns) / 1e9):
+            if fd != self.break_fd:
+                number, event = self.events[fd]
+                if event.is_blocked():
+                    blocked.append(number)
+        return blocked
+
+    def break_wait(self) -> None:
+        """For good: the eventfd stays readable."""
+        with contextlib.suppress(OSError):
+            os.eventfd_write(self.break_fd, 1)
+
+    def close(self) -> None:
+        """Close the events; a second call does nothing."""
+        self.rings.clear()
+        for _, event in self.events.values():
+            event.close()
+        self.events.clear()
+        if self.break_fd >= 0:
+            self.epoll.close()
+            os.close(self.break_fd)
+            self.break_fd = -1

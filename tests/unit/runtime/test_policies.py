@@ -1,0 +1,297 @@
+"""Each retake policy by its own rule, on the simulated host where order matters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from reference_runtime import goroutines
+from reference_runtime.policies import make_policy
+from reference_runtime.policies.adaptive import AdaptivePolicy, Memory
+from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
+from reference_runtime.record import Record
+from reference_runtime.runtime import Runtime
+from reference_runtime.sim.costs import Costs
+from reference_runtime.sim.sim_host import SimHost
+from reference_runtime.sync import WaitGroup
+from reference_runtime.workloads import run_workload
+from tracer.errors import PretakeError
+from tracer.perf_events import paranoid
+
+US = 1_000
+MS = 1_000_000
+COSTS = Costs()
+
+
+def simulate(
+    policy: str, main: Callable[[SimHost], Awaitable[None]], procs: int = 1, cpus: int = 2
+) -> tuple[Record, SimHost]:
+    host = SimHost(cpus)
+    host.machine.log = []
+    runtime = Runtime(procs, policy, host=host)
+
+    async def first() -> None:
+        await main(host)
+
+    runtime.run(first)
+    return runtime.record, host
+
+
+async def one_call_and_work(host: SimHost, block_ns: int = 5 * MS, cpu_ns: int = 0) -> None:
+    """A goroutine in one long call, beside one that has work for as long."""
+    finished = WaitGroup(2)
+
+    async def call() -> None:
+        await goroutines.syscall(Site("call"), host.call, (cpu_ns, block_ns))
+        finished.done()
+
+    async def work() -> None:
+        await goroutines.spin(MS)
+        finished.done()
+
+    goroutines.go(call(), "call")
+    goroutines.go(work(), "work")
+    await finished.wait()
+
+
+def age_of_only_retake(policy: str) -> int:
+    record, _ = simulate(policy, one_call_and_work)
+    (retake,) = record.retakes
+    assert retake.reason == policy
+    return retake.ts_ns - retake.enter_ns
+
+
+def test_sched_out_retakes_at_the_block() -> None:
+    # The call enters the kernel, blocks; the reader is woken, takes locks and looks at the clock.
+    wake_ns = COSTS.wakeup_ns + COSTS.context_switch_ns + COSTS.switch_record_ns
+    assert age_of_only_retake("sched_out") < COSTS.syscall_ns + wake_ns + US
+
+
+def test_ums_is_told_before_anybody_is_woken() -> None:
+    age_ns = age_of_only_retake("ums")
+    assert age_ns < COSTS.syscall_ns + COSTS.context_switch_ns + US
+    assert age_ns < age_of_only_retake("sched_out")
+
+
+def test_thread_state_retakes_at_the_first_sighting() -> None:
+    # sysmon's second sighting comes one sleep later: 20 µs, and the kernel's slack.
+    sleep_ns = 20 * US + COSTS.timer_slack_ns
+    first = age_of_only_retake("thread_state")
+    second = age_of_only_retake("sysmon")
+    assert first < sleep_ns + 2 * COSTS.thread_state_ns + 5 * US
+    assert sleep_ns < second - first + 2 * COSTS.thread_state_ns
+    assert second - first < sleep_ns + 5 * US
+
+
+def test_thread_state_leaves_a_call_that_computes_to_the_second_sighting() -> None:
+    async def main(host: SimHost) -> None:
+        await one_call_and_work(host, -1, 5 * MS)
+
+    record, _ = simulate("thread_state", main)
+    assert [retake.reason for retake in record.retakes] == ["sysmon"]
+
+
+def test_sched_out_does_nothing_at_a_preemption() -> None:
+    """Calls that use the CPU for longer than a slice, on a CPU that they share."""
+    seen: list[bool] = []
+
+    async def main(host: SimHost) -> None:
+        host.machine.on_switch_out.append(lambda _tid, _ns, blocked: seen.append(blocked))
+        finished = WaitGroup(3)
+
+        async def call() -> None:
+            await goroutines.syscall(Site("busy"), host.call, (20 * MS, -1))
+            finished.done()
+
+        for _ in range(3):
+            goroutines.go(call(), "busy")
+        await finished.wait()
+
+    record, _ = simulate("sched_out", main, procs=3, cpus=1)
+    assert seen.count(False) >= 3  # it was put to the test
+    assert record.retakes == []
+
+
+def test_sched_out_retakes_nothing_from_threads_that_park() -> None:
+    async def main(host: SimHost) -> None:
+        for _ in range(20):
+            await goroutines.sleep(50 * US)
+        assert host.machine.on_switch_out
+
+    record, host = simulate("sched_out", main, procs=2)
+    log = host.machine.log or []
+    assert sum(word == "block" for _, word, _ in log) >= 20
+    assert record.retakes == []
+
+
+def test_integrated_runs_the_p_on_the_thread_that_took_it() -> None:
+    """Of all threads the one that retakes is woken by its own timer; nobody wakes another."""
+    running: dict[str, int] = {}
+
+    async def main(host: SimHost) -> None:
+        finished = WaitGroup(1)
+
+        async def work() -> None:
+            running["work"] = int(goroutines.getm().tid)
+            finished.done()
+
+        goroutines.go(work(), "work")
+        await goroutines.syscall(Site("call"), host.call, (0, 5 * MS))
+        await finished.wait()
+
+    record, host = simulate("integrated", main)
+    (retake,) = record.retakes
+    assert retake.reason == "integrated"
+    log = host.machine.log or []
+    worker = running["work"]
+    # Between the retake and the end of its turn on the CPU, the taker was not switched out.
+    events = [word for ns, word, tid in log if tid == worker and ns <= retake.ts_ns]
+    assert worker != retake.tid
+    assert events[-1] == "run"
+    assert record.retake_ns == [pytest.approx(retake.ts_ns - retake.enter_ns, abs=2 * US)]
+
+
+def test_integrated_has_no_monitor_and_ends() -> None:
+    runtime = Runtime(2, "integrated", host=SimHost(2))
+
+    async def main() -> int:
+        await goroutines.sleep(30 * MS)
+        return 5
+
+    assert runtime.run(main) == 5
+
+
+# Adaptive: what a site learns, by hand.
+
+
+def feed(memory: Memory, lengths_ns: list[int]) -> list[int]:
+    """Calls of such lengths; the modes in which they were made."""
+    modes = []
+    for length_ns in lengths_ns:
+        modes.append(int(memory.next_mode()))
+        memory.learn(modes[-1], length_ns)
+    return modes
+
+
+def test_a_site_learns_that_its_calls_block() -> None:
+    # The average moves by an eighth of 200 µs: 25 µs after one call, 46.875 µs after two.
+    assert feed(Memory(None), [300 * US] * 4) == [NORMAL, NORMAL, BLOCK, BLOCK]
+
+
+def test_a_site_learns_that_its_calls_are_short() -> None:
+    assert feed(Memory(None), [1 * US] * 66) == [NORMAL] * 64 + [RAW] * 2
+
+
+def test_one_long_call_ends_raw() -> None:
+    memory = Memory(None)
+    feed(memory, [1 * US] * 64)
+    assert feed(memory, [1 * US, 100 * US, 1 * US]) == [RAW, RAW, NORMAL]
+
+
+def test_a_site_unlearns_block_by_trying() -> None:
+    memory = Memory(None)
+    feed(memory, [300 * US] * 2)
+    # It came to block once, so it takes 32 doubts; the try tells that they were right.
+    assert feed(memory, [5 * US] * 34) == [BLOCK] * 32 + [NORMAL] * 2
+
+
+def test_a_try_that_was_wrong_doubles_the_doubts() -> None:
+    """Short only because P was handed off: the peer ran at once."""
+    memory = Memory(None)
+    feed(memory, [300 * US] * 2)
+    assert feed(memory, [5 * US] * 32 + [150 * US]) == [BLOCK] * 32 + [NORMAL]
+    assert feed(memory, [5 * US] * 64 + [150 * US]) == [BLOCK] * 64 + [NORMAL]
+
+
+def test_sites_learn_apart_and_policies_too() -> None:
+    policy = AdaptivePolicy()
+    long, short = Site("long"), Site("short", BLOCK)
+    feed(policy.memory(long), [300 * US] * 2)
+    feed(policy.memory(short), [1 * US] * 64)
+    assert (policy.mode(long), policy.mode(short)) == (BLOCK, RAW)
+    assert AdaptivePolicy().mode(long) == NORMAL
+
+
+def test_what_its_author_made_raw_stays_raw() -> None:
+    policy = AdaptivePolicy()
+    site = Site("compute", RAW)
+    feed(policy.memory(site), [300 * US] * 4)
+    assert policy.mode(site) == RAW
+
+
+def test_a_raw_call_that_lasts_is_rescued() -> None:
+    """The site learnt raw, and then waits for a goroutine that needs its P."""
+
+    async def main(host: SimHost) -> None:
+        site = Site("read")
+        reader, writer = host.pipe()
+        for _ in range(70):
+            await goroutines.write(writer, b"x")
+            await goroutines.read(reader, 1, site)
+
+        async def late() -> None:
+            await goroutines.write(writer, b"y")
+
+        goroutines.go(late(), "late")
+        assert await goroutines.read(reader, 1, site) == b"y"
+
+    record, _ = simulate("adaptive", main)
+    assert len(record.retakes) == 1
+
+
+# The real machine.
+
+SAFE = ["sched_out", "thread_state", "integrated", "adaptive"]
+
+
+@pytest.mark.parametrize("policy", SAFE)
+def test_23_calls_that_block_give_their_p_back(policy: str) -> None:
+    result: dict[str, Any] = run_workload("prime", policy=policy, procs=1, rounds=23)
+    counters = result["runtime"]
+    assert counters["retakes"] + counters["handoffs"] == 23
+    assert counters["policy_wakeups"] > 0
+    assert counters["policy_cpu_ns"] > 0
+
+
+@pytest.mark.parametrize("policy", SAFE)
+@pytest.mark.parametrize("procs", [1, 2])
+@pytest.mark.parametrize("poller", [False, True])
+def test_echo_comes_back(policy: str, procs: int, poller: bool) -> None:
+    result: dict[str, Any] = run_workload(
+        "echo", policy=policy, procs=procs, rounds=97, poller=poller
+    )
+    assert result["rounds"] == 97
+
+
+def test_ums_refuses_a_real_machine() -> None:
+    with pytest.raises(PretakeError, match="simulated host") as told:
+        run_workload("prime", policy="ums")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 or paranoid() < 3, reason="perf events are allowed here")
+def test_sched_out_says_where_perf_events_are_forbidden() -> None:
+    with pytest.raises(PretakeError, match="perf_event_paranoid is 3"):
+        run_workload("prime", policy="sched_out")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or paranoid() > 2, reason="needs root to become nobody")
+def test_sched_out_needs_no_privilege() -> None:
+    code = (
+        "import os, encodings.idna, reference_runtime.switch_watch; "
+        "from reference_runtime.workloads import run_workload; os.setgid(65534); "
+        "os.setuid(65534); r = run_workload('echo', policy='sched_out', rounds=23); "
+        "print(r['runtime']['retakes'] >= 23)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
+def test_every_policy_is_asked_for_by_its_name() -> None:
+    for name in (*SAFE, "ums"):
+        assert make_policy(name).name == name
