@@ -23,7 +23,7 @@ import pandas as pd
 from analysis.asof import Timelines, take
 from tracer.errors import PretakeError
 
-__all__ = ["blocked", "is_go_trace", "read_go_trace", "steals"]
+__all__ = ["blocked", "is_go_trace", "parsed_text", "read_go_trace", "steals"]
 
 _MAGIC = re.compile(rb"go 1\.(\d+) trace\0\0\0")
 _MAGIC_SIZE = 16
@@ -52,6 +52,15 @@ def read_go_trace(path: Path) -> pd.DataFrame:
         One row for each steal, see :func:`steals`.
 
     Raises:
+        PretakeError: see :func:`parsed_text`.
+    """
+    return steals(parsed_text(path))
+
+
+def parsed_text(path: Path) -> str:
+    """An execution trace as the text that ``go tool trace -d=parsed`` prints, in order.
+
+    Raises:
         PretakeError: it is of a Go before 1.22, it is damaged, or no ``go`` is there to read it.
     """
     with path.open("rb") as file:
@@ -72,7 +81,7 @@ def read_go_trace(path: Path) -> pd.DataFrame:
     if done.returncode:
         told = (done.stderr.strip().splitlines() or ["no reason told"])[-1]
         raise PretakeError(f"'go tool trace' cannot read {path} ({told})", "write the trace again")
-    return steals(done.stdout)
+    return done.stdout
 
 
 def steals(parsed: str) -> pd.DataFrame:

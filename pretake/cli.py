@@ -33,6 +33,7 @@ SUBCOMMANDS = {
     "diff": "Two runs, and whether they differ by more than noise.",
     "report": "One HTML file, with pictures, that works offline.",
     "check": "Compare a trace with its rules, and with the runtime's own record.",
+    "import": "What perf or Go recorded, as a trace.",
     "export": "A trace for Perfetto, spreadsheets and flame graphs.",
     "run": "Run a workload on the reference runtime.",
 }
