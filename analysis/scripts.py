@@ -27,8 +27,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis import plain
 from analysis.asof import Ints
+from analysis.timeline import rows_around
 from tracer.schema import TABLES, UNKNOWN
 from tracer.trace import Trace
 
@@ -123,13 +123,13 @@ def scripts(trace: Trace, episodes: pd.DataFrame) -> Scripts:
     if calls.empty:
         return Scripts((), 0, 0, 0, 0, left_out)
     begin, end = int(calls["enter_ns"].min()), int(calls["exit_ns"].max())
-    runtime = plain.from_arrow(
-        "runtime", trace.arrow("runtime", ("ts_ns", "goid", "tid", "kind", "npidle"))
-    )
-    runtime = runtime[runtime["ts_ns"].between(begin, end)]
+    span = [(begin, end)]
+    names = ("ts_ns", "goid", "tid", "kind", "npidle")
+    runtime = rows_around(trace, "runtime", names, span)
     clock = _CpuClock(trace, begin, end)
     lines = _thread_lines(calls, runtime, end)
-    tied = _tie(trace, calls, lines)
+    wakeups = rows_around(trace, "sched_wakeup", ("ts_ns", "tid", "waker_tid"), span)
+    tied = _tie(wakeups, calls, lines)
     idle = _IdleClock(runtime)
     rows = _Rows(*(calls[name].tolist() for name in _Rows._fields))
     by_goroutine: dict[int, list[_Item]] = defaultdict(list)
@@ -212,11 +212,9 @@ def _thread_lines(
     return lines
 
 
-def _tie(trace: Trace, calls: pd.DataFrame, lines: Mapping[int, list[_Item]]) -> int:
+def _tie(wakeups: pd.DataFrame, calls: pd.DataFrame, lines: Mapping[int, list[_Item]]) -> int:
     """Fill in ``event`` of the calls that another goroutine woke, and that one's ``fires``."""
-    wakeups = plain.from_arrow(
-        "sched_wakeup", trace.arrow("sched_wakeup", ("ts_ns", "tid", "waker_tid"))
-    ).drop_duplicates(["tid", "ts_ns"])
+    wakeups = wakeups.drop_duplicates(["tid", "ts_ns"])
     woken = calls[["tid", "wake_ns"]].merge(
         wakeups, how="left", left_on=["tid", "wake_ns"], right_on=["tid", "ts_ns"]
     )
@@ -286,8 +284,7 @@ class _CpuClock:
 
     def __init__(self, trace: Trace, begin: int, end: int) -> None:
         names = ("ts_ns", "prev_tid", "next_tid")
-        rows = plain.from_arrow("sched_switch", trace.arrow("sched_switch", names))
-        rows = rows[rows["ts_ns"].between(begin, end)]
+        rows = rows_around(trace, "sched_switch", names, [(begin, end)])
         times = rows["ts_ns"].to_numpy()
         edges = pd.DataFrame(
             {

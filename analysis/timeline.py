@@ -15,7 +15,7 @@ from analysis.schema import Field, Frame
 from tracer.schema import UNKNOWN
 from tracer.trace import Trace
 
-__all__ = ["STATES", "TIMELINE", "timelines"]
+__all__ = ["STATES", "TIMELINE", "rows_around", "timelines"]
 
 STATES = (
     "running",  # the thread was on a CPU
@@ -62,8 +62,8 @@ def timelines(trace: Trace, episodes: pd.DataFrame) -> pd.DataFrame:
         PretakeError: the trace cannot be read.
     """
     spans = [_span(row) for row in _plain_rows(episodes)]
-    switches = _around(trace, "sched_switch", _SWITCH, spans)
-    wakeups = _around(trace, "sched_wakeup", ("ts_ns", "tid"), spans)
+    switches = rows_around(trace, "sched_switch", _SWITCH, spans)
+    wakeups = rows_around(trace, "sched_wakeup", ("ts_ns", "tid"), spans)
     pieces: list[pd.DataFrame] = []
     for number, (row, span) in enumerate(zip(_plain_rows(episodes), spans, strict=True)):
         pieces.append(_p_lane(row, span).assign(episode=number))
@@ -99,10 +99,10 @@ def _span(row: dict[str, int]) -> tuple[int, int]:
     return begin - margin, end + margin
 
 
-def _around(
+def rows_around(
     trace: Trace, table: str, columns: tuple[str, ...], spans: list[tuple[int, int]]
 ) -> pd.DataFrame:
-    """The rows of a table that lie in any of the spans."""
+    """The plain rows of a table that lie in any of the spans; only what lies there is read."""
     found = [plain.empty(table, columns)]
     for group in trace.row_groups(table, "ts_ns"):
         near = [

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.asof import Ints
-from analysis.episodes import episodes
+from analysis.episodes import episode_windows
 from analysis.quantiles import quantiles
 from analysis.schema import Field, Frame
 from analysis.scripts import Goroutine, Scripts, scripts
@@ -159,8 +159,7 @@ def whatif(
     Raises:
         PretakeError: too few calls whose goroutine is known, or what ``replay`` raises.
     """
-    known = episodes(trace)
-    known = known[~known["lost_overlap"]].head(limit)
+    known = _first_episodes(trace, limit)
     middle = len(known) // 2
     first, second = scripts(trace, known[:middle]), scripts(trace, known[middle:])
     if first.calls + second.calls < _FEWEST:
@@ -191,6 +190,17 @@ def whatif(
     for name, value in (("error_percent", error), ("calls_error_percent", calls_error)):
         table[name] = np.where(replayed & (value is not None), value or 0.0, np.nan)
     return WHATIF.finish({str(name): table[name].to_numpy() for name in table})
+
+
+def _first_episodes(trace: Trace, limit: int) -> pd.DataFrame:
+    """The first trusted episodes of a trace; what comes after them is not read."""
+    pieces: list[pd.DataFrame] = []
+    for piece in episode_windows(trace):
+        pieces.append(piece[~piece["lost_overlap"]])
+        if sum(len(p) for p in pieces) >= limit:
+            break
+    known = pd.concat([p for p in pieces if len(p)] or pieces[:1], ignore_index=True)
+    return known.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True).head(limit)
 
 
 def _bound(own: Scripts) -> int:

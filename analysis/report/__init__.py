@@ -24,7 +24,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis.report import figures, tables
 from analysis.report.answer import answer
-from analysis.report.material import Material, gather
+from analysis.report.material import Material, Predictor, gather
 from analysis.units import count_text, duration_text
 from tracer.errors import PretakeError
 from tracer.trace import Trace
@@ -32,12 +32,13 @@ from tracer.trace import Trace
 __all__ = ["render", "report"]
 
 
-def report(traces: Sequence[Trace], out: str | Path) -> Path:
+def report(traces: Sequence[Trace], out: str | Path, predict: Predictor | None = None) -> Path:
     """Write a report about one trace, or about several side by side.
 
     Args:
         traces: at least one.
         out: the HTML file to write; one that is there is replaced as a whole.
+        predict: makes the what-if table of a trace; None leaves that part out.
 
     Returns:
         The file.
@@ -46,7 +47,7 @@ def report(traces: Sequence[Trace], out: str | Path) -> Path:
         PretakeError: a trace cannot be read, or the file cannot be written.
     """
     out = Path(out)
-    page = render(gather(traces))
+    page = render(gather(traces, predict))
     # Whoever reads the file meanwhile sees the old one or the new one, never a half.
     aside = out.with_name(f".{out.name}.{os.getpid()}")
     try:
@@ -67,6 +68,7 @@ def render(materials: Sequence[Material]) -> str:
         "hold": figures.distribution(materials, "hold_ns", "hold"),
         "parts": figures.parts(materials),
         "classes": figures.class_shares(materials),
+        "preemption": figures.preemption(materials),
     }
     several = len(materials) > 1
     sections = []
@@ -80,6 +82,8 @@ def render(materials: Sequence[Material]) -> str:
                 "worst": _worst(material, number, pictures),
                 "advice": tables.advice(material),
                 "factors": tables.factors(material),
+                "whatif": tables.whatif(material),
+                "preemptions": tables.preemptions(material),
                 "events": tables.events(material),
                 "capture": tables.capture(material),
             }

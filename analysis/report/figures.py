@@ -21,7 +21,7 @@ from analysis.schema import CLASSES, PARTS
 from analysis.timeline import STATES
 from analysis.units import count_text, duration_text, percent_text
 
-__all__ = ["class_shares", "distribution", "heat_map", "parts", "time_line"]
+__all__ = ["class_shares", "distribution", "heat_map", "parts", "preemption", "time_line"]
 
 Picture = dict[str, Any]
 
@@ -111,6 +111,46 @@ def _part_mean(episodes: pd.DataFrame, part: str) -> float:
     """Mean over all episodes whose P went on: a part that was not seen took none of the time."""
     told = episodes[episodes["retake_ns"].notna()]
     return float(told[part].fillna(0).mean()) if len(told) else 0.0
+
+
+def preemption(materials: Sequence[Material]) -> Picture:
+    """The way of a request to stop: the mean length of each part, one bar a trace."""
+    told = [(html.escape(m.label), m.preemptions) for m in materials]
+    stopped = [(label, rows[rows["outcome"].eq("stopped")]) for label, rows in told]
+    stopped = [(label, rows) for label, rows in stopped if len(rows)]
+    bars = []
+    for number, (part, name) in enumerate(_PREEMPTION_PARTS):
+        means = [float(rows[part].fillna(0).mean()) for _, rows in stopped]
+        if any(means):
+            bars.append(
+                {
+                    "type": "bar",
+                    "orientation": "h",
+                    "name": name,
+                    "y": [label for label, _ in stopped],
+                    "x": means,
+                    "customdata": [duration_text(mean) for mean in means],
+                    "hovertemplate": f"%{{y}}, {name}: %{{customdata}} (mean)<extra></extra>",
+                    "marker": _fill(number),
+                }
+            )
+    highest = max(
+        (float(rows["latency_ns"].astype(float).mean()) for _, rows in stopped), default=0
+    )
+    layout = {
+        "barmode": "stack",
+        "xaxis": _linear_axis(0, highest),
+        "yaxis": {"autorange": "reversed", "type": "category", "automargin": True},
+        "legend": {"traceorder": "normal"},
+    }
+    return _picture(bars, "mean time from asked to stopped", layout, 190 + 46 * len(stopped))
+
+
+_PREEMPTION_PARTS = (
+    ("part_sent_ns", "asked to sent"),
+    ("part_delivered_ns", "sent to delivered"),
+    ("part_stopped_ns", "delivered to stopped"),
+)
 
 
 def class_shares(materials: Sequence[Material]) -> Picture:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,11 +11,16 @@ from analysis.advise import advise
 from analysis.compare import trace_label
 from analysis.episodes import episode_windows, setting_of
 from analysis.factors import factors
+from analysis.preemptions import PREEMPTIONS, preemptions
 from analysis.summary import Summary, SummaryBuilder
 from analysis.timeline import timelines
 from tracer.trace import Trace
 
-__all__ = ["WORST", "Material", "gather"]
+__all__ = ["WORST", "Material", "Predictor", "gather"]
+
+Predictor = Callable[[Trace], "pd.DataFrame | None"]
+"""Makes the what-if table of a trace (:data:`analysis.whatif.WHATIF`), or None where it cannot."""
+
 
 WORST = 6
 """How many of a trace's worst episodes get a time line of their own."""
@@ -51,6 +56,8 @@ class Material:
         lanes: their time lines.
         factors: what the latency goes together with.
         advice: which way of calling fits each site.
+        preemptions: requests to stop a goroutine.
+        whatif: the run under other policies; None where nobody was asked, or it cannot be told.
     """
 
     label: str
@@ -61,10 +68,16 @@ class Material:
     lanes: pd.DataFrame
     factors: pd.DataFrame
     advice: pd.DataFrame
+    preemptions: pd.DataFrame
+    whatif: pd.DataFrame | None
 
 
-def gather(traces: Sequence[Trace]) -> list[Material]:
+def gather(traces: Sequence[Trace], predict: Predictor | None = None) -> list[Material]:
     """Read traces for a report.
+
+    Args:
+        traces: the traces.
+        predict: makes the what-if table of each; None leaves it out.
 
     Raises:
         PretakeError: a trace cannot be read.
@@ -72,10 +85,12 @@ def gather(traces: Sequence[Trace]) -> list[Material]:
     policies = [(trace.manifest.workload or {}).get("policy") for trace in traces]
     telling = all(isinstance(p, str) for p in policies) and len(set(policies)) == len(policies)
     labels = policies if telling else _distinct([trace_label(trace) for trace in traces])
-    return [_gather(str(label), trace) for label, trace in zip(labels, traces, strict=True)]
+    return [
+        _gather(str(label), trace, predict) for label, trace in zip(labels, traces, strict=True)
+    ]
 
 
-def _gather(label: str, trace: Trace) -> Material:
+def _gather(label: str, trace: Trace, predict: Predictor | None) -> Material:
     setting = setting_of(trace)
     builder = SummaryBuilder(setting, trace.manifest)
     pieces = []
@@ -89,6 +104,7 @@ def _gather(label: str, trace: Trace) -> Material:
     worst = worst.sort_values(
         ["harm_ns", "hold_ns"], ascending=False, na_position="last", kind="stable"
     ).head(WORST)
+    asked = any(kind == "preempt_request" for kind, _ in setting.transitions)
     return Material(
         label,
         trace,
@@ -98,6 +114,8 @@ def _gather(label: str, trace: Trace) -> Material:
         timelines(trace, worst),
         factors(trace, rows),
         advise(rows, trace.frame("syscall", ["nr", "blocks"])),
+        preemptions(trace) if asked else PREEMPTIONS.finish({}),
+        None if predict is None else predict(trace),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.compare import compare
+from analysis.preemptions import ledger
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
 from analysis.sites import sites
@@ -25,6 +26,8 @@ __all__ = [
     "factors",
     "parts",
     "places",
+    "preemptions",
+    "whatif",
 ]
 
 
@@ -185,6 +188,48 @@ def factors(material: Material) -> Grid:
         )
     headings = ("correlation", "95 % interval", "latency with least", "with most", "episodes")
     return Grid(("factor", *headings), rows)
+
+
+def preemptions(material: Material) -> Grid:
+    """What became of the requests to stop a goroutine."""
+    rows = []
+    for row in ledger(material.preemptions).to_dict("records"):
+        ends = [str(row[name]) for name in ("outcome", "why") if not pd.isna(row[name])]
+        rows.append(
+            [
+                _word(row["reason"]),
+                Cell(": ".join(ends) or UNKNOWN_TEXT),
+                *(_count(row[name]) for name in ("requests", "signals", "interrupted")),
+                *(_duration(row[f"{name}_p50_ns"]) for name in ("sent", "delivered", "latency")),
+                _duration(row["latency_p99_ns"]),
+            ]
+        )
+    times = ("until sent p50", "until delivered p50", "until stopped p50", "p99")
+    return Grid(("asked for", "end", "requests", "signals", "calls broken off", *times), rows)
+
+
+def whatif(material: Material) -> Grid:
+    """The run under other policies, and the error of the replay beside each."""
+    rows = []
+    found = pd.DataFrame() if material.whatif is None else material.whatif
+    for row in found.to_dict("records"):
+        captured = row["source"] == "captured"
+        name = f"{row['policy']}, as captured" if captured else str(row["policy"])
+        error = row["error_percent"]
+        rows.append(
+            [
+                Cell(name if row["ends"] else f"{name}: would never end"),
+                *(_duration(row[f"retake_{share}_ns"]) for share in ("p50", "p90", "p99")),
+                _duration(row["harm_ns"]),
+                _count(None if pd.isna(row["calls_per_s"]) else round(row["calls_per_s"])),
+                _count(row["handoffs"]),
+                Cell("")
+                if captured
+                else _cell(error, lambda value: f"{float(str(value)):+.0f} %"),
+            ]
+        )
+    headings = ("retake p50", "p90", "p99", "harm", "calls a second", "handoffs", "error")
+    return Grid(("policy", *headings), rows)
 
 
 def events(material: Material) -> Grid:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pretake.types import refuse_existing
 from pretake.views import note
+from tracer.errors import PretakeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tracer.trace import Trace
+
+_REPLAYED = 4_000
+"""Calls of a run that a report replays: about a second for each trace."""
 
 
 @click.command(epilog="Example: pretake report before.pretake after.pretake -o compared.html")
@@ -29,5 +39,17 @@ def command(traces: tuple[Path, ...], output: Path, force: bool) -> None:
     from tracer.trace import Trace
 
     refuse_existing(output, force)
-    report([Trace(path) for path in traces], output)
+    report([Trace(path) for path in traces], output, _predict)
     note(f"{output} is written: open it in a browser")
+
+
+def _predict(trace: Trace) -> pd.DataFrame | None:
+    """The what-if table of a trace, or None where too little of its run is known."""
+    from analysis.whatif import whatif
+    from pretake.commands.whatif import play
+    from reference_runtime.policies import POLICIES
+
+    try:
+        return whatif(trace, [*POLICIES, "oracle"], play, limit=_REPLAYED)
+    except PretakeError:
+        return None

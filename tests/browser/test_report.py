@@ -12,6 +12,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from analysis.report import report
 from tests.unit.analysis.scene import Scene
 from tests.unit.analysis.test_report import HOSTILE, harmful
+from tests.unit.analysis.test_report_parts import predicted
 
 pytestmark = pytest.mark.browser
 
@@ -51,9 +52,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     for at, nr in ((2_000, 7), (3_000, 45)):
         scene.block(at, 12, at - 10, 0, nr=nr, runq=0, global_runq=0, npidle=1, nmspinning=0)
         scene.exit(at + nr, 12, at - 10)
+    scene.runtime(4_000, "preempt_request", 19, 0, target_tid=12, reason="time_slice", goid=120)
+    scene.signal(4_005, "tgkill", 12, sender_tid=19)
+    scene.signal(4_020, "deliver", 12)
+    scene.runtime(4_040, "preempted", 12, 0, goid=120, reason="async")
     empty = Scene(workload={"policy": "none"}).write(folder, "empty.pretake")
     traces = [scene.write(folder), empty]
-    return report(traces, folder / "report.html").as_uri()
+    return report(traces, folder / "report.html", predicted).as_uri()
 
 
 def drawn(browser: webdriver.Chrome) -> list[bool]:
@@ -81,7 +86,7 @@ def test_every_picture_is_drawn_without_an_error(
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     browser.get(page)
     WebDriverWait(browser, WAIT_S).until(lambda b: drawn(b) and all(drawn(b)))
-    assert len(drawn(browser)) >= 6
+    assert len(drawn(browser)) >= 7
     assert errors(browser) == []
     # The page itself never scrolls sideways; wide tables do so in their own frame.
     overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -127,3 +132,17 @@ def test_hostile_names_run_nothing(browser: webdriver.Chrome, page: str) -> None
     WebDriverWait(browser, WAIT_S).until(lambda b: drawn(b) and all(drawn(b)))
     assert HOSTILE in browser.find_element(By.CLASS_NAME, "what").text
     assert browser.execute_script("return document.images.length") == 0
+
+
+def test_answer_comes_first_and_trust_last(browser: webdriver.Chrome, page: str) -> None:
+    browser.get(page)
+    headings = [h.text for h in browser.find_elements(By.CSS_SELECTOR, "h1, h2")]
+    assert browser.find_element(By.TAG_NAME, "h1").text == headings[0]
+    assert headings[-1] == "How far to trust it"
+    assert "How long a goroutine runs on that was asked to stop" in headings
+    (predictions, _) = [
+        t for t in browser.find_elements(By.TAG_NAME, "table") if "replayed" in t.text
+    ]
+    policies = [cell.text for cell in predictions.find_elements(By.CSS_SELECTOR, "tbody th")]
+    assert policies == ["sysmon, as captured", HOSTILE, "raw: would never end"]
+    assert "+12 %" in predictions.text
