@@ -92,16 +92,22 @@ def command(
     for workload in workloads:
         rows = compared[compared["workload"] == workload]
         title = f"{workload}, {procs} P, {seconds:g} s under each policy"
-        terminal.print(table(title, ("", *rows["policy"]), list(_rows(rows))))
+        terminal.print(
+            table(
+                title,
+                ("", *(policy.replace("_", "_\n") for policy in rows["policy"])),
+                list(_rows(rows)),
+            )
+        )
     note(f"\n{page} has the pictures: open it in a browser")
     first = shlex.quote(str(traces[workloads[0], policies[0]]))
     note(f"next: pretake episodes {first}")
 
 
 _FIGURES = {
-    "P-retake latency p50": "retake_p50_ns",
-    "P-retake latency p90": "retake_p90_ns",
-    "P-retake latency p99": "retake_p99_ns",
+    "retake p50": "retake_p50_ns",
+    "retake p90": "retake_p90_ns",
+    "retake p99": "retake_p99_ns",
     "hold p50": "hold_p50_ns",
     "harm, sum": "harm_sum_ns",
     "round trip p50": "round_trip_p50_ns",
@@ -123,7 +129,7 @@ def _rows(compared: pd.DataFrame) -> Iterator[tuple[object, ...]]:
         else:
             yield (name, *(f"{value:,}" for value in values))
     yield (
-        "CPU of the capture",
+        "capture CPU",
         *(_share(trace["capture_cpu_ns"], trace["capture_wall_ns"]) for trace in traces),
     )
 
