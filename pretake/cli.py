@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "demo": "Capture the reference runtime under several retake policies and compare them.",
     "doctor": "Tell what this machine can and cannot do, and the mend.",
     "record": "Capture a program into a trace.",
+    "live": "P-retake latency and harm on a screen, while a program runs.",
     "summary": "The numbers of a trace.",
     "episodes": "Every system call that blocked with a P, one a line.",
     "callsites": "Which calls held Ps, the most harmful first.",

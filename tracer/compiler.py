@@ -39,6 +39,7 @@ __all__ = ["RING_TABLES", "MapShape", "Object", "compile_programs"]
 SOURCES: Final = (
     "common.bpf.c",
     "runtime_state.bpf.c",
+    "live.bpf.c",
     "runtime_probes.bpf.c",
     "signals.bpf.c",
     "stacks.bpf.c",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,6 +258,13 @@ class Program:
     def reference_mstarts(self) -> int:
         """How many Ms of reference runtimes began in targets."""
         return int(self._read("reference_mstarts", 0))
+
+    def live_counts(self, key: np.dtype[np.void]) -> Iterator[tuple[tuple[int, ...], int]]:
+        """Keys and counts of the histograms that programs compiled with LIVE keep."""
+        count = np.zeros((), np.uint64)
+        for found in kernel.keys(self._fds["live_counts"], key):
+            kernel.lookup(self._fds["live_counts"], found, count)
+            yield found.item(), int(count)
 
     def counts(self) -> dict[str, RingCount]:
         """Records sent to and lost by each ring, by table."""

@@ -117,9 +117,17 @@ static __always_inline void count_lost(int ring)
 	__sync_fetch_and_add(&span->lost, 1);
 }
 
+/* With LIVE defined, all but births and programs stay in the kernel (live.bpf.c). */
+#ifdef LIVE
+#define KEEP_IN_KERNEL return
+#else
+#define KEEP_IN_KERNEL
+#endif
+
 /* bcc wants to see each map's own name where it is used, so there is one function for each. */
 static __always_inline void emit_sched_switch(struct sched_switch_record *record)
 {
+	KEEP_IN_KERNEL;
 	count_sent_alone(RING_SCHED_SWITCH);
 	if (sched_switch_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		count_lost(RING_SCHED_SWITCH);
@@ -127,6 +135,7 @@ static __always_inline void emit_sched_switch(struct sched_switch_record *record
 
 static __always_inline void emit_sched_wakeup(struct sched_wakeup_record *record)
 {
+	KEEP_IN_KERNEL;
 	count_sent(RING_SCHED_WAKEUP);
 	if (sched_wakeup_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		count_lost(RING_SCHED_WAKEUP);
@@ -134,6 +143,7 @@ static __always_inline void emit_sched_wakeup(struct sched_wakeup_record *record
 
 static __always_inline void emit_block(struct block_record *record)
 {
+	KEEP_IN_KERNEL;
 	count_sent_alone(RING_BLOCK);
 	if (block_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		count_lost(RING_BLOCK);
@@ -141,6 +151,7 @@ static __always_inline void emit_block(struct block_record *record)
 
 static __always_inline void emit_syscall(struct syscall_record *record)
 {
+	KEEP_IN_KERNEL;
 	count_sent(RING_SYSCALL);
 	if (syscall_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		count_lost(RING_SYSCALL);
@@ -148,6 +159,7 @@ static __always_inline void emit_syscall(struct syscall_record *record)
 
 static __always_inline void emit_runtime(struct runtime_record *record)
 {
+	KEEP_IN_KERNEL;
 	count_sent(RING_RUNTIME);
 	if (runtime_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		count_lost(RING_RUNTIME);
@@ -155,6 +167,7 @@ static __always_inline void emit_runtime(struct runtime_record *record)
 
 static __always_inline void emit_signal(struct signal_record *record)
 {
+	KEEP_IN_KERNEL;
 	count_sent(RING_SIGNAL);
 	if (signal_ring.ringbuf_output(record, sizeof(*record), BPF_RB_NO_WAKEUP))
 		count_lost(RING_SIGNAL);

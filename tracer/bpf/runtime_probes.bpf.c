@@ -38,6 +38,10 @@ static __always_inline void runtime_emit(u64 now, struct runtime_state *state, s
 	record.cpu = bpf_get_smp_processor_id();
 	record.kind = kind;
 	record.reason = reason;
+#ifdef LIVE
+	if (kind == RUNTIME_KIND_RETAKE)
+		live_retaken(now, state->p);
+#endif
 	emit_runtime(&record);
 }
 

@@ -65,8 +65,12 @@ static __always_inline void thread_blocked(void *ctx, struct thread_state *threa
 		.p_use = UNKNOWN,
 	};
 	if (runtime_state_at_block(tid, &record)) {
+#ifdef LIVE
+		live_blocked(&record, thread->blocks);
+#else
 		record.stack_id = user_stack(ctx);
 		emit_block(&record);
+#endif
 	}
 }
 
