@@ -12,6 +12,10 @@ waited for a P, or was woken when, is left to whoever plays the script. The rule
 - Time in which a goroutine neither ran nor was in a call, it was runnable and waited for a P,
   unless a P was idle meanwhile: then it waited for something else, and sleeps as long.
 
+- Where the runtime does not tell whom a P runs (Go), what ran on it while the next caller was in
+  its call before is work without a name: one goroutine for each P, which lets others run wherever
+  the capture saw its P change hands.
+
 What is not in it: calls that did not block (their time is CPU time), goroutines that change places
 on a P without a system call, and calls whose goroutine or return the trace does not tell.
 """
@@ -36,15 +40,19 @@ __all__ = ["Goroutine", "Scripts", "Step", "scripts"]
 
 _KIND = TABLES["runtime"].column("kind")
 _BEGINS = (_KIND.code("run"), _KIND.code("acquirep"))
+_ACQUIREP = _KIND.code("acquirep")
+_NAMELESS = -2
+"""From here downwards: goroutines without a name, one for each P."""
 _ENDS = (_KIND.code("exit_slow"), _KIND.code("stopm"))
 
 
 class Step(NamedTuple):
     """One thing that a goroutine does.
 
-    ``cpu`` uses a CPU for ``ns``; ``sleep`` waits for ``ns`` without a thread; ``call`` is a
-    system call at ``site`` that blocks for ``ns``, or until ``event``, and uses ``cpu_ns`` in the
-    kernel; ``fire`` makes ``event`` happen. Without an event that is ``UNKNOWN``.
+    ``cpu`` uses a CPU for ``ns``; ``sleep`` waits for ``ns`` without a thread; ``yield`` lets
+    others run first; ``call`` is a system call at ``site`` that blocks for ``ns``, or until
+    ``event``, and uses ``cpu_ns`` in the kernel; ``fire`` makes ``event`` happen. Without an event
+    that is ``UNKNOWN``.
     """
 
     kind: str
@@ -124,7 +132,7 @@ def scripts(trace: Trace, episodes: pd.DataFrame) -> Scripts:
         return Scripts((), 0, 0, 0, 0, left_out)
     begin, end = int(calls["enter_ns"].min()), int(calls["exit_ns"].max())
     span = [(begin, end)]
-    names = ("ts_ns", "goid", "tid", "kind", "npidle")
+    names = ("ts_ns", "goid", "tid", "p", "kind", "npidle")
     runtime = rows_around(trace, "runtime", names, span)
     clock = _CpuClock(trace, begin, end)
     lines = _thread_lines(calls, runtime, end)
@@ -177,9 +185,11 @@ def _thread_lines(
     marks: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     for code, rank in (*((c, 1) for c in _BEGINS), *((c, 0) for c in _ENDS)):
         rows = runtime[runtime["kind"] == code]
-        for tid, ts, goid in rows[["tid", "ts_ns", "goid"]].to_numpy().tolist():
-            marks[tid].append((ts, rank, goid))
+        for tid, ts, goid, p in rows[["tid", "ts_ns", "goid", "p"]].to_numpy().tolist():
+            nameless = _NAMELESS - p if code == _ACQUIREP and p != UNKNOWN else UNKNOWN
+            marks[tid].append((ts, rank, nameless if goid == UNKNOWN else goid))
     numbers = calls[["tid", "goid", "enter_ns", "ready_ns", "exit_ns"]].to_numpy().tolist()
+    returned = calls.groupby("goid")["exit_ns"].shift(fill_value=UNKNOWN).tolist()
     for row, (tid, _, enter, _, _) in enumerate(numbers):
         marks[tid].append((enter, 2, row))
     lines: dict[int, list[_Item]] = {}
@@ -189,6 +199,12 @@ def _thread_lines(
         for ts, rank, value in sorted(found):
             if rank == 2:
                 _, own, enter, ready, exit_ = numbers[value]
+                if goid <= _NAMELESS and since != UNKNOWN:
+                    # While the caller was in its call before, somebody else had this P.
+                    cut = min(max(returned[value], since), ready)
+                    if cut > since:
+                        line.append(_Item(goid, tid, since, cut, queued=True))
+                    goid, since = own, cut
                 who = own if goid == UNKNOWN else goid
                 if since != UNKNOWN and ready > since:
                     line.append(_Item(who, tid, since, ready))
@@ -252,6 +268,8 @@ def _script(
     for item in items:
         if item.begin > last and not queued and idle.was_idle(last, item.begin):
             made.steps.append(Step("sleep", item.begin - last))
+        if goid <= _NAMELESS and made.steps:
+            made.steps.append(Step("yield"))
         if item.call is None:
             since = item.begin
             for at_ns, event in sorted(item.fires):

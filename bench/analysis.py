@@ -81,7 +81,7 @@ def speed(folder: Path) -> dict[str, Any]:
         events[tool] = samples
         took[tool] = seconds("perf", "sched", command, "-i", str(data))
     go_trace = folder / "go.trace"
-    subprocess.run((str(toolchains.build("selftrace")), "20000", str(go_trace)), check=True)
+    subprocess.run((str(toolchains.build("selftrace")), "2000", str(go_trace)), check=True)
     go = str(Path(sys.executable).parent / "go")
     parsed = (go, "tool", "trace", "-d=parsed", str(go_trace))
     lines = subprocess.run(parsed, check=True, capture_output=True).stdout.count(b"\nM=")

@@ -147,6 +147,8 @@ def _step(step: Step) -> sim.Step:
         return sim.Cpu(step.ns)
     if step.kind == "sleep":
         return sim.Sleep(step.ns)
+    if step.kind == "yield":
+        return sim.Yield()
     if step.kind == "fire":
         return sim.Fire(step.event)
     until = None if step.event == UNKNOWN else step.event

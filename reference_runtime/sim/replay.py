@@ -30,7 +30,7 @@ from reference_runtime.sim.sim_host import SimHost
 from reference_runtime.sync import WaitGroup
 from tracer.errors import PretakeError
 
-__all__ = ["Call", "Cpu", "Fire", "Replayed", "Script", "Sleep", "Step", "Wait", "replay"]
+__all__ = ["Call", "Cpu", "Fire", "Replayed", "Script", "Sleep", "Step", "Wait", "Yield", "replay"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,11 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Yield:
+    """Let others run first (``gosched``)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Wait without a thread until the event has happened."""
 
@@ -79,7 +84,7 @@ class Fire:
     event: int
 
 
-Step = Cpu | Call | Sleep | Wait | Fire
+Step = Cpu | Call | Sleep | Yield | Wait | Fire
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +255,8 @@ class _Player:
                 await self.call(step)
             elif isinstance(step, Sleep):
                 await goroutines.sleep(step.ns)
+            elif isinstance(step, Yield):
+                await goroutines.gosched()
             elif isinstance(step, Wait):
                 await self.wait(step.event)
             else:

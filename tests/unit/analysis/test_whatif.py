@@ -114,6 +114,29 @@ def test_a_wait_with_an_idle_p_is_a_sleep(tmp_path: Path) -> None:
     assert ("cpu", 40) in steps
 
 
+def test_work_on_a_p_that_tells_no_goroutine_has_no_name(tmp_path: Path) -> None:
+    """Go tells no run. 110 blocks; thread 12 gets P at 160, and 110 calls again there at 300.
+
+    Its first call returned at 210: until then thread 12 ran somebody else, from then on 110.
+    """
+    scene = Scene(end_ns=1_000 * US)
+    for tid in (11, 12):
+        scene.task(tid, 7)
+    scene.block(100, 11, 90, 0, runq=1, goid=110, **ALONE)
+    scene.runtime(150, "handoff", 19, 0, reason="sysmon", target_tid=11, **ALONE)
+    scene.runtime(160, "acquirep", 12, 0, **ALONE)
+    scene.wakeup(200, 11, waker_tid=0)
+    scene.exit(210, 11, 90, blocks=1)
+    scene.runtime(212, "exit_slow", 11, **ALONE)
+    scene.block(310, 12, 300, 0, goid=110, **ALONE)
+    scene.wakeup(390, 12, waker_tid=0)
+    scene.exit(400, 12, 300, blocks=1)
+    scripts_of = told(made(scene, tmp_path))
+    assert scripts_of[-2] == (70, [("cpu", 50)])
+    kinds = [step[:2] for step in scripts_of[110][1]]
+    assert kinds == [("call", "read"), ("cpu", 2), ("cpu", 90), ("call", "read")]
+
+
 def test_a_raw_wait_for_pythons_lock_is_no_call(tmp_path: Path) -> None:
     scene = Scene()
     scene.block(100, 11, 90, 0, p_use="raw", nr=FUTEX)
