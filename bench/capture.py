@@ -38,6 +38,7 @@ class Costs:
     """Of one tool on one program, for each round."""
 
     ratios: list[float] = field(default_factory=list)
+    cpu_ratios: list[float] = field(default_factory=list)
     bytes_per_event: list[float] = field(default_factory=list)
 
 
@@ -70,13 +71,17 @@ def running(program: str, slices: Path) -> Iterator[int]:
                 process.wait()
 
 
-def cost_ns(slices: Path, begin_ns: int, end_ns: int) -> float:
+def cost_ns(slices: Path, begin_ns: int, end_ns: int, of_cpu: bool = False) -> float | None:
     """Time of a round trip or answer in the slices within a span: that of the fastest tenth.
+
+    Or its CPU time, None where the program does not tell it.
 
     What else runs on the machine only ever makes a slice slower, and is no cost of a tool.
     """
     rows = [[int(n) for n in line.split()] for line in slices.read_text().splitlines()[:-1]]
-    told = [(row[1] - row[0]) / max(row[2], 1) for row in rows]
+    if of_cpu and len(rows[0]) < 4:
+        return None
+    told = [(row[3] if of_cpu else row[1] - row[0]) / max(row[2], 1) for row in rows]
     inside = [
         cost for cost, row in zip(told, rows, strict=True) if begin_ns <= row[0] < row[1] <= end_ns
     ]
@@ -124,8 +129,17 @@ def compare(program: str, tools: list[Tool], rounds: int, window_s: float) -> di
                     shutil.rmtree(folder)
         for name, before_ns, untraced_ns, begin_ns, end_ns in spans:
             without = cost_ns(slices, before_ns, untraced_ns)
-            costs[name].ratios.append(cost_ns(slices, begin_ns, end_ns) / without)
-            print(f"  {program}: {name}: {without:.0f} ns, {costs[name].ratios[-1]:.3f} times")
+            traced = cost_ns(slices, begin_ns, end_ns)
+            assert without is not None
+            assert traced is not None
+            costs[name].ratios.append(traced / without)
+            print(f"  {program}: {name}: {without:.0f} ns, {traced / without:.3f} times")
+            cpu = [
+                cost_ns(slices, *span, of_cpu=True)
+                for span in ((before_ns, untraced_ns), (begin_ns, end_ns))
+            ]
+            if cpu[0] and cpu[1]:
+                costs[name].cpu_ratios.append(cpu[1] / cpu[0])
     return costs
 
 
@@ -153,6 +167,14 @@ def main() -> None:
     results = {
         "slowdown": {
             program: {name: statistics.median(cost.ratios) for name, cost in tool.items()}
+            for program, tool in costs.items()
+        },
+        "slowdown_cpu": {
+            program: {
+                name: statistics.median(cost.cpu_ratios)
+                for name, cost in tool.items()
+                if cost.cpu_ratios
+            }
             for program, tool in costs.items()
         },
         "slowdown_rounds": {
@@ -185,6 +207,8 @@ def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
         for name, ratio in ratios.items():
             rounds = results["slowdown_rounds"][program][name]
             print(f"{program:6} {name:24} {ratio:6.2f} times ({rounds[0]:.2f}-{rounds[-1]:.2f})")
+    for name, ratio in results["slowdown_cpu"]["pipes"].items():
+        print(f"pipes  {name:24} {ratio:6.2f} times its CPU time")
     for key in ("drain", "sustained", "bytes_per_event", "start_s"):
         print(f"{key}: {json.dumps(results[key])}")
     print(f"written: {RESULTS}")

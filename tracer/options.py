@@ -24,6 +24,8 @@ class CaptureOptions:
         buffer_bytes: memory of all rings together.
         detail: ``blocks``: system calls that blocked; ``full``: every one.
         all_signals: every signal, not only SIGURG.
+        stacks: the stack of each block, for what its call site was: a fifth of what a capture
+            costs a program that only blocks.
         host: the switches of every thread of the machine, not only the target's.
         seconds: end after so long; None: when the target ends.
         force: replace a trace that is there.
@@ -38,6 +40,7 @@ class CaptureOptions:
     detail: str = "blocks"
     all_signals: bool = False
     host: bool = False
+    stacks: bool = True
     seconds: float | None = None
     force: bool = False
     runtime: str = "auto"

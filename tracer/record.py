@@ -87,6 +87,8 @@ def record(
         defines["ALL_SIGNALS"] = 1
     if options.host:
         defines["HOST"] = 1
+    if not options.stacks:
+        defines["NO_STACKS"] = 1
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)

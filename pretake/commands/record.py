@@ -61,6 +61,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="perf: switches of your own program only, without root.",
 )
+@click.option(
+    "--stacks/--no-stacks",
+    default=True,
+    show_default=True,
+    help="The stack of each block, for call sites.",
+)
 @click.option("--host", is_flag=True, help="Switches of the whole machine: who took the CPU?")
 @click.option("--all-signals", is_flag=True, help="Every signal, not only SIGURG.")
 @click.option(
@@ -89,6 +95,7 @@ def command(
     runtime: str,
     detail: str,
     backend: str,
+    stacks: bool,
     host: bool,
     all_signals: bool,
     buffer: int,
@@ -113,6 +120,7 @@ def command(
         buffer_bytes=buffer,
         detail=detail,
         all_signals=all_signals,
+        stacks=stacks,
         host=host,
         seconds=seconds,
         force=force,

@@ -23,6 +23,9 @@ BPF_ARRAY(stack_owners, u32, 16384);
  */
 static __always_inline s32 user_stack(void *ctx)
 {
+#ifdef NO_STACKS
+	return UNKNOWN;
+#endif
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct runtime_layout *layout = runtime_layouts.lookup(&tgid);
 
