@@ -240,6 +240,9 @@ def _calibrated(
     own: Scripts, known: pd.DataFrame, used: str, machine: Machine, replay: Replayer
 ) -> dict[str, int]:
     """Prices under which the replay of the used policy agrees with a part of the capture."""
+    # What waking costs is told by the moves that woke a thread; an M that spins needs no waking.
+    woke = known[known["m_wake_ns"].notna()]
+    known = woke if len(woke) >= _FEWEST // 2 else known
     measured = _measured(known, own)
     woken_ns = _median(_plain(known["m_wake_ns"] - known["release_ns"]))
     costs = {
