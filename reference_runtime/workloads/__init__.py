@@ -141,7 +141,7 @@ def measure(
         # The program's own time: to close a perf event, say, takes the kernel 10 ms and more.
         nonlocal wall_s
         begin_ns = runtime.host.nanotime()
-        result = await main()
+        result = await main()  # type: ignore[misc]
         wall_s = int(runtime.host.nanotime() - begin_ns) / 1e9
         return result
 
