@@ -74,7 +74,7 @@ class SchedOutPolicy(RetakePolicy):
         scheduler.record.policy_wakeups += 1
 
     def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
-        """Preemption as in ``sysmon``; and the net, a look at the threads' states."""
+        """Preemption as in ``sysmon``; and the net, for calls that have lasted as long."""
         taken: i64 = 0
         net = now_ns >= self.last_net_ns + NET_NS
         if net:
@@ -84,6 +84,6 @@ class SchedOutPolicy(RetakePolicy):
                 self.ask_preemption(p, now_ns)
             elif net and p.status == P_SYSCALL:
                 loser = p.m
-                if loser is not None and scheduler.host.thread_blocked(loser.tid):
+                if loser is not None and now_ns - loser.enter_ns >= NET_NS:
                     taken += 1 if scheduler.retake(m, p, self.reason) else 0
         return taken
