@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from reference_runtime.gmp import NO_P, P_SYSCALL
+from reference_runtime.gmp import NO_P, P_RUNNING, P_SYSCALL
 from reference_runtime.host import SwitchWatch
-from reference_runtime.policies.base import RetakePolicy
+from reference_runtime.policies.base import SYSMON_MAX_NS, RetakePolicy
 from reference_runtime.transitions import BY_SCHED_OUT
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from reference_runtime.scheduler import Scheduler
 
 NET_NS: Final = 100_000_000
-"""So often the monitor looks by itself, for what a full ring may have kept from it."""
+"""So often the monitor looks at the threads by itself, for what a full ring kept from it."""
 
 
 class SchedOutPolicy(RetakePolicy):
@@ -59,11 +59,13 @@ class SchedOutPolicy(RetakePolicy):
         self.watch.add(m.tid, m.id)
 
     def monitor_sleep_ns(self, idle_rounds: i64, last_ns: i64) -> i64:  # noqa: ARG002
-        """Only the net's 100 ms."""
-        return NET_NS
+        """Time for what else a monitor does: the network, and goroutines that run for long."""
+        return SYSMON_MAX_NS
 
     def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
+        if scheduler.sched.npidle == len(scheduler.allp):
+            delay_ns = NET_NS
         blocked = self.watch.wait(delay_ns)
         for number in blocked:
             p = scheduler.allm[number].p
@@ -72,8 +74,16 @@ class SchedOutPolicy(RetakePolicy):
         scheduler.record.policy_wakeups += 1
 
     def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
-        """The net: as ``sysmon``, but a look every 100 ms."""
-        if now_ns < self.last_net_ns + NET_NS:
-            return 0
-        self.last_net_ns = now_ns
-        return super().monitor(scheduler, m, now_ns)
+        """Preemption as in ``sysmon``; and the net, for calls that have lasted as long."""
+        taken: i64 = 0
+        net = now_ns >= self.last_net_ns + NET_NS
+        if net:
+            self.last_net_ns = now_ns
+        for p in scheduler.allp:
+            if p.status == P_RUNNING:
+                self.ask_preemption(p, now_ns)
+            elif net and p.status == P_SYSCALL:
+                loser = p.m
+                if loser is not None and now_ns - loser.enter_ns >= NET_NS:
+                    taken += 1 if scheduler.retake(m, p, self.reason) else 0
+        return taken

@@ -6,12 +6,12 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
+from reference_runtime.channels import Channel
 from reference_runtime.goroutines import (
     RAW,
     Site,
     current_host,
     go,
-    gosched,
     try_read,
     wait_readable,
     write,
@@ -40,6 +40,7 @@ class Readiness(Workload):
         host = current_host()
         chance = random.Random(self.seed)
         self.times_ns: list[int] = []
+        self.heard = Channel()
         self.sent_ns = [0] * self.connections
         self.held = self.most_held = 0
         pairs = [host.tcp_pair() for _ in range(self.connections)]
@@ -54,8 +55,7 @@ class Readiness(Workload):
             self.sent_ns[number] = host.nanotime()
             await write(pairs[number][0], message, WRITE)
             rounds += 1
-            while len(self.times_ns) < rounds:
-                await gosched()
+            await self.heard.recv()
             now_ns = host.nanotime()
         for client, _ in pairs:
             host.close_fd(client)
@@ -84,5 +84,6 @@ class Readiness(Workload):
             if not left:
                 self.times_ns.append(host.nanotime() - self.sent_ns[number])
                 left = self.message_bytes
+                await self.heard.send(None)
         host.close_fd(fd)
         closed.done()

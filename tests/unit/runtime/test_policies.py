@@ -117,6 +117,29 @@ def test_sched_out_does_nothing_at_a_preemption() -> None:
     assert record.retakes == []
 
 
+def test_sched_out_still_looks_at_the_network_after_10_ms() -> None:
+    """As the monitor does for Ps that never run out of work, whatever its net's period."""
+    waited_ns: list[int] = []
+
+    async def main(host: SimHost) -> None:
+        reader, writer = host.pipe()
+        begin_ns = int(host.nanotime())
+
+        async def wait() -> None:
+            await goroutines.wait_readable(reader)
+            waited_ns.append(int(host.nanotime()) - begin_ns)
+
+        goroutines.go(wait(), "waits")
+        await goroutines.gosched()
+        await goroutines.write(writer, b"x", Site("raw", RAW))
+        while not waited_ns:
+            await goroutines.spin(100 * US)
+            await goroutines.gosched()
+
+    simulate("sched_out", main)
+    assert 10 * MS <= waited_ns[0] < 25 * MS
+
+
 def test_sched_out_retakes_nothing_from_threads_that_park() -> None:
     async def main(host: SimHost) -> None:
         for _ in range(20):
