@@ -9,6 +9,7 @@ import pytest
 
 from tests.go import toolchains
 from tracer.options import CaptureOptions
+from tracer.program import Program
 from tracer.record import record
 from tracer.trace import Trace
 
@@ -16,7 +17,9 @@ from tracer.trace import Trace
 @pytest.mark.parametrize("linkage", ["static", "pie", "stripped-cgo-pie"])
 def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) -> None:
     binary = toolchains.build("blockread", linkage=linkage)
-    with subprocess.Popen([binary, "1000"], stdout=subprocess.PIPE, text=True) as program:
+    # So that the program does not run while the kernel's programs are compiled.
+    Program(buffer_bytes=1 << 20).close()
+    with subprocess.Popen([binary, "1500"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions(seconds=1))
         # It goes on to its own end, and says there that both goroutines did their work.

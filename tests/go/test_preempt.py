@@ -44,7 +44,11 @@ def test_an_endless_loop_is_ended_by_a_signal(version: str, tmp_path: Path) -> N
     assert first["reason"] == "time_slice"
     assert first["function"] == "main.main.func1"
     assert first["point"] == "safe"
-    assert first["asked_ns"] < first["sent_ns"] < first["delivered_ns"] < first["ended_ns"]
+    assert first["asked_ns"] < first["delivered_ns"] < first["ended_ns"]
+    # While a signal is on its way, a request sends no other: so it may have been an earlier one's.
+    sent = requests[requests["sent_ns"].notna()]
+    assert len(sent) >= 1
+    assert (sent["asked_ns"] < sent["sent_ns"]).all()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -79,8 +83,9 @@ def test_assembly_refuses(tmp_path: Path) -> None:
     assert trace.manifest.exit_status == 0
     there = requests[requests["function"] == "main.spin"]
     assert len(there) > ENOUGH
-    assert set(there["outcome"]) == {"refused"}
-    assert set(there["why"]) == {"assembly function main.spin"}
+    # What came to the end of the program, or of the trace, is told no end.
+    assert set(there["outcome"].dropna()) == {"refused"}
+    assert set(there["why"].dropna()) == {"assembly function main.spin"}
 
 
 def test_some_instructions_of_a_function_are_safe_and_some_not(tmp_path: Path) -> None:
