@@ -78,7 +78,7 @@ def _compare(
     found: dict[str, Any] = dict.fromkeys(DIFFERENCE.names[1:-1], np.nan)
     draws = []
     for name, counts, span_s in zip(("a", "b"), slices, seconds, strict=True):
-        per_s = counts * (SLICES / span_s)
+        per_s = counts.astype(np.float64) * (SLICES / span_s)
         found[name] = float(per_s.mean())
         # Where no slice has any, or the same number of them, a resample has no spread either.
         draws.append(resampled_mean(per_s, random))
