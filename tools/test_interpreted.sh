@@ -13,7 +13,7 @@ git ls-files -z --cached --others --exclude-standard -- \
     pyproject.toml reference_runtime tracer tests | while IFS= read -r -d '' file; do
     [ ! -f "$file" ] || cp --parents "$file" "$copy"
 done
-# The C kernels give up the GIL; interpreted Python cannot stand in for them.
-cp --parents reference_runtime/_native*.so "$copy"
+# The C parts give up the GIL or run in a signal handler: Python cannot stand in for them.
+cp --parents reference_runtime/_[a-z]*.so "$copy"
 cd "$copy"
 PRETAKE_NO_COMPILE=1 "$python" -m pytest tests/unit/runtime "$@"
