@@ -175,6 +175,7 @@ class SwitchEvent:
     @property
     def map(self) -> mmap.mmap:
         """The control page and the ring, for a reader in C, who then is the only one."""
+        assert self._map is not None, "it shares another's ring"
         return self._map
 
     def read(self) -> bytes:

@@ -64,7 +64,9 @@ class SchedOutPolicy(RetakePolicy):
 
     def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
-        blocked = self.watch.wait(delay_ns)
+        # A thread that a signal stops blocks, too: so that wakes this as well.
+        blocked = self.watch.wait(scheduler.next_look_ns(delay_ns))
+        scheduler.look_at_slices(m)
         for number in blocked:
             p = scheduler.allm[number].p
             if p is not NO_P and p.status == P_SYSCALL:
