@@ -337,7 +337,7 @@ class Preemption(Processors):
 
     def begin_preemption(self) -> None:
         """Before the first M."""
-        if self.preempt == PREEMPT_ASYNC:
+        if self.preempt == PREEMPT_ASYNC and self.policy.takes_stops:
             self.stopper = self.host.new_stopper()
 
     def end_preemption(self) -> None:

@@ -100,8 +100,8 @@ class World(Preemption):
         self.lock.release()
         for p in busy:
             self.startm(m, p, False)
-        if self.sched.runqsize or busy:
-            self.wakep(m)
+        # In any case: the caller may have readied somebody on its own P meanwhile.
+        self.wakep(m)
 
     def gcstopm(self, m: M) -> None:
         """M, which has a P and no goroutine, gives it up to whoever stops the world."""

@@ -30,6 +30,7 @@ class SchedOutPolicy(RetakePolicy):
 
     name: ClassVar[str] = "sched_out"
     upcall: ClassVar[bool] = False
+    takes_stops: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +65,6 @@ class SchedOutPolicy(RetakePolicy):
 
     def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
-        # A thread that a signal stops blocks, too: so that wakes this as well.
         blocked = self.watch.wait(scheduler.next_look_ns(delay_ns))
         scheduler.look_at_slices(m)
         for number in blocked:
