@@ -30,6 +30,7 @@ class SchedOutPolicy(RetakePolicy):
 
     name: ClassVar[str] = "sched_out"
     upcall: ClassVar[bool] = False
+    takes_stops: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +67,8 @@ class SchedOutPolicy(RetakePolicy):
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
         if scheduler.sched.npidle == len(scheduler.allp):
             delay_ns = NET_NS
-        blocked = self.watch.wait(delay_ns)
+        blocked = self.watch.wait(scheduler.next_look_ns(delay_ns))
+        scheduler.look_at_slices(m)
         for number in blocked:
             p = scheduler.allm[number].p
             if p is not NO_P and p.status == P_SYSCALL:
