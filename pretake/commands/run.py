@@ -16,7 +16,11 @@ from pretake.views import console, duration, note, print_json, table
 from tracer.errors import EXIT_STATUS
 from tracer.launch import RESULT_VARIABLE
 
-_SCHEDULER = {("reference_runtime", "scheduler.py"), ("reference_runtime", "runtime.py")}
+_SCHEDULER = {
+    ("reference_runtime", "scheduler.py"),
+    ("reference_runtime", "runtime.py"),
+    ("workloads", "__init__.py"),
+}
 
 
 def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:

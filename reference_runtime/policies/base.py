@@ -118,9 +118,15 @@ class RetakePolicy:
         """Whether P is to be retaken from a call that the monitor has seen before.
 
         A call with nothing queued behind it, while another P or M could run what comes, keeps
-        its P for 10 ms: on purpose, since it may want it back.
+        its P for 10 ms: on purpose, since it may want it back. A goroutine that has had P for
+        10 ms loses it in whatever call it is, seen or not (Go: sysretake): else one that makes
+        call after call would keep it from all others.
         """
-        if p.seen_syscalltick != p.syscalltick:
+        if p.seen_schedtick != p.schedtick:
+            p.seen_schedtick = p.schedtick
+            p.seen_sched_ns = now_ns
+        turn_is_over = now_ns >= p.seen_sched_ns + FORCE_PREEMPT_NS
+        if p.seen_syscalltick != p.syscalltick and not turn_is_over:
             p.seen_syscalltick = p.syscalltick
             p.seen_syscall_ns = now_ns
             return False
