@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -24,7 +22,6 @@ pytestmark = pytest.mark.kernel
 
 PROGRAMS = Path(__file__).parent / "programs"
 NR_GETPPID = 110
-NR_CLONE3 = 435
 
 
 def program(name: str, *args: object) -> list[str]:
@@ -89,20 +86,6 @@ def test_ten_thousand_threads_come_and_go(tmp_path: Path) -> None:
     assert_all_accounted_for(trace)
 
 
-def start_with_pid(pid: int, command: list[str]) -> int:
-    """Run a command as process ``pid``, which is free."""
-    wanted = (ctypes.c_int * 1)(pid)
-    arguments = struct.pack(
-        "<11Q", 0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(wanted), 1, 0
-    )
-    libc = ctypes.CDLL(None, use_errno=True)
-    made = int(libc.syscall(NR_CLONE3, arguments, len(arguments)))
-    if made == 0:
-        os.execv(command[0], command)
-    assert made == pid, os.strerror(ctypes.get_errno())
-    return made
-
-
 def test_a_stranger_with_the_process_id_of_a_target_that_ended(tmp_path: Path) -> None:
     told, end = tmp_path / "told", tmp_path / "end"
     os.mkfifo(told)
@@ -116,8 +99,7 @@ def test_a_stranger_with_the_process_id_of_a_target_that_ended(tmp_path: Path) -
             options=options,
         )
         pid = int(told.read_text())
-        start_with_pid(pid, program("calls", 1009, 0))
-        assert os.waitpid(pid, 0)[1] == 0
+        subprocess.run(program("start_as", pid, *program("calls", 1009, 0)), check=True)
         end.write_text("")
         trace = Trace(capture.result())
     tasks, calls = trace.frame("task"), trace.frame("syscall")
