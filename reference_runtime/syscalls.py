@@ -17,8 +17,8 @@ from reference_runtime.gmp import (
     NO_P_LEFT,
     P_RUNNING,
     P_SYSCALL,
-    PREEMPTED,
     STACK_PREEMPT,
+    YIELD,
     M,
 )
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
@@ -42,8 +42,6 @@ def entersyscall(scheduler: Scheduler, m: M) -> None:
     p.lock.acquire()
     p.status = P_SYSCALL
     p.lock.release()
-    if m.asked:
-        scheduler.entersyscall_asked(m)
 
 
 def entersyscallblock(scheduler: Scheduler, m: M) -> None:
@@ -54,8 +52,6 @@ def entersyscallblock(scheduler: Scheduler, m: M) -> None:
     m.enter_ns = scheduler.host.nanotime()
     p.syscalltick += 1
     scheduler.releasep(m, p)
-    if m.asked:
-        scheduler.entersyscall_asked(m)
     p.lost_enter_ns = m.enter_ns
     scheduler.record.handoffs += 1
     scheduler.handoffp(m, p, g, BY_SYSCALL_BLOCK)
@@ -132,8 +128,8 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
         m.wants = NO_P_LEFT
         await SWITCH
     elif m.curg.stackguard == STACK_PREEMPT:
-        scheduler.stopped_by_check(m)
-        m.wants = PREEMPTED
+        m.curg.stackguard = 0
+        m.wants = YIELD
         await SWITCH
     if error is not None:
         raise error
