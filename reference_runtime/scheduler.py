@@ -373,11 +373,13 @@ class Scheduler(Processors):
     def netpolled(self, m: M, waiters: list[object]) -> None:
         """Ready the goroutines that the network poller gave back."""
         self.last_netpoll_ns = self.host.nanotime()
+        for waiter in waiters:
+            self.ready(m, cast("G", waiter))
+        # Only now: those that are on no queue yet would else be on nobody's account, and the last
+        # M that parks would call them deadlocked.
         self.lock.acquire()
         self.netpoll_waiters -= len(waiters)
         self.lock.release()
-        for waiter in waiters:
-            self.ready(m, cast("G", waiter))
 
     def wait_as_poller(self, m: M) -> None:
         """Wait, without a P, for the first timer or descriptor; then try to get a P."""
