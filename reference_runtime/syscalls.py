@@ -17,8 +17,8 @@ from reference_runtime.gmp import (
     NO_P_LEFT,
     P_RUNNING,
     P_SYSCALL,
+    PREEMPTED,
     STACK_PREEMPT,
-    YIELD,
     M,
 )
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
@@ -42,6 +42,8 @@ def entersyscall(scheduler: Scheduler, m: M) -> None:
     p.lock.acquire()
     p.status = P_SYSCALL
     p.lock.release()
+    if m.asked:
+        scheduler.entersyscall_asked(m)
 
 
 def entersyscallblock(scheduler: Scheduler, m: M) -> None:
@@ -52,6 +54,8 @@ def entersyscallblock(scheduler: Scheduler, m: M) -> None:
     m.enter_ns = scheduler.host.nanotime()
     p.syscalltick += 1
     scheduler.releasep(m, p)
+    if m.asked:
+        scheduler.entersyscall_asked(m)
     p.lost_enter_ns = m.enter_ns
     scheduler.record.handoffs += 1
     scheduler.handoffp(m, p, g, BY_SYSCALL_BLOCK)
@@ -128,8 +132,8 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
         m.wants = NO_P_LEFT
         await SWITCH
     elif m.curg.stackguard == STACK_PREEMPT:
-        m.curg.stackguard = 0
-        m.wants = YIELD
+        scheduler.stopped_by_check(m)
+        m.wants = PREEMPTED
         await SWITCH
     if error is not None:
         raise error

@@ -43,7 +43,7 @@ MUTANTS = [
     Mutant(
         "retake without checking the tick",
         "policies/base.py",
-        "if p.seen_syscalltick != p.syscalltick:",
+        "if p.seen_syscalltick != p.syscalltick and not turn_is_over:",
         "if p.seen_syscalltick == -1:",
     ),
     Mutant(
@@ -55,7 +55,7 @@ MUTANTS = [
     Mutant(
         "a monitor that never retakes",
         "policies/base.py",
-        "if self.sighted_twice(scheduler, p, now_ns):",
+        "if p.status == P_SYSCALL and self.sighted_twice(scheduler, p, now_ns):",
         "if False:",
     ),
     Mutant(

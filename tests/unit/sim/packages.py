@@ -47,6 +47,7 @@ class Package:
         self.goroutines = module("goroutines")
         self.channels = module("channels")
         self.sync = module("sync")
+        self.stopping = module("stopping")
         self.deadlock = module("deadlock")
         self.policies = module("policies")
         self.runtime = module("runtime")
