@@ -101,6 +101,8 @@ class Preemption(Processors):
         self.stopper: Stopper | None = None
         self.world_sema: object = None
         """Held by whoever stops the world or a goroutine; see ``stopping.py``."""
+        self.stops_looked_at: i64 = 0
+        self.next_slices_ns: i64 = 0
         self.stop_note = host.new_note()
         """Where there is no stopper: whoever waits for a stop sleeps here."""
 
@@ -197,10 +199,19 @@ class Preemption(Processors):
         return ns if self.preempt == PREEMPT_OFF else min(ns, self.time_slice_ns)
 
     def look_at_slices(self, m: M) -> None:
-        """What such a monitor does when its wait is over."""
-        if self.preempt != PREEMPT_OFF:
-            self.take_stopped(m)
-            self.preempt_long(m, self.host.nanotime())
+        """What such a monitor does when its wait is over, at little cost if there is nothing."""
+        if self.preempt == PREEMPT_OFF:
+            return
+        stopper = self.stopper
+        if stopper is not None:
+            seen = stopper.count()
+            if seen != self.stops_looked_at:
+                self.stops_looked_at = seen
+                self.take_stopped(m)
+        now_ns = self.host.nanotime()
+        if now_ns >= self.next_slices_ns:
+            self.next_slices_ns = now_ns + self.time_slice_ns
+            self.preempt_long(m, now_ns)
 
     # Stops.
 
@@ -337,7 +348,7 @@ class Preemption(Processors):
 
     def begin_preemption(self) -> None:
         """Before the first M."""
-        if self.preempt == PREEMPT_ASYNC and self.policy.takes_stops:
+        if self.preempt == PREEMPT_ASYNC:
             self.stopper = self.host.new_stopper()
 
     def end_preemption(self) -> None:

@@ -80,9 +80,6 @@ class RetakePolicy:
     def call_done(self, site: Site, mode: i64, enter_ns: i64, exit_ns: i64) -> None:
         """After each call, where ``wants_call_done``."""
 
-    takes_stops: ClassVar[bool] = True
-    """Whether its monitor sleeps where a thread that a signal stopped wakes it. If not, preemption
-    is cooperative only: nobody would take the stopped thread's P in time."""
     wants_call_done: ClassVar[bool] = False
     """Whether the scheduler is to read the clock after each call and call ``call_done``."""
 

@@ -25,7 +25,6 @@ class IntegratedPolicy(RetakePolicy):
     """
 
     name: ClassVar[str] = "integrated"
-    takes_stops: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -30,7 +30,6 @@ class SchedOutPolicy(RetakePolicy):
 
     name: ClassVar[str] = "sched_out"
     upcall: ClassVar[bool] = False
-    takes_stops: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,12 +66,13 @@ class SchedOutPolicy(RetakePolicy):
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
         if scheduler.sched.npidle == len(scheduler.allp):
             delay_ns = NET_NS
+        # A thread that a signal stopped waits in the handler: that is a block like any other.
         blocked = self.watch.wait(scheduler.next_look_ns(delay_ns))
-        scheduler.look_at_slices(m)
         for number in blocked:
             p = scheduler.allm[number].p
             if p is not NO_P and p.status == P_SYSCALL:
                 scheduler.retake(m, p, self.reason)
+        scheduler.look_at_slices(m)
         scheduler.record.policy_wakeups += 1
 
     def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:

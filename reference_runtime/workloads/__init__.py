@@ -172,13 +172,7 @@ def measure(
         "workload": name,
         "policy": runtime.policy.name,
         "procs": runtime.procs,
-        # What was done, not what was asked for: a stop by signal needs a monitor that takes
-        # the P of a thread that stands, and not every policy has one.
-        "preempt": (
-            "cooperative"
-            if runtime.preempt == "async" and not runtime.policy.takes_stops
-            else runtime.preempt
-        ),
+        "preempt": runtime.preempt,
         "compiled": COMPILED,
         "wall_s": wall_s,
         "ops_per_s": rounds / wall_s if isinstance(rounds, int) else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reference_runtime import Runtime, WaitGroup, gosched
+from reference_runtime import Runtime, WaitGroup, gosched, policies
 from reference_runtime import _native as native
 from reference_runtime.gmp import P_RUNNING, G
 from reference_runtime.goroutines import (
@@ -29,14 +29,17 @@ from tracer.errors import PretakeError
 
 MS = 1_000_000
 SLICE_NS = 1 * MS
-LIMIT_NS = 150 * MS
 GENEROUS_NS = 20_000 * MS
+
+POLICIES = sorted(name for name in policies.POLICIES if name != "ums")
 
 without_signals = pytest.mark.parametrize("preempt", ["cooperative", "asyncpreemptoff", "off"])
 
 
-def test_the_articles_loop_ends_by_asynchronous_preemption_only() -> None:
-    result: dict[str, Any] = run_workload("endless", procs=1, limit_s=20)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_articles_loop_ends_by_asynchronous_preemption_only(policy: str) -> None:
+    """Whoever looks after the Ps under a policy, takes that of a stopped thread too."""
+    result: dict[str, Any] = run_workload("endless", policy, procs=1, limit_s=20)
     assert result["ended_by"] == "preemption"
     assert result["runtime"]["preempted_async"] >= 1
     assert result["runtime"]["preempted_cooperative"] == 0
