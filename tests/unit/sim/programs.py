@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from reference_runtime.gmp import G_RUNNING
 from reference_runtime.sync import WaitGroup
 from tests.unit.sim.packages import Package
 
@@ -214,8 +215,11 @@ class Run:
         elif step.what == "suspend":
             other = self.gs[(step.who + 1) % len(self.gs)]
             if other is not g.getg():
-                async with self.package.stopping.suspended(other):
+                async with self.package.stopping.suspended(other) as still:
                     await g.spin(step.ns)
+                    ms = g.scheduler_of(g.getm()).allm
+                    runs = other.status == G_RUNNING and any(m.curg is other for m in ms)
+                    assert not (still and runs), "it runs, and is suspended"
         elif step.what == "child":
             self.children.add(1)
             g.go(self.child(step.ns), f"child of step {number}")
