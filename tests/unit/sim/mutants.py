@@ -217,7 +217,8 @@ MUTANTS = [
     Mutant(
         "a stopped world in which whoever looks for work finds some",
         S,
-        "            if self.gcwaiting:\n                self.gcstopm(m)\n                continue\n",
+        "            if self.gcwaiting:\n"
+        "                self.gcstopm(m)\n                continue\n",
         "",
     ),
     Mutant(
