@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from reference_runtime.current import get_current
-from reference_runtime.gmp import PARK, PREEMPTED, STACK_PREEMPT, YIELD, G, M
+from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, M
 from reference_runtime.host import READABLE, WRITABLE, Host
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
 from reference_runtime.scheduler import Goroutine, Scheduler
 from reference_runtime.switch import SWITCH, Switch
-from reference_runtime.syscalls import syscall
+from reference_runtime.syscalls import stop_if_asked, syscall
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -100,10 +100,7 @@ def gosched() -> Switch:
 async def checkpoint() -> None:
     """A cooperative preemption point, as at each function's entry in Go: stops if asked to."""
     m = getm()
-    if m.curg.stackguard == STACK_PREEMPT:
-        scheduler_of(m).stopped_by_check(m)
-        m.wants = PREEMPTED
-        await SWITCH
+    await stop_if_asked(scheduler_of(m), m)
 
 
 async def gopark(reason: str) -> None:

@@ -38,6 +38,7 @@ from reference_runtime.gmp import (
     NO_P,
     P_IDLE,
     P_RUNNING,
+    P_SYSCALL,
     STACK_PREEMPT,
     G,
     M,
@@ -157,13 +158,37 @@ class Preemption(Processors):
     def preempt_long(self, m: M, now_ns: i64) -> None:
         """Ask those that have had their time slice (go1.21, runtime.retake)."""
         for p in self.allp:
-            if p.status != P_RUNNING:
+            if p.status != P_RUNNING and p.status != P_SYSCALL:
                 continue
             if p.seen_schedtick != p.schedtick:
                 p.seen_schedtick = p.schedtick
                 p.seen_sched_ns = now_ns
-            elif now_ns >= p.seen_sched_ns + self.time_slice_ns:
-                self.preemptone(m, p, BY_TIME_SLICE)
+            elif now_ns >= p.seen_sched_ns + self.time_slice_ns and not self.preemptone(
+                m, p, BY_TIME_SLICE
+            ):
+                self.ask_at_return(m, p)
+
+    def ask_at_return(self, m: M, p: P) -> None:
+        """Have the goroutine that is in a system call stop as it returns, if P is still its own.
+
+        Go takes P from it in the call instead (sysretake). Policies that retake only from calls
+        that block would let one that makes call after call keep P for ever.
+        """
+        if self.preempt == PREEMPT_OFF:
+            return
+        now_ns = self.host.nanotime()
+        p.lock.acquire()
+        target = p.m
+        if p.status != P_SYSCALL or target is None or target.asked or target.holds_world:
+            p.lock.release()
+            return
+        g = target.curg
+        target.asked_ns = now_ns
+        target.asked = True
+        g.stackguard = STACK_PREEMPT
+        p.lock.release()
+        self.record.preempt_requests += 1
+        transition(PREEMPT_REQUEST, m, p, g, BY_TIME_SLICE, target.tid)
 
     def withdraw(self, m: M, g: G) -> None:
         """G, which was asked to stop, has left M, or runs no more: on M's own thread."""

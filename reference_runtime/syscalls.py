@@ -94,6 +94,14 @@ def was_rescued(m: M) -> bool:
     return rescued
 
 
+async def stop_if_asked(scheduler: Scheduler, m: M) -> None:
+    """The check at a function's entry, on M's goroutine (Go: morestack)."""
+    if m.curg.stackguard == STACK_PREEMPT:
+        scheduler.stopped_by_check(m)
+        m.wants = PREEMPTED
+        await SWITCH
+
+
 async def syscall(site: Site, call: Callable[..., object], args: tuple[object, ...]) -> object:
     """Make a system call from a goroutine, the way that the policy chooses for ``site``.
 
@@ -111,6 +119,9 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
     mode: i64 = policy.mode(site)
     if mode == RAW:
         if site.hint == RAW or not policy.wants_call_done:
+            if m.curg.stackguard == STACK_PREEMPT:
+                # Nothing else of a raw call looks: this is the entry of a function, though.
+                await stop_if_asked(scheduler, m)
             return call(*args)
         m.enter_ns = scheduler.host.nanotime()
         m.raw_since_ns = m.enter_ns
@@ -132,9 +143,7 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
         m.wants = NO_P_LEFT
         await SWITCH
     elif m.curg.stackguard == STACK_PREEMPT:
-        scheduler.stopped_by_check(m)
-        m.wants = PREEMPTED
-        await SWITCH
+        await stop_if_asked(scheduler, m)
     if error is not None:
         raise error
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from reference_runtime.goroutines import (
     getg,
     getm,
     go,
+    pread,
     scheduler_of,
     sleep,
     spin,
@@ -45,6 +47,36 @@ def test_the_articles_loop_ends_by_asynchronous_preemption_only(policy: str) -> 
     assert result["runtime"]["preempted_cooperative"] == 0
     # The last one may have come as the run ended, when nobody took its P.
     assert 1 <= result["preempt_ns"]["count"] <= result["runtime"]["preempted_async"]
+
+
+@pytest.mark.parametrize("preempt", ["async", "cooperative"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_that_makes_call_after_call_does_not_keep_p(policy: str, preempt: str) -> None:
+    """None of its calls blocks, and the interpreter's lock changes hands in calls only.
+
+    So the monitor never sees its P but in a call.
+    """
+
+    async def reads(fd: int, counts: list[int], me: int, done: WaitGroup) -> None:
+        host = current_host()
+        begin_ns = host.nanotime()
+        while min(counts) < 2:
+            counts[me] += 1
+            await pread(fd, 16, 0)
+            assert host.nanotime() - begin_ns < GENEROUS_NS, "the other one never ran"
+        done.done()
+
+    async def main() -> int:
+        counts = [0, 0]
+        done = WaitGroup(2)
+        with Path(__file__).open() as file:
+            for me in range(2):
+                go(reads(file.fileno(), counts, me, done))
+            await done.wait()
+        return min(counts)
+
+    runtime = Runtime(procs=1, policy=policy, preempt=preempt, time_slice_ns=SLICE_NS)
+    assert runtime.run(main) == 2
 
 
 @without_signals
