@@ -151,9 +151,18 @@ class RealHost(Host):
         return PerfSwitchWatch()
 
     def blocked_on(self, tid: i64, fd: int) -> bool:
-        """As /proc tells: the number and arguments of the call, or "running"."""
+        """As /proc tells: the number and arguments of the call, or "running".
+
+        Raises:
+            PretakeError: /proc does not tell; whoever waits for the call would wait for ever.
+        """
         try:
             call = Path(f"/proc/self/task/{tid}/syscall").read_text(encoding="ascii").split()
+        except PermissionError:
+            raise PretakeError(
+                "/proc does not tell in which call a thread of this process is",
+                "start it as the user that it runs as: who changes users may not read himself",
+            ) from None
         except OSError:
             return False
         return len(call) > 2 and int(call[1], 16) == fd
