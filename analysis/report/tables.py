@@ -205,7 +205,7 @@ def preemptions(material: Material) -> Grid:
             ]
         )
     times = ("until sent p50", "until delivered p50", "until stopped p50", "p99")
-    return Grid(("asked for", "end", "requests", "signals", "calls broken off", *times), rows)
+    return Grid(("asked for", "end", "requests", "signals", "calls interrupted", *times), rows)
 
 
 def whatif(material: Material) -> Grid:

@@ -16,13 +16,13 @@ def command(trace: Path, as_json: bool) -> None:
     """Show who asked goroutines of TRACE to stop, and whether they did.
 
     A signal that met an instruction where Go stops no goroutine is told with its function, and
-    so are the system calls that signals broke off (EINTR).
+    so are the system calls that signals interrupted (EINTR).
     """
     from analysis import load
-    from analysis.names import syscall_names
     from analysis.preemptions import ledger
 
-    requests = load(trace).preemptions()
+    loaded = load(trace)
+    requests = loaded.preemptions()
     if as_json:
         write_rows(requests)
         return
@@ -39,9 +39,6 @@ def command(trace: Path, as_json: bool) -> None:
     ]
     head = ("asked for", "end", "count", "sent", "arrived", "stopped")
     console().print(table("Requests to stop a goroutine", head, rows, left=2))
-    broken = requests["interrupted_nr"].dropna()
-    if len(broken):
-        counts = broken.value_counts()
-        names = syscall_names(counts.index.to_numpy("int64"))
-        calls = [(name, f"{count:,}") for name, count in zip(names, counts, strict=True)]
-        console().print(table("System calls that SIGURG broke off", ("call", "times"), calls))
+    calls = [(row["syscall"], f"{row['times']:,}") for row in cells(loaded.interrupted_calls())]
+    if calls:
+        console().print(table("System calls that SIGURG interrupted", ("call", "EINTR"), calls))
