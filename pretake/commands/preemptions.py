@@ -26,10 +26,12 @@ def command(trace: Path, as_json: bool) -> None:
     if as_json:
         write_rows(requests)
         return
+    if requests.empty:
+        console().print("No request to stop a goroutine was seen.")
     rows = [
         (
             row["reason"],
-            ": ".join(word for word in (row["outcome"], row["why"]) if word) or None,
+            ": ".join(word for word in (row["outcome"], row["why"]) if word) or "not seen",
             f"{row['requests']:,}",
             duration(row["sent_p50_ns"]),
             duration(row["delivered_p50_ns"]),
@@ -38,7 +40,8 @@ def command(trace: Path, as_json: bool) -> None:
         for row in cells(ledger(requests))
     ]
     head = ("asked for", "end", "count", "sent", "arrived", "stopped")
-    console().print(table("Requests to stop a goroutine", head, rows, left=2))
+    if rows:
+        console().print(table("Requests to stop a goroutine", head, rows, left=2))
     calls = [(row["syscall"], f"{row['times']:,}") for row in cells(loaded.interrupted_calls())]
     if calls:
         console().print(table("System calls that SIGURG interrupted", ("call", "EINTR"), calls))
