@@ -10,7 +10,10 @@ package main
 import (
 	"fmt"
 	"syscall"
+	"time"
 	"unsafe"
+
+	"pretake.test/timer"
 )
 
 const (
@@ -28,40 +31,31 @@ var (
 )
 
 func main() {
-	epoll := open(syscall.SYS_EPOLL_CREATE1, 0, 0)
-	timer := open(syscall.SYS_TIMERFD_CREATE, monotonic, 0)
+	epoll, err := syscall.EpollCreate1(0)
+	if err != nil {
+		panic(err)
+	}
 	repeat(syscall.SYS_POLL, 0, 0, milliseconds, 0)
-	repeat(syscall.SYS_EPOLL_PWAIT, epoll, uintptr(unsafe.Pointer(&event)), 1, milliseconds)
+	repeat(syscall.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&event)), 1, milliseconds)
 	repeat(sysClockNanosleep, monotonic, 0, uintptr(unsafe.Pointer(&length)), 0)
 	left = length // the kernel writes there
 	repeat(syscall.SYS_PPOLL, 0, 0, uintptr(unsafe.Pointer(&left)), 0)
-	spec := [2]syscall.Timespec{{}, length}
-	must(syscall.RawSyscall6(syscall.SYS_TIMERFD_SETTIME, timer, 0,
-		uintptr(unsafe.Pointer(&spec)), 0, 0, 0))
-	repeat(syscall.SYS_READ, timer, uintptr(unsafe.Pointer(&read)), 8, 0)
+	slow := timer.New()
+	slow.Set(milliseconds * time.Millisecond)
+	repeat(syscall.SYS_READ, uintptr(slow), uintptr(unsafe.Pointer(&read)), 8, 0)
 }
 
 func repeat(nr, a0, a1, a2, a3 uintptr) {
 	interrupted := 0
 	for interrupted < enough {
 		_, _, errno := syscall.RawSyscall6(nr, a0, a1, a2, a3, 0, 0)
-		if errno != syscall.EINTR {
-			must(0, 0, errno)
+		if errno == 0 {
 			break
+		}
+		if errno != syscall.EINTR {
+			panic(errno)
 		}
 		interrupted++
 	}
 	fmt.Println(nr, interrupted)
-}
-
-func open(nr, a0, a1 uintptr) uintptr {
-	fd, _, errno := syscall.RawSyscall(nr, a0, a1, 0)
-	must(fd, 0, errno)
-	return fd
-}
-
-func must(_, _ uintptr, errno syscall.Errno) {
-	if errno != 0 {
-		panic(errno)
-	}
 }
