@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +22,7 @@ __all__ = [
     "cells",
     "console",
     "duration",
+    "interval",
     "no_episodes",
     "note",
     "print_json",
@@ -84,6 +85,11 @@ def no_episodes(p_known: bool) -> str:
         "Which of the threads that blocked held a P is not known; 'pretake summary' tells what "
         "is missing."
     )
+
+
+def interval(low: float | None, high: float | None, text: Callable[[float | None], str]) -> str:
+    """From one value to another, each as ``text`` has it; a dash for unknown."""
+    return UNKNOWN if low is None or high is None else f"{text(low)} to {text(high)}"
 
 
 def bytes_text(count: float | None) -> str:

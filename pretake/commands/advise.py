@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pretake.views import cells, console, duration, no_episodes, table, write_rows
+from pretake.views import cells, console, duration, interval, no_episodes, table, write_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ def command(trace: Path, as_json: bool) -> None:
             *(row[name] for name in ("site", "way_now", "way_best")),
             f"{row['calls']:,}",
             duration(row["blocked_p50_ns"]),
-            _interval(row["gain_low_ns"], row["gain_high_ns"]),
+            interval(row["gain_low_ns"], row["gain_high_ns"], duration),
             duration(row["pays_from_ns"]),
             duration(row["pays_to_ns"]),
         )
@@ -68,10 +68,6 @@ def command(trace: Path, as_json: bool) -> None:
         terminal.print(f"{left_out} more with too little evidence: --json tells them and why")
     if loaded.manifest.target.runtime == "go":
         terminal.print(_GO_HAS_NO_BLOCK)
-
-
-def _interval(low: float | None, high: float | None) -> str | None:
-    return None if low is None else f"{duration(low)} to {duration(high)}"
 
 
 def _remarks(advice: pd.DataFrame) -> dict[str, list[str]]:
