@@ -26,7 +26,6 @@ __all__ = [
     "no_episodes",
     "note",
     "print_json",
-    "program_text",
     "quantiles",
     "table",
     "write_rows",
@@ -68,13 +67,6 @@ def duration(ns: float | None) -> str:
     from analysis.units import duration_text
 
     return duration_text(ns)
-
-
-def program_text(runtime: str, version: str | None) -> str:
-    """What runs a program: Go's version tells Go by itself."""
-    if version is None:
-        return "no runtime that is known" if runtime == "none" else runtime
-    return version if version.startswith(runtime) else f"{runtime} {version}"
 
 
 def no_episodes(p_known: bool) -> str:

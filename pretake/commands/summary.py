@@ -12,7 +12,6 @@ from pretake.views import (
     console,
     duration,
     print_json,
-    program_text,
     quantiles,
     table,
 )
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 def command(trace: Path, as_json: bool) -> None:
     """Tell how often Ps of TRACE were held by blocked threads, for how long, and what it cost."""
     from analysis import load
+    from analysis.units import runtime_text
 
     summary = load(trace).summary()
     if as_json:
@@ -36,7 +36,7 @@ def command(trace: Path, as_json: bool) -> None:
         return
     terminal = console()
     target = summary["target"]
-    runtime = program_text(target["runtime"], target["version"])
+    runtime = runtime_text(target["runtime"], target["version"])
     terminal.print(f"{trace}: {target['path'] or 'unknown program'} ({runtime})", markup=False)
     if summary["p_known"]:
         _print_times(terminal, summary)
