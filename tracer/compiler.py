@@ -72,6 +72,8 @@ _OFFSETS: Final = {
     "REGS_ARG0": (("pt_regs", "di"),),
     "REGS_ARG1": (("pt_regs", "si"),),
     "REGS_ARG2": (("pt_regs", "dx"),),
+    "REGS_RETURN": (("pt_regs", "ax"),),
+    "SIGACTION_FLAGS": (("k_sigaction", "sa.sa_flags"),),
 }
 
 _KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build id

@@ -36,6 +36,10 @@ __all__ = ["Check", "diagnose", "fix"]
 
 _PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
 _UPROBES: Final = Path("/sys/bus/event_source/devices/uprobe/type")
+_SYMBOLS_MEND: Final = {
+    "go": "build it without -s and -w in -ldflags, and do not strip it",
+    "reference": "compile it with -g",
+}
 _KERNEL_MEND: Final = "run a kernel like Debian's or Ubuntu's, 5.15 or later"
 
 
@@ -218,6 +222,7 @@ def _binary(path: Path) -> Iterator[Check]:
             needed=False,
         )
         return
-    yield Check(f"{path}", True, f"{found.runtime} {found.version}", needed=False)
+    version = found.version if found.runtime == "go" else f"{found.runtime} {found.version}"
+    yield Check(f"{path}", True, version, needed=False)
     for missing in found.missing:
-        yield Check(missing.what, False, missing.why, "build it with symbols", needed=False)
+        yield Check(missing.what, False, missing.why, _SYMBOLS_MEND[found.runtime], needed=False)

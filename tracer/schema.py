@@ -227,7 +227,13 @@ TABLES: dict[str, Table] = {
             (
                 Column("enter_ns", "i64", "when it was entered", nullable=True),
                 Column("exit_ns", "i64", "when it returned"),
-                Column("ret", "i64", "what it returned; negative is -errno"),
+                Column(
+                    "ret",
+                    "i64",
+                    "what it returned; negative is -errno, and from -516 to -512 the kernel's own "
+                    "word for a call that a signal ends: what the caller sees of it hangs on the "
+                    "handler (table signal, interrupted_nr)",
+                ),
                 Column("arg0", "i64", "its first argument", nullable=True),
                 Column("blocked_ns", "i64", "time not runnable inside it", nullable=True),
                 Column("tid", "i32", "thread that called"),
@@ -265,6 +271,12 @@ TABLES: dict[str, Table] = {
                 Column("tid", "i32", "thread it goes to"),
                 Column("sender_tid", "i32", "thread that sent it", nullable=True),
                 Column("errno", "i32", "0, or why tgkill failed", nullable=True),
+                Column(
+                    "interrupted_nr",
+                    "i16",
+                    "number of the system call that its delivery made fail with EINTR",
+                    nullable=True,
+                ),
                 Column("signo", "i16", "number of the signal"),
                 _CPU,
                 Column("kind", "i8", "which end of it", words=("tgkill", "generate", "deliver")),

@@ -132,6 +132,9 @@ def command(
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
+    if program and pid is not None:
+        # As $(pidof server) makes it of two servers.
+        raise click.UsageError("--pid takes one process, and no command beside it.")
     terminal = console(stderr=True)
     with contextlib.ExitStack() as stack:
         spinner: list[Status] = []

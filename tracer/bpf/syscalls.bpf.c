@@ -39,6 +39,7 @@ static __always_inline void tgkill_returned(struct thread_state *thread, u32 tid
 		.tid = thread->tgkill_tid,
 		.sender_tid = tid,
 		.errno = -ret,
+		.interrupted_nr = UNKNOWN,
 		.signo = thread->tgkill_signo,
 		.cpu = bpf_get_smp_processor_id(),
 		.kind = SIGNAL_KIND_TGKILL,
