@@ -72,6 +72,7 @@ from reference_runtime.gmp import (
 from reference_runtime.host import FOR_EVER
 from reference_runtime.monitor import monitor_main
 from reference_runtime.processors import Processors
+from reference_runtime.record import Run
 from reference_runtime.transitions import (
     EXIT_SLOW,
     NO_REASON,
@@ -280,7 +281,10 @@ class Scheduler(Processors):
         p.changed_hands = False
         transition(RUN, m, p, g, NO_REASON, NO_TID)
         if p.lost_enter_ns:
-            self.record.retake_ns.append(self.host.nanotime() - p.lost_enter_ns)
+            now_ns = self.host.nanotime()
+            self.record.retake_ns.append(now_ns - p.lost_enter_ns)
+            if p.was_retaken:
+                self.record.runs.append(Run(p.id, p.lost_enter_ns, now_ns, m.tid, g.goid))
             p.lost_enter_ns = 0
 
     def findrunnable(self, m: M) -> G | None:

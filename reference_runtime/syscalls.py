@@ -53,6 +53,7 @@ def entersyscallblock(scheduler: Scheduler, m: M) -> None:
     p.syscalltick += 1
     scheduler.releasep(m, p)
     p.lost_enter_ns = m.enter_ns
+    p.was_retaken = False
     scheduler.record.handoffs += 1
     scheduler.handoffp(m, p, g, BY_SYSCALL_BLOCK)
 

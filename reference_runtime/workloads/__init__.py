@@ -61,6 +61,7 @@ def run_workload(
     seconds: float | None = None,
     rounds: int | None = None,
     witness: Path | None = None,
+    record_fd: int | None = None,
     **parameters: object,
 ) -> Result:
     """Run a workload and tell what it measured.
@@ -73,6 +74,7 @@ def run_workload(
         seconds: how long; the workload's default where None.
         rounds: how far, instead of how long.
         witness: file for the runtime's own record of its retakes, JSON lines.
+        record_fd: open file that the same is appended to.
         parameters: further fields of the workload's dataclass.
 
     Returns:
@@ -86,24 +88,28 @@ def run_workload(
         Deadlock: all goroutines are asleep.
     """
     if ":" in name:
-        return run_file(name, policy, procs, witness)
+        return run_file(name, policy, procs, witness, record_fd)
     if procs < 1:
         raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
     workload = make_workload(name, seconds=seconds, rounds=rounds, **parameters)
     workload.check(policy, procs)
     runtime = Runtime(procs=procs, policy=policy)
-    return measure(runtime, name, workload.main, witness)
+    return measure(runtime, name, workload.main, witness, record_fd)
 
 
 def run_file(
-    target: str, policy: str = "sysmon", procs: int = 1, witness: Path | None = None
+    target: str,
+    policy: str = "sysmon",
+    procs: int = 1,
+    witness: Path | None = None,
+    record_fd: int | None = None,
 ) -> Result:
     """Run a coroutine function of a file of the user's, without arguments.
 
     Args:
         target: ``path/to/file.py:function``.
-        policy: as in :func:`run_workload`; so are ``procs``, ``witness`` and the result, with
-            what the function returns as ``result``.
+        policy: as in :func:`run_workload`; so are ``procs``, ``witness``, ``record_fd`` and the
+            result, with what the function returns as ``result``.
 
     Raises:
         PretakeError: no such file or function, or it is no coroutine function.
@@ -128,11 +134,15 @@ def run_file(
             f"{path_text} has no coroutine function {function_name!r}",
             f"write async def {function_name or 'main'}()",
         )
-    return measure(Runtime(procs=procs, policy=policy), target, function, witness)
+    return measure(Runtime(procs=procs, policy=policy), target, function, witness, record_fd)
 
 
 def measure(
-    runtime: Runtime, name: str, main: Callable[..., Goroutine], witness: Path | None
+    runtime: Runtime,
+    name: str,
+    main: Callable[..., Goroutine],
+    witness: Path | None,
+    record_fd: int | None,
 ) -> Result:
     """Run ``main`` and put its result and the runtime's together."""
     wall_s = 0.0
@@ -151,6 +161,8 @@ def measure(
     finally:
         if witness is not None:
             runtime.write_witness(witness)
+        if record_fd is not None:
+            runtime.record.append(record_fd)
     own = result if isinstance(result, dict) else {"rounds": None, "result": result}
     rounds = own.get("rounds")
     return {
