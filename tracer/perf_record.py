@@ -159,6 +159,10 @@ class _Capture:
         self._events = 0
         self._lost = 0
         self._taken_ns = time.monotonic_ns()
+        # The blocks of an own record are looked up among the switches: with one that is lost
+        # they are doubtful.
+        asked = isinstance(target, Command) and target.record_fd is not None
+        self._made_of_switches = ("block",) if asked else ()
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         manifest = self._manifest
@@ -213,7 +217,9 @@ class _Capture:
             self._write("task", _task_rows(others))
             if lost:
                 self._lost += lost
-                self._write("loss", _loss_row(begin_ns, time.monotonic_ns(), lost, cpu))
+                for table in ("sched_switch", *self._made_of_switches):
+                    row = _loss_row(table, begin_ns, time.monotonic_ns(), lost, cpu)
+                    self._write("loss", row)
         self._writer.rotate()
 
     def _add_own_record(self) -> None:
@@ -298,9 +304,9 @@ def _task_rows(others: list[bytes]) -> pa.Table:
     return table.to_arrow(rows)
 
 
-def _loss_row(begin_ns: int, end_ns: int, lost: int, cpu: int) -> pa.Table:
+def _loss_row(lost_of: str, begin_ns: int, end_ns: int, lost: int, cpu: int) -> pa.Table:
     table = TABLES["loss"]
     rows = np.zeros(1, table.dtype)
     rows["begin_ns"], rows["end_ns"], rows["lost"], rows["cpu"] = begin_ns, end_ns, lost, cpu
-    rows["table"] = table.column("table").code("sched_switch")
+    rows["table"] = table.column("table").code(lost_of)
     return table.to_arrow(rows)
