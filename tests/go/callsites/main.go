@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// block is more than twice as long as sysmon ever sleeps, so that it sees each call at least twice.
+const block = 25e6
+
 func main() {
 	var counts [3]int
 	for i := range counts {
@@ -44,13 +47,13 @@ func main() {
 
 //go:noinline
 func often() {
-	wanted := syscall.NsecToTimespec(1e6)
+	wanted := syscall.NsecToTimespec(block)
 	syscall.Nanosleep(&wanted, &wanted)
 }
 
 //go:noinline
 func seldom() {
-	wanted := syscall.NsecToTimespec(1e6)
+	wanted := syscall.NsecToTimespec(block)
 	syscall.Nanosleep(&wanted, &wanted)
 }
 
@@ -80,6 +83,6 @@ func right(depth, bits int) {
 
 //go:noinline
 func deep() {
-	wanted := syscall.NsecToTimespec(2e5)
+	wanted := syscall.NsecToTimespec(block)
 	syscall.Nanosleep(&wanted, &wanted)
 }

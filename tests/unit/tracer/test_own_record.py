@@ -25,14 +25,6 @@ ROW = {
     "reason": "sysmon",
     "taker_tid": 9,
 }
-    "ts_ns": 50,
-    "enter_ns": 10,
-    "p": 0,
-    "tid": 7,
-    "goid": 1,
-    "reason": "sysmon",
-    "taker_tid": 9,
-}
 RAN = {"run_ns": 60, "run_tid": 8, "run_goid": 2}
 
 
