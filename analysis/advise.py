@@ -126,7 +126,7 @@ def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Seri
 def _facts(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
     """Of each call what the estimates need, as floats with NaN for unknown."""
     stack = known["stack_id"]
-    site = known["syscall"].astype(object)
+    site = known["syscall"].fillna("unknown").astype(object)
     at = "stack " + stack.astype(str).astype(object)
     if places is not None:
         named = stack.map(places.set_index("stack_id")["site"].astype(object)).astype(object)

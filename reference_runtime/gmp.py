@@ -123,6 +123,8 @@ class P:
         """No goroutine has run here since another M took it over."""
         self.lost_enter_ns: i64 = 0
         """When the system call began for which the P was last taken or given away; 0 for none."""
+        self.was_retaken: bool = False
+        """It was taken for that call, and not given away."""
         self.link: P | None = None
         # The monitor's notes, as Go's sysmontick.
         self.seen_syscalltick: i64 = -1

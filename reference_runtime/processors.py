@@ -296,10 +296,17 @@ class Processors:
         enter_ns = loser.enter_ns
         g = loser.curg
         p.lost_enter_ns = enter_ns
+        p.was_retaken = True
         p.lock.release()
         self.record.retakes.append(
             Retake(
-                self.host.nanotime(), enter_ns, p.id, loser.tid, g.goid, RUNTIME_REASONS[reason]
+                self.host.nanotime(),
+                enter_ns,
+                p.id,
+                loser.tid,
+                g.goid,
+                RUNTIME_REASONS[reason],
+                m.tid,
             )
         )
         transition(RETAKE, m, p, g, reason, loser.tid)

@@ -73,6 +73,7 @@ from reference_runtime.gmp import (
 from reference_runtime.host import FOR_EVER
 from reference_runtime.monitor import monitor_main
 from reference_runtime.preempt import PREEMPT_OFF
+from reference_runtime.record import Run
 from reference_runtime.transitions import (
     BY_PANIC,
     EXIT_SLOW,
@@ -309,7 +310,10 @@ class Scheduler(World):
         p.changed_hands = False
         transition(RUN, m, p, g, NO_REASON, NO_TID)
         if p.lost_enter_ns:
-            self.record.retake_ns.append(self.host.nanotime() - p.lost_enter_ns)
+            now_ns = self.host.nanotime()
+            self.record.retake_ns.append(now_ns - p.lost_enter_ns)
+            if p.was_retaken:
+                self.record.runs.append(Run(p.id, p.lost_enter_ns, now_ns, m.tid, g.goid))
             p.lost_enter_ns = 0
 
     def findrunnable(self, m: M) -> G | None:

@@ -57,6 +57,7 @@ def entersyscallblock(scheduler: Scheduler, m: M) -> None:
     if m.asked:
         scheduler.entersyscall_asked(m)
     p.lost_enter_ns = m.enter_ns
+    p.was_retaken = False
     scheduler.record.handoffs += 1
     scheduler.handoffp(m, p, g, BY_SYSCALL_BLOCK)
 

@@ -69,6 +69,7 @@ _OFFSETS: Final = {
     "INODE_SIZE": (("inode", "i_size"),),
     "REGS_NR": (("pt_regs", "orig_ax"),),
     "REGS_PC": (("pt_regs", "ip"),),
+    "REGS_BP": (("pt_regs", "bp"),),
     "REGS_ARG0": (("pt_regs", "di"),),
     "REGS_ARG1": (("pt_regs", "si"),),
     "REGS_ARG2": (("pt_regs", "dx"),),

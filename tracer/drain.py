@@ -1,7 +1,8 @@
 """From the rings in the kernel to the parts on disk, a ring at a time.
 
-Nobody wakes the drain: it looks at the rings on a timer whose period follows how fast they fill.
-So the tracer's own switches never depend on the target's, and do not feed back.
+The drain looks at the rings on a timer whose period follows how fast they fill; the kernel wakes
+it for an exec alone. So the tracer's own switches never depend on the target's, and do not feed
+back.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 What it sees: when each thread left and entered a CPU, whether it could have gone on, and births,
 names and ends of threads. What it cannot see: system calls, who woke whom, and the runtime. So a
-trace made this way has the tables ``sched_switch``, ``task`` and ``loss``.
+trace made this way has the tables ``sched_switch``, ``task`` and ``loss``; and of a command that
+runs the reference runtime, which leaves its own record at its end, those rows of ``runtime`` and
+``block`` that its retakes make (:mod:`tracer.own_record`).
 
 - Of one process (an ordinary user's own, at ``perf_event_paranoid`` up to 2): an event for each
   thread and CPU, inherited by what the process makes later. A record tells one side of a switch.
@@ -17,20 +19,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from tracer.bcc_loader import calling_user
 from tracer.errors import PretakeError
-from tracer.launch import Command, RunningProcess, threads_of
+from tracer.launch import RECORD_VARIABLE, Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
+from tracer.own_record import read_own_record
 from tracer.perf_events import SwitchEvent, decode_switches, decode_task
 from tracer.record import new_manifest, stopped_by_signals
 from tracer.schema import TABLES, UNKNOWN
-from tracer.trace import TraceWriter, check_output
+from tracer.trace import Trace, TraceWriter, check_output
 
 __all__ = ["record_by_perf"]
 
@@ -40,6 +43,7 @@ _PAGE: Final = 4096
 _MLOCK: Final = Path("/proc/sys/kernel/perf_event_mlock_kb")
 _PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
 _BLOCKED = TABLES["sched_switch"].column("prev_state").code("blocked")
+_OF_SWITCHES: Final = ("ts_ns", "prev_tid", "prev_state", "cpu")
 
 
 def record_by_perf(
@@ -61,7 +65,10 @@ def record_by_perf(
     if (command is None) == (pid is None):
         raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
     with contextlib.ExitStack() as stack:
-        target = RunningProcess(pid) if pid is not None else Command(command or ())
+        wanted = options.runtime in ("auto", "reference")
+        target = (
+            RunningProcess(pid) if pid is not None else Command(command or (), own_record=wanted)
+        )
         stack.callback(target.close)
         stop = threading.Event()
         stack.enter_context(stopped_by_signals(stop))
@@ -71,9 +78,7 @@ def record_by_perf(
         manifest = new_manifest(target, options)
         manifest.backend = "perf"
         manifest.attached = ["perf:context_switch", "perf:task", "perf:comm"]
-        manifest.missing = [
-            Missing("system calls, wake-ups, P and G", "perf events tell of switches only")
-        ]
+        manifest.missing = [Missing("system calls, wake-ups", "perf events tell of switches only")]
         writer = TraceWriter(
             path,
             manifest,
@@ -154,6 +159,10 @@ class _Capture:
         self._events = 0
         self._lost = 0
         self._taken_ns = time.monotonic_ns()
+        # The blocks of an own record are looked up among the switches: with one that is lost
+        # they are doubtful.
+        asked = isinstance(target, Command) and target.record_fd is not None
+        self._made_of_switches = ("block",) if asked else ()
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         manifest = self._manifest
@@ -168,6 +177,7 @@ class _Capture:
             if isinstance(self._target, Command):
                 self._target.end()
             self._take()
+            self._add_own_record()
         except PretakeError as error:
             manifest.error, failure = error.problem, error
         if isinstance(self._target, Command):
@@ -207,8 +217,45 @@ class _Capture:
             self._write("task", _task_rows(others))
             if lost:
                 self._lost += lost
-                self._write("loss", _loss_row(begin_ns, time.monotonic_ns(), lost, cpu))
+                for table in ("sched_switch", *self._made_of_switches):
+                    row = _loss_row(table, begin_ns, time.monotonic_ns(), lost, cpu)
+                    self._write("loss", row)
         self._writer.rotate()
+
+    def _add_own_record(self) -> None:
+        """What the runtime itself tells of its retakes, where it tells something."""
+        manifest, missing = self._manifest, self._manifest.missing
+        target = self._target
+        if not isinstance(target, Command) or target.record_fd is None:
+            missing.append(Missing("P and G", "a runtime tells of them only to who started it"))
+            return
+        try:
+            record = read_own_record(target.record_fd)
+        except PretakeError as error:
+            missing.append(Missing("P and G", error.problem))
+            return
+        told = retakes_told(target.result())
+        if told is None and not len(record):
+            missing.append(Missing("P and G", "the program left no record of a runtime"))
+            return
+        manifest.target.runtime = "reference"
+        manifest.attached.append(f"own record:{RECORD_VARIABLE}")
+        if told is not None and told > len(record):
+            missing.append(Missing(f"{told - len(record)} retakes", "they are not in the record"))
+        missing.append(Missing("calls that kept their P, run queues", "they are in no record"))
+        self._write("runtime", record.runtime_rows())
+        # What was drained is read again, from the disk, so that memory stays flat.
+        self._writer.rotate(now=True)
+        trace = Trace(self._writer.path)
+        blocks = record.block_rows(
+            trace.read_row_group("sched_switch", group, _OF_SWITCHES)
+            for group in trace.row_groups("sched_switch", "ts_ns")
+        )
+        self._write("block", blocks)
+        unblocked = len(record) - blocks.num_rows
+        if unblocked:
+            why = "the thread had not blocked, or not while the capture looked"
+            missing.append(Missing(f"the block of {unblocked} retakes", why))
 
     def _write(self, table: str, rows: pa.Table) -> None:
         self._events += rows.num_rows
@@ -238,6 +285,13 @@ def switch_rows(switches: np.ndarray, host: bool) -> pa.Table:
     return table.to_arrow(rows)
 
 
+def retakes_told(result: dict[str, Any] | None) -> int | None:
+    """How many retakes a reference runtime counted, by what ``pretake run`` left as its result."""
+    runtime = (result or {}).get("runtime")
+    told = runtime.get("retakes") if isinstance(runtime, dict) else None
+    return told if isinstance(told, int) else None
+
+
 def _task_rows(others: list[bytes]) -> pa.Table:
     table = TABLES["task"]
     records = [task for task in map(decode_task, others) if task is not None]
@@ -250,9 +304,9 @@ def _task_rows(others: list[bytes]) -> pa.Table:
     return table.to_arrow(rows)
 
 
-def _loss_row(begin_ns: int, end_ns: int, lost: int, cpu: int) -> pa.Table:
+def _loss_row(lost_of: str, begin_ns: int, end_ns: int, lost: int, cpu: int) -> pa.Table:
     table = TABLES["loss"]
     rows = np.zeros(1, table.dtype)
     rows["begin_ns"], rows["end_ns"], rows["lost"], rows["cpu"] = begin_ns, end_ns, lost, cpu
-    rows["table"] = table.column("table").code("sched_switch")
+    rows["table"] = table.column("table").code(lost_of)
     return table.to_arrow(rows)

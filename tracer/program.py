@@ -52,6 +52,8 @@ _SHARES: Final = {
 }
 _PAGE: Final = 4096
 _PER_CPU_ARRAY: Final = 6  # enum bpf_map_type
+# struct live_site of live.bpf.c
+_LIVE_SITE: Final = np.dtype([("stack", "<u8"), ("nr", "<i8")])
 # enum where of common.bpf.c
 _WHERE: Final = {"unknown": 2, "before_exec": 3}
 
@@ -98,6 +100,7 @@ class Program:
     Args:
         buffer_bytes: for all rings together.
         max_threads: target threads that can live at one time.
+        max_sites: stacks that programs compiled with LIVE tell apart.
         defines: what the programs are compiled with, for example ``DETAIL_FULL``.
 
     Nothing is attached until :meth:`attach`, and :meth:`close` (or the process's end, however
@@ -112,6 +115,7 @@ class Program:
         self,
         buffer_bytes: int,
         max_threads: int = 65536,
+        max_sites: int = 2048,
         defines: Mapping[str, int] | None = None,
     ) -> None:
         self._object = compile_programs(defines or {})
@@ -124,7 +128,7 @@ class Program:
         self.rings: dict[str, Ring] = {}
         pages = ring_pages(buffer_bytes)
         entries = {f"{name}_ring": count * _PAGE for name, count in pages.items()}
-        entries["threads"] = max_threads
+        entries |= {"threads": max_threads, "live_sites": max_sites, "live_stacks": max_sites}
         try:
             for shape in self._object.maps:
                 self._fds[shape.name] = _create(shape, entries.get(shape.name, shape.entries))
@@ -259,12 +263,31 @@ class Program:
         """How many Ms of reference runtimes began in targets."""
         return int(self._read("reference_mstarts", 0))
 
-    def live_counts(self, key: np.dtype[np.void]) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Keys and counts of the histograms that programs compiled with LIVE keep."""
-        count = np.zeros((), np.uint64)
-        for found in kernel.keys(self._fds["live_counts"], key):
-            kernel.lookup(self._fds["live_counts"], found, count)
-            yield found.item(), int(count)
+    def live_counts(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Number of the stack (0 for none), system call and counts of each site.
+
+        Of programs compiled with LIVE; so are the next two.
+        """
+        for key in kernel.keys(self._fds["live_sites"], _LIVE_SITE):
+            counts = np.zeros((), self._shapes["live_sites"].dtype)
+            with contextlib.suppress(KeyError):
+                kernel.lookup(self._fds["live_sites"], key, counts)
+                yield int(key["stack"]), int(key["nr"]), counts
+
+    def live_others(self) -> Iterator[tuple[int, np.ndarray]]:
+        """System call and counts of the sites that there was no room to tell apart."""
+        if not self._read("live_others_used", 0):
+            return
+        for number in range(self._shapes["live_others"].entries):
+            counts = self._read("live_others", number)
+            if counts["retake"].any():
+                yield number, counts
+
+    def live_stack(self, number: int) -> tuple[int, list[int]]:
+        """The process that a stack was seen in first, and its addresses, innermost first."""
+        stack = np.zeros((), self._shapes["live_stacks"].dtype)
+        kernel.lookup(self._fds["live_stacks"], np.array(number, np.uint64), stack)
+        return int(stack["tgid"]), [int(pc) for pc in stack["pc"] if pc]
 
     def counts(self) -> dict[str, RingCount]:
         """Records sent to and lost by each ring, by table."""

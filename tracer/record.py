@@ -92,7 +92,7 @@ def record(
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)
-        program = Program(options.buffer_bytes, options.max_threads, defines)
+        program = Program(options.buffer_bytes, options.max_threads, defines=defines)
         stack.callback(program.close)
         stop = threading.Event()
         # From here on there is something to end in order.

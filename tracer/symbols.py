@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,7 +66,20 @@ class Symbols:
 
     def tables(self) -> dict[str, pa.Table]:
         """The rows of tables stack and address; call it once the probes are away."""
-        stacks = self._program.stacks()
+        interrupted = [(self._pids[t], pc) for t, pc in self._interrupted if t in self._pids]
+        return self.tables_of(self._program.stacks(), interrupted)
+
+    def tables_of(
+        self,
+        stacks: Mapping[int, tuple[int, list[int]]],
+        interrupted: Iterable[tuple[int, int]] = (),
+    ) -> dict[str, pa.Table]:
+        """The rows of tables stack and address for some stacks and addresses.
+
+        Args:
+            stacks: by stack_id, the process and its addresses, innermost first.
+            interrupted: process and address of instructions.
+        """
         frames = [
             (pc, number, pid, depth)
             for number, (pid, addresses) in stacks.items()
@@ -75,9 +89,8 @@ class Symbols:
         back: dict[int, dict[int, int]] = defaultdict(dict)
         for pc, _, pid, depth in frames:
             back[pid][pc] = min(depth, 1)
-        for tid, pc in self._interrupted:
-            if tid in self._pids:
-                back[self._pids[tid]][pc] = 0
+        for pid, pc in interrupted:
+            back[pid][pc] = 0
         addresses = [row for pid, pcs in sorted(back.items()) for row in self._look_up(pid, pcs)]
         names = ("pc", "stack_id", "pid", "depth")
         return {

@@ -212,7 +212,7 @@ class Trace:
                 schema = metadata.schema.to_arrow_schema()
         except _DAMAGE as error:
             _fail_part(part, error)
-        if not schema.equals(table.arrow_schema):
+        if not _fits(schema, table.arrow_schema):
             raise PretakeError(
                 f"{part} is no part of table {table.name}: it has other columns", _RECAPTURE
             )
@@ -234,6 +234,14 @@ class Trace:
             return pa.Table.from_arrays(arrays, schema=schema)
         except _DAMAGE as error:
             _fail_part(part, error)
+
+
+def _fits(found: pa.Schema, declared: pa.Schema) -> bool:
+    """Whether a part has the declared columns; what may be null now need not have been so then."""
+    return found.names == declared.names and all(
+        own.type == field.type and own.nullable <= field.nullable
+        for own, field in zip(found, declared, strict=True)
+    )
 
 
 def _is_absent(error: OSError) -> bool:

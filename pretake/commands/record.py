@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import statistics
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pretake.libraries import import_without_threads
 from pretake.types import SIZE
 from pretake.views import bytes_text, console, note
 from tracer.options import BACKENDS, DETAILS, RUNTIMES
@@ -107,9 +106,7 @@ def command(
     Needs root, or CAP_BPF and CAP_PERFMON, unless --backend perf. The command's input and output
     are left alone. Ctrl-C ends the capture in order.
     """
-    with _no_threads_of_libraries():
-        import numpy  # noqa: F401
-        import pyarrow  # noqa: F401
+    import_without_threads()
     from tracer.adapters import reference
     from tracer.options import CaptureOptions, Progress
     from tracer.perf_record import record_by_perf
@@ -179,20 +176,3 @@ def _tell_overhead(program: tuple[str, ...], options: CaptureOptions, pairs: int
         f"{told.ratio:.3f} times as long under a capture "
         f"({low:.3f} to {high:.3f} in {pairs} pairs; {seconds:.3g} s without)"
     )
-
-
-@contextlib.contextmanager
-def _no_threads_of_libraries() -> Iterator[None]:
-    """Import libraries without their threads, which would keep the capabilities we give up."""
-    quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-    before = {name: os.environ.get(name) for name in quiet}
-    os.environ.update(quiet)
-    try:
-        yield
-    finally:
-        # The command that is captured gets the environment as it was.
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

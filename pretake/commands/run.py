@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +16,7 @@ import click
 
 from pretake.views import console, duration, note, print_json, table
 from tracer.errors import EXIT_STATUS
-from tracer.launch import RESULT_VARIABLE
+from tracer.launch import RECORD_VARIABLE, RESULT_VARIABLE
 
 _SCHEDULER = {
     ("reference_runtime", "scheduler.py"),
@@ -84,10 +86,12 @@ def command(
     from reference_runtime.deadlock import Deadlock
     from reference_runtime.workloads import run_workload
 
+    own = _parameters(pairs)
     try:
-        result = run_workload(
-            workload, policy, procs, seconds, rounds, witness, preempt, **_parameters(pairs)
-        )
+        with _ended_in_order(), _own_record() as fd:
+            result = run_workload(
+                workload, policy, procs, seconds, rounds, witness, fd, preempt, **own
+            )
     except Deadlock as deadlock:
         # As in Go: fatal, where each goroutine waits, status 2.
         note(f"fatal error: {deadlock}")
@@ -129,6 +133,45 @@ def _own_part(failure: Exception) -> TracebackType | None:
             own = below.tb_next
         below = below.tb_next
     return own
+
+
+@contextlib.contextmanager
+def _own_record() -> Iterator[int | None]:
+    """The file of a capture of this process that wants the runtime's own record, if one does."""
+    path = os.environ.get(RECORD_VARIABLE)
+    if not path:
+        yield None
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        # As for the result below.
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM, by which a capture ends its command, end the run: its record is left then."""
+
+    class Terminated(BaseException):
+        pass
+
+    def terminate(_signo: int, _frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def leave_result(result: dict[str, object]) -> None:

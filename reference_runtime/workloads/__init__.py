@@ -63,6 +63,7 @@ def run_workload(
     seconds: float | None = None,
     rounds: int | None = None,
     witness: Path | None = None,
+    record_fd: int | None = None,
     preempt: str = "async",
     **parameters: object,
 ) -> Result:
@@ -76,6 +77,7 @@ def run_workload(
         seconds: how long; the workload's default where None.
         rounds: how far, instead of how long.
         witness: file for the runtime's own record of its retakes, JSON lines.
+        record_fd: open file that the same is appended to.
         preempt: how goroutines are preempted: ``async``, ``cooperative`` (Go's
             ``asyncpreemptoff``, which is accepted too) or ``off``.
         parameters: further fields of the workload's dataclass.
@@ -92,13 +94,13 @@ def run_workload(
         Deadlock: all goroutines are asleep.
     """
     if ":" in name:
-        return run_file(name, policy, procs, witness, preempt)
+        return run_file(name, policy, procs, witness, record_fd, preempt)
     if procs < 1:
         raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
     workload = make_workload(name, seconds=seconds, rounds=rounds, **parameters)
     workload.check(policy, procs)
     runtime = Runtime(procs=procs, policy=policy, preempt=preempt)
-    return measure(runtime, name, workload.main, witness, workload.limit_ns())
+    return measure(runtime, name, workload.main, witness, record_fd, workload.limit_ns())
 
 
 def run_file(
@@ -106,14 +108,15 @@ def run_file(
     policy: str = "sysmon",
     procs: int = 1,
     witness: Path | None = None,
+    record_fd: int | None = None,
     preempt: str = "async",
 ) -> Result:
     """Run a coroutine function of a file of the user's, without arguments.
 
     Args:
         target: ``path/to/file.py:function``.
-        policy: as in :func:`run_workload`; so are ``procs``, ``witness``, ``preempt`` and the
-            result, with what the function returns as ``result``.
+        policy: as in :func:`run_workload`; so are ``procs``, ``witness``, ``record_fd``,
+            ``preempt`` and the result, with what the function returns as ``result``.
 
     Raises:
         PretakeError: no such file or function, or it is no coroutine function.
@@ -139,7 +142,7 @@ def run_file(
             f"write async def {function_name or 'main'}()",
         )
     runtime = Runtime(procs=procs, policy=policy, preempt=preempt)
-    return measure(runtime, target, function, witness)
+    return measure(runtime, target, function, witness, record_fd)
 
 
 def measure(
@@ -147,6 +150,7 @@ def measure(
     name: str,
     main: Callable[..., Goroutine],
     witness: Path | None,
+    record_fd: int | None,
     limit_ns: int = -1,
 ) -> Result:
     """Run ``main`` and put its result and the runtime's together."""
@@ -166,6 +170,8 @@ def measure(
     finally:
         if witness is not None:
             runtime.write_witness(witness)
+        if record_fd is not None:
+            runtime.record.append(record_fd)
     own = result if isinstance(result, dict) else {"rounds": None, "result": result}
     rounds = own.get("rounds")
     return {

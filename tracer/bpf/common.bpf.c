@@ -117,7 +117,7 @@ static __always_inline void count_lost(int ring)
 	__sync_fetch_and_add(&span->lost, 1);
 }
 
-/* With LIVE defined, all but births and programs stay in the kernel (live.bpf.c). */
+/* With LIVE defined, all but new programs stay in the kernel (live.bpf.c). */
 #ifdef LIVE
 #define KEEP_IN_KERNEL return
 #else
@@ -178,6 +178,10 @@ static __always_inline void emit_task(struct task_record *record)
 {
 	u64 flags = record->kind == TASK_KIND_EXEC ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 
+#ifdef LIVE
+	if (record->kind != TASK_KIND_EXEC)
+		return;
+#endif
 	count_sent(RING_TASK);
 	if (task_ring.ringbuf_output(record, sizeof(*record), flags))
 		count_lost(RING_TASK);
