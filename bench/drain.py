@@ -84,7 +84,7 @@ def _fill(program: Program, calls: Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     os.close(reader)
-    program.add_thread(process.pid, process.pid, "unknown")
+    program.follow(process.pid)
     os.write(writer, b"\n")
     os.close(writer)
     process.wait()

@@ -79,14 +79,13 @@ class Live:
             self._runtimes.attach_running(target.pid)
         program.attach()
         if isinstance(target, Command):
-            program.add_thread(target.pid, target.pid, "before_exec")
+            program.follow(target.pid, before_exec=True)
             target.open_gate()
             return
         known: set[int] = set()
         # One that is made meanwhile is a target from birth, or seen by the next look.
         while new := set(threads_of(target.pid)) - known:
-            for tid in new - program.threads():
-                program.add_thread(tid, target.pid, "unknown")
+            program.follow(target.pid)
             known |= new
 
     def wait(self, seconds: float) -> bool:

@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from tracer.bcc_loader import calling_user
 from tracer.errors import PretakeError
+from tracer.kernel import online_cpus
 from tracer.launch import Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
@@ -88,7 +89,7 @@ def _open_events(
     target: Command | RunningProcess, options: CaptureOptions
 ) -> tuple[dict[int, SwitchEvent], list[SwitchEvent]]:
     """The event that owns each CPU's ring, and those that write there too."""
-    cpus = sorted(os.sched_getaffinity(0)) if not options.host else _online()
+    cpus = sorted(os.sched_getaffinity(0)) if not options.host else online_cpus()
     pages = _ring_pages(options.buffer_bytes, len(cpus))
     rings: dict[int, SwitchEvent] = {}
     more: list[SwitchEvent] = []
@@ -117,14 +118,6 @@ def _open_events(
     if not rings:
         raise PretakeError(f"there is no process {target.pid}", "look for it with pgrep")
     return rings, more
-
-
-def _online() -> list[int]:
-    cpus: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        cpus += range(int(first), int(last or first) + 1)
-    return cpus
 
 
 def _ring_pages(buffer_bytes: int, cpus: int) -> int:

@@ -33,7 +33,7 @@ from tracer.launch import Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
 from tracer.privilege import check_privilege, drop_capabilities
-from tracer.program import Program, has_uprobe_links
+from tracer.program import Program
 from tracer.runtimes import Runtimes
 from tracer.schema import TABLES, UNKNOWN
 from tracer.symbols import Symbols
@@ -131,7 +131,7 @@ class _Capture:
             # Before there are threads, which have capabilities of their own.
             drop_capabilities(
                 files_for_another=calling_user() is not None,
-                uprobes_as_admin=not has_uprobe_links(),
+                uprobes_as_admin=not program.uprobe_links,
             )
         self._writer = TraceWriter(
             path,
@@ -160,7 +160,7 @@ class _Capture:
 
     def _begin(self) -> None:
         if isinstance(self._target, Command):
-            self._program.add_thread(self._target.pid, self._target.pid, "before_exec")
+            self._program.follow(self._target.pid, before_exec=True)
             self._target.open_gate()
             return
         self._add_present()
@@ -174,9 +174,7 @@ class _Capture:
         pid = self._target.pid
         known: set[int] = set()
         while new := set(threads_of(pid)) - known:
-            alive = self._program.threads()
-            for tid in new - alive:
-                self._program.add_thread(tid, pid, "unknown")
+            self._program.follow(pid)
             known |= new
         table = TABLES["task"]
         rows = np.zeros(len(known), table.dtype)

@@ -3,9 +3,7 @@
  * For `pretake live`: histograms of how long Ps were held, kept here; nothing is sent for a block.
  *
  * A hold begins at the first block of a call with P (sched.bpf.c) and ends when the runtime
- * takes that P back (runtime_probes.bpf.c). A call that returned with its P leaves its hold
- * behind, and the next block with that P replaces it: so a retake counts only while the thread is
- * still in the very call.
+ * takes that P back (runtime_probes.bpf.c), or uncounted when the call returns (syscalls.bpf.c).
  */
 
 struct live_p {
@@ -15,11 +13,10 @@ struct live_p {
 
 struct live_hold {
 	s64 block_ns;
-	s64 enter_ns;
 	u32 tid;
 	s16 nr;
 	u8 harmful; /* work waited, and no idle P and no spinning M could take it */
-	u8 padding;
+	u8 padding[1];
 };
 BPF_HASH(live_holds, struct live_p, struct live_hold, 16384);
 
@@ -52,21 +49,35 @@ static __always_inline void live_count(s16 nr, u8 what, u64 ns)
 		__sync_fetch_and_add(count, 1);
 }
 
-/* A row of table block, and whether it is the first of its call. */
-static __always_inline void live_blocked(struct block_record *record, s32 blocks)
+/* A row of table block. */
+static __always_inline void live_blocked(struct thread_state *thread, struct block_record *record)
 {
-	struct live_p p = {.tgid = bpf_get_current_pid_tgid() >> 32, .p = record->p};
+	struct live_p p = {.tgid = thread->tgid, .p = record->p};
 	struct live_hold hold = {
 		.block_ns = record->ts_ns,
-		.enter_ns = record->enter_ns,
 		.tid = record->tid,
 		.nr = record->nr,
 		.harmful = (record->runq > 0 || record->global_runq > 0) && record->npidle == 0 &&
 			   record->nmspinning == 0,
 	};
 
-	if (blocks == 1 && record->p >= 0 && record->p_use == BLOCK_P_USE_SYSCALL)
-		live_holds.update(&p, &hold);
+	if (thread->blocks != 1 || record->p < 0 || record->p_use != BLOCK_P_USE_SYSCALL)
+		return;
+	thread->held_p = record->p;
+	live_holds.update(&p, &hold);
+}
+
+/* A call that blocked came back: what it held is its own again, or another's by now. */
+static __always_inline void live_returned(struct thread_state *thread)
+{
+	struct live_p p = {.tgid = thread->tgid, .p = thread->held_p};
+
+	if (p.p == UNKNOWN)
+		return;
+	thread->held_p = UNKNOWN;
+	struct live_hold *hold = live_holds.lookup(&p);
+	if (hold && hold->tid == thread->tid)
+		live_holds.delete(&p);
 }
 
 static __always_inline void live_retaken(u64 now, s32 id)
@@ -76,12 +87,8 @@ static __always_inline void live_retaken(u64 now, s32 id)
 
 	if (!hold)
 		return;
-	u32 tid = hold->tid;
-	struct thread_state *thread = target(tid);
-	if (thread && thread->where == IN_SYSCALL && thread->enter_ns == hold->enter_ns) {
-		live_count(hold->nr, LIVE_RETAKE, now - hold->block_ns);
-		if (hold->harmful)
-			live_count(hold->nr, LIVE_HARM, now - hold->block_ns);
-	}
+	live_count(hold->nr, LIVE_RETAKE, now - hold->block_ns);
+	if (hold->harmful)
+		live_count(hold->nr, LIVE_HARM, now - hold->block_ns);
 	live_holds.delete(&p);
 }

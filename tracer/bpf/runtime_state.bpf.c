@@ -163,6 +163,14 @@ static __always_inline s64 span_number(struct runtime_span *span, s32 offset, s3
 	return *(s32 *)((char *)span->bytes + (at & (SPAN_BYTES - 4)));
 }
 
+/* Where the current thread keeps what is its own. */
+static __always_inline u64 thread_local_base(void)
+{
+	return OFFSET_TASK_FSBASE == UNKNOWN ?
+		       0 :
+		       field_u64(bpf_get_current_task_btf(), OFFSET_TASK_FSBASE);
+}
+
 /* The M that the current thread is, or 0 for a thread that is none. */
 static __always_inline u64 runtime_current_m(struct runtime_layout *layout, u32 tid)
 {
@@ -171,9 +179,7 @@ static __always_inline u64 runtime_current_m(struct runtime_layout *layout, u32 
 
 		return m ? *m : 0;
 	}
-	u64 fs_base = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_FSBASE);
-
-	return runtime_pointer(runtime_pointer(fs_base, layout->g_tls), layout->g_m);
+	return runtime_pointer(runtime_pointer(thread_local_base(), layout->g_tls), layout->g_m);
 }
 
 /* P's id and how much waits in its queue. A P with id -1 is a runtime's word for "none". */
@@ -239,13 +245,14 @@ static __always_inline int runtime_still_held(struct runtime_layout *layout, u64
 
 /*
  * Fills a block row's goid, p, m, runq, global_runq, npidle, nmspinning and p_use for the current
- * thread. Returns 1 where there is a row to write, and 0 where the thread blocks on nobody's
- * behalf: no runtime in reach, or a thread of the runtime itself (sysmon, a parked M, an M that
- * looks for work), which runs no goroutine.
+ * thread. Returns its layout where there is a row to write, and 0 where the thread blocks on
+ * nobody's behalf: no runtime in reach, or a thread of the runtime itself (sysmon, a parked M, an
+ * M that looks for work), which runs no goroutine.
  */
-static __always_inline int runtime_state_at_block(u32 tid, struct block_record *record)
+static __always_inline struct runtime_layout *
+runtime_state_at_block(struct thread_state *thread, struct block_record *record)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tid = thread->tid, tgid = thread->tgid;
 	struct runtime_layout *layout = runtime_layouts.lookup(&tgid);
 	struct runtime_span span;
 	s64 goid = UNKNOWN, status = UNKNOWN;
@@ -258,9 +265,7 @@ static __always_inline int runtime_state_at_block(u32 tid, struct block_record *
 
 		m = found ? *found : 0;
 	} else {
-		u64 fs_base = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_FSBASE);
-
-		g = runtime_pointer(fs_base, layout->g_tls);
+		g = runtime_pointer(thread_local_base(), layout->g_tls);
 		span_read(&span, g, span_begin(layout->g_m, layout->g_status), G_SPAN);
 		m = span_pointer(&span, layout->g_m, G_SPAN);
 		goid = span_number(&span, layout->g_goid, sizeof(s64), G_SPAN);
@@ -315,7 +320,7 @@ static __always_inline int runtime_state_at_block(u32 tid, struct block_record *
 	record->npidle = span_number(&span, layout->sched_npidle, layout->int_size, SCHED_SPAN);
 	record->nmspinning = span_number(&span, layout->sched_nmspinning, layout->int_size, SCHED_SPAN);
 	record->global_runq = span_number(&span, layout->sched_runqsize, layout->int_size, SCHED_SPAN);
-	return 1;
+	return layout;
 }
 
 /* A new process begins as a copy of its parent, and so does what is known of it. */
