@@ -18,7 +18,7 @@ import numpy as np
 from tracer.bcc_loader import kernel_source, load_bcc
 from tracer.program import Program
 from tracer.schema import TABLES
-from tracer.trace import TraceWriter
+from tracer.trace_writer import TraceWriter
 
 __all__ = ["drain", "start_s", "sustained"]
 

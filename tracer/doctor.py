@@ -27,10 +27,10 @@ from tracer.bcc_loader import (
     tracefs_mounted,
 )
 from tracer.btf import VMLINUX_BTF, kernel_btf
+from tracer.compiler import TRACEPOINTS
 from tracer.errors import PretakeError
 from tracer.options import CaptureOptions
 from tracer.privilege import in_first_pid_namespace, may_load_bpf
-from tracer.compiler import TRACEPOINTS
 from tracer.program import Program
 
 __all__ = ["Check", "diagnose", "fix"]

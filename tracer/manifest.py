@@ -12,12 +12,15 @@ import json
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from tracer.errors import PretakeError
 from tracer.schema import SCHEMA_VERSION
 
-__all__ = ["CaptureCost", "Manifest", "Missing", "Target", "manifest_from_json"]
+__all__ = ["MANIFEST_NAME", "CaptureCost", "Manifest", "Missing", "Target", "manifest_from_json"]
+
+MANIFEST_NAME: Final = "manifest.json"
+"""Its file in the trace's folder."""
 
 
 @dataclass

@@ -31,7 +31,7 @@ from tracer.options import CaptureOptions, Progress
 from tracer.perf_events import SwitchEvent, decode_switches, decode_task
 from tracer.record import new_manifest, stopped_by_signals
 from tracer.schema import TABLES, UNKNOWN
-from tracer.trace import TraceWriter, check_output
+from tracer.trace_writer import TraceWriter, check_output
 
 __all__ = ["record_by_perf"]
 

@@ -33,11 +33,11 @@ __all__ = ["LossSpan", "Program", "RingCount", "ring_pages"]
 
 # Share of the whole buffer that each table's ring gets, in 64ths.
 _SHARES: Final = {
-    "sched_switch": 16,
-    "sched_wakeup": 16,
+    "sched_switch": 12,
+    "sched_wakeup": 8,
     "syscall": 16,
-    "block": 8,
-    "runtime": 4,
+    "block": 16,
+    "runtime": 8,
     "signal": 2,
     "task": 2,
 }

@@ -37,7 +37,7 @@ from tracer.program import Program
 from tracer.runtimes import Runtimes
 from tracer.schema import TABLES, UNKNOWN
 from tracer.symbols import Symbols
-from tracer.trace import TraceWriter, check_output
+from tracer.trace_writer import TraceWriter, check_output
 
 __all__ = ["new_manifest", "record", "stopped_by_signals"]
 

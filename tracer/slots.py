@@ -95,7 +95,7 @@ class SlotRing:
 
         A view where they lie in one piece, else a copy; good until :meth:`release`.
         """
-        pieces = []
+        pieces: list[np.ndarray] = []
         for place, cpu in enumerate(self._cpus):
             begin, end = int(self._ends["consumed"][cpu]), int(self._ends["produced"][cpu])
             if begin == end:
@@ -106,7 +106,7 @@ class SlotRing:
             pieces += [row[first:last]] if first < last else [row[first:], row[:last]]
         if len(pieces) == 1:
             return pieces[0]
-        return np.concatenate(pieces) if pieces else self._records[0, :0]
+        return np.concatenate([self._records[0, :0], *pieces])
 
     def release(self) -> None:
         """Give the kernel back the slots of the records that :meth:`peek` returned."""

@@ -34,6 +34,7 @@ struct thread_state {
 	s64 arg0; /* set at its first block */
 	s64 block_ns; /* since when it is not runnable; 0 when it is */
 	s64 blocked_ns; /* all of that in this call */
+	u64 m; /* of its runtime; 0 when it is not known */
 	u32 tid;
 	u32 tgid;
 	s32 blocks;

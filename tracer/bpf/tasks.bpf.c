@@ -100,6 +100,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	thread->where = IN_USER;
 	/* If it was not the first thread of its process, it is now, with that one's tid. */
 	thread->tid = thread->tgid;
+	thread->m = 0;
 	runtime_at_exec(thread->tgid);
 	tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
 	return 0;
