@@ -23,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.bcc_loader import calling_user
+from tracer.clock import KernelClock, clocks_ahead
 from tracer.errors import PretakeError
 from tracer.kernel import online_cpus
 from tracer.launch import Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
-from tracer.perf_events import SwitchEvent, decode_switches, decode_task
+from tracer.perf_events import SwitchEvent, TaskRecord, decode_switches, decode_task
 from tracer.record import new_manifest, stopped_by_signals
 from tracer.schema import TABLES, UNKNOWN
 from tracer.trace_writer import TraceWriter, check_output
@@ -146,18 +147,21 @@ class _Capture:
         self._options = options
         self._events = 0
         self._lost = 0
-        self._taken_ns = time.monotonic_ns()
+        self._clock = KernelClock()
+        self._taken_ns = self._clock.now_ns()
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         manifest = self._manifest
-        manifest.begin_ns = time.monotonic_ns()
+        manifest.begins(self._clock.moment())
         began_s, cpu_s = time.monotonic(), time.process_time()
         failure: PretakeError | None = None
         try:
             if isinstance(self._target, Command):
                 self._target.open_gate()
+            else:
+                manifest.clocks_ahead_ns |= clocks_ahead([self._target.pid])
             self._loop(began_s, progress)
-            manifest.end_ns = time.monotonic_ns()
+            manifest.ends(self._clock.moment())
             if isinstance(self._target, Command):
                 self._target.end()
             self._take()
@@ -192,16 +196,22 @@ class _Capture:
 
     def _take(self) -> None:
         """Everything that waits in the rings, to the trace."""
-        begin_ns, self._taken_ns = self._taken_ns, time.monotonic_ns()
+        begin_ns, self._taken_ns = self._taken_ns, self._clock.now_ns()
         for cpu, event in self._rings.items():
             others: list[bytes] = []
             switches, lost = decode_switches(event.read(), others)
             self._write("sched_switch", switch_rows(switches, self._options.host))
-            self._write("task", _task_rows(others))
+            self._on_tasks(others)
             if lost:
                 self._lost += lost
-                self._write("loss", _loss_row(begin_ns, time.monotonic_ns(), lost, cpu))
+                self._write("loss", _loss_row(begin_ns, self._clock.now_ns(), lost, cpu))
         self._writer.rotate()
+
+    def _on_tasks(self, others: list[bytes]) -> None:
+        tasks = [task for task in map(decode_task, others) if task is not None]
+        became = [task.pid for task in tasks if task.kind == "exec"]
+        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
+        self._write("task", _task_rows(tasks))
 
     def _write(self, table: str, rows: pa.Table) -> None:
         self._events += rows.num_rows
@@ -231,9 +241,8 @@ def switch_rows(switches: np.ndarray, host: bool) -> pa.Table:
     return table.to_arrow(rows)
 
 
-def _task_rows(others: list[bytes]) -> pa.Table:
+def _task_rows(records: list[TaskRecord]) -> pa.Table:
     table = TABLES["task"]
-    records = [task for task in map(decode_task, others) if task is not None]
     rows = np.zeros(len(records), table.dtype)
     code = table.column("kind").code
     for row, task in zip(rows, records, strict=True):

@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 
 from tracer.bcc_loader import calling_user
+from tracer.clock import KernelClock, clocks_ahead
 from tracer.cost import RunTimeSampler, StatisticsHelper
 from tracer.drain import Drain
 from tracer.errors import PretakeError
@@ -113,6 +114,7 @@ class _Capture:
     ) -> None:
         # Before the capabilities go.
         statistics = StatisticsHelper() if drop else None
+        self._clock = KernelClock()
         self._target = target
         self._program = program
         self._options = options
@@ -147,7 +149,7 @@ class _Capture:
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         began_s = time.monotonic()
         cpu_s = time.process_time()
-        self._manifest.begin_ns = time.monotonic_ns()
+        self._manifest.begins(self._clock.moment())
         try:
             self._begin()
             self._loop(began_s, progress)
@@ -172,13 +174,14 @@ class _Capture:
         it makes afterwards is a target from birth.
         """
         pid = self._target.pid
+        self._manifest.clocks_ahead_ns |= clocks_ahead([pid])
         known: set[int] = set()
         while new := set(threads_of(pid)) - known:
             self._program.follow(pid)
             known |= new
         table = TABLES["task"]
         rows = np.zeros(len(known), table.dtype)
-        rows["ts_ns"] = time.monotonic_ns()
+        rows["ts_ns"] = self._clock.now_ns()
         rows["tid"] = sorted(known)
         rows["pid"] = pid
         rows["parent_tid"] = rows["cpu"] = UNKNOWN
@@ -189,7 +192,9 @@ class _Capture:
         self._drain.add("task", table.to_arrow(rows))
 
     def _on_tasks(self, records: np.ndarray) -> None:
-        self._exec_seen = self._exec_seen or bool((records["kind"] == _EXEC).any())
+        became = records["pid"][records["kind"] == _EXEC].tolist()
+        self._exec_seen = self._exec_seen or bool(became)
+        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
         self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)
 
@@ -215,7 +220,7 @@ class _Capture:
 
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
-        manifest.end_ns = time.monotonic_ns()
+        manifest.ends(self._clock.moment())
         wall_s = time.monotonic() - began_s
         self._sampler.finish(wall_s, manifest.capture)
         self._program.detach()
