@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,14 +141,19 @@ class Program:
         """Whether uprobes are to be had without CAP_SYS_ADMIN."""
         return self._object.uprobe_links
 
-    def attach(self) -> list[str]:
+    def attach(self, leave_out: Container[str] = ()) -> list[str]:
         """Put the programs at their tracepoints; returns the names of those.
+
+        Args:
+            leave_out: tracepoints to go without, for who measures what each one costs.
 
         Raises:
             PretakeError: the kernel refused.
         """
-        for tracepoint, function in TRACEPOINTS.items():
+        attached = [name for name in TRACEPOINTS if name not in leave_out]
+        for tracepoint in attached:
             try:
+                function = TRACEPOINTS[tracepoint]
                 program = self._load(function, kernel.TRACING, kernel.TRACE_TRACEPOINT)
                 self._probe_fds.append(kernel.open_tracepoint(program))
             except OSError as error:
@@ -156,7 +161,7 @@ class Program:
                     f"cannot attach to tracepoint {tracepoint}: {error.strerror}",
                     "see 'pretake doctor'",
                 ) from error
-        return list(TRACEPOINTS)
+        return attached
 
     def attach_uprobe(self, probe: Probe) -> None:
         """Put a program at a function of a file, in every process that runs it.
