@@ -98,6 +98,7 @@ class Summary(TypedDict):
         retakes: rows of kind retake likewise.
         events: records stored; lost: records that found no room; tables: both by table.
         complete: whether the capture ended in order.
+        suspended_ns: how long the machine was suspended meanwhile, which is in no other time.
         missing: what could not be captured, and why.
     """
 
@@ -119,6 +120,7 @@ class Summary(TypedDict):
     lost: int
     tables: dict[str, TableCount]
     complete: bool
+    suspended_ns: int | None
     missing: list[str]
     capture: Capture
     target: Target
@@ -213,6 +215,7 @@ class SummaryBuilder:
                 for name, count in manifest.events.items()
             },
             "complete": manifest.complete and manifest.error is None,
+            "suspended_ns": manifest.suspended_ns,
             "missing": [f"{item.what}: {item.why}" for item in manifest.missing],
             "capture": {
                 "wall_s": manifest.capture.wall_s,

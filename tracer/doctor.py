@@ -27,10 +27,11 @@ from tracer.bcc_loader import (
     tracefs_mounted,
 )
 from tracer.btf import VMLINUX_BTF, kernel_btf
+from tracer.compiler import TRACEPOINTS
 from tracer.errors import PretakeError
 from tracer.options import CaptureOptions
 from tracer.privilege import in_first_pid_namespace, may_load_bpf
-from tracer.program import RAW_TRACEPOINTS, Program
+from tracer.program import Program
 
 __all__ = ["Check", "diagnose", "fix"]
 
@@ -136,8 +137,8 @@ def _tracepoints() -> Check:
         btf = kernel_btf()
     except PretakeError as error:
         return Check("tracepoints", False, error.problem, error.mend)
-    missing = [name for name in RAW_TRACEPOINTS if not btf.tracepoint_arguments(name)]
-    detail = f"no {', '.join(missing)}" if missing else f"all {len(RAW_TRACEPOINTS)}"
+    missing = [name for name in TRACEPOINTS if not btf.tracepoint_arguments(name)]
+    detail = f"no {', '.join(missing)}" if missing else f"all {len(TRACEPOINTS)}"
     return Check("tracepoints", not missing, detail, _KERNEL_MEND if missing else "")
 
 

@@ -57,6 +57,9 @@ def command(trace: Path, as_json: bool) -> None:
     )
     if not summary["complete"]:
         terminal.print("the capture did not end in order: the last seconds may be missing")
+    if summary["suspended_ns"]:
+        asleep = duration(summary["suspended_ns"])
+        terminal.print(f"the machine was suspended for {asleep} of it, which no time here counts")
     for missing in summary["missing"]:
         terminal.print(f"not captured: {missing}", markup=False)
 

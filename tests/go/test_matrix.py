@@ -52,7 +52,7 @@ def run(kernel: Program, binary: go.GoBinary, *arguments: str) -> dict[str, pd.D
     if pid == 0:
         os.read(gate_out, 1)
         os.execv(binary.path, [str(binary.path), *arguments])
-    kernel.add_thread(pid, pid, "before_exec")
+    kernel.follow(pid, before_exec=True)
     os.write(gate_in, b"x")
     _, status = os.waitpid(pid, 0)
     assert status == 0

@@ -30,14 +30,14 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 	if (!signal_wanted(signo))
 		return 0;
 
-	u32 tid = task_u32(ctx->args[2], OFFSET_TASK_PID);
-	if (!target(tid))
+	struct thread_state *thread = target((struct task_struct *)ctx->args[2]);
+	if (!thread)
 		return 0;
 
 	struct signal_record record = {
 		.ts_ns = bpf_ktime_get_ns(),
 		.pc = UNKNOWN,
-		.tid = tid,
+		.tid = thread->tid,
 		.sender_tid = current_tid(),
 		.errno = UNKNOWN,
 		.interrupted_nr = UNKNOWN,
@@ -80,15 +80,18 @@ static __always_inline s16 interrupted_nr(u64 action)
 int on_signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 {
 	int signo = ctx->args[0];
-	u32 tid = current_tid();
 
-	if (!signal_wanted(signo) || !target(tid))
+	if (!signal_wanted(signo))
+		return 0;
+
+	struct thread_state *thread = current_target();
+	if (!thread)
 		return 0;
 
 	struct signal_record record = {
 		.ts_ns = bpf_ktime_get_ns(),
 		.pc = user_register(OFFSET_REGS_PC),
-		.tid = tid,
+		.tid = thread->tid,
 		.sender_tid = UNKNOWN,
 		.errno = UNKNOWN,
 		.interrupted_nr = interrupted_nr(ctx->args[2]),
