@@ -74,7 +74,7 @@ class Symbols:
         stacks: Mapping[int, tuple[int, list[int]]],
         interrupted: Iterable[tuple[int, int]] = (),
     ) -> dict[str, pa.Table]:
-        """The rows of tables stack and address for some stacks and addresses.
+        """The rows of tables stack and address for some stacks and addresses, where there are any.
 
         Args:
             stacks: by stack_id, the process and its addresses, innermost first.
