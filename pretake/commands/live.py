@@ -99,7 +99,7 @@ class _Watcher:
         with self._lock:
             counts = self._watched.counts()
             new = self._watched.new_stacks()
-            if new["stack"].num_rows:
+            if new:
                 from analysis.places import places_of
 
                 self.sites.learn(places_of(new["stack"].to_pandas(), new["address"].to_pandas()))
