@@ -75,6 +75,7 @@ _FEWEST = 20
 """Fewer calls than these are no ground for advice."""
 
 _NEGLIGIBLE = 0.01
+_RUNTIME_SLEEPS = ";runtime.futex"
 _NOW = {"syscall": "normal", "raw": "raw", "handed_off": "block"}
 
 
@@ -92,12 +93,14 @@ def advise(
             calls that block is taken if they were all captured (``--detail full``).
         seed: of the resampling.
         places: the trace's stacks by name (:data:`analysis.places.PLACES`); those of one call
-            site are one site. Without them each stack is one.
+            site are one site, and calls that Go's runtime makes for its own locks are left out.
+            Without them each stack is one site.
 
     Returns:
         A DataFrame of :data:`ADVICE`: the most P time to be won first.
     """
     known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
+    known = known[~_by_the_runtime(known, places)]
     facts = _facts(known, places)
     move_ns = _move_ns(known)
     shares = _block_shares(calls)
@@ -110,6 +113,14 @@ def advise(
     table["total"] = table["gain_ns"].astype(float).fillna(0) * table["calls"].astype(float)
     table = table.sort_values(["total", "calls"], ascending=False, kind="stable")
     return ADVICE.finish({name: table[name].to_numpy() for name in ADVICE.names})
+
+
+def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Series[bool]:
+    """Calls with which Go's runtime itself sleeps: nobody can make them another way."""
+    if places is None:
+        return pd.Series(False, index=known.index)
+    own = places.loc[places["stack"].astype(str).str.endswith(_RUNTIME_SLEEPS), "stack_id"]
+    return known["stack_id"].isin(own)
 
 
 def _facts(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.go_trace import parsed_text
-from tracer.trace import Trace, write_trace
+from tracer.made_trace import write_trace
+from tracer.trace import Trace
 
 __all__ = ["go_tables", "import_go_trace"]
 

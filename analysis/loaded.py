@@ -13,7 +13,7 @@ from analysis.diff import diff
 from analysis.episodes import episodes
 from analysis.factors import factors
 from analysis.places import places
-from analysis.preemptions import preemptions
+from analysis.preemptions import interrupted_calls, preemptions
 from analysis.rates import rates
 from analysis.sites import sites
 from analysis.summary import Summary, summary
@@ -84,6 +84,10 @@ class LoadedTrace:
     def preemptions(self) -> pd.DataFrame:
         """Each request to stop a goroutine: :data:`analysis.preemptions.PREEMPTIONS`."""
         return preemptions(self.trace)
+
+    def interrupted_calls(self) -> pd.DataFrame:
+        """System calls that SIGURG interrupted: :data:`analysis.preemptions.INTERRUPTED`."""
+        return interrupted_calls(self.trace)
 
     def factors(self) -> pd.DataFrame:
         """What the latency goes together with: :data:`analysis.factors.FACTORS`."""

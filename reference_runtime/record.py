@@ -64,6 +64,20 @@ class Record:
         """Calls that returned and found no P."""
         self.policy_wakeups: i64 = 0
         """How often a thread woke up to look for Ps that could be retaken."""
+        self.preempt_requests: i64 = 0
+        """Goroutines asked to stop, each time."""
+        self.preempted_cooperative: i64 = 0
+        """Those that stopped at a check of their own."""
+        self.preempted_async: i64 = 0
+        """Those that a signal stopped where they were; counted by its handler, at the end."""
+        self.refused: dict[str, int] = {"not_wanted": 0, "unsafe_point": 0, "not_running_g": 0}
+        """Signals that stopped nothing, by reason."""
+        self.preempt_ns: list[int] = []
+        """From a request to the moment at which the goroutine's P was free."""
+        self.stop_ns: list[int] = []
+        """Stop-the-world's times to stop."""
+        self.suspend_ns: list[int] = []
+        """As long as ``suspend_g`` waited for a goroutine to stand still."""
         self.policy_cpu_ns: i64 = 0
         """CPU time of the threads that do nothing but watch for retakes."""
 
@@ -77,6 +91,10 @@ class Record:
             "threads": int(self.threads),
             "exit_slow": int(self.exit_slow),
             "policy_wakeups": int(self.policy_wakeups),
+            "preempt_requests": int(self.preempt_requests),
+            "preempted_async": int(self.preempted_async),
+            "preempted_cooperative": int(self.preempted_cooperative),
+            **{f"refused_{reason}": count for reason, count in self.refused.items()},
             "policy_cpu_ns": int(self.policy_cpu_ns),
         }
 

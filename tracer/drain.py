@@ -19,7 +19,7 @@ from tracer.background import BackgroundWriter
 from tracer.errors import PretakeError
 from tracer.program import LossSpan, Program
 from tracer.schema import TABLES
-from tracer.trace import TraceWriter
+from tracer.trace_writer import TraceWriter
 
 __all__ = ["Drain"]
 
@@ -53,10 +53,6 @@ class Drain:
         self._spans_taken = 0
         self.stored: dict[str, int] = dict.fromkeys(program.rings, 0)
         self.lost = 0
-        # The first array makes Arrow look for pandas, a quarter of a second in which an exec'd
-        # program would go unseen: before anything happens, not when the first record comes.
-        for name in program.rings:
-            TABLES[name].to_arrow(np.zeros(1, TABLES[name].dtype))
 
     @property
     def events(self) -> int:
@@ -128,11 +124,8 @@ class Drain:
             if len(records):
                 if name in self._observers:
                     self._observers[name](records)
-                # numpy takes a column of one record for contiguous, and Arrow would then keep
-                # the ring's own memory.
-                rows = TABLES[name].to_arrow(records.copy() if len(records) == 1 else records)
                 self.stored[name] += len(records)
-                self._writer.write(name, rows)
+                self._writer.write(name, TABLES[name].to_arrow(records))
             ring.release()
 
     def _take_losses(self) -> None:

@@ -21,7 +21,7 @@ from tracer.errors import PretakeError
 from tracer.launch import Command, RunningProcess, threads_of
 from tracer.options import CaptureOptions
 from tracer.privilege import check_privilege, drop_capabilities
-from tracer.program import Program, has_uprobe_links
+from tracer.program import Program
 from tracer.runtimes import Runtimes
 from tracer.schema import UNKNOWN
 from tracer.symbols import Symbols
@@ -85,16 +85,15 @@ class Live:
             self._runtimes.attach_running(target.pid)
         program.attach()
         if drop:
-            drop_capabilities(files_for_another=False, uprobes_as_admin=not has_uprobe_links())
+            drop_capabilities(files_for_another=False, uprobes_as_admin=not program.uprobe_links)
         if isinstance(target, Command):
-            program.add_thread(target.pid, target.pid, "before_exec")
+            program.follow(target.pid, before_exec=True)
             target.open_gate()
             return
         known: set[int] = set()
         # One that is made meanwhile is a target from birth, or seen by the next look.
         while new := set(threads_of(target.pid)) - known:
-            for tid in new - program.threads():
-                program.add_thread(tid, target.pid, "unknown")
+            program.follow(target.pid)
             known |= new
 
     def wait(self, seconds: float) -> bool:

@@ -25,15 +25,18 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.bcc_loader import calling_user
+from tracer.clock import KernelClock, clocks_ahead
 from tracer.errors import PretakeError
+from tracer.kernel import online_cpus
 from tracer.launch import RECORD_VARIABLE, Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
 from tracer.own_record import read_own_record
-from tracer.perf_events import SwitchEvent, decode_switches, decode_task
+from tracer.perf_events import SwitchEvent, TaskRecord, decode_switches, decode_task
 from tracer.record import new_manifest, stopped_by_signals
 from tracer.schema import TABLES, UNKNOWN
-from tracer.trace import Trace, TraceWriter, check_output
+from tracer.trace import Trace
+from tracer.trace_writer import TraceWriter, check_output
 
 __all__ = ["record_by_perf"]
 
@@ -93,7 +96,7 @@ def _open_events(
     target: Command | RunningProcess, options: CaptureOptions
 ) -> tuple[dict[int, SwitchEvent], list[SwitchEvent]]:
     """The event that owns each CPU's ring, and those that write there too."""
-    cpus = sorted(os.sched_getaffinity(0)) if not options.host else _online()
+    cpus = sorted(os.sched_getaffinity(0)) if not options.host else online_cpus()
     pages = _ring_pages(options.buffer_bytes, len(cpus))
     rings: dict[int, SwitchEvent] = {}
     more: list[SwitchEvent] = []
@@ -124,14 +127,6 @@ def _open_events(
     return rings, more
 
 
-def _online() -> list[int]:
-    cpus: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        cpus += range(int(first), int(last or first) + 1)
-    return cpus
-
-
 def _ring_pages(buffer_bytes: int, cpus: int) -> int:
     """A power of two; an ordinary user's rings have to fit into what he may lock."""
     limit = buffer_bytes // cpus
@@ -158,7 +153,8 @@ class _Capture:
         self._options = options
         self._events = 0
         self._lost = 0
-        self._taken_ns = time.monotonic_ns()
+        self._clock = KernelClock()
+        self._taken_ns = self._clock.now_ns()
         # The blocks of an own record are looked up among the switches: with one that is lost
         # they are doubtful.
         asked = isinstance(target, Command) and target.record_fd is not None
@@ -166,14 +162,16 @@ class _Capture:
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         manifest = self._manifest
-        manifest.begin_ns = time.monotonic_ns()
+        manifest.begins(self._clock.moment())
         began_s, cpu_s = time.monotonic(), time.process_time()
         failure: PretakeError | None = None
         try:
             if isinstance(self._target, Command):
                 self._target.open_gate()
+            else:
+                manifest.clocks_ahead_ns |= clocks_ahead([self._target.pid])
             self._loop(began_s, progress)
-            manifest.end_ns = time.monotonic_ns()
+            manifest.ends(self._clock.moment())
             if isinstance(self._target, Command):
                 self._target.end()
             self._take()
@@ -209,16 +207,16 @@ class _Capture:
 
     def _take(self) -> None:
         """Everything that waits in the rings, to the trace."""
-        begin_ns, self._taken_ns = self._taken_ns, time.monotonic_ns()
+        begin_ns, self._taken_ns = self._taken_ns, self._clock.now_ns()
         for cpu, event in self._rings.items():
             others: list[bytes] = []
             switches, lost = decode_switches(event.read(), others)
             self._write("sched_switch", switch_rows(switches, self._options.host))
-            self._write("task", _task_rows(others))
+            self._on_tasks(others)
             if lost:
                 self._lost += lost
                 for table in ("sched_switch", *self._made_of_switches):
-                    row = _loss_row(table, begin_ns, time.monotonic_ns(), lost, cpu)
+                    row = _loss_row(table, begin_ns, self._clock.now_ns(), lost, cpu)
                     self._write("loss", row)
         self._writer.rotate()
 
@@ -257,6 +255,12 @@ class _Capture:
             why = "the thread had not blocked, or not while the capture looked"
             missing.append(Missing(f"the block of {unblocked} retakes", why))
 
+    def _on_tasks(self, others: list[bytes]) -> None:
+        tasks = [task for task in map(decode_task, others) if task is not None]
+        became = [task.pid for task in tasks if task.kind == "exec"]
+        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
+        self._write("task", _task_rows(tasks))
+
     def _write(self, table: str, rows: pa.Table) -> None:
         self._events += rows.num_rows
         self._writer.write(table, rows)
@@ -292,9 +296,8 @@ def retakes_told(result: dict[str, Any] | None) -> int | None:
     return told if isinstance(told, int) else None
 
 
-def _task_rows(others: list[bytes]) -> pa.Table:
+def _task_rows(records: list[TaskRecord]) -> pa.Table:
     table = TABLES["task"]
-    records = [task for task in map(decode_task, others) if task is not None]
     rows = np.zeros(len(records), table.dtype)
     code = table.column("kind").code
     for row, task in zip(rows, records, strict=True):

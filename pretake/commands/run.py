@@ -63,6 +63,13 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
     metavar="FILE",
     help="Write the runtime's own record of its retakes (see 'pretake check').",
 )
+@click.option(
+    "--preempt",
+    default="async",
+    show_default=True,
+    metavar="KIND",
+    help="Preemption: async (Go from 1.14), cooperative (asyncpreemptoff) or off.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def command(
     workload: str,
@@ -72,6 +79,7 @@ def command(
     rounds: int | None,
     pairs: tuple[str, ...],
     witness: Path | None,
+    preempt: str,
     as_json: bool,
 ) -> int:
     """Run WORKLOAD, or a coroutine function FILE.py:FUNCTION, on the reference runtime."""
@@ -81,7 +89,9 @@ def command(
     own = _parameters(pairs)
     try:
         with _ended_in_order(), _own_record() as fd:
-            result = run_workload(workload, policy, procs, seconds, rounds, witness, fd, **own)
+            result = run_workload(
+                workload, policy, procs, seconds, rounds, witness, fd, preempt, **own
+            )
     except Deadlock as deadlock:
         # As in Go: fatal, where each goroutine waits, status 2.
         note(f"fatal error: {deadlock}")

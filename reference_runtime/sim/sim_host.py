@@ -13,15 +13,27 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note, SwitchWatch
+from reference_runtime.host import (
+    FOR_EVER,
+    READABLE,
+    WRITABLE,
+    Host,
+    Lock,
+    Note,
+    Stopper,
+    SwitchWatch,
+)
 from reference_runtime.sim.costs import Chaos, Costs
 from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+from reference_runtime.sim.sim_stopper import SimStopper
 from reference_runtime.sim.switches import SimSwitchWatch
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
+LOOP_NS: Final = 50_000
+"""An endless loop's time goes on in such steps."""
 FIRST_FD: Final = 1_000
 """Descriptors begin here, so that one of the real machine is never taken for one of ours."""
 
@@ -140,7 +152,9 @@ class SimHost(Host):
         self.slack_ns: i64 = self.costs.timer_slack_ns
         self.clock_ns: i64 = self.costs.clock_ns
         self.on_signal: Callable[[int], None] | None = None
-        """The program's signal handler: called with the signal on the thread that got it."""
+        """Another signal handler of the program: called on the thread that got the signal."""
+        self.stopper: SimStopper | None = None
+        self.loops_over: bool = False
         self.next_fd: i64 = FIRST_FD
         self.files: dict[int, File] = {}
         self.polled: list[Armed] = []
@@ -191,11 +205,21 @@ class SimHost(Host):
         """As :meth:`Host.watch_switches`; this kernel has upcalls."""
         return SimSwitchWatch(self.machine, upcall, self.syscall_ns)
 
+    def new_stopper(self) -> Stopper | None:
+        """As :meth:`Host.new_stopper`."""
+        self.stopper = SimStopper(self.machine, self.slack_ns)
+        return self.stopper
+
     def tgkill(self, tid: i64, signo: i64) -> None:
         """As :meth:`Host.tgkill`; a thread that is gone is no error."""
         self.machine.owe(self.costs.tgkill_ns)
         thread = self.machine.threads.get(int(tid))
-        if thread is not None:
+        if thread is None:
+            return
+        stopper = self.stopper
+        if stopper is not None and not thread.interruptible and not thread.signals:
+            stopper.refused(thread, False)
+        else:
             self.machine.interrupt(thread, signo)
 
     def let_others_run(self) -> None:
@@ -363,11 +387,24 @@ class SimHost(Host):
         thread = machine.running
         left: i64 = ns
         while left > 0:
-            while thread.signals:
-                signo = thread.signals.pop(0)
-                if self.on_signal is not None:
-                    self.on_signal(signo)
+            self._handle_signals(thread)
             left = machine.compute(left)
+        self._handle_signals(thread)
+
+    def endless_loop(self, nosplit: bool) -> None:
+        """As :meth:`Host.endless_loop`; it looks for its end every ``LOOP_NS``."""
+        thread = self.machine.running
+        while not self.loops_over:
+            if nosplit:
+                thread.in_program = True
+                self.machine.pay(LOOP_NS)
+                thread.in_program = False
+            else:
+                self.spin_ns(LOOP_NS)
+
+    def end_loops(self, over: bool) -> None:
+        """As :meth:`Host.end_loops`."""
+        self.loops_over = over
 
     # The network poller.
 
@@ -406,6 +443,15 @@ class SimHost(Host):
         self._wake_poller()
 
     # What the calls above share.
+
+    def _handle_signals(self, thread: Thread) -> None:
+        """Signals that came while the thread computed."""
+        while thread.signals:
+            signo = thread.signals.pop(0)
+            if self.stopper is not None:
+                self.stopper.signalled()
+            elif self.on_signal is not None:
+                self.on_signal(signo)
 
     def _open(self, file: File) -> int:
         fd = self.next_fd

@@ -3,9 +3,7 @@
  * For `pretake live`: histograms of how long Ps were held, kept here; nothing is sent for a block.
  *
  * A hold begins at the first block of a call with P (sched.bpf.c) and ends when the runtime
- * takes that P back (runtime_probes.bpf.c). A call that returned with its P leaves its hold
- * behind, and the next block with that P replaces it: so a retake counts only while the thread is
- * still in the very call.
+ * takes that P back (runtime_probes.bpf.c), or uncounted when the call returns (syscalls.bpf.c).
  *
  * Where the call was made is asked at the retake, and not at the block: there are far more blocks,
  * and a stack costs as much as all else at one. The taker is another thread of the process, so
@@ -19,12 +17,11 @@ struct live_p {
 
 struct live_hold {
 	s64 block_ns;
-	s64 enter_ns;
 	u64 regs; /* where the kernel keeps the caller's registers */
 	u32 tid;
 	s16 nr;
 	u8 harmful; /* work waited, and no idle P and no spinning M could take it */
-	u8 padding;
+	u8 padding[1];
 };
 BPF_HASH(live_holds, struct live_p, struct live_hold, 16384);
 
@@ -129,22 +126,36 @@ static __always_inline struct live_counts *live_counts_of(u64 stack, s16 nr)
 	return live_others.lookup(&number);
 }
 
-/* A row of table block, and whether it is the first of its call. */
-static __always_inline void live_blocked(struct block_record *record, s32 blocks)
+/* A row of table block. */
+static __always_inline void live_blocked(struct thread_state *thread, struct block_record *record)
 {
-	struct live_p p = {.tgid = bpf_get_current_pid_tgid() >> 32, .p = record->p};
+	struct live_p p = {.tgid = thread->tgid, .p = record->p};
 	struct live_hold hold = {
 		.block_ns = record->ts_ns,
-		.enter_ns = record->enter_ns,
-		.regs = bpf_task_pt_regs(bpf_get_current_task_btf()),
+		.regs = (u64)bpf_task_pt_regs(bpf_get_current_task_btf()),
 		.tid = record->tid,
 		.nr = record->nr,
 		.harmful = (record->runq > 0 || record->global_runq > 0) && record->npidle == 0 &&
 			   record->nmspinning == 0,
 	};
 
-	if (blocks == 1 && record->p >= 0 && record->p_use == BLOCK_P_USE_SYSCALL)
-		live_holds.update(&p, &hold);
+	if (thread->blocks != 1 || record->p < 0 || record->p_use != BLOCK_P_USE_SYSCALL)
+		return;
+	thread->held_p = record->p;
+	live_holds.update(&p, &hold);
+}
+
+/* A call that blocked came back: what it held is its own again, or another's by now. */
+static __always_inline void live_returned(struct thread_state *thread)
+{
+	struct live_p p = {.tgid = thread->tgid, .p = thread->held_p};
+
+	if (p.p == UNKNOWN)
+		return;
+	thread->held_p = UNKNOWN;
+	struct live_hold *hold = live_holds.lookup(&p);
+	if (hold && hold->tid == thread->tid)
+		live_holds.delete(&p);
 }
 
 static __always_inline void live_retaken(u64 now, s32 id)
@@ -154,19 +165,15 @@ static __always_inline void live_retaken(u64 now, s32 id)
 
 	if (!hold)
 		return;
-	u32 tid = hold->tid;
-	struct thread_state *thread = target(tid);
-	if (thread && thread->where == IN_SYSCALL && thread->enter_ns == hold->enter_ns) {
-		u64 stack = live_stack_of(p.tgid, hold->regs);
-		struct live_counts *counts = live_counts_of(stack, hold->nr);
-		u32 bucket = live_bucket(now - hold->block_ns);
+	u64 stack = live_stack_of(p.tgid, hold->regs);
+	struct live_counts *counts = live_counts_of(stack, hold->nr);
+	u32 bucket = live_bucket(now - hold->block_ns);
 
-		if (counts) {
-			bucket &= LIVE_BUCKETS - 1;
-			__sync_fetch_and_add(&counts->retake[bucket], 1);
-			if (hold->harmful)
-				__sync_fetch_and_add(&counts->harm[bucket], 1);
-		}
+	if (counts) {
+		bucket &= LIVE_BUCKETS - 1;
+		__sync_fetch_and_add(&counts->retake[bucket], 1);
+		if (hold->harmful)
+			__sync_fetch_and_add(&counts->harm[bucket], 1);
 	}
 	live_holds.delete(&p);
 }
