@@ -184,8 +184,16 @@ def _tell_overhead(program: tuple[str, ...], options: CaptureOptions, pairs: int
 
 @contextlib.contextmanager
 def _no_threads_of_libraries() -> Iterator[None]:
-    """Import libraries without their threads, which would keep the capabilities we give up."""
-    quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    """Import libraries as a capture wants them.
+
+    Without threads of their own, which would keep the capabilities we give up.
+    """
+    quiet = {
+        "OPENBLAS_NUM_THREADS": "1",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        # The others keep what is freed, and grow for an hour by parts that come and go.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }
     before = {name: os.environ.get(name) for name in quiet}
     os.environ.update(quiet)
     try:
