@@ -42,6 +42,7 @@ COMPILED_MODULES = [
         "switch_watch",
         "real_host",
         "sim/costs",
+        "sim/gil",
         "sim/files",
         "sim/observe",
         "sim/oracle",

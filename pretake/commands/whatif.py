@@ -102,6 +102,8 @@ def play(
     goroutines: Sequence[Goroutine], policy: str, machine: Machine, max_ns: int
 ) -> Replay | None:
     """Play scripts on the simulated host: a :class:`analysis.whatif.Replayer`."""
+    from dataclasses import replace
+
     import numpy as np
 
     from analysis.whatif import Replay
@@ -114,13 +116,14 @@ def play(
         sim.Script([_step(step) for step in goroutine.steps], goroutine.start_ns)
         for goroutine in goroutines
     ]
+    prices: dict[str, Any] = dict(machine.costs)
     try:
         told = sim.replay(
             scripts,
             policy,
             procs=machine.procs,
             cpus=machine.cpus,
-            costs=Costs(**machine.costs).scaled(machine.syscall_cost),
+            costs=replace(Costs(syscall_scale=machine.syscall_cost), **prices),
             max_ns=max_ns,
         )
     except (DeadlockError, LivelockError):
@@ -152,4 +155,4 @@ def _step(step: Step) -> sim.Step:
     if step.kind == "fire":
         return sim.Fire(step.event)
     until = None if step.event == UNKNOWN else step.event
-    return sim.Call(step.site, step.ns, step.cpu_ns, until)
+    return sim.Call(step.site, step.ns, step.cpu_ns, until, step.after_ns)
