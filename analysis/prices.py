@@ -8,16 +8,19 @@ each. So a price here is the time between two rows of the trace and nothing is f
                    there is nothing between but a queue and the tracer's own probe
 ``wake_call_ns``   ``startm`` to the wake-up, less the probe
 ``wake_rest_ns``   that wake-up to the waker's next system call
-``wakeup_…``       wake-up to the thread's switch-in, where no thread of the process had the CPU
+``wakeup_…``       wake-up to the thread's switch-in, where no thread of the process had the CPU;
+                   not those that waited for other programs, of which a replay knows nothing
 ``timer_wakeup_…`` the same of those that an interrupt woke
 ``unpark_ns``      the switch-in of a parked M to its ``acquirep``
 ``find_ns``        ``acquirep`` to ``run``, less the probe
 ``gil_signal_ns``  ``wake_call_ns``, and a wake-up that no ``startm`` told to the system call that
                    its thread went on to make: so it was for the interpreter's lock
 ``preempt_…``      of threads woken while their CPU had another one of the process: how many took
-                   it at once; with the monitor on either side (``preempt_light_…``), and without
-``timer_spread_…`` the monitor's first sleep after a retake is of 20 µs: what it slept beyond that
-``round_ns``       the monitor's return from a sleep to the ``retake`` that follows
+                   it at once; of the monitor (``light``) and of those that it woke (``by_light``)
+                   by themselves
+``timer_spread_…`` the monitor's first sleep after a retake is of 20 µs, its longest of 10 ms: what
+                   it slept beyond that
+``round_ns``       the monitor's return from a sleep to the ``retake``, or to its next sleep
 =================  ==============================================================================
 
 Steps in which the thread lost its CPU are not taken: to wait for one, and for the interpreter's
@@ -44,13 +47,20 @@ Price = int | tuple[int, ...]
 _KIND = TABLES["runtime"].column("kind")
 _REASON = TABLES["runtime"].column("reason")
 _MONITORS = tuple(_REASON.code(word) for word in ("sysmon", "thread_state"))
+_OF_P = tuple(_KIND.code(word) for word in ("acquirep", "run", "stopm"))
+"""What only an M that has or had a P does."""
 _PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
 _FUTEX = 202
 _SLEEPS = (35, 230)
 """nanosleep, clock_nanosleep (x86-64)."""
 
-FIRST_SLEEP_NS = 20_000
-"""The monitor's sleep after a round that took something (go1.21, runtime.sysmon)."""
+FIRST_SLEEP_NS, LONGEST_SLEEP_NS = 20_000, 10_000_000
+"""The monitor's sleep after a round that took something, and when nothing goes on for long
+(go1.21, runtime.sysmon)."""
+_LATEST_NS = 1_000_000
+"""A sleep that took so much longer than it was asked for was not only late."""
+_OTHERS_NS = 100_000
+"""A thread that waits so long for a CPU that no thread of its process has waits for a program."""
 _FEWEST = 20
 """Fewer steps tell no price."""
 _SPREAD = 64
@@ -89,11 +99,10 @@ def prices(trace: Trace, begin: int, end: int) -> dict[str, Price]:
         median = _median(values)
         if median is not None:
             found[name] = max(median - less, 0)
-    by_thread, by_timer, preempting, light = steps.wakeups()
-    for name, took in (
-        ("preempt_percent", preempting[~light]),
-        ("preempt_light_percent", preempting[light]),
-    ):
+    by_thread, by_timer, preempting = steps.wakeups()
+    for name, took in preempting.items():
+        # Who is hardly ever woken on a busy CPU is taken for one of the others.
+        took = took if len(took) >= _FEWEST else preempting["preempt_percent"]
         if len(took) >= _FEWEST:
             found[name] = round(100 * float(np.mean(took)))
     if "unpark_ns" in found:
@@ -140,7 +149,11 @@ class _Steps:
         came = self._switches[self._switches["next_tid"] > 0]
         self._came = came
         self._came_lines = Timelines(came["next_tid"], came["ts_ns"])
-        self._threads = self._runtime["tid"].unique()
+        # The monitor sleeps, and never has a P.
+        with_p = self._runtime[self._runtime["kind"].isin(_OF_P)]["tid"]
+        asleep = self._calls[self._calls["nr"].isin(_SLEEPS)]["tid"]
+        self._monitors = asleep[~asleep.isin(with_p)].unique()
+        self._threads = np.union1d(self._runtime["tid"].unique(), self._monitors)
 
     def handoff_to_next(self) -> Ints:
         """From each handoff to what its thread told next, if that is what became of P."""
@@ -200,10 +213,12 @@ class _Steps:
         return self._unbroken_soon(tid, ts, after)
 
     def rounds(self) -> Ints:
-        """From the monitor's return from a sleep to its ``retake``."""
+        """From the monitor's return from a sleep to its ``retake``, else to its next sleep."""
         retakes = self._monitor_retakes()
-        tid, ts = retakes["tid"].to_numpy(), retakes["ts_ns"].to_numpy()
         sleeps = self._sleeps()
+        tid, ts = retakes["tid"].to_numpy(), retakes["ts_ns"].to_numpy()
+        if len(ts) < _FEWEST:
+            tid, ts = sleeps["tid"].to_numpy(), sleeps["enter_ns"].to_numpy()
         lines = Timelines(sleeps["tid"], sleeps["exit_ns"])
         back = take(sleeps["exit_ns"], lines.last_before(tid, ts), UNKNOWN)
         # A round that takes two Ps back begins once.
@@ -212,38 +227,44 @@ class _Steps:
         return self._unbroken(tid[first], back[first], ts[first])
 
     def late_timers(self) -> Ints:
-        """What the monitor's first sleep after each retake took beyond the 20 µs it asked for."""
+        """What the monitor's sleeps took beyond what it asked for, where that is known."""
         retakes = self._monitor_retakes()
         sleeps = self._sleeps()
         lines = Timelines(sleeps["tid"], sleeps["enter_ns"])
         at = lines.first_after(retakes["tid"].to_numpy(), retakes["ts_ns"].to_numpy())
         at = np.unique(at[at != NOT_FOUND])
-        slept = sleeps["blocked_ns"].to_numpy()[at] - FIRST_SLEEP_NS
-        return slept[slept >= 0]
+        slept = sleeps["blocked_ns"].to_numpy(np.int64)
+        late = np.r_[slept[at] - FIRST_SLEEP_NS, slept - LONGEST_SLEEP_NS]
+        return np.asarray(late[(late >= 0) & (late < _LATEST_NS)], np.int64)
 
-    def wakeups(self) -> tuple[Ints, Ints, np.ndarray, np.ndarray]:
+    def wakeups(self) -> tuple[Ints, Ints, dict[str, np.ndarray]]:
         """From wake-ups to switch-ins, by threads and by timers, where no thread of the process
-        had the CPU; of the others, whether they took it, and whether the monitor had a part."""
+        had the CPU; of the others by the price that it tells, whether they took it."""
         rows = self._wakeups[self._wakeups["tid"].isin(self._threads)]
         tid, ts = rows["tid"].to_numpy(), rows["ts_ns"].to_numpy()
         waker = rows["waker_tid"].to_numpy()
         at = self._came_lines.first_after(tid, ts)
         latency = take(self._came["ts_ns"], at, UNKNOWN) - ts
-        free = ~np.isin(take(self._came["prev_tid"], at, UNKNOWN), self._threads)
+        had = np.isin(take(self._came["prev_tid"], at, UNKNOWN), self._threads)
+        free = ~had
         took = take(self._came["prev_state"], at, UNKNOWN) == _PREEMPTED
         # An interrupt "wakes" a thread too that has not left its CPU yet.
         left = take(self._left_ns, self._left.first_after(tid, ts), UNKNOWN)
         asleep = (left == UNKNOWN) | (left > ts + latency)
         seen = (at != NOT_FOUND) & (latency > 0) & asleep
         ours = np.isin(waker, self._threads)
-        monitors = self._monitor_retakes()["tid"].unique()
-        light = np.isin(tid, monitors) | np.isin(waker, monitors)
-        busy = seen & ~free & ours
+        free &= latency < _OTHERS_NS
+        light, by_light = np.isin(tid, self._monitors), np.isin(waker, self._monitors)
+        took &= latency < _SOON_NS
+        busy = seen & had & ours
         return (
             latency[seen & free & ours],
             latency[seen & free & ~ours],
-            (took & (latency < _SOON_NS))[busy],
-            light[busy],
+            {
+                "preempt_percent": took[busy & ~light & ~by_light],
+                "preempt_light_percent": took[busy & light],
+                "preempt_by_light_percent": took[busy & by_light],
+            },
         )
 
     def _of_kind(self, kind: str) -> pd.DataFrame:
@@ -254,7 +275,8 @@ class _Steps:
         return rows[rows["reason"].isin(_MONITORS)]
 
     def _sleeps(self) -> pd.DataFrame:
-        return self._calls[self._calls["nr"].isin(_SLEEPS)]
+        calls = self._calls
+        return calls[calls["nr"].isin(_SLEEPS) & calls["tid"].isin(self._monitors)]
 
     def _woken_after(self, tid: Ints, ts: Ints, waker: Ints) -> Ints:
         """The first wake-up of each thread after a moment, if that waker did it; else unknown."""

@@ -31,7 +31,9 @@ class Costs:
     """How many of the threads that are woken while no CPU is free take one from the thread that
     has it; the others wait until a CPU is free or a slice is over."""
     preempt_light_percent: int = 0
-    """The same where one of the two is a monitor, which hardly uses a CPU."""
+    """The same where a monitor is woken, which hardly uses a CPU."""
+    preempt_by_light_percent: int = 0
+    """The same where a monitor wakes another thread."""
     wake_call_ns: int = 1_000
     """What waking another thread costs the waker (futex, IPI), up to where that one is ready."""
     wake_rest_ns: int = 0

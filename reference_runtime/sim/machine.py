@@ -165,6 +165,7 @@ class Machine:
         ]
         self._preempt_percent: i64 = self.costs.preempt_percent
         self._preempt_light_percent: i64 = self.costs.preempt_light_percent
+        self._preempt_by_light_percent: i64 = self.costs.preempt_by_light_percent
         self._slice_ns: i64 = self.costs.slice_ns
         self._tick_ns: i64 = self.costs.tick_ns
         self._one_in: i64 = self.chaos.one_in
@@ -207,7 +208,9 @@ class Machine:
         thread.left_ns = self.costs.thread_start_ns
         thread.weight_ns = self._floor_ns
         self._note("start", thread)
+        thread.batch = True  # until it runs: a new thread takes no CPU from another
         self._make_ready(thread, False)
+        thread.batch = False
         return thread
 
     def owe(self, ns: i64) -> None:
@@ -478,8 +481,11 @@ class Machine:
 
     def _takes_cpu(self, thread: Thread, by_timer: bool) -> bool:
         """Whether a woken thread takes a busy CPU, by chance."""
-        light = thread.light or (not by_timer and self.running.light)
-        percent = self._preempt_light_percent if light else self._preempt_percent
+        percent = self._preempt_percent
+        if thread.light:
+            percent = self._preempt_light_percent
+        elif self.running.light and not by_timer:
+            percent = self._preempt_by_light_percent
         return percent > 0 and not thread.batch and self.random(100) < percent
 
     def _latency_ns(self, by_timer: bool) -> i64:
