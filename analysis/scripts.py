@@ -19,8 +19,11 @@ waited for a P, or was woken when, is left to whoever plays the script. The rule
   its call before is work without a name: one goroutine for each P, which lets others run wherever
   the capture saw its P change hands.
 
-What is not in it: calls that did not block (their time is CPU time), goroutines that change places
-on a P without a system call, and calls whose goroutine or return the trace does not tell.
+- A call that did not block is CPU time. Where the capture has such calls (``--detail full``), each
+  stretch of CPU time tells how many of them it holds: they are what a dearer system call reaches.
+
+What is not in it: goroutines that change places on a P without a system call, and calls whose
+goroutine or return the trace does not tell.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ __all__ = ["Goroutine", "Scripts", "Step", "scripts"]
 
 _KIND = TABLES["runtime"].column("kind")
 _RUN = _KIND.code("run")
+_FUTEX = 202
 _ACQUIREP = _KIND.code("acquirep")
 _NAMELESS = -2
 """From here downwards: goroutines without a name, one for each P."""
@@ -55,10 +59,11 @@ _ENDS = (_EXIT_SLOW, _KIND.code("stopm"))
 class Step(NamedTuple):
     """One thing that a goroutine does.
 
-    ``cpu`` uses a CPU for ``ns``; ``sleep`` waits for ``ns`` without a thread; ``yield`` lets
-    others run first; ``call`` is a system call at ``site`` that blocks for ``ns``, or until
-    ``event``, and uses ``cpu_ns`` before it blocks and ``after_ns`` after it, up to where the
-    runtime is told; ``fire`` makes ``event`` happen. Without an event that is ``UNKNOWN``.
+    ``cpu`` uses a CPU for ``ns``, in which it makes ``calls`` system calls that do not block;
+    ``sleep`` waits for ``ns`` without a thread; ``yield`` lets others run first; ``call`` is a
+    system call at ``site`` that blocks for ``ns``, or until ``event``, and uses ``cpu_ns`` before
+    it blocks and ``after_ns`` after it, up to where the runtime is told; ``fire`` makes ``event``
+    happen. Without an event that is ``UNKNOWN``.
     """
 
     kind: str
@@ -67,6 +72,7 @@ class Step(NamedTuple):
     event: int = UNKNOWN
     cpu_ns: int = 0
     after_ns: int = 0
+    calls: int = 0
 
 
 @dataclass
@@ -88,6 +94,8 @@ class Scripts:
         end_ns: its end.
         calls: calls in the scripts.
         tied: how many of them wait for another goroutine.
+        unblocked: calls that did not block, within the scripts' CPU time; None if the capture
+            has none of them.
         left_out: episodes of the span that are in no script.
     """
 
@@ -97,6 +105,7 @@ class Scripts:
     calls: int
     tied: int
     left_out: int
+    unblocked: int | None = None
 
 
 class _Rows(NamedTuple):
@@ -152,6 +161,7 @@ def scripts(trace: Trace, episodes: pd.DataFrame, probe_ns: int = 0) -> Scripts:
     names = ("ts_ns", "goid", "tid", "p", "kind", "npidle")
     runtime = rows_around(trace, "runtime", names, span)
     clock = _CpuClock(trace, begin, end)
+    short = _ShortCalls(trace, begin, end)
     lines = _thread_lines(calls, runtime, end, clock)
     wakeups = rows_around(trace, "sched_wakeup", ("ts_ns", "tid", "waker_tid"), span)
     tied = _tie(wakeups, calls, lines)
@@ -167,13 +177,16 @@ def scripts(trace: Trace, episodes: pd.DataFrame, probe_ns: int = 0) -> Scripts:
             sorted(items, key=lambda i: (i.begin, i.end)),
             rows,
             clock,
+            short,
             idle,
             begin,
             probe_ns,
         )
         for goid, items in sorted(by_goroutine.items())
     ]
-    return Scripts(made, begin, end, len(calls), tied, left_out)
+    unblocked = sum(step.calls for goroutine in made for step in goroutine.steps)
+    told = unblocked if short.told else None
+    return Scripts(made, begin, end, len(calls), tied, left_out, told)
 
 
 def _calls(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -331,6 +344,7 @@ def _script(
     items: Sequence[_Item],
     calls: _Rows,
     clock: _CpuClock,
+    short: _ShortCalls,
     idle: _IdleClock,
     begin: int,
     probe_ns: int,
@@ -356,10 +370,11 @@ def _script(
                 since, less = item.begin, probe_ns if item.probed else 0
                 for at_ns, event in sorted(item.fires):
                     used = clock.used(item.tid, since, at_ns)
-                    _add_cpu(made, used - less)
+                    _add_cpu(made, used - less, short.made(item.tid, since, at_ns))
                     made.steps.append(Step("fire", event=event))
                     since, less = at_ns, max(less - used, 0)
-                _add_cpu(made, clock.used(item.tid, since, item.end) - less)
+                used = clock.used(item.tid, since, item.end)
+                _add_cpu(made, used - less, short.made(item.tid, since, item.end))
                 if item.lets_run:
                     made.steps.append(Step("yield"))
         else:
@@ -388,9 +403,32 @@ def _continues(call: _Item | None, item: _Item) -> bool:
     )
 
 
-def _add_cpu(made: Goroutine, ns: int) -> None:
-    if ns > 0:
-        made.steps.append(Step("cpu", ns))
+def _add_cpu(made: Goroutine, ns: int, calls: int) -> None:
+    if ns > 0 or calls:
+        made.steps.append(Step("cpu", max(ns, 0), calls=calls))
+
+
+class _ShortCalls:
+    """How many calls that did not block each thread made, where a capture tells them."""
+
+    def __init__(self, trace: Trace, begin: int, end: int) -> None:
+        names = ("exit_ns", "tid", "nr", "blocks")
+        rows = rows_around(trace, "syscall", names, [(begin, end)])
+        rows = rows[rows["blocks"] == 0]
+        self.told = bool(len(rows))
+        # A futex is the runtime's own: a replay's runtime makes its own, too.
+        rows = rows[rows["nr"] != _FUTEX].sort_values("exit_ns", kind="stable")
+        self._lines = {
+            int(str(tid)): own.to_numpy() for tid, own in rows.groupby("tid")["exit_ns"]
+        }
+
+    def made(self, tid: int, begin: int, end: int) -> int:
+        """Those of a thread that returned in [begin, end)."""
+        line = self._lines.get(tid)
+        if line is None:
+            return 0
+        first, last = np.searchsorted(line, (begin, end), "left")
+        return int(max(last - first, 0))
 
 
 class _CpuClock:

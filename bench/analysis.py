@@ -1,7 +1,8 @@
 """How fast and how right the analysis is: ``make bench-analysis``; ``--part NAME`` for one part.
 
 - *speed*: events a second from files to the summary, beside ``perf sched latency`` and
-  ``timehist`` on what perf recorded of the same run, and ``go tool trace -d=parsed``.
+  ``timehist`` on what perf recorded of the same run, and ``go tool trace -d=parsed``; the command's
+  start (a trace of one call) by itself, and the rate without it.
 - *big*: peak memory of the summary of a trace of 100 million events.
 - *report*: time and size of a report about 10 million events.
 - *whatif*: predicted against measured median latency: each workload is captured under each policy
@@ -75,6 +76,9 @@ def events_of(trace: Path) -> int:
 
 
 def speed(folder: Path) -> dict[str, Any]:
+    tiny = folder / "tiny.pretake"
+    generate(tiny, 24)
+    start = seconds(PRETAKE, "summary", str(tiny), "--json")
     big = folder / "speed.pretake"
     events = {"pretake": generate(big, 10 * MILLION)}
     took = {"pretake": seconds(PRETAKE, "summary", str(big), "--json")}
@@ -98,6 +102,12 @@ def speed(folder: Path) -> dict[str, Any]:
     events["go tool trace"], took["go tool trace"] = lines, seconds(*parsed)
     return {
         "events_per_s": {tool: round(events[tool] / took[tool]) for tool in events},
+        "start_s": round(start, 3),
+        "events_per_s_after_start": {
+            tool: round(events[tool] / (took[tool] - start))
+            for tool in events
+            if tool.startswith("pretake") and took[tool] > start
+        },
         "events": events,
     }
 

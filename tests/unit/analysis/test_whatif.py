@@ -112,6 +112,32 @@ def test_a_probe_at_run_is_no_time_of_the_goroutine(tmp_path: Path) -> None:
     assert scripts_of[120][1][0] == ("cpu", 32)
 
 
+def test_calls_that_did_not_block_are_counted_where_they_were_captured(tmp_path: Path) -> None:
+    """120 writes at 178 and 228; thread 12's futex at 190 is the runtime's."""
+    assert made(ping(), tmp_path).unblocked is None
+    scene = ping()
+    for at, nr in ((180, 1), (192, FUTEX), (230, 1)):
+        scene.exit(at, 12, at - 2, nr=nr, blocks=0)
+    trace = scene.write(tmp_path, "full.pretake")
+    found = scripts(trace, episodes(trace))
+    steps = {g.goid: g.steps for g in found.goroutines}[120]
+    assert [(step.ns // US, step.calls) for step in steps if step.kind == "cpu"] == [
+        (35, 1),
+        (50, 1),
+        (10, 0),
+    ]
+    assert found.unblocked == 2
+
+
+def test_dearer_system_calls_reach_those_that_do_not_block() -> None:
+    """Ten calls of 300 ns each, at two and a half times the price."""
+    script = [Goroutine(1, 0, [Step("cpu", 100 * US, calls=10)])]
+    usual, dear = (play(script, "raw", Machine(1, 2, cost), 0) for cost in (1.0, 2.5))
+    assert usual is not None
+    assert dear is not None
+    assert dear.elapsed_ns - usual.elapsed_ns == 10 * 450
+
+
 def test_goroutines_that_change_places_between_run_and_a_call(tmp_path: Path) -> None:
     """130 runs on P from 600 on, the call at 700 is 110's: nothing tells when they changed.
 
