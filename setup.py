@@ -46,6 +46,7 @@ COMPILED_MODULES = [
         "real_host",
         "real_stopper",
         "sim/costs",
+        "sim/gil",
         "sim/files",
         "sim/observe",
         "sim/oracle",

@@ -23,11 +23,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis import plain
+from analysis.episodes import episode_windows
 from analysis.resample import interval, resampled_mean
 from analysis.schema import Field, Frame
+from analysis.windows import WINDOW_ROWS
 from tracer.schema import UNKNOWN
+from tracer.trace import Trace
 
-__all__ = ["ADVICE", "WAYS", "advise"]
+__all__ = ["ADVICE", "WAYS", "advise", "advise_trace"]
 
 WAYS = ("raw", "normal", "block")
 
@@ -76,6 +80,13 @@ _FEWEST = 20
 
 _NEGLIGIBLE = 0.01
 _RUNTIME_SLEEPS = ";runtime.futex"
+_SIGNALS = ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")
+_COLUMNS = (
+    *("tid", "nr", "syscall", "stack_id", "p_use", "outcome", "lost_overlap"),
+    *("block_ns", "release_ns", "acquirep_ns", "run_ns", "exit_ns"),
+    *_SIGNALS,
+)
+"""What advice needs of an episode."""
 _NOW = {"syscall": "normal", "raw": "raw", "handed_off": "block"}
 
 
@@ -99,15 +110,64 @@ def advise(
     Returns:
         A DataFrame of :data:`ADVICE`: the most P time to be won first.
     """
-    known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
-    known = known[~_by_the_runtime(known, places)]
-    facts = _facts(known, places)
-    move_ns = _move_ns(known)
+    counted = None if calls is None else _counted(plain.from_frame("syscall", calls))
+    return _advise(_facts(episodes, places), counted, seed)
+
+
+def advise_trace(
+    trace: Trace,
+    places: pd.DataFrame | None = None,
+    seed: int = 0,
+    window_rows: int = WINDOW_ROWS,
+) -> pd.DataFrame:
+    """The same of a trace that may be larger than memory: of a call a few numbers stay.
+
+    Args:
+        trace: the trace.
+        places: its stacks by name.
+        seed: of the resampling.
+        window_rows: rows to hold in memory at once, about; changes nothing in the result.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    pieces = [
+        _facts(window, places) for window in episode_windows(trace, window_rows, columns=_COLUMNS)
+    ]
+    pieces = [piece for piece in pieces if len(piece)] or pieces[:1]
+    sites = pd.api.types.union_categoricals([piece["site"] for piece in pieces])
+    facts = pd.concat([piece.drop(columns="site") for piece in pieces], ignore_index=True)
+    return _advise(facts.assign(site=sites), _counted_calls(trace), seed)
+
+
+def _counted(calls: pd.DataFrame) -> pd.DataFrame:
+    """How many calls of each number were made, and how many of them blocked."""
+    told = calls[calls["blocks"] != UNKNOWN]
+    by_number = (told["blocks"] > 0).groupby(told["nr"])
+    return pd.DataFrame({"made": by_number.size(), "blocked": by_number.sum()})
+
+
+def _counted_calls(trace: Trace) -> pd.DataFrame:
+    """The same of a trace, piece by piece."""
+    pieces = []
+    for group in trace.row_groups("syscall", plain.TIME_COLUMN["syscall"]):
+        rows = plain.from_arrow(
+            "syscall", trace.read_row_group("syscall", group, ["nr", "blocks"])
+        )
+        pieces.append(_counted(rows))
+    return pd.concat(pieces or [_counted(plain.empty("syscall"))]).groupby(level=0).sum()
+
+
+def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None, seed: int) -> pd.DataFrame:
+    # The order in which a whole table has them: chance is to choose the same ones.
+    facts = facts.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
+    moves = facts["move_ns"].dropna()
+    move_ns = float(moves.median()) if len(moves) else np.nan
     shares = _block_shares(calls)
     random = np.random.default_rng(seed)
     rows = [
         _advise_site(str(site), own, move_ns, shares.get(int(own["nr"].iloc[0])), random)
-        for site, own in facts.groupby("site", sort=True)
+        for site, own in facts.groupby("site", sort=True, observed=True)
     ]
     table = pd.DataFrame(rows, columns=list(ADVICE.names))
     table["total"] = table["gain_ns"].astype(float).fillna(0) * table["calls"].astype(float)
@@ -123,8 +183,10 @@ def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Seri
     return known["stack_id"].isin(own)
 
 
-def _facts(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
-    """Of each call what the estimates need, as floats with NaN for unknown."""
+def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
+    """Of each call that is known to its end what the estimates need, as small as may be."""
+    known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
+    known = known[~_by_the_runtime(known, places)]
     stack = known["stack_id"]
     site = known["syscall"].fillna("unknown").astype(object)
     at = "stack " + stack.astype(str).astype(object)
@@ -132,39 +194,38 @@ def _facts(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
         named = stack.map(places.set_index("stack_id")["site"].astype(object)).astype(object)
         at = at.where(named.isna(), named)
     site = site.where(stack.isna(), site + " at " + at)
-    numbers = {
-        name: known[name].astype("Float64").to_numpy(np.float64, na_value=np.nan)
-        for name in ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")
-    }
+    numbers = {name: _floats(known[name]) for name in _SIGNALS}
     queued = np.fmax(numbers["runq"], numbers["global_runq"])
     alone = (numbers["npidle"] == 0) & ~(numbers["nmspinning"] > 0)
     told = ~np.isnan(queued) & ~np.isnan(numbers["npidle"])
+    went_on = known["run_ns"].fillna(known["acquirep_ns"])
     return pd.DataFrame(
         {
-            "site": site.to_numpy(),
-            "nr": known["nr"].to_numpy(np.int64, na_value=UNKNOWN),
-            "blocked_ns": (known["exit_ns"] - known["block_ns"]).to_numpy(np.float64),
-            "waiting": np.where(told, (queued > 0) & alone, np.nan),
+            "block_ns": known["block_ns"].to_numpy(np.int64),
+            "tid": known["tid"].to_numpy(np.int32),
+            "site": pd.Categorical(site.astype("str")),
+            "nr": known["nr"].to_numpy(np.int16, na_value=UNKNOWN),
+            "blocked_ns": (known["exit_ns"] - known["block_ns"]).to_numpy(np.int64),
+            "waiting": np.where(told, (queued > 0) & alone, UNKNOWN).astype(np.int8),
             "harm_ns": numbers["harm_ns"],
             "released": known["outcome"].eq("retaken").to_numpy(bool),
-            "use": known["p_use"].astype(object).to_numpy(),
+            "use": known["p_use"].array,
+            # From P's release to its next goroutine.
+            "move_ns": _floats(went_on - known["release_ns"]),
         }
     )
 
 
-def _move_ns(known: pd.DataFrame) -> float:
-    """Median time from P's release to its next goroutine; NaN if no episode tells it."""
-    went_on = known["run_ns"].fillna(known["acquirep_ns"])
-    moves = (went_on - known["release_ns"]).dropna()
-    return float(moves.median()) if len(moves) else np.nan
+def _floats(values: pd.Series[int]) -> np.ndarray:
+    return values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
 
 
 def _block_shares(calls: pd.DataFrame | None) -> dict[int, float]:
     """Share of the calls of each number that blocked; nothing if only those were captured."""
-    if calls is None or not (calls["blocks"] == 0).any():
+    if calls is None or not (calls["made"] > calls["blocked"]).any():
         return {}
-    blocked = (calls["blocks"] > 0).astype(float)
-    return {int(str(nr)): share for nr, share in blocked.groupby(calls["nr"]).mean().items()}
+    shares = calls["blocked"] / calls["made"]
+    return {int(str(nr)): float(share) for nr, share in shares.items()}
 
 
 def _advise_site(
@@ -175,7 +236,7 @@ def _advise_site(
     random: np.random.Generator,
 ) -> dict[str, object]:
     blocked = own["blocked_ns"].to_numpy()
-    waiting = own["waiting"].to_numpy()
+    waiting = np.where(own["waiting"] == UNKNOWN, np.nan, own["waiting"].astype(float))
     now = _NOW.get(str(own["use"].mode().iloc[0]), "") if own["use"].notna().any() else ""
     share = float(np.nanmean(waiting)) if not np.isnan(waiting).all() else np.nan
     normal_calls = own[(own["use"] == "syscall") & own["harm_ns"].notna()]

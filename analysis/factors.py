@@ -15,12 +15,14 @@ import pandas as pd
 
 from analysis import plain
 from analysis.asof import NOT_FOUND, Ints, Timelines, take
-from analysis.episodes import episodes
+from analysis.episodes import episode_windows
+from analysis.memory import LastRows
 from analysis.schema import Field, Frame
+from analysis.windows import WINDOW_ROWS, windows
 from tracer.schema import UNKNOWN
 from tracer.trace import Trace
 
-__all__ = ["FACTORS", "factors", "observe"]
+__all__ = ["FACTORS", "factors"]
 
 _MEANINGS = {
     "runq": "goroutines in the held P's queue at the block",
@@ -55,12 +57,26 @@ _FEWEST = 10
 """Fewer episodes than these tell nothing: the effect is null."""
 
 
-def factors(trace: Trace, found: pd.DataFrame | None = None) -> pd.DataFrame:
+_COLUMNS = (
+    *("tid", "retake_ns", "lost_overlap", "block_ns", "hold_ns", "runner_tid"),
+    *("runq", "global_runq", "npidle", "nmspinning"),
+    *("m_wake_ns", "m_oncpu_ns", "part_notice_ns"),
+)
+"""What the factors need of an episode."""
+_READ = {"sched_switch": ("ts_ns", "next_tid", "cpu"), "sched_wakeup": ("ts_ns", "tid")}
+
+
+def factors(
+    trace: Trace, found: pd.DataFrame | None = None, window_rows: int = WINDOW_ROWS
+) -> pd.DataFrame:
     """Correlate a trace's P-retake latencies with what went on meanwhile.
+
+    The trace may be larger than memory: of an episode a few numbers stay, of a switch nothing.
 
     Args:
         trace: the trace.
         found: its episodes, if they are at hand.
+        window_rows: rows to hold in memory at once, about; changes nothing in the result.
 
     Returns:
         A DataFrame of :data:`FACTORS`: the strongest effect first, unknown ones last.
@@ -68,47 +84,75 @@ def factors(trace: Trace, found: pd.DataFrame | None = None) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    columns = ("ts_ns", "next_tid", "cpu")
-    switches = plain.from_arrow("sched_switch", trace.arrow("sched_switch", columns))
-    wakeups = plain.from_arrow("sched_wakeup", trace.arrow("sched_wakeup", ("ts_ns", "tid")))
-    found = episodes(trace) if found is None else found
-    return correlate(observe(found, switches, wakeups))
-
-
-def observe(episodes: pd.DataFrame, switches: pd.DataFrame, wakeups: pd.DataFrame) -> pd.DataFrame:
-    """The factors of each episode that has a latency.
-
-    Args:
-        episodes: a table of :data:`analysis.schema.EPISODES`.
-        switches: the plain rows of table sched_switch.
-        wakeups: the plain rows of table sched_wakeup.
-
-    Returns:
-        Plain columns: ``retake_ns``, and one for each factor.
-    """
-    told = episodes[episodes["retake_ns"].notna() & ~episodes["lost_overlap"]]
-    at = {
-        name: told[name].to_numpy(np.int64, na_value=UNKNOWN)
-        for name in told.select_dtypes("Int64")
-    }
-    waits = _cpu_waits(switches, wakeups)
-    before = _last_at_or_before(waits["ts_ns"].to_numpy(np.int64), at["block_ns"])
-    seen_cpu = (at["m_oncpu_ns"] != UNKNOWN) & (at["m_wake_ns"] != UNKNOWN)
-    return pd.DataFrame(
+    pieces = (
+        [found] if found is not None else episode_windows(trace, window_rows, columns=_COLUMNS)
+    )
+    rows = pd.concat([_plain_episodes(piece) for piece in pieces], ignore_index=True)
+    rows = rows.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
+    told = rows[(rows["retake_ns"] != UNKNOWN) & ~rows["lost_overlap"]].reset_index(drop=True)
+    others = _others_held(rows, told["block_ns"].to_numpy(np.int64))
+    del rows
+    cpu_wait_ns, migrated = _of_threads(trace, told, window_rows)
+    seen_cpu = (told["m_oncpu_ns"] != UNKNOWN) & (told["m_wake_ns"] != UNKNOWN)
+    observed = pd.DataFrame(
         {
-            "retake_ns": at["retake_ns"],
-            **{name: at[name] for name in ("runq", "global_runq", "npidle", "nmspinning")},
-            "ps_held": _others_held(episodes, at["block_ns"]),
-            "monitor_sleep_ns": at["part_notice_ns"],
-            "cpu_wait_ns": take(waits["wait_ns"], before, UNKNOWN),
-            "m_cpu_wait_ns": np.where(seen_cpu, at["m_oncpu_ns"] - at["m_wake_ns"], UNKNOWN),
-            "m_migrated": _migrated(switches, at["runner_tid"], at["m_oncpu_ns"]),
+            **{n: told[n] for n in ("retake_ns", "runq", "global_runq", "npidle", "nmspinning")},
+            "ps_held": others,
+            "monitor_sleep_ns": told["part_notice_ns"],
+            "cpu_wait_ns": cpu_wait_ns,
+            "m_cpu_wait_ns": np.where(seen_cpu, told["m_oncpu_ns"] - told["m_wake_ns"], UNKNOWN),
+            "m_migrated": migrated,
         }
     )
+    del told
+    return correlate(observed)
+
+
+def _plain_episodes(episodes: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are needed, plain, in the width they have in a trace."""
+    wide = {name for name in _COLUMNS if name.endswith("_ns")}
+    columns = {
+        name: episodes[name].to_numpy(np.int64 if name in wide else np.int32, na_value=UNKNOWN)
+        for name in _COLUMNS
+        if name != "lost_overlap"
+    }
+    return pd.DataFrame(columns).assign(lost_overlap=episodes["lost_overlap"].to_numpy(bool))
+
+
+def _of_threads(trace: Trace, told: pd.DataFrame, window_rows: int) -> tuple[Ints, Ints]:
+    """Of each episode: how long the last thread to get a CPU before it had waited for that, and
+    whether the thread that P went on with came onto another CPU."""
+    block_ns = told["block_ns"].to_numpy(np.int64)
+    by_oncpu = told["m_oncpu_ns"].sort_values(kind="stable")
+    oncpu_ns, oncpu_rows = by_oncpu.to_numpy(np.int64), by_oncpu.index.to_numpy()
+    runners = told["runner_tid"].to_numpy(np.int64)
+    waited, migrated = np.full((2, len(told)), UNKNOWN, np.int64)
+    last_in, sleeping = LastRows("next_tid"), plain.empty("sched_wakeup", ("ts_ns", "tid"))
+    last_wait = UNKNOWN
+    begun = moved = 0
+    for window in windows(trace, _READ, window_rows):
+        # In the order of time, both of them: each window has the next ones.
+        until = int(np.searchsorted(block_ns, window.until_ns, "right"))
+        seen = int(np.searchsorted(oncpu_ns, window.until_ns, "right"))
+        switches = window.tables["sched_switch"]
+        wakeups = pd.concat([sleeping, window.tables["sched_wakeup"]], ignore_index=True)
+        waits, sleeping = _cpu_waits(switches, wakeups)
+        at = _last_at_or_before(waits["ts_ns"].to_numpy(np.int64), block_ns[begun:until])
+        waited[begun:until] = take(waits["wait_ns"], at, last_wait)
+        last_wait = int(waits["wait_ns"].iloc[-1]) if len(waits) else last_wait
+        rows = oncpu_rows[moved:seen]
+        known = last_in.extend(switches)
+        migrated[rows] = _migrated(known, runners[rows], oncpu_ns[moved:seen])
+        begun, moved = until, seen
+    waited[begun:] = last_wait
+    rows = oncpu_rows[moved:]
+    known = last_in.extend(plain.empty("sched_switch", _READ["sched_switch"]))
+    migrated[rows] = _migrated(known, runners[rows], oncpu_ns[moved:])
+    return waited, migrated
 
 
 def correlate(observed: pd.DataFrame) -> pd.DataFrame:
-    """Effect sizes out of the columns that :func:`observe` makes."""
+    """Effect sizes out of one column for each factor and ``retake_ns``; null is ``UNKNOWN``."""
     rows = []
     for name, meaning in _MEANINGS.items():
         known = observed[observed[name] != UNKNOWN]
@@ -142,15 +186,16 @@ def _effect(factor: pd.Series[int], latency: pd.Series[int]) -> dict[str, float]
     }
 
 
-def _cpu_waits(switches: pd.DataFrame, wakeups: pd.DataFrame) -> pd.DataFrame:
-    """How long each thread that was woken waited until it was on a CPU."""
+def _cpu_waits(switches: pd.DataFrame, wakeups: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How long each thread that was woken waited until it was on a CPU; and who still waits."""
     lines = Timelines(switches["next_tid"], switches["ts_ns"])
     then = lines.first_after(wakeups["tid"], wakeups["ts_ns"])
     on_cpu = take(switches["ts_ns"], then, UNKNOWN)
     waits = pd.DataFrame({"ts_ns": on_cpu, "wait_ns": on_cpu - wakeups["ts_ns"].to_numpy()})
     # A thread woken twice before it ran waited since the first time.
     waits = waits[on_cpu != UNKNOWN].sort_values(["ts_ns", "wait_ns"], kind="stable")
-    return pd.DataFrame(waits.drop_duplicates("ts_ns", keep="last"))
+    still = wakeups[on_cpu == UNKNOWN].drop_duplicates("tid")
+    return pd.DataFrame(waits.drop_duplicates("ts_ns", keep="last")), still
 
 
 def _last_at_or_before(times: Ints, moments: Ints) -> Ints:

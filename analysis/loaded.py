@@ -1,27 +1,24 @@
-"""A trace with its analyses as methods: what ``analysis.load`` returns."""
+"""A trace with its analyses as methods: what ``analysis.load`` returns.
+
+An analysis is imported when it is asked for: a command that shows one starts without the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from analysis.advise import advise
-from analysis.diff import diff
-from analysis.episodes import episodes
-from analysis.factors import factors
-from analysis.places import places
-from analysis.preemptions import interrupted_calls, preemptions
-from analysis.rates import rates
-from analysis.sites import sites
-from analysis.summary import Summary, summary
-from analysis.validate import validate
-from analysis.whatif import Replayer, whatif
-from analysis.witness import Check, check
 from tracer.manifest import Manifest
 from tracer.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.summary import Summary
+    from analysis.whatif import Replayer
+    from analysis.witness import Check
 
 __all__ = ["LoadedTrace", "load"]
 
@@ -63,18 +60,26 @@ class LoadedTrace:
 
     def summary(self) -> Summary:
         """The figures of the whole trace (:class:`analysis.summary.Summary`)."""
+        from analysis.summary import summary
+
         return summary(self.trace)
 
     def validate(self) -> pd.DataFrame:
         """Each rule of the model, and how the trace keeps it (:mod:`analysis.validate`)."""
+        from analysis.validate import validate
+
         return validate(self.trace)
 
     def check(self, witness: str | Path) -> Check:
         """The trace against the runtime's own record (:mod:`analysis.witness`)."""
+        from analysis.witness import check
+
         return check(self.trace, witness)
 
     def sites(self) -> pd.DataFrame:
         """Episodes by call site and call: a DataFrame of :data:`analysis.sites.SITES`."""
+        from analysis.sites import sites
+
         return sites(self._episodes, self._places)
 
     def places(self) -> pd.DataFrame:
@@ -83,28 +88,38 @@ class LoadedTrace:
 
     def preemptions(self) -> pd.DataFrame:
         """Each request to stop a goroutine: :data:`analysis.preemptions.PREEMPTIONS`."""
+        from analysis.preemptions import preemptions
+
         return preemptions(self.trace)
 
     def interrupted_calls(self) -> pd.DataFrame:
         """System calls that SIGURG interrupted: :data:`analysis.preemptions.INTERRUPTED`."""
+        from analysis.preemptions import interrupted_calls
+
         return interrupted_calls(self.trace)
 
     def factors(self) -> pd.DataFrame:
         """What the latency goes together with: :data:`analysis.factors.FACTORS`."""
+        from analysis.factors import factors
+
         return factors(self.trace)
 
     def advise(self) -> pd.DataFrame:
         """Which way of calling fits each site: :data:`analysis.advise.ADVICE`."""
-        return advise(
-            self._episodes, self.trace.frame("syscall", ["nr", "blocks"]), places=self._places
-        )
+        from analysis.advise import advise_trace
+
+        return advise_trace(self.trace, self._places)
 
     def diff(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
         """How ``other`` differs from this trace: :data:`analysis.diff.DIFFERENCE`."""
+        from analysis.diff import diff
+
         return diff(self._episodes, other._episodes, seed)
 
     def rates(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
         """What ``other`` has more or less of than this trace (:mod:`analysis.rates`)."""
+        from analysis.rates import rates
+
         return rates(self.trace, other.trace, seed)
 
     def whatif(
@@ -118,6 +133,8 @@ class LoadedTrace:
         limit: int = 20_000,
     ) -> pd.DataFrame:
         """The run under other policies: a DataFrame of :data:`analysis.whatif.WHATIF`."""
+        from analysis.whatif import whatif
+
         return whatif(
             self.trace,
             policies,
@@ -130,8 +147,12 @@ class LoadedTrace:
 
     @cached_property
     def _episodes(self) -> pd.DataFrame:
+        from analysis.episodes import episodes
+
         return episodes(self.trace)
 
     @cached_property
     def _places(self) -> pd.DataFrame:
+        from analysis.places import places
+
         return places(self.trace)

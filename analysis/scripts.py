@@ -9,6 +9,9 @@ waited for a P, or was woken when, is left to whoever plays the script. The rule
 - A call that was woken by a thread on which another goroutine of this process ran waits for that
   goroutine (*fire*, and *until*): under another policy the other may come later, or sooner. A call
   that was woken by anybody else lasts as long as it did.
+- Where a P begins with one goroutine (``run``) and the next call on its thread is another's, they
+  changed places in between, which nothing tells. The caller's part is as much CPU time as it uses
+  before its calls elsewhere, no more than since its call before; the first one lets it run then.
 - Time in which a goroutine neither ran nor was in a call, it was runnable and waited for a P,
   unless a P was idle meanwhile: then it waited for something else, and sleeps as long.
 
@@ -16,8 +19,11 @@ waited for a P, or was woken when, is left to whoever plays the script. The rule
   its call before is work without a name: one goroutine for each P, which lets others run wherever
   the capture saw its P change hands.
 
-What is not in it: calls that did not block (their time is CPU time), goroutines that change places
-on a P without a system call, and calls whose goroutine or return the trace does not tell.
+- A call that did not block is CPU time. Where the capture has such calls (``--detail full``), each
+  stretch of CPU time tells how many of them it holds: they are what a dearer system call reaches.
+
+What is not in it: goroutines that change places on a P without a system call, and calls whose
+goroutine or return the trace does not tell.
 """
 
 from __future__ import annotations
@@ -25,7 +31,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -39,20 +47,23 @@ from tracer.trace import Trace
 __all__ = ["Goroutine", "Scripts", "Step", "scripts"]
 
 _KIND = TABLES["runtime"].column("kind")
-_BEGINS = (_KIND.code("run"), _KIND.code("acquirep"))
+_RUN = _KIND.code("run")
+_FUTEX = 202
 _ACQUIREP = _KIND.code("acquirep")
 _NAMELESS = -2
 """From here downwards: goroutines without a name, one for each P."""
-_ENDS = (_KIND.code("exit_slow"), _KIND.code("stopm"))
+_EXIT_SLOW = _KIND.code("exit_slow")
+_ENDS = (_EXIT_SLOW, _KIND.code("stopm"))
 
 
 class Step(NamedTuple):
     """One thing that a goroutine does.
 
-    ``cpu`` uses a CPU for ``ns``; ``sleep`` waits for ``ns`` without a thread; ``yield`` lets
-    others run first; ``call`` is a system call at ``site`` that blocks for ``ns``, or until
-    ``event``, and uses ``cpu_ns`` in the kernel; ``fire`` makes ``event`` happen. Without an event
-    that is ``UNKNOWN``.
+    ``cpu`` uses a CPU for ``ns``, in which it makes ``calls`` system calls that do not block;
+    ``sleep`` waits for ``ns`` without a thread; ``yield`` lets others run first; ``call`` is a
+    system call at ``site`` that blocks for ``ns``, or until ``event``, and uses ``cpu_ns`` before
+    it blocks and ``after_ns`` after it, up to where the runtime is told; ``fire`` makes ``event``
+    happen. Without an event that is ``UNKNOWN``.
     """
 
     kind: str
@@ -60,6 +71,8 @@ class Step(NamedTuple):
     site: str = ""
     event: int = UNKNOWN
     cpu_ns: int = 0
+    after_ns: int = 0
+    calls: int = 0
 
 
 @dataclass
@@ -81,6 +94,8 @@ class Scripts:
         end_ns: its end.
         calls: calls in the scripts.
         tied: how many of them wait for another goroutine.
+        unblocked: calls that did not block, within the scripts' CPU time; None if the capture
+            has none of them.
         left_out: episodes of the span that are in no script.
     """
 
@@ -90,11 +105,13 @@ class Scripts:
     calls: int
     tied: int
     left_out: int
+    unblocked: int | None = None
 
 
 class _Rows(NamedTuple):
     """What a script says of each call, a list a column."""
 
+    block_ns: list[int]
     waited_ns: list[int]
     site: list[str]
     event: list[int]
@@ -109,19 +126,28 @@ class _Item:
     begin: int
     end: int
     call: int | None = None
+    ready: int = 0
+    """Of a call: when the goroutine was done with all but the call's handoff."""
     queued: bool = False
     """What follows is a wait for a P: the runtime said so."""
+    probed: bool = False
+    """It begins in a probe: at ``run``."""
+    lets_run: bool = False
+    """Another goroutine has the P after it, and it waits in a queue."""
+    slow: bool = False
+    """It ends where the runtime finds that P is gone: at ``exit_slow``."""
     fires: list[tuple[int, int]] = field(default_factory=list)
     """Moments, and the events that happened at them."""
 
 
-def scripts(trace: Trace, episodes: pd.DataFrame) -> Scripts:
+def scripts(trace: Trace, episodes: pd.DataFrame, probe_ns: int = 0) -> Scripts:
     """Turn a span of a run into scripts.
 
     Args:
         trace: the trace.
         episodes: those of its episodes that the span shall hold, in the order of ``block_ns``;
             only those of the process with the most of them are taken.
+        probe_ns: what a probe on a transition took; it is no CPU time of the goroutine's.
 
     Raises:
         PretakeError: the trace cannot be read.
@@ -135,7 +161,8 @@ def scripts(trace: Trace, episodes: pd.DataFrame) -> Scripts:
     names = ("ts_ns", "goid", "tid", "p", "kind", "npidle")
     runtime = rows_around(trace, "runtime", names, span)
     clock = _CpuClock(trace, begin, end)
-    lines = _thread_lines(calls, runtime, end)
+    short = _ShortCalls(trace, begin, end)
+    lines = _thread_lines(calls, runtime, end, clock)
     wakeups = rows_around(trace, "sched_wakeup", ("ts_ns", "tid", "waker_tid"), span)
     tied = _tie(wakeups, calls, lines)
     idle = _IdleClock(runtime)
@@ -145,10 +172,21 @@ def scripts(trace: Trace, episodes: pd.DataFrame) -> Scripts:
         for item in line:
             by_goroutine[item.goid].append(item)
     made = [
-        _script(goid, sorted(items, key=lambda i: (i.begin, i.end)), rows, clock, idle, begin)
+        _script(
+            goid,
+            sorted(items, key=lambda i: (i.begin, i.end)),
+            rows,
+            clock,
+            short,
+            idle,
+            begin,
+            probe_ns,
+        )
         for goid, items in sorted(by_goroutine.items())
     ]
-    return Scripts(made, begin, end, len(calls), tied, left_out)
+    unblocked = sum(step.calls for goroutine in made for step in goroutine.steps)
+    told = unblocked if short.told else None
+    return Scripts(made, begin, end, len(calls), tied, left_out, told)
 
 
 def _calls(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -179,24 +217,65 @@ def _calls(episodes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _thread_lines(
-    calls: pd.DataFrame, runtime: pd.DataFrame, end: int
+    calls: pd.DataFrame, runtime: pd.DataFrame, end: int, clock: _CpuClock
 ) -> Mapping[int, list[_Item]]:
     """What each thread did, in order: stretches and calls of goroutines."""
-    marks: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-    for code, rank in (*((c, 1) for c in _BEGINS), *((c, 0) for c in _ENDS)):
+    lines = _raw_lines(calls, runtime, end)
+    alone: dict[int, list[int]] = defaultdict(list)
+    for line in lines.values():
+        for item, call in pairwise(line):
+            if call.call is not None and item.call is None and item.goid == call.goid:
+                alone[call.goid].append(clock.used(item.tid, item.begin, item.end))
+    usual = {goid: int(median(used)) for goid, used in alone.items()}
+    anybody = int(median(usual.values())) if usual else 0
+    returned = calls.groupby("goid")["exit_ns"].shift(fill_value=UNKNOWN).tolist()
+    return {
+        tid: _with_changes(line, returned, clock, usual, anybody) for tid, line in lines.items()
+    }
+
+
+def _with_changes(
+    line: list[_Item],
+    returned: Sequence[int],
+    clock: _CpuClock,
+    usual: Mapping[int, int],
+    anybody: int,
+) -> list[_Item]:
+    """A line with the stretches cut in which another goroutine came to its call."""
+    made: list[_Item] = []
+    for item, call in zip(line, [*line[1:], None], strict=True):
+        made.append(item)
+        if call is None or call.call is None or item.call is not None or not item.probed:
+            continue
+        if item.goid != call.goid:
+            own = clock.before(item.tid, item.end, usual.get(call.goid, anybody))
+            cut = min(max(own, returned[call.call], item.begin), item.end)
+            made[-1] = replace(item, end=cut, queued=True, lets_run=True)
+            made.append(_Item(call.goid, item.tid, cut, item.end))
+    return made
+
+
+def _raw_lines(calls: pd.DataFrame, runtime: pd.DataFrame, end: int) -> dict[int, list[_Item]]:
+    """The same, with all of a stretch for the goroutine that began it."""
+    marks: dict[int, list[tuple[int, int, int, bool]]] = defaultdict(list)
+    # Where the runtime tells whom a P runs, that is where the stretch begins.
+    tells_run = bool((runtime["kind"] == _RUN).any())
+    begins = (_RUN,) if tells_run else (_RUN, _ACQUIREP)
+    for code, rank in (*((c, 1) for c in begins), *((c, 0) for c in _ENDS)):
         rows = runtime[runtime["kind"] == code]
         for tid, ts, goid, p in rows[["tid", "ts_ns", "goid", "p"]].to_numpy().tolist():
             nameless = _NAMELESS - p if code == _ACQUIREP and p != UNKNOWN else UNKNOWN
-            marks[tid].append((ts, rank, nameless if goid == UNKNOWN else goid))
+            who = nameless if goid == UNKNOWN else goid
+            marks[tid].append((ts, rank, who, code == _EXIT_SLOW))
     numbers = calls[["tid", "goid", "enter_ns", "ready_ns", "exit_ns"]].to_numpy().tolist()
     returned = calls.groupby("goid")["exit_ns"].shift(fill_value=UNKNOWN).tolist()
     for row, (tid, _, enter, _, _) in enumerate(numbers):
-        marks[tid].append((enter, 2, row))
+        marks[tid].append((enter, 2, row, False))
     lines: dict[int, list[_Item]] = {}
     for tid, found in marks.items():
         line: list[_Item] = []
-        goid, since = UNKNOWN, UNKNOWN
-        for ts, rank, value in sorted(found):
+        goid, since, probed = UNKNOWN, UNKNOWN, False
+        for ts, rank, value, slow in sorted(found):
             if rank == 2:
                 _, own, enter, ready, exit_ = numbers[value]
                 if goid <= _NAMELESS and since != UNKNOWN:
@@ -207,23 +286,29 @@ def _thread_lines(
                     goid, since = own, cut
                 who = own if goid == UNKNOWN else goid
                 if since != UNKNOWN and ready > since:
-                    line.append(_Item(who, tid, since, ready))
-                line.append(_Item(own, tid, enter, exit_, value))
-                goid, since = own, exit_
+                    line.append(_Item(who, tid, since, ready, probed=probed))
+                line.append(_Item(own, tid, enter, exit_, value, ready=min(ready, enter)))
+                goid, since, probed = own, exit_, False
             elif line and ts < line[-1].end:
                 continue
             elif rank == 1:
                 if since != UNKNOWN and goid != UNKNOWN and ts > since and value != UNKNOWN:
-                    line.append(_Item(goid, tid, since, ts))
-                # acquirep begins a stretch, and the run after it says whose it is.
-                since = ts if since == UNKNOWN or goid not in (UNKNOWN, value) else since
+                    # Back from a call it took an idle P: up to here it was not on that yet.
+                    back = tells_run and goid == value
+                    line.append(_Item(goid, tid, since, ts, probed=tells_run, slow=back))
+                    since, probed = ts, tells_run
+                elif since == UNKNOWN or goid not in (UNKNOWN, value):
+                    since, probed = ts, tells_run
                 goid = value
             else:
                 if since != UNKNOWN and goid != UNKNOWN:
-                    line.append(_Item(goid, tid, since, max(ts, since), queued=True))
-                goid, since = UNKNOWN, UNKNOWN
+                    stop = max(ts, since)
+                    line.append(
+                        _Item(goid, tid, since, stop, queued=True, probed=probed, slow=slow)
+                    )
+                goid, since, probed = UNKNOWN, UNKNOWN, False
         if since != UNKNOWN and goid != UNKNOWN and end > since:
-            line.append(_Item(goid, tid, since, end))
+            line.append(_Item(goid, tid, since, end, probed=probed))
         lines[tid] = line
     return lines
 
@@ -259,42 +344,91 @@ def _script(
     items: Sequence[_Item],
     calls: _Rows,
     clock: _CpuClock,
+    short: _ShortCalls,
     idle: _IdleClock,
     begin: int,
+    probe_ns: int,
 ) -> Goroutine:
     made = Goroutine(goid, items[0].begin - begin)
     last = items[0].begin
     queued = False
+    previous: _Item | None = None
     for item in items:
-        if item.begin > last and not queued and idle.was_idle(last, item.begin):
-            made.steps.append(Step("sleep", item.begin - last))
+        begun = item.ready or item.begin
+        if begun > last and not queued and idle.was_idle(last, begun):
+            made.steps.append(Step("sleep", begun - last))
         if goid <= _NAMELESS and made.steps:
             made.steps.append(Step("yield"))
         if item.call is None:
-            since = item.begin
-            for at_ns, event in sorted(item.fires):
-                _add_cpu(made, clock.used(item.tid, since, at_ns))
-                made.steps.append(Step("fire", event=event))
-                since = at_ns
-            _add_cpu(made, clock.used(item.tid, since, item.end))
+            if item.slow and not item.fires and _continues(previous, item):
+                # From the return to where the runtime finds that P is gone.
+                call = made.steps[-1]
+                used = clock.used(item.tid, item.begin, item.end)
+                used = max(used - (probe_ns if item.probed else 0), 0)
+                made.steps[-1] = call._replace(after_ns=call.after_ns + used)
+            else:
+                since, less = item.begin, probe_ns if item.probed else 0
+                for at_ns, event in sorted(item.fires):
+                    used = clock.used(item.tid, since, at_ns)
+                    _add_cpu(made, used - less, short.made(item.tid, since, at_ns))
+                    made.steps.append(Step("fire", event=event))
+                    since, less = at_ns, max(less - used, 0)
+                used = clock.used(item.tid, since, item.end)
+                _add_cpu(made, used - less, short.made(item.tid, since, item.end))
+                if item.lets_run:
+                    made.steps.append(Step("yield"))
         else:
             row = item.call
+            block_ns = min(max(calls.block_ns[row], item.begin), item.end)
             made.steps.append(
                 Step(
                     "call",
                     max(calls.waited_ns[row], 0),
                     calls.site[row],
                     calls.event[row],
-                    clock.used(item.tid, item.begin, item.end),
+                    clock.used(item.tid, item.begin, block_ns),
+                    clock.used(item.tid, block_ns, item.end),
                 )
             )
-        last, queued = max(last, item.end), item.queued
+        last, queued, previous = max(last, item.end), item.queued, item
     return made
 
 
-def _add_cpu(made: Goroutine, ns: int) -> None:
-    if ns > 0:
-        made.steps.append(Step("cpu", ns))
+def _continues(call: _Item | None, item: _Item) -> bool:
+    """Whether a stretch begins where a call on the same thread returned."""
+    return (
+        call is not None
+        and call.call is not None
+        and (call.tid, call.end) == (item.tid, item.begin)
+    )
+
+
+def _add_cpu(made: Goroutine, ns: int, calls: int) -> None:
+    if ns > 0 or calls:
+        made.steps.append(Step("cpu", max(ns, 0), calls=calls))
+
+
+class _ShortCalls:
+    """How many calls that did not block each thread made, where a capture tells them."""
+
+    def __init__(self, trace: Trace, begin: int, end: int) -> None:
+        names = ("exit_ns", "tid", "nr", "blocks")
+        rows = rows_around(trace, "syscall", names, [(begin, end)])
+        rows = rows[rows["blocks"] == 0]
+        self.told = bool(len(rows))
+        # A futex is the runtime's own: a replay's runtime makes its own, too.
+        rows = rows[rows["nr"] != _FUTEX].sort_values("exit_ns", kind="stable")
+        self._lines = {
+            int(str(tid)): own.to_numpy() for tid, own in rows.groupby("tid")["exit_ns"]
+        }
+
+    def made(self, tid: int, begin: int, end: int) -> int:
+        """Those of a thread that returned in [begin, end)."""
+        line = self._lines.get(tid)
+        if line is None:
+            return 0
+        first, last = np.searchsorted(line, (begin, end), "left")
+        return int(max(last - first, 0))
 
 
 class _CpuClock:
@@ -326,6 +460,16 @@ class _CpuClock:
         if line is None or end <= begin:
             return max(end - begin, 0)
         return self._until(line, end) - self._until(line, begin)
+
+    def before(self, tid: int, end: int, ns: int) -> int:
+        """The moment from which a thread used ``ns`` of a CPU up to ``end``."""
+        line = self._lines.get(tid)
+        if line is None:
+            return end - ns
+        at, on, sums = line
+        wanted = self._until(line, end) - ns
+        place = max(int(np.searchsorted(sums, wanted, "right")) - 1, 0)
+        return int(at[place] + (wanted - sums[place]) * on[place])
 
     @staticmethod
     def _until(line: tuple[Ints, Ints, Ints], at_ns: int) -> int:

@@ -102,9 +102,13 @@ def _span(row: dict[str, int]) -> tuple[int, int]:
 def rows_around(
     trace: Trace, table: str, columns: tuple[str, ...], spans: list[tuple[int, int]]
 ) -> pd.DataFrame:
-    """The plain rows of a table that lie in any of the spans; only what lies there is read."""
+    """The plain rows of a table that lie in any of the spans; only what lies there is read.
+
+    ``columns`` hold the one by which the table's rows stand in time.
+    """
+    time = plain.TIME_COLUMN[table]
     found = [plain.empty(table, columns)]
-    for group in trace.row_groups(table, "ts_ns"):
+    for group in trace.row_groups(table, time):
         near = [
             (begin, end)
             for begin, end in spans
@@ -114,14 +118,14 @@ def rows_around(
         if not near:
             continue
         rows = trace.read_row_group(table, group, list(columns))
-        times = rows.column("ts_ns")
+        times = rows.column(time)
         inside = pa.array(np.zeros(rows.num_rows, bool))
         for begin, end in near:
             within = pc.and_(pc.greater_equal(times, begin), pc.less_equal(times, end))
             inside = pc.or_(inside, within)
         found.append(plain.from_arrow(table, rows.filter(inside)))
     whole = pd.concat(found, ignore_index=True)
-    return whole.sort_values("ts_ns", kind="stable", ignore_index=True)
+    return whole.sort_values(time, kind="stable", ignore_index=True)
 
 
 def _p_lane(row: dict[str, int], span: tuple[int, int]) -> pd.DataFrame:

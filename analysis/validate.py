@@ -5,6 +5,10 @@ wrongly, or the model is wrong. Each rule is one function from the trace's rows 
 things that it looked at and the moments at which they broke it. Where records were lost, rules
 that need every row of a table look only at what is left, and say so by their count.
 
+A trace may be larger than memory. What a rule says of single rows is asked of one piece of a table
+after the other; what it says of a thread's rows, of some threads after the others, as many as
+:data:`ROWS` rows belong to; of an episode the few numbers stay that the rules are about.
+
 A rule is of one of two kinds. A *runtime* rule holds of the program's scheduler whatever the
 kernel tells, so a break is a fault of the capture or of the model. A *kernel* rule asks that the
 kernel told everything, and it does not always: threads that a hypervisor's agent or the kernel
@@ -13,21 +17,26 @@ hides from tracepoints are switched to unseen, and ``perf sched record`` misses 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from analysis import plain
 from analysis.asof import NOT_FOUND, Ints, Timelines, take
-from analysis.episodes import EpisodeStream, setting_of
+from analysis.episodes import episode_windows
 from analysis.schema import Field, Frame
 from analysis.tasks import p_key
 from tracer.schema import UNKNOWN
 from tracer.trace import Trace
 
-__all__ = ["KINDS", "RULES", "VALIDATION", "validate"]
+__all__ = ["KINDS", "ROWS", "RULES", "VALIDATION", "validate"]
+
+ROWS = 4_000_000
+"""Rows of one table that are in memory at once, about; more only where one thread has more."""
 
 KINDS = ("runtime", "kernel")
 """What a rule asks about: the program's scheduler, or the completeness of what the kernel told."""
@@ -46,22 +55,79 @@ VALIDATION = Frame(
 )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """What the rules look at: plain tables, and plain episodes."""
-
-    tables: Mapping[str, pd.DataFrame]
-    episodes: pd.DataFrame
-    begin_ns: int | None
-    end_ns: int | None
-
-
 _Found = tuple[int, Ints]
 """How many things were looked at, and when each of those that break the rule happened."""
 
 
-def validate(trace: Trace) -> pd.DataFrame:
-    """Check a trace against every rule; the whole trace is read into memory.
+@dataclass(frozen=True)
+class _Seen:
+    """What the rules look at: a trace, and its episodes as plain numbers."""
+
+    trace: Trace
+    episodes: pd.DataFrame
+    rows: int
+
+    def pieces(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """The plain rows of a table, one row group after the other."""
+        for group in self.trace.row_groups(table, plain.TIME_COLUMN[table]):
+            rows = self.trace.read_row_group(table, group, list(columns))
+            yield plain.from_arrow(table, rows)
+
+    def of_threads(
+        self,
+        wanted: Mapping[str, Sequence[str]],
+        keys: Mapping[str, Sequence[str]],
+        only: Ints | None = None,
+    ) -> Iterator[tuple[Ints, Mapping[str, pd.DataFrame]]]:
+        """Some threads and all of their rows, then the next ones.
+
+        Args:
+            wanted: tables and their columns.
+            keys: of each table the columns that name a thread; a row belongs to each of them.
+            only: the threads that matter; None for all.
+        """
+        counts: pd.Series[int] = pd.Series(dtype="int64")
+        for table, names in keys.items():
+            for rows in self.pieces(table, names):
+                for name in names:
+                    counts = counts.add(rows[name].value_counts(), fill_value=0)
+        if only is not None:
+            counts = counts[counts.index.isin(only)]
+        # Threads with many rows first, each into the lot that its rows begin in.
+        counts = counts.sort_index().sort_values(ascending=False, kind="stable")
+        lots = ((counts.cumsum() - counts) // self.rows).astype(np.int64)
+        for _, threads in counts.index.to_series().groupby(lots.to_numpy()):
+            these = threads.to_numpy(np.int64)
+            yield (
+                these,
+                {
+                    table: self._rows_of(table, columns, keys[table], pa.array(these, pa.int32()))
+                    for table, columns in wanted.items()
+                },
+            )
+
+    def _rows_of(
+        self, table: str, columns: Sequence[str], keys: Sequence[str], threads: pa.Array
+    ) -> pd.DataFrame:
+        found = [plain.empty(table, columns)]
+        for group in self.trace.row_groups(table, plain.TIME_COLUMN[table]):
+            rows = self.trace.read_row_group(table, group, list(columns))
+            # Null is a thread too: one that nobody knows.
+            own = [pc.is_in(pc.fill_null(rows[key], UNKNOWN), threads) for key in keys]
+            inside = own[0]
+            for other in own[1:]:
+                inside = pc.or_(inside, other)
+            found.append(plain.from_arrow(table, rows.filter(inside)))
+        whole = pd.concat(found, ignore_index=True)
+        return whole.sort_values(plain.TIME_COLUMN[table], kind="stable", ignore_index=True)
+
+
+def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
+    """Check a trace against every rule.
+
+    Args:
+        trace: the trace.
+        rows: of one table, to hold in memory at once, about; changes nothing in the result.
 
     Returns:
         A DataFrame of :data:`VALIDATION`, one row for each of :data:`RULES`.
@@ -69,15 +135,12 @@ def validate(trace: Trace) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    tables = {name: plain.from_arrow(name, trace.arrow(name)) for name in plain.TIME_COLUMN}
-    stream = EpisodeStream(setting_of(trace))
-    last_ns = max(
-        (int(rows[plain.TIME_COLUMN[name]].max()) for name, rows in tables.items() if len(rows)),
-        default=0,
-    )
-    episodes = pd.concat([stream.feed(tables, last_ns), stream.close()], ignore_index=True)
-    rows = _Rows(tables, _numbers(episodes), trace.manifest.begin_ns, trace.manifest.end_ns)
-    found = [rule(rows) for rule in RULES.values()]
+    pieces = [_numbers(piece) for piece in episode_windows(trace, columns=_OF_EPISODE)]
+    episodes = pd.concat(pieces, ignore_index=True)
+    # A thread's first M is that of its first block.
+    episodes = episodes.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
+    seen = _Seen(trace, episodes, rows)
+    found = [rule(seen) for rule in RULES.values()]
     return VALIDATION.finish(
         {
             "rule": np.array(list(RULES), object),
@@ -94,50 +157,80 @@ def validate(trace: Trace) -> pd.DataFrame:
     )
 
 
-def _in_capture(rows: _Rows) -> _Found:
+def _together(parts: Iterator[_Found]) -> _Found:
+    """What was found piece by piece."""
+    checked, broken = 0, [np.empty(0, np.int64)]
+    for count, times in parts:
+        checked += count
+        broken.append(times)
+    return checked, np.concatenate(broken)
+
+
+def _in_capture(seen: _Seen) -> _Found:
     """Every row's time is within the capture."""
-    times = np.concatenate(
-        [table[plain.TIME_COLUMN[name]].to_numpy(np.int64) for name, table in rows.tables.items()]
-    )
-    broken = np.zeros(len(times), bool)
-    if rows.begin_ns is not None:
-        broken |= times < rows.begin_ns
-    if rows.end_ns is not None:
-        broken |= times > rows.end_ns
-    return len(times), times[broken]
+    begin, end = seen.trace.manifest.begin_ns, seen.trace.manifest.end_ns
+
+    def found() -> Iterator[_Found]:
+        for table, column in plain.TIME_COLUMN.items():
+            for rows in seen.pieces(table, [column]):
+                times = _times(rows, column)
+                broken = np.zeros(len(times), bool)
+                if begin is not None:
+                    broken |= times < begin
+                if end is not None:
+                    broken |= times > end
+                yield len(times), times[broken]
+
+    return _together(found())
 
 
-def _call_in_order(rows: _Rows) -> _Found:
+def _call_in_order(seen: _Seen) -> _Found:
     """A call returns no sooner than it was entered."""
-    calls = rows.tables["syscall"]
-    known = calls[calls["enter_ns"] != UNKNOWN]
-    return len(known), _times(known[known["exit_ns"] < known["enter_ns"]], "exit_ns")
+
+    def found() -> Iterator[_Found]:
+        for calls in seen.pieces("syscall", ["enter_ns", "exit_ns"]):
+            known = calls[calls["enter_ns"] != UNKNOWN]
+            yield len(known), _times(known[known["exit_ns"] < known["enter_ns"]], "exit_ns")
+
+    return _together(found())
 
 
-def _calls_apart(rows: _Rows) -> _Found:
+def _calls_apart(seen: _Seen) -> _Found:
     """A thread is in one call at a time."""
-    calls = rows.tables["syscall"]
-    known = calls[calls["enter_ns"] != UNKNOWN]
-    return _overlaps(known["tid"], known["enter_ns"], known["exit_ns"])
+    columns, keys = ["tid", "enter_ns", "exit_ns"], ["tid"]
+
+    def found() -> Iterator[_Found]:
+        for _, tables in seen.of_threads({"syscall": columns}, {"syscall": keys}):
+            calls = tables["syscall"]
+            known = calls[calls["enter_ns"] != UNKNOWN]
+            yield _overlaps(known["tid"], known["enter_ns"], known["exit_ns"])
+
+    return _together(found())
 
 
-def _block_in_call(rows: _Rows) -> _Found:
+def _block_in_call(seen: _Seen) -> _Found:
     """A thread blocks between its call's entry and its return."""
-    blocks, calls = rows.tables["block"], rows.tables["syscall"]
-    known = blocks[blocks["enter_ns"] != UNKNOWN]
-    calls = calls[calls["enter_ns"] != UNKNOWN]
-    lines = Timelines(calls["tid"], calls["enter_ns"])
-    at = lines.first_after(known["tid"], known["enter_ns"])
-    own = take(calls["enter_ns"], at, UNKNOWN) == known["enter_ns"].to_numpy()
-    exits = np.where(own & (at != NOT_FOUND), take(calls["exit_ns"], at, UNKNOWN), UNKNOWN)
-    times = known["ts_ns"].to_numpy(np.int64)
-    early = times < known["enter_ns"].to_numpy()
-    return len(known), times[early | ((exits != UNKNOWN) & (times > exits))]
+    wanted = {"block": ["ts_ns", "tid", "enter_ns"], "syscall": ["tid", "enter_ns", "exit_ns"]}
+
+    def found() -> Iterator[_Found]:
+        for _, tables in seen.of_threads(wanted, {"block": ["tid"], "syscall": ["tid"]}):
+            blocks, calls = tables["block"], tables["syscall"]
+            known = blocks[blocks["enter_ns"] != UNKNOWN]
+            calls = calls[calls["enter_ns"] != UNKNOWN]
+            lines = Timelines(calls["tid"], calls["enter_ns"])
+            at = lines.first_after(known["tid"], known["enter_ns"])
+            own = take(calls["enter_ns"], at, UNKNOWN) == known["enter_ns"].to_numpy()
+            exits = np.where(own & (at != NOT_FOUND), take(calls["exit_ns"], at, UNKNOWN), UNKNOWN)
+            times = _times(known, "ts_ns")
+            early = times < known["enter_ns"].to_numpy()
+            yield len(known), times[early | ((exits != UNKNOWN) & (times > exits))]
+
+    return _together(found())
 
 
-def _episode_in_order(rows: _Rows) -> _Found:
+def _episode_in_order(seen: _Seen) -> _Found:
     """P's way goes forward: block, release, handoff, acquirep, run."""
-    episodes = rows.episodes
+    episodes = seen.episodes
     broken = np.zeros(len(episodes), bool)
     before = episodes["release_ns"].to_numpy(np.int64)
     for column in ("handoff_ns", "acquirep_ns", "run_ns"):
@@ -147,48 +240,60 @@ def _episode_in_order(rows: _Rows) -> _Found:
     return len(episodes), _times(episodes[broken], "block_ns")
 
 
-def _p_at_one_m(rows: _Rows) -> _Found:
+def _p_at_one_m(seen: _Seen) -> _Found:
     """A P is held by one blocked thread at a time."""
-    held = _held(rows.episodes)
+    held = _held(seen.episodes)
     return _overlaps(p_key(held["pid"], held["p"]), held["block_ns"], held["until_ns"])
 
 
-def _m_has_one_p(rows: _Rows) -> _Found:
+def _m_has_one_p(seen: _Seen) -> _Found:
     """An M holds one P at a time."""
-    held = _held(rows.episodes)
+    held = _held(seen.episodes)
     return _overlaps(held["tid"], held["block_ns"], held["until_ns"])
 
 
-def _g_in_one_call(rows: _Rows) -> _Found:
+def _g_in_one_call(seen: _Seen) -> _Found:
     """A goroutine is in one call at a time."""
-    calls = rows.episodes
+    calls = seen.episodes
     calls = calls[(calls["goid"] != UNKNOWN) & (calls["exit_ns"] != UNKNOWN)]
     goroutines = calls.groupby(["pid", "goid"]).ngroup()
     return _overlaps(goroutines, calls["block_ns"], calls["exit_ns"])
 
 
-def _m_is_one_thread(rows: _Rows) -> _Found:
+def _m_is_one_thread(seen: _Seen) -> _Found:
     """An M is the same thread for as long as that thread lives."""
-    seen = rows.episodes
-    seen = seen[seen["m"] != UNKNOWN]
-    first = seen.groupby(["pid", "tid"])["m"].transform("first")
-    return len(seen), _times(seen[seen["m"] != first], "block_ns")
+    found = seen.episodes[seen.episodes["m"] != UNKNOWN]
+    first = found.groupby(["pid", "tid"])["m"].transform("first")
+    return len(found), _times(found[found["m"] != first], "block_ns")
 
 
-def _switches_alternate(rows: _Rows) -> _Found:
+def _switches_alternate(seen: _Seen) -> _Found:
     """A thread enters a CPU and leaves it in turn: it never runs on two."""
-    switches = rows.tables["sched_switch"]
-    targets = rows.tables["task"]["tid"].unique()
-    columns = {"prev_tid": 0, "next_tid": 1}
+    targets = plain.from_arrow("task", seen.trace.arrow("task", ["tid"]))["tid"].unique()
+    targets = targets[targets > 0]
+    wanted = {"sched_switch": ["ts_ns", *_EDGES]}
+
+    def found() -> Iterator[_Found]:
+        for these, tables in seen.of_threads(wanted, {"sched_switch": [*_EDGES]}, targets):
+            yield _alternate(tables["sched_switch"], these)
+
+    return _together(found())
+
+
+_EDGES = {"prev_tid": 0, "next_tid": 1}
+"""Who leaves a CPU in a switch, and who enters it."""
+
+
+def _alternate(switches: pd.DataFrame, threads: Ints) -> _Found:
     edges = pd.concat(
         [
             pd.DataFrame({"tid": switches[name], "ts_ns": switches["ts_ns"], "enters": enters})
-            for name, enters in columns.items()
+            for name, enters in _EDGES.items()
         ],
         ignore_index=True,
     )
     # In one switch the leaving comes first: a thread can follow itself after a migration.
-    edges = edges[edges["tid"].isin(targets) & (edges["tid"] > 0)]
+    edges = edges[edges["tid"].isin(threads)]
     edges = edges.sort_values(["tid", "ts_ns", "enters"], kind="stable")
     same_thread = edges["tid"].to_numpy()[1:] == edges["tid"].to_numpy()[:-1]
     enters = edges["enters"].to_numpy()
@@ -196,7 +301,7 @@ def _switches_alternate(rows: _Rows) -> _Found:
     return len(edges), edges["ts_ns"].to_numpy(np.int64)[1:][broken]
 
 
-RULES: Mapping[str, Callable[[_Rows], _Found]] = {
+RULES: Mapping[str, Callable[[_Seen], _Found]] = {
     "in_capture": _in_capture,
     "call_in_order": _call_in_order,
     "calls_apart": _calls_apart,
@@ -211,10 +316,12 @@ RULES: Mapping[str, Callable[[_Rows], _Found]] = {
 """Every rule, by name; a rule's docstring is its meaning."""
 
 _KERNEL = ("switches_alternate",)
-
-
-def _kind(rule: str) -> str:
-    return "kernel" if rule in _KERNEL else "runtime"
+_OF_EPISODE = (
+    *("pid", "tid", "p", "m", "goid", "block_ns", "hold_ns", "exit_ns"),
+    *("release_ns", "handoff_ns", "acquirep_ns", "run_ns"),
+)
+"""What the rules need of an episode."""
+_NARROW = ("pid", "tid", "p", "m")
 
 
 def _held(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -239,8 +346,12 @@ def _times(rows: pd.DataFrame, column: str) -> Ints:
 
 
 def _numbers(episodes: pd.DataFrame) -> pd.DataFrame:
-    """The integer columns of an episode table, null as ``UNKNOWN``."""
-    numbers = episodes.select_dtypes("Int64")
+    """The columns that the rules need, plain, in the width that they have in a trace."""
     return pd.DataFrame(
-        {name: numbers[name].to_numpy(np.int64, na_value=UNKNOWN) for name in numbers}
+        {
+            name: episodes[name].to_numpy(
+                np.int32 if name in _NARROW else np.int64, na_value=UNKNOWN
+            )
+            for name in _OF_EPISODE
+        }
     )

@@ -23,6 +23,7 @@ import pandas as pd
 
 from analysis.asof import Ints
 from analysis.episodes import episode_windows
+from analysis.prices import Price, busy_cpus, prices
 from analysis.quantiles import quantiles
 from analysis.schema import Field, Frame
 from analysis.scripts import Goroutine, Scripts, scripts
@@ -68,6 +69,13 @@ WHATIF = Frame(
     ),
 )
 
+_FITTED = (
+    ("wake_call_ns", "wake_call_ns", 1_000),
+    ("wakeup_ns", "unpark_ns", 3_000),
+    ("timer_slack_ns", "timer_spread_ns", 50_000),
+)
+"""Prices that are fitted where the capture does not tell them, the price that would tell, and
+what they are at first."""
 _ROUNDS = 4
 _FEWEST = 40
 _MOST_CALLS = 20_000
@@ -81,13 +89,13 @@ class Machine:
         procs: number of Ps.
         cpus: number of CPUs.
         syscall_cost: price of a system call, times what it is on the captured machine.
-        costs: prices that differ from the simulator's own, in ns by name.
+        costs: prices that differ from the simulator's own, by name (:mod:`analysis.prices`).
     """
 
     procs: int
     cpus: int
     syscall_cost: float = 1.0
-    costs: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, Price] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,20 +169,26 @@ def whatif(
     """
     known = _first_episodes(trace, limit)
     middle = len(known) // 2
-    first, second = scripts(trace, known[:middle]), scripts(trace, known[middle:])
+    first_ns, last_ns = _span(known[:middle])
+    costs = prices(trace, first_ns, last_ns)
+    probe = costs.get("probe_ns", 0)
+    probe_ns = probe if isinstance(probe, int) else 0
+    first = scripts(trace, known[:middle], probe_ns)
+    second = scripts(trace, known[middle:], probe_ns)
     if first.calls + second.calls < _FEWEST:
         raise PretakeError(
             f"{trace.path} has {first.calls + second.calls} calls whose goroutine and return are "
             f"known, and a replay needs {_FEWEST}",
             "capture for longer, or with 'pretake record' as root",
         )
-    own = _own_machine(trace, known)
+    # CPython's threads need its lock for all that the runtime does; Go's have none.
+    costs["gil"] = trace.manifest.target.runtime == "reference"
+    own = _own_machine(trace, known, busy_cpus(trace, first_ns, last_ns))
     used = used_policy(trace)
     measured = _measured(known[middle:], second)
-    costs: Mapping[str, int] = {}
     error = calls_error = None
     if used is not None:
-        costs = _calibrated(first, known[:middle], used, own, replay)
+        _fit(costs, first, known[:middle], used, own, replay)
         as_used = Machine(own.procs, own.cpus, 1.0, costs)
         told = replay(second.goroutines, used, as_used, _bound(second))
         if told is not None:
@@ -208,16 +222,22 @@ def _bound(own: Scripts) -> int:
     return 100 * (own.end_ns - own.begin_ns) + 1_000_000_000
 
 
-def _own_machine(trace: Trace, known: pd.DataFrame) -> Machine:
+def _span(known: pd.DataFrame) -> tuple[int, int]:
+    """From the first block of some episodes to the last end."""
+    if known.empty:
+        return 0, 0
+    ends = known["exit_ns"].fillna(known["block_ns"])
+    return int(known["block_ns"].min()), int(ends.max())
+
+
+def _own_machine(trace: Trace, known: pd.DataFrame, cpus: int) -> Machine:
     """Ps and CPUs that the run had."""
     told = (trace.manifest.workload or {}).get("procs")
     highest = known["p"].max()
     procs = 1 if pd.isna(highest) else int(highest) + 1
     if isinstance(told, int) and told > 0:
         procs = told
-    seen = trace.arrow("sched_switch", ["cpu"]).column("cpu").drop_null()
-    cpu = int(np.max(seen.to_numpy())) if len(seen) else 0
-    return Machine(procs, cpu + 1)
+    return Machine(procs, cpus)
 
 
 def _measured(known: pd.DataFrame, own: Scripts) -> Replay:
@@ -236,38 +256,46 @@ def _measured(known: pd.DataFrame, own: Scripts) -> Replay:
     )
 
 
-def _calibrated(
-    own: Scripts, known: pd.DataFrame, used: str, machine: Machine, replay: Replayer
-) -> dict[str, int]:
-    """Prices under which the replay of the used policy agrees with a part of the capture."""
+def _fit(
+    costs: dict[str, Price],
+    own: Scripts,
+    known: pd.DataFrame,
+    used: str,
+    machine: Machine,
+    replay: Replayer,
+) -> None:
+    """Set what the capture does not tell, so that the replay of the used policy agrees with it."""
+    fitted = {
+        name: first
+        for name, seen, first in _FITTED
+        if seen not in costs and (name != "timer_slack_ns" or used == "sysmon")
+    }
+    if not fitted:
+        return
     # What waking costs is told by the moves that woke a thread; an M that spins needs no waking.
     woke = known[known["m_wake_ns"].notna()]
     known = woke if len(woke) >= _FEWEST // 2 else known
     measured = _measured(known, own)
     woken_ns = _median(_plain(known["m_wake_ns"] - known["release_ns"]))
-    costs = {
-        "wake_call_ns": 1_000 if woken_ns is None else woken_ns,
-        "wakeup_ns": 3_000,
-        "timer_slack_ns": 50_000,
-    }
+    if "wake_call_ns" in fitted and woken_ns is not None:
+        fitted["wake_call_ns"] = woken_ns
     for _ in range(_ROUNDS):
-        as_used = Machine(machine.procs, machine.cpus, 1.0, costs)
+        as_used = Machine(machine.procs, machine.cpus, 1.0, costs | fitted)
         told = replay(own.goroutines, used, as_used, _bound(own))
         if told is None:
             break
-        _correct(costs, "wake_call_ns", _median(measured.ahead_ns), _median(told.ahead_ns))
-        _correct(costs, "wakeup_ns", _median(measured.move_ns), _median(told.move_ns))
-        if used == "sysmon":
-            # Two sightings, so that two late timers stand in each hold.
-            want, have = _median(measured.hold_ns), _median(told.hold_ns)
-            _correct(costs, "timer_slack_ns", want, have, 2)
-    return costs
+        _correct(fitted, "wake_call_ns", _median(measured.ahead_ns), _median(told.ahead_ns))
+        _correct(fitted, "wakeup_ns", _median(measured.move_ns), _median(told.move_ns))
+        # Two sightings, so that two late timers stand in each hold.
+        want, have = _median(measured.hold_ns), _median(told.hold_ns)
+        _correct(fitted, "timer_slack_ns", want, have, 2)
+    costs |= fitted
 
 
 def _correct(
     costs: dict[str, int], name: str, want: int | None, have: int | None, times: int = 1
 ) -> None:
-    if want is not None and have is not None:
+    if name in costs and want is not None and have is not None:
         costs[name] = max(costs[name] + (want - have) // times, 0)
 
 

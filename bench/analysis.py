@@ -1,11 +1,13 @@
 """How fast and how right the analysis is: ``make bench-analysis``; ``--part NAME`` for one part.
 
 - *speed*: events a second from files to the summary, beside ``perf sched latency`` and
-  ``timehist`` on what perf recorded of the same run, and ``go tool trace -d=parsed``.
+  ``timehist`` on what perf recorded of the same run, and ``go tool trace -d=parsed``; the
+  command's start (a trace of one call) by itself, and the rate without it.
 - *big*: peak memory of the summary of a trace of 100 million events.
 - *report*: time and size of a report about 10 million events.
 - *whatif*: predicted against measured median latency: each workload is captured under each policy
-  that a real run can have; the capture under sysmon predicts the others, and block predicts it.
+  that a real run can have, in several rounds; the capture under sysmon predicts the others, and
+  block predicts it.
 
 Each part merges what it found into ``bench/results/analysis.json``.
 """
@@ -21,23 +23,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import pandas as pd
+
+from analysis import load
 from bench.generate import generate
+from pretake.commands.whatif import play
 from tests.go import toolchains
 
 RESULTS = Path(__file__).parent / "results" / "analysis.json"
 MILLION = 1_000_000
 ROUNDS = 3
 PRETAKE = str(Path(sys.executable).parent / "pretake")
+HIT = 0.25
 POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adaptive")
+SOURCES = {"sysmon": POLICIES[1:], "block": POLICIES[:1]}
+"""Whose capture predicts which policies: no prediction has seen what it predicts."""
 WORKLOADS = {
     # name: arguments of 'pretake run'
-    "echo": ("echo", "--seconds", "2"),
-    "echo beside a busy goroutine": ("echo", "--set", "busy=1", "--seconds", "2"),
-    "mix": ("mix", "--seconds", "2"),
-    "mix on 2 Ps": ("mix", "--procs", "2", "--seconds", "2"),
+    "echo": ("echo", "--seconds", "1"),
+    "echo beside a busy goroutine": ("echo", "--set", "busy=1", "--seconds", "1"),
+    "mix": ("mix", "--seconds", "1"),
+    "mix on 2 Ps": ("mix", "--procs", "2", "--seconds", "1"),
 }
 
 
@@ -65,6 +76,9 @@ def events_of(trace: Path) -> int:
 
 
 def speed(folder: Path) -> dict[str, Any]:
+    tiny = folder / "tiny.pretake"
+    generate(tiny, 24)
+    start = seconds(PRETAKE, "summary", str(tiny), "--json")
     big = folder / "speed.pretake"
     events = {"pretake": generate(big, 10 * MILLION)}
     took = {"pretake": seconds(PRETAKE, "summary", str(big), "--json")}
@@ -88,6 +102,12 @@ def speed(folder: Path) -> dict[str, Any]:
     events["go tool trace"], took["go tool trace"] = lines, seconds(*parsed)
     return {
         "events_per_s": {tool: round(events[tool] / took[tool]) for tool in events},
+        "start_s": round(start, 3),
+        "events_per_s_after_start": {
+            tool: round(events[tool] / (took[tool] - start))
+            for tool in events
+            if tool.startswith("pretake") and took[tool] > start
+        },
         "events": events,
     }
 
@@ -111,33 +131,81 @@ def report(folder: Path) -> dict[str, Any]:
 
 
 def whatif(folder: Path) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for workload, arguments in WORKLOADS.items():
-        traces = {policy: capture(folder, policy, arguments) for policy in POLICIES}
-        found: dict[str, Any] = {}
-        for policy in POLICIES:
-            # From the capture under another policy: no prediction has seen what it predicts.
-            source = "block" if policy == "sysmon" else "sysmon"
-            measured = json.loads(run_json(PRETAKE, "summary", str(traces[policy]), "--json"))
-            told = run_json(
-                PRETAKE, "whatif", str(traces[source]), "--retake", policy, "--json"
-            ).splitlines()
-            row = json.loads(told[-1])
-            found[policy] = {
-                "from": source,
-                "predicted_ns": row["retake_p50_ns"],
-                "measured_ns": measured["retake_ns"]["p50"],
-                "error_percent": row["error_percent"],
-            }
-            print(workload, policy, found[policy], file=sys.stderr)
-        table[workload] = found
-    return {"whatif": table}
+    """Medians over rounds in which every workload runs under every policy once.
+
+    So what else the machine does, which changes from minute to minute, is in all of them.
+    """
+    table: dict[str, Any] = {w: {p: _Predicted() for p in POLICIES} for w in WORKLOADS}
+    for _ in range(ROUNDS):
+        for workload, arguments in WORKLOADS.items():
+            traces = {policy: capture(folder, policy, arguments) for policy in POLICIES}
+            for policy, trace in traces.items():
+                table[workload][policy].add_measured(trace)
+            for source, policies in SOURCES.items():
+                told = load(traces[source]).whatif(policies, play)
+                for row in told[told["source"] == "replayed"].to_dict("records"):
+                    table[workload][row["policy"]].add_predicted(source, row)
+    found = {w: {p: told.result() for p, told in own.items()} for w, own in table.items()}
+    for line in _lines(found):
+        print(line, file=sys.stderr)
+    return {"whatif": found}
 
 
-def run_json(*command: str) -> str:
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=300
-    ).stdout.strip()
+class _Predicted:
+    """What was predicted and what was measured of one workload under one policy."""
+
+    def __init__(self) -> None:
+        self.source = ""
+        self.measured: list[float] = []
+        self.predicted: list[float] = []
+        self.errors: list[float] = []
+
+    def add_measured(self, trace: Path) -> None:
+        latencies = load(trace).episodes()["retake_ns"].dropna()
+        if len(latencies):
+            self.measured.append(float(latencies.median()))
+
+    def add_predicted(self, source: str, row: dict[Any, Any]) -> None:
+        self.source = source
+        for values, name in ((self.predicted, "retake_p50_ns"), (self.errors, "error_percent")):
+            if not pd.isna(row[name]):
+                values.append(float(row[name]))
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "from": self.source,
+            "predicted_ns": round(median(self.predicted)) if self.predicted else None,
+            "measured_ns": round(median(self.measured)) if self.measured else None,
+            "measured_low_ns": round(min(self.measured, default=0)),
+            "measured_high_ns": round(max(self.measured, default=0)),
+            "error_percent": round(median(self.errors), 1) if self.errors else None,
+        }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    """The table of the documentation, and how many hits it has."""
+    head = ("workload", "policy", "predicted", "measured", "of runs", "difference", "error told")
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    hits = 0
+    for workload, own in found.items():
+        for policy, told in own.items():
+            predicted, measured = told["predicted_ns"], told["measured_ns"]
+            apart = None if not measured or predicted is None else predicted / measured - 1
+            hit = apart is not None and abs(apart) <= HIT
+            hits += hit
+            spread = [f"{told[f'measured_{end}_ns'] / 1e3:.1f}" for end in ("low", "high")]
+            cells = (
+                workload,
+                policy,
+                "none" if predicted is None else f"{predicted / 1e3:.1f} µs",
+                "none" if measured is None else f"{measured / 1e3:.1f} µs",
+                " to ".join(spread),
+                ("" if apart is None else f"{apart:+.0%}") + ("" if hit else ", **miss**"),
+                "" if told["error_percent"] is None else f"{told['error_percent']:+.0f} %",
+            )
+            yield f"| {' | '.join(cells)} |"
+    yield f"{hits} of {sum(len(own) for own in found.values())} are hits"
 
 
 PARTS = {"speed": speed, "big": big, "report": report, "whatif": whatif}

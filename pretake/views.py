@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
 
 __all__ = [
     "bytes_text",
@@ -38,17 +37,20 @@ _PAGE_WIDTH = 120
 """Characters of a line where no terminal tells: in a file, or on the way to a pager."""
 
 
-class _Terminal(Console):
-    """What it prints as text names paths and programs, and must not steer the terminal."""
-
-    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich has it
-        super().print(*(_printable(o) if isinstance(o, str) else o for o in objects), **options)
-
-
 def console(stderr: bool = False) -> Console:
     """A terminal as wide as it is; colours only where a terminal reads them."""
+    # Late, so that a command which prints JSON starts without it.
+    from rich.console import Console
+
+    class Terminal(Console):
+        """What it prints as text names paths and programs, and must not steer the terminal."""
+
+        def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich has it
+            plain = (_printable(o) if isinstance(o, str) else o for o in objects)
+            super().print(*plain, **options)
+
     told = (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ
-    return _Terminal(stderr=stderr, highlight=False, width=None if told else _PAGE_WIDTH)
+    return Terminal(stderr=stderr, highlight=False, width=None if told else _PAGE_WIDTH)
 
 
 def note(text: str) -> None:
@@ -112,6 +114,9 @@ def table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
 ) -> Table:
     """A table whose first ``left`` columns are text and whose others are numbers."""
+    from rich import box
+    from rich.table import Table
+
     # A name comes from somebody's program: it must not be read as markup.
     grid = Table(
         title=title,

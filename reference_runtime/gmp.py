@@ -10,7 +10,7 @@ The words are the Go runtime's (go1.21, runtime/runtime2.go).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime.host import Lock, Note
@@ -153,6 +153,8 @@ class Sched:
         self.allg: G | None = None
         self.ngoroutines: i64 = 0
         self.goidgen: i64 = 0
+        self.toll: Callable[[int], None] | None = None
+        """Takes the time that a transition of some kind costs, on a simulated machine."""
 
 
 class M:

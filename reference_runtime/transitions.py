@@ -3,7 +3,8 @@
 Compiled, they are global symbols that do nothing, and the arguments lie where the C ABI puts
 them: ``i64`` plain, objects as pointers into the process. They are called on cold paths only
 (a P changes hands, a thread parks): never once per goroutine switch, never once per system call
-that does not block, so that a probe's 4 µs are paid where a thread switch is paid anyway.
+that does not block, so that a probe's 4 µs are paid where a thread switch is paid anyway. A
+simulated machine that is to be watched takes that time itself (``Sched.toll``).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def mstart(m: M, tid: i64) -> None:
     """M has begun to live on the calling thread, whose kernel id is ``tid``."""
 
 
-def transition(kind: i64, m: M, p: P, g: G, reason: i64, target_tid: i64) -> None:
+def transition(kind: i64, m: M, p: P, g: G, reason: i64, target_tid: i64) -> None:  # noqa: ARG001
     """M did ``kind`` to P and G, for ``reason``.
 
     Args:
@@ -73,3 +74,6 @@ def transition(kind: i64, m: M, p: P, g: G, reason: i64, target_tid: i64) -> Non
         reason: index in :data:`tracer.words.RUNTIME_REASONS`, or -1 for none.
         target_tid: kernel id of the thread it was done to, or -1.
     """
+    toll = m.sched.toll
+    if toll is not None:
+        toll(int(kind))

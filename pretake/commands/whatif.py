@@ -59,7 +59,8 @@ def command(
     from reference_runtime.policies import POLICIES
 
     policies = retake.split(",") if retake else [*POLICIES, "oracle"]
-    predicted = load(trace).whatif(
+    loaded = load(trace)
+    predicted = loaded.whatif(
         [name.strip() for name in policies],
         play,
         procs=procs,
@@ -87,6 +88,11 @@ def command(
     terminal = console()
     terminal.print(table(f"What if: {captured['calls']:,} calls", head, rows))
     terminal.print("(run): as captured; error: how far the replay of its policy is from that")
+    if syscall_cost != 1 and loaded.manifest.asked.get("detail") != "full":
+        terminal.print(
+            "calls that did not block are not dearer here, since they were not captured: "
+            "'pretake record --detail full' does"
+        )
 
 
 def _name(row: dict[str, Any]) -> str:
@@ -102,6 +108,8 @@ def play(
     goroutines: Sequence[Goroutine], policy: str, machine: Machine, max_ns: int
 ) -> Replay | None:
     """Play scripts on the simulated host: a :class:`analysis.whatif.Replayer`."""
+    from dataclasses import replace
+
     import numpy as np
 
     from analysis.whatif import Replay
@@ -110,17 +118,20 @@ def play(
     from reference_runtime.sim.errors import DeadlockError, LivelockError
     from tracer.schema import UNKNOWN
 
+    # What a call that did not block costs more than it did: its own time is CPU time already.
+    dearer_ns = Costs().syscall_ns * (machine.syscall_cost - 1)
     scripts = [
-        sim.Script([_step(step) for step in goroutine.steps], goroutine.start_ns)
+        sim.Script([_step(step, dearer_ns) for step in goroutine.steps], goroutine.start_ns)
         for goroutine in goroutines
     ]
+    prices: dict[str, Any] = dict(machine.costs)
     try:
         told = sim.replay(
             scripts,
             policy,
             procs=machine.procs,
             cpus=machine.cpus,
-            costs=Costs(**machine.costs).scaled(machine.syscall_cost),
+            costs=replace(Costs(syscall_scale=machine.syscall_cost), **prices),
             max_ns=max_ns,
         )
     except (DeadlockError, LivelockError):
@@ -139,12 +150,12 @@ def play(
     )
 
 
-def _step(step: Step) -> sim.Step:
+def _step(step: Step, dearer_ns: float) -> sim.Step:
     from reference_runtime.sim import replay as sim
     from tracer.schema import UNKNOWN
 
     if step.kind == "cpu":
-        return sim.Cpu(step.ns)
+        return sim.Cpu(max(step.ns + round(step.calls * dearer_ns), 0))
     if step.kind == "sleep":
         return sim.Sleep(step.ns)
     if step.kind == "yield":
@@ -152,4 +163,4 @@ def _step(step: Step) -> sim.Step:
     if step.kind == "fire":
         return sim.Fire(step.event)
     until = None if step.event == UNKNOWN else step.event
-    return sim.Call(step.site, step.ns, step.cpu_ns, until)
+    return sim.Call(step.site, step.ns, step.cpu_ns, until, step.after_ns)

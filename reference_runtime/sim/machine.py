@@ -7,9 +7,10 @@ a thread runs alone and in no time. All that happens later stands in one heap of
 time and then by when they were made: so the same seed gives the same run.
 
 The kernel's scheduler is a simple fair one. Threads that are ready wait in one queue for all CPUs,
-ordered by CPU time used; a woken thread starts at once on an idle CPU, or waits until a running
-one has had its slice, noticed at a tick. (Linux 6.18's EEVDF with RUN_TO_PARITY does that within a
-CPU; that its CPUs have queues of their own, and move threads between them, is left out.)
+ordered by CPU time used; a woken thread starts at once on an idle CPU, takes a busy one from
+another thread (a given share of the wake-ups, by chance), or waits until a running one has had its
+slice, noticed at a tick. (Linux 6.18's EEVDF decides by lags and deadlines within a CPU, and its
+CPUs have queues of their own and move threads between them; that is left out.)
 
 Rejected: OS threads that pass a baton (15 µs a switch instead of 0.3, and a stuck one cannot be
 ended); generators (every function on the way to a host call would have to be one, so it could
@@ -47,7 +48,10 @@ _TICK: Final = 2  # threads wait for a CPU: look whose slice is over
 _CALL: Final = 3  # somebody wanted to be called
 _BACK: Final = 4  # a thread that was sent away by chaos wants a CPU again
 _MAIN: Final = 5  # the caller of the machine was woken
+_PREEMPT: Final = 6  # a thread that was woken takes a CPU from another
 
+MONITOR: Final = "monitor"
+"""Name of the scheduler's monitor thread."""
 BEGIN_NS: Final = 1_000_000_000
 """Virtual time begins here, not at 0: the runtime says "none" with a time of 0."""
 _NEVER: Final = 1 << 62
@@ -80,6 +84,10 @@ class Thread:
         self.waiting_for = ""
         self.locks: i64 = 0
         """Locks that it holds."""
+        self.light: bool = name == MONITOR
+        """It sleeps most of the time: a kernel that is fair lets it go first more often."""
+        self.batch: bool = False
+        """It takes a CPU that is free and no other (SCHED_BATCH)."""
         self.interruptible: bool = False
         """A signal ends its payment early."""
         self.in_program: bool = False
@@ -144,11 +152,20 @@ class Machine:
         self.on_switch_out: list[Callable[[int, int, bool], None]] = []
         """Called with (tid, time, blocked) where a thread leaves its CPU, by the kernel: they may
         wake a thread and nothing else."""
+        self.on_switch_in: list[Callable[[int, int], int]] = []
+        """Called with (tid, time) where a thread is about to get a CPU; what that costs it, ns."""
         self.on_wake: list[Callable[[int, int], None]] = []
         """Called with (tid, time) where a blocked thread is made ready; as above."""
         self.quantum_ns: i64 = self.costs.quantum_ns
         self._switch_ns: i64 = self.costs.context_switch_ns
         self._wakeup_ns: i64 = self.costs.wakeup_ns
+        self._wakeups: Final = [int(ns) for ns in self.costs.wakeup_spread_ns]
+        self._timer_wakeups: Final = [
+            int(ns) for ns in self.costs.timer_wakeup_spread_ns or self.costs.wakeup_spread_ns
+        ]
+        self._preempt_percent: i64 = self.costs.preempt_percent
+        self._preempt_light_percent: i64 = self.costs.preempt_light_percent
+        self._preempt_by_light_percent: i64 = self.costs.preempt_by_light_percent
         self._slice_ns: i64 = self.costs.slice_ns
         self._tick_ns: i64 = self.costs.tick_ns
         self._one_in: i64 = self.chaos.one_in
@@ -191,7 +208,9 @@ class Machine:
         thread.left_ns = self.costs.thread_start_ns
         thread.weight_ns = self._floor_ns
         self._note("start", thread)
-        self._make_ready(thread)
+        thread.batch = True  # until it runs: a new thread takes no CPU from another
+        self._make_ready(thread, False)
+        thread.batch = False
         return thread
 
     def owe(self, ns: i64) -> None:
@@ -277,6 +296,9 @@ class Machine:
 
     def wake(self, thread: Thread) -> None:
         """Make a blocked thread ready; does nothing to others. Never switches."""
+        self._wake(thread, False)
+
+    def _wake(self, thread: Thread, by_timer: bool) -> None:
         if thread.state != BLOCKED:
             return
         self.events += 1
@@ -291,7 +313,7 @@ class Machine:
             thread.weight_ns = self._floor_ns
         for hook in self.on_wake:
             hook(int(thread.tid), int(self.clock()))
-        self._make_ready(thread)
+        self._make_ready(thread, by_timer)
 
     def wake_here(self, thread: Thread) -> None:
         """Make a blocked thread ready with no wake-up latency, ahead of all others.
@@ -311,10 +333,6 @@ class Machine:
                 self._dispatch(cpu, thread, 0)
             else:
                 self._enqueue(thread)
-
-    def switch_dearer_by(self, ns: i64) -> None:
-        """Every switch from here on costs so much more: somebody records it."""
-        self._switch_ns += ns
 
     def call_at(self, when_ns: i64, what: Callable[[], None]) -> None:
         """Have the kernel call ``what`` at a time; it may wake threads, and nothing else."""
@@ -418,8 +436,8 @@ class Machine:
         self._push(self.now_ns + away, _BACK, thread, thread.waits)
         self._run_others(thread)
 
-    def _leave_cpu(self, thread: Thread, blocked: bool) -> None:
-        """Free the thread's CPU at this instant, and give it to the next thread that is ready."""
+    def _leave_cpu(self, thread: Thread, blocked: bool, heir: Thread | None = None) -> None:
+        """Free the thread's CPU at this instant; ``heir`` has it, or the next that is ready."""
         cpu = thread.cpu
         assert cpu is not None
         used = max(self.now_ns - thread.since_ns, 0)
@@ -437,21 +455,59 @@ class Machine:
         if self.on_switch_out:
             for hook in self.on_switch_out:
                 hook(int(thread.tid), int(self.now_ns), blocked)
-        if self._ready and self._is_free(cpu):
+        if heir is not None and self._is_free(cpu):
+            self._dispatch(cpu, heir, 0)
+        elif heir is not None:
+            self._enqueue(heir)
+        elif self._ready and self._is_free(cpu):
             self._dispatch(cpu, heappop(self._ready)[2], 0)
 
     def _is_free(self, cpu: Cpu) -> bool:
         """A method, since a checker of types thinks a field stays what it was set to."""
         return cpu.thread is None
 
-    def _make_ready(self, thread: Thread) -> None:
+    def _make_ready(self, thread: Thread, by_timer: bool) -> None:
         thread.state = READY
         thread.waits += 1
         cpu = self._free_cpu(thread) if self._free else None
         if cpu is not None:
-            self._dispatch(cpu, thread, self._wakeup_ns)
+            self._dispatch(cpu, thread, self._latency_ns(by_timer))
+        elif self._takes_cpu(thread, by_timer):
+            # Not at once: who wakes it is in the middle of something, and goes on up to here.
+            if not by_timer and self.running.cpu is not None:
+                thread.last_cpu = self.running.cpu
+            self._push(self.clock(), _PREEMPT, thread, thread.waits)
         else:
             self._enqueue(thread)
+
+    def _takes_cpu(self, thread: Thread, by_timer: bool) -> bool:
+        """Whether a woken thread takes a busy CPU, by chance."""
+        percent = self._preempt_percent
+        if thread.light:
+            percent = self._preempt_light_percent
+        elif self.running.light and not by_timer:
+            percent = self._preempt_by_light_percent
+        return percent > 0 and not thread.batch and self.random(100) < percent
+
+    def _latency_ns(self, by_timer: bool) -> i64:
+        """From a wake-up to the thread's first instruction on a CPU that was free."""
+        spread = self._timer_wakeups if by_timer else self._wakeups
+        if not spread:
+            return self._wakeup_ns
+        return spread[self.random(len(spread))]
+
+    def _preempt(self, thread: Thread) -> None:
+        """A thread that was woken a moment ago takes a CPU: a free one, if there is one by now."""
+        cpu = self._free_cpu(thread) if self._free else thread.last_cpu
+        if cpu is None:
+            cpu = self.cpus[0]
+        other = cpu.thread
+        if other is None:
+            self._dispatch(cpu, thread, 0)
+            return
+        other.left_ns = cpu.until_ns - max(self.now_ns, other.since_ns)
+        self._leave_cpu(other, False, thread)
+        self._enqueue(other)
 
     def _enqueue(self, thread: Thread) -> None:
         self._made += 1
@@ -478,8 +534,10 @@ class Machine:
         thread.state = ON_CPU
         thread.cpu = cpu
         thread.last_cpu = cpu
-        thread.since_ns = start
         cpu.thread = thread
+        for hook in self.on_switch_in:
+            start += hook(int(thread.tid), int(start))
+        thread.since_ns = start
         cpu.slice_start_ns = start
         cpu.epoch += 1
         cpu.until_ns = start + thread.left_ns
@@ -589,13 +647,17 @@ class Machine:
                 assert isinstance(what, Thread)
                 if what.state == BLOCKED and what.waits == number:
                     what.timed_out = True
-                    self.wake(what)
+                    self._wake(what, True)
             elif kind == _TICK:
                 if self._tick_at_ns == when_ns:
                     self._tick()
             elif kind == _BACK:
                 assert isinstance(what, Thread)
-                self._make_ready(what)
+                self._make_ready(what, False)
+            elif kind == _PREEMPT:
+                assert isinstance(what, Thread)
+                if what.state == READY and what.waits == number:
+                    self._preempt(what)
             elif kind == _MAIN:
                 return self.main
             else:

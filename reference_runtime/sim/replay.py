@@ -28,6 +28,7 @@ from reference_runtime.sim.observe import Episode, Observer
 from reference_runtime.sim.oracle import OraclePolicy, oracle_site
 from reference_runtime.sim.sim_host import SimHost
 from reference_runtime.sync import WaitGroup
+from reference_runtime.transitions import ACQUIREP
 from tracer.errors import PretakeError
 
 __all__ = ["Call", "Cpu", "Fire", "Replayed", "Script", "Sleep", "Step", "Wait", "Yield", "replay"]
@@ -50,12 +51,14 @@ class Call:
         cpu_ns: CPU time that the kernel uses for it, besides the machine's price of any call.
         until: an event: it blocks until that has happened, and not at all if it has already;
             ``block_ns`` is not looked at, and the oracle holds such a call for a blocking one.
+        after_ns: CPU time that it uses after it was woken, up to where the runtime is told.
     """
 
     site: str
     block_ns: int | None
     cpu_ns: int = 0
     until: int | None = None
+    after_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def replay(
         host=host,
         queue_capacity=queue_capacity,
     )
-    player = _Player(scripts, host, oracle)
+    player = _Player(scripts, host, oracle, observer)
     runtime.run(player.main)
     return Replayed(
         policy=policy,
@@ -228,20 +231,30 @@ def _check(scripts: Sequence[Script], cpus: int) -> None:
 class _Player:
     """The goroutines of one replay."""
 
-    def __init__(self, scripts: Sequence[Script], host: SimHost, oracle: bool) -> None:
+    def __init__(
+        self, scripts: Sequence[Script], host: SimHost, oracle: bool, observer: Observer
+    ) -> None:
         self.scripts = scripts
         self.host = host
         self.oracle = oracle
+        self.observer = observer
         self.sites: dict[str, Site] = {}
         self.events: dict[int, tuple[Event, Channel]] = {}
         self.calls = 0
         self.end_ns = BEGIN_NS
 
     async def main(self) -> None:
+        goroutines.scheduler_of(goroutines.getm()).sched.toll = self.pass_transition
         finished = WaitGroup(len(self.scripts))
         for script in self.scripts:
             goroutines.go(self.play(script, finished), script.name)
         await finished.wait()
+
+    def pass_transition(self, kind: int) -> None:
+        """A transition, which a tracer sees before its probe has taken its time."""
+        self.observer.look()
+        costs = self.host.costs
+        self.host.machine.owe(costs.probe_ns + (costs.find_ns if kind == ACQUIREP else 0))
 
     async def play(self, script: Script, finished: WaitGroup) -> None:
         host = self.host
@@ -272,11 +285,12 @@ class _Player:
         if call.until is not None:
             kernel, _ = self.event(call.until)
             site = self.site(call.site, None if kernel.happened else 1 << 62)
-            await goroutines.syscall(site, self.host.call_until, (call.cpu_ns, kernel))
+            times = (call.cpu_ns, kernel, call.after_ns)
+            await goroutines.syscall(site, self.host.call_until, times)
             return
         block_ns = -1 if call.block_ns is None else call.block_ns
         site = self.site(call.site, call.block_ns)
-        await goroutines.syscall(site, self.host.call, (call.cpu_ns, block_ns))
+        await goroutines.syscall(site, self.host.call, (call.cpu_ns, block_ns, call.after_ns))
 
     async def wait(self, number: int) -> None:
         kernel, channel = self.event(number)

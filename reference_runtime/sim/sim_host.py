@@ -25,6 +25,7 @@ from reference_runtime.host import (
 )
 from reference_runtime.sim.costs import Chaos, Costs
 from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
+from reference_runtime.sim.gil import Gil
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
 from reference_runtime.sim.sim_stopper import SimStopper
 from reference_runtime.sim.switches import SimSwitchWatch
@@ -102,13 +103,16 @@ class SimNote(Note):
         """As :meth:`Note.sleep_for`; timers of parked threads have the kernel's slack too."""
         machine = self.machine
         if not self.woken:
+            self.host.gil.drop()
             machine.pay(self.host.syscall_ns)
             if not self.woken:
                 if self.sleeper is not None:
                     raise RuntimeError("two threads sleep on one note")
                 self.sleeper = machine.running
-                machine.block(A_NOTE, ns if ns < 0 else ns + self.host.slack_ns)
+                machine.block(A_NOTE, ns if ns < 0 else ns + self.host.slack_ns())
                 self.sleeper = None
+            self.host.gil.take()
+            machine.owe(self.host.costs.unpark_ns)
         woken = self.woken
         self.woken = False
         return woken
@@ -122,6 +126,7 @@ class SimNote(Note):
         sleeper = self.sleeper
         if sleeper is not None:
             self.machine.wake(sleeper)
+            self.machine.owe(self.host.costs.wake_rest_ns)
 
 
 class SimHost(Host):
@@ -149,7 +154,8 @@ class SimHost(Host):
         self.costs = self.machine.costs
         self.syscall_ns: i64 = int(self.costs.syscall_ns * self.costs.syscall_scale)
         self.wake_ns: i64 = self.costs.wake_call_ns
-        self.slack_ns: i64 = self.costs.timer_slack_ns
+        self.gil = Gil(self.machine, self.costs.gil)
+        self.slacks: Final = [int(ns) for ns in self.costs.timer_spread_ns]
         self.clock_ns: i64 = self.costs.clock_ns
         self.on_signal: Callable[[int], None] | None = None
         """Another signal handler of the program: called on the thread that got the signal."""
@@ -185,7 +191,7 @@ class SimHost(Host):
     def start_thread(self, body: Callable[[], None], name: str) -> None:
         """As :meth:`Host.start_thread`."""
         self.machine.owe(self.wake_ns)
-        self.machine.start(body, name)
+        self.machine.start(self._with_gil(body) if self.gil.wanted else body, name)
 
     def thread_id(self) -> i64:
         """As :meth:`Host.thread_id`."""
@@ -197,17 +203,22 @@ class SimHost(Host):
 
     def thread_blocked(self, tid: i64) -> bool:
         """As :meth:`Host.thread_blocked`."""
-        self.machine.owe(self.costs.thread_state_ns)
+        if self.gil.wanted:
+            self.gil.drop()
+            self.machine.pay(self.costs.thread_state_ns)
+            self.gil.take()
+        else:
+            self.machine.owe(self.costs.thread_state_ns)
         thread = self.machine.threads.get(int(tid))
         return thread is not None and thread.state == BLOCKED
 
     def watch_switches(self, upcall: bool) -> SwitchWatch:
         """As :meth:`Host.watch_switches`; this kernel has upcalls."""
-        return SimSwitchWatch(self.machine, upcall, self.syscall_ns)
+        return SimSwitchWatch(self.machine, upcall, self.syscall_ns, self.gil)
 
     def new_stopper(self) -> Stopper | None:
         """As :meth:`Host.new_stopper`."""
-        self.stopper = SimStopper(self.machine, self.slack_ns)
+        self.stopper = SimStopper(self.machine, self.slack_ns, self.gil)
         return self.stopper
 
     def tgkill(self, tid: i64, signo: i64) -> None:
@@ -223,13 +234,18 @@ class SimHost(Host):
             self.machine.interrupt(thread, signo)
 
     def let_others_run(self) -> None:
-        """As :meth:`Host.let_others_run`: no thread here shares an interpreter's lock."""
+        """As :meth:`Host.let_others_run`."""
         self.machine.spend(self.costs.turn_ns)
+        self.gil.drop()
+        self.gil.take()
 
     def usleep(self, ns: i64) -> None:
-        """As :meth:`Host.usleep`."""
+        """As :meth:`Host.usleep`; the monitor's round is paid for where it begins."""
+        self.gil.drop()
         self.machine.pay(self.syscall_ns)
-        self.machine.block("its sleep", ns + self.slack_ns)
+        self.machine.block("its sleep", ns + self.slack_ns())
+        self.gil.take()
+        self.machine.owe(self.costs.round_ns)
 
     def close(self) -> None:
         """End the threads that are left."""
@@ -237,28 +253,37 @@ class SimHost(Host):
 
     # System calls.
 
-    def call(self, cpu_ns: i64, block_ns: i64) -> None:
+    def call(self, cpu_ns: i64, block_ns: i64, after_ns: i64 = 0) -> None:
         """Some system call: it works for ``cpu_ns``, and blocks for ``block_ns`` unless -1.
 
-        What a replay makes of a call that it knows only by its times.
+        After that it works for ``after_ns``. What a replay makes of a call that it knows only by
+        its times.
         """
         thread = self.machine.running
+        self.gil.drop()
         thread.in_program = True
         self.machine.pay(self.syscall_ns + cpu_ns)
         if block_ns >= 0:
             self.machine.block("a system call", block_ns)
+        if after_ns:
+            self.machine.pay(after_ns)
         thread.in_program = False
+        self.gil.take()
 
-    def call_until(self, cpu_ns: i64, event: Event) -> None:
+    def call_until(self, cpu_ns: i64, event: Event, after_ns: i64 = 0) -> None:
         """Some system call that blocks until the event has happened."""
         machine = self.machine
         thread = machine.running
+        self.gil.drop()
         thread.in_program = True
         machine.pay(self.syscall_ns + cpu_ns)
         while not event.happened:
             event.waiters.append(thread)
             machine.block("an event")
+        if after_ns:
+            machine.pay(after_ns)
         thread.in_program = False
+        self.gil.take()
 
     def fire(self, event: Event) -> None:
         """The event happens: calls that block for it go on."""
@@ -319,7 +344,7 @@ class SimHost(Host):
         wanted: i64 = events
         deadline: i64 = FOR_EVER
         if timeout_ns >= 0:
-            deadline = machine.clock() + timeout_ns + self.slack_ns
+            deadline = machine.clock() + timeout_ns + self.slack_ns()
         while True:
             ready = file.ready() & wanted
             if ready or timeout_ns == 0:
@@ -386,19 +411,23 @@ class SimHost(Host):
         machine = self.machine
         thread = machine.running
         left: i64 = ns
+        self.gil.drop()
         while left > 0:
             self._handle_signals(thread)
             left = machine.compute(left)
         self._handle_signals(thread)
+        self.gil.take()
 
     def endless_loop(self, nosplit: bool) -> None:
         """As :meth:`Host.endless_loop`; it looks for its end every ``LOOP_NS``."""
         thread = self.machine.running
         while not self.loops_over:
             if nosplit:
+                self.gil.drop()
                 thread.in_program = True
                 self.machine.pay(LOOP_NS)
                 thread.in_program = False
+                self.gil.take()
             else:
                 self.spin_ns(LOOP_NS)
 
@@ -424,14 +453,17 @@ class SimHost(Host):
         if delay_ns == 0:
             machine.owe(self.syscall_ns)
         else:
+            self.gil.drop()
             machine.pay(self.syscall_ns)
             if not self.polled and not self.poll_broken:
                 self.polling = machine.running
                 machine.block(
-                    "the network", delay_ns if delay_ns < 0 else delay_ns + self.slack_ns
+                    "the network", delay_ns if delay_ns < 0 else delay_ns + self.slack_ns()
                 )
                 self.polling = None
             self.poll_broken = False
+            self.gil.take()
+            machine.owe(self.costs.unpark_ns)
         waiters = [armed.waiter for armed in self.polled]
         self.polled.clear()
         return waiters
@@ -452,6 +484,20 @@ class SimHost(Host):
                 self.stopper.signalled()
             elif self.on_signal is not None:
                 self.on_signal(signo)
+
+    def slack_ns(self) -> i64:
+        """How late the next timer fires."""
+        if not self.slacks:
+            return self.costs.timer_slack_ns
+        return self.slacks[self.machine.random(len(self.slacks))]
+
+    def _with_gil(self, body: Callable[[], None]) -> Callable[[], None]:
+        def live() -> None:
+            self.gil.take()
+            body()
+            self.gil.drop()
+
+        return live
 
     def _open(self, file: File) -> int:
         fd = self.next_fd

@@ -6,10 +6,12 @@ at none, and refuses as the signal comes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from reference_runtime.gmp import NO_G, NO_P, G, M, P
 from reference_runtime.host import Stopper
+from reference_runtime.sim.gil import Gil
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
 from reference_runtime.transitions import (
     ACQUIREP,
@@ -52,12 +54,14 @@ class SimStopper(Stopper):
 
     Args:
         machine: whose threads.
-        slack_ns: how late a timeout comes.
+        slack_ns: tells how late the next timeout comes.
+        gil: the interpreter's lock; a wait is without it.
     """
 
-    def __init__(self, machine: Machine, slack_ns: i64) -> None:
+    def __init__(self, machine: Machine, slack_ns: Callable[[], int], gil: Gil) -> None:
         self.machine = machine
-        self.slack_ns: i64 = slack_ns
+        self.slack_ns = slack_ns
+        self.gil = gil
         self.slots: dict[int, Slot] = {}
         """By thread id, which is a slot's number too."""
         self.stops: i64 = 0
@@ -138,14 +142,17 @@ class SimStopper(Stopper):
     def wait(self, seen: i64, ns: i64) -> None:
         """As :meth:`Stopper.wait`."""
         machine = self.machine
+        self.gil.drop()
         machine.pay(machine.costs.syscall_ns)
-        if self.stops != seen:
-            return
-        thread = machine.running
-        self.waiters.append(thread)
-        machine.block("its sleep", ns + self.slack_ns)
-        if thread in self.waiters:
-            self.waiters.remove(thread)
+        if self.stops == seen:
+            thread = machine.running
+            self.waiters.append(thread)
+            machine.block("its sleep", ns + self.slack_ns())
+            if thread in self.waiters:
+                self.waiters.remove(thread)
+        self.gil.take()
+        # Whoever waits here is nearly always the monitor, between two rounds.
+        machine.owe(machine.costs.round_ns)
 
     # The handler.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reference_runtime.host import SwitchWatch
+from reference_runtime.sim.gil import Gil
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
 
 if TYPE_CHECKING:
@@ -12,20 +13,23 @@ if TYPE_CHECKING:
 
 
 class SimSwitchWatch(SwitchWatch):
-    """The kernel wakes the one who waits at each switch-out that blocks.
+    """The kernel wakes the one who waits at each switch of a watched thread.
 
-    A perf event wakes its reader at other switches too, who then goes back to sleep; that is left
-    out, and each switch of a machine that is watched costs what its record costs.
+    At each, in and out: a perf event does not know which of them its reader wants. Who waits
+    looks whether a thread blocked, and goes back to sleep if none did; so a switch costs the
+    thread its record and a wake-up. An upcall comes at blocks only.
 
     Args:
         machine: whose threads.
         upcall: the kernel hands the CPU that the blocked thread leaves to the one who waits, at
             once, and makes no record (UMS).
         syscall_ns: price of the wait's system call.
+        gil: the interpreter's lock; the wait is without it.
     """
 
-    def __init__(self, machine: Machine, upcall: bool, syscall_ns: i64) -> None:
+    def __init__(self, machine: Machine, upcall: bool, syscall_ns: i64, gil: Gil) -> None:
         self.machine = machine
+        self.gil = gil
         self.upcall = upcall
         self.syscall_ns: i64 = syscall_ns
         self.numbers: dict[int, int] = {}
@@ -33,18 +37,34 @@ class SimSwitchWatch(SwitchWatch):
         self.broken = False
         self.waiter: Thread | None = None
         if not upcall:
-            machine.switch_dearer_by(machine.costs.switch_record_ns)
+            machine.on_switch_in.append(self.switched_in)
         machine.on_switch_out.append(self.switched_out)
 
     def add(self, tid: i64, number: i64) -> None:
         """As :meth:`SwitchWatch.add`."""
         self.numbers[int(tid)] = int(number)
 
+    def switched_in(self, tid: int, time_ns: int) -> int:
+        """Called by the kernel; what the record costs the thread."""
+        if tid not in self.numbers:
+            return 0
+        costs = self.machine.costs
+        if self.waiter is None:
+            return costs.switch_record_ns
+        self.machine.call_at(time_ns, self.tell)
+        return costs.switch_record_ns + costs.wake_call_ns
+
+    def tell(self) -> None:
+        """Wake who waits, if anybody still does."""
+        if self.waiter is not None:
+            self.machine.wake(self.waiter)
+
     def switched_out(self, tid: int, time_ns: int, blocked: bool) -> None:  # noqa: ARG002
         """Called by the kernel."""
-        if not blocked or tid not in self.numbers:
+        if tid not in self.numbers or (self.upcall and not blocked):
             return
-        self.told.append(tid)
+        if blocked:
+            self.told.append(tid)
         if self.waiter is not None:
             if self.upcall:
                 self.machine.wake_here(self.waiter)
@@ -54,11 +74,18 @@ class SimSwitchWatch(SwitchWatch):
     def wait(self, timeout_ns: i64) -> list[int]:
         """As :meth:`SwitchWatch.wait`: only of threads that are still blocked."""
         machine = self.machine
+        # As on a real machine, where it would else chase those whom it watches.
+        machine.running.batch = not self.upcall
+        self.gil.drop()
         machine.pay(self.syscall_ns)
-        if not self.told and not self.broken:
+        until_ns: i64 = machine.clock() + timeout_ns
+        while not self.told and not self.broken and machine.clock() < until_ns:
             self.waiter = machine.running
-            machine.block("switches of threads", timeout_ns)
+            machine.block("switches of threads", until_ns - machine.clock())
             self.waiter = None
+            machine.pay(self.syscall_ns)
+        self.gil.take()
+        machine.owe(machine.costs.round_ns)
         blocked: list[int] = []
         for tid in self.told:
             thread = machine.threads.get(tid)

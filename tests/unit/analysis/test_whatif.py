@@ -23,11 +23,12 @@ CALM = {"npidle": 1, "nmspinning": 0}
 
 
 def us(step: Step) -> tuple[object, ...]:
-    """A step in µs: kind and length; of a call its event and kernel time too."""
+    """A step in µs: kind and length; of a call its event, CPU time before and after it too."""
     if step.kind == "fire":
         return ("fire", step.event)
     if step.kind == "call":
-        return ("call", step.site, step.ns // US, step.event, step.cpu_ns // US)
+        cpu_us = (step.cpu_ns // US, step.after_ns // US)
+        return ("call", step.site, step.ns // US, step.event, *cpu_us)
     return (step.kind, step.ns // US)
 
 
@@ -87,21 +88,73 @@ def test_scripts_by_hand(tmp_path: Path) -> None:
     assert (found.calls, found.tied, found.left_out) == (3, 1, 0)
     assert (found.begin_ns, found.end_ns) == (90 * US, 500 * US)
     scripts_of = told(found)
-    # In its first call thread 11 had a CPU from 90 to 100 and from 205 to 210.
+    # In its first call thread 11 had a CPU from 90 to 100 and from 205 to 210, and was on its way
+    # to where the runtime finds that P is gone until 215.
     assert scripts_of[110] == (
         0,
         [
-            ("call", "read", 100, 0, 15),
-            ("cpu", 5),
+            ("call", "read", 100, 0, 10, 10),
             ("cpu", 40),
-            ("call", "read", 135, -1, 15),
+            ("call", "read", 135, -1, 5, 10),
         ],
     )
     # 165 to 200, the wake-up, 200 to 250; in the call 250 to 260 and 402 to 410; then to 420.
     assert scripts_of[120] == (
         75,
-        [("cpu", 35), ("fire", 0), ("cpu", 50), ("call", "read", 140, -1, 18), ("cpu", 10)],
+        [("cpu", 35), ("fire", 0), ("cpu", 50), ("call", "read", 140, -1, 10, 8), ("cpu", 10)],
     )
+
+
+def test_a_probe_at_run_is_no_time_of_the_goroutine(tmp_path: Path) -> None:
+    trace = ping().write(tmp_path)
+    scripts_of = told(scripts(trace, episodes(trace), probe_ns=3 * US))
+    assert scripts_of[110][1][1] == ("cpu", 37)
+    assert scripts_of[120][1][0] == ("cpu", 32)
+
+
+def test_calls_that_did_not_block_are_counted_where_they_were_captured(tmp_path: Path) -> None:
+    """120 writes at 178 and 228; thread 12's futex at 190 is the runtime's."""
+    assert made(ping(), tmp_path).unblocked is None
+    scene = ping()
+    for at, nr in ((180, 1), (192, FUTEX), (230, 1)):
+        scene.exit(at, 12, at - 2, nr=nr, blocks=0)
+    trace = scene.write(tmp_path, "full.pretake")
+    found = scripts(trace, episodes(trace))
+    steps = {g.goid: g.steps for g in found.goroutines}[120]
+    assert [(step.ns // US, step.calls) for step in steps if step.kind == "cpu"] == [
+        (35, 1),
+        (50, 1),
+        (10, 0),
+    ]
+    assert found.unblocked == 2
+
+
+def test_dearer_system_calls_reach_those_that_do_not_block() -> None:
+    """Ten calls of 300 ns each, at two and a half times the price."""
+    script = [Goroutine(1, 0, [Step("cpu", 100 * US, calls=10)])]
+    usual, dear = (play(script, "raw", Machine(1, 2, cost), 0) for cost in (1.0, 2.5))
+    assert usual is not None
+    assert dear is not None
+    assert dear.elapsed_ns - usual.elapsed_ns == 10 * 450
+
+
+def test_goroutines_that_change_places_between_run_and_a_call(tmp_path: Path) -> None:
+    """130 runs on P from 600 on, the call at 700 is 110's: nothing tells when they changed.
+
+    110 used 40 µs before its call at 340, so that much of the stretch is held for its own.
+    """
+    scene = ping()
+    scene.switch(505, 11, 0)
+    scene.switch(595, 0, 12, cpu=1)
+    scene.runtime(600, "run", 12, 0, goid=130, **ALONE)
+    scene.block(710, 12, 700, 0, goid=110, **ALONE)
+    scene.switch(710, 12, 0, cpu=1)
+    scene.wakeup(800, 12, waker_tid=0)
+    scene.switch(802, 0, 12, cpu=1)
+    scene.exit(805, 12, 700, blocks=1)
+    scripts_of = told(made(scene, tmp_path))
+    assert scripts_of[130] == (510, [("cpu", 60), ("yield", 0)])
+    assert scripts_of[110][1][-2:] == [("cpu", 40), ("call", "read", 90, -1, 10, 3)]
 
 
 def test_a_wait_with_an_idle_p_is_a_sleep(tmp_path: Path) -> None:
@@ -109,7 +162,7 @@ def test_a_wait_with_an_idle_p_is_a_sleep(tmp_path: Path) -> None:
     scene = ping(wait_idle=True)
     scene.runtime(215, "stopm", 11, goid=110, **CALM)
     steps = told(made(scene, tmp_path))[110][1]
-    assert steps[:2] == [("call", "read", 100, 0, 15), ("cpu", 5)]
+    assert steps[:2] == [("call", "read", 100, 0, 10, 5), ("cpu", 5)]
     # exit_slow and stopm both end a stretch in a queue or a park: the run follows without a gap.
     assert ("cpu", 40) in steps
 
@@ -134,7 +187,7 @@ def test_work_on_a_p_that_tells_no_goroutine_has_no_name(tmp_path: Path) -> None
     scripts_of = told(made(scene, tmp_path))
     assert scripts_of[-2] == (70, [("cpu", 50)])
     kinds = [step[:2] for step in scripts_of[110][1]]
-    assert kinds == [("call", "read"), ("cpu", 2), ("cpu", 90), ("call", "read")]
+    assert kinds == [("call", "read"), ("cpu", 90), ("call", "read")]
 
 
 def test_a_raw_wait_for_pythons_lock_is_no_call(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ FREE = {
 class Threads:
     """A machine, threads on it, and what they tell."""
 
-    def __init__(self, cpus: int = 1, chaos: Chaos | None = None, **costs: int) -> None:
+    def __init__(self, cpus: int = 1, chaos: Chaos | None = None, **costs: Any) -> None:  # noqa: ANN401 - prices are numbers, spreads and a flag
         self.host = SimHost(cpus, Costs(**{**FREE, **costs}), chaos=chaos, max_events=100_000)
         self.told: list[tuple[str, int]] = []
         self.ended: list[Note] = []
@@ -364,3 +365,124 @@ def test_a_thread_that_raises_ends_the_run_with_its_error() -> None:
     with pytest.raises(ZeroDivisionError, match="in a thread"):
         threads.run()
     threads.host.close()
+
+
+def woken_and_waker(
+    threads: Threads, name: str = "sleeper", waker_name: str = "waker"
+) -> dict[str, int]:
+    """One sleeps; the other wakes it after 10 µs and computes for 10 more; when each is done.
+
+    The one that was woken computes for 5 µs.
+    """
+    note = threads.host.new_note()
+
+    def sleeper() -> None:
+        note.sleep()
+        threads.tell("begun")
+        threads.host.spin_ns(5 * US)
+        threads.tell("woken")
+
+    def waker() -> None:
+        threads.host.spin_ns(10 * US)
+        note.wakeup()
+        threads.host.spin_ns(10 * US)
+        threads.tell("waker")
+
+    threads.start(name, sleeper)
+    threads.start(waker_name, waker)
+    return dict(threads.run())
+
+
+def test_a_woken_thread_waits_for_a_busy_cpu_or_takes_it() -> None:
+    patient = woken_and_waker(Threads())
+    assert (patient["waker"], patient["woken"]) == (20 * US, 25 * US)
+    taking = woken_and_waker(Threads(preempt_percent=100))
+    assert (taking["begun"], taking["woken"], taking["waker"]) == (10 * US, 15 * US, 25 * US)
+
+
+def test_a_monitor_takes_a_cpu_by_its_own_share() -> None:
+    shares = {"preempt_percent": 0, "preempt_by_light_percent": 0, "preempt_light_percent": 100}
+    assert woken_and_waker(Threads(**shares), "monitor")["woken"] == 15 * US
+    shares = {"preempt_percent": 100, "preempt_by_light_percent": 100, "preempt_light_percent": 0}
+    assert woken_and_waker(Threads(**shares), "monitor")["woken"] == 25 * US
+
+
+def test_who_is_woken_by_a_monitor_takes_a_cpu_by_a_share_of_its_own() -> None:
+    shares = {"preempt_percent": 0, "preempt_by_light_percent": 100, "preempt_light_percent": 0}
+    assert woken_and_waker(Threads(**shares), waker_name="monitor")["woken"] == 15 * US
+
+
+def test_a_batch_thread_takes_no_cpu() -> None:
+    threads = Threads(preempt_percent=100)
+    start = threads.start
+
+    def batch(name: str, body: Callable[[], None]) -> None:
+        def polite() -> None:
+            threads.host.machine.running.batch = name == "sleeper"
+            body()
+
+        start(name, polite)
+
+    threads.start = batch  # type: ignore[method-assign]
+    assert woken_and_waker(threads)["woken"] == 25 * US
+
+
+def test_what_a_wake_up_costs_after_the_other_is_ready_and_on_its_side() -> None:
+    """Both begin at 3. Ready at 13 + 1, on a CPU 3 later, in its code 4 later; 2 more to pay."""
+    costs = {"wake_call_ns": US, "wake_rest_ns": 2 * US, "wakeup_ns": 3 * US, "unpark_ns": 4 * US}
+    told = woken_and_waker(Threads(2, **costs))
+    assert (told["begun"], told["waker"]) == (21 * US, 26 * US)
+
+
+def test_latencies_are_drawn_from_what_was_seen() -> None:
+    threads = Threads(2, wakeup_spread_ns=(6 * US,), wakeup_ns=99 * US)
+    assert woken_and_waker(threads)["begun"] == 22 * US  # the waker's own start takes 6 too
+    threads = Threads(1, timer_spread_ns=(30 * US,), timer_wakeup_spread_ns=(7 * US,))
+
+    def body() -> None:
+        threads.host.usleep(20 * US)
+        threads.tell("end")
+
+    threads.start("a", body)
+    assert threads.run() == [("end", 57 * US)]
+
+
+def test_a_call_works_before_and_after_it_blocks() -> None:
+    threads = Threads()
+
+    def body() -> None:
+        threads.host.call(5 * US, 10 * US, 7 * US)
+        threads.tell("end")
+
+    threads.start("a", body)
+    assert threads.run() == [("end", 22 * US)]
+
+
+@pytest.mark.parametrize(("gil", "begun_us", "waker_us"), [(False, 12, 42), (True, 44, 47)])
+def test_with_an_interpreters_lock_who_was_woken_waits_until_it_is_let_go(
+    gil: bool, begun_us: int, waker_us: int
+) -> None:
+    """10 µs, 2 for the wake-up, and the waker goes on for 30 more with the lock.
+
+    To let it go while somebody waits costs 2 until that one is ready, and 3 more: so the waker
+    begins at 2, when the sleeper has let it go, and the sleeper goes on 2 after those 42.
+    """
+    threads = Threads(2, gil=gil, wake_call_ns=2 * US, gil_signal_ns=5 * US, wakeup_ns=0)
+    note = threads.host.new_note()
+    host = threads.host
+
+    def sleeper() -> None:
+        note.sleep()
+        threads.tell("begun")
+
+    def waker() -> None:
+        host.spin_ns(10 * US)
+        note.wakeup()
+        host.machine.pay(30 * US)
+        host.usleep(0)
+        threads.tell("waker")
+
+    threads.start("sleeper", sleeper)
+    threads.start("waker", waker)
+    told = dict(threads.run())
+    assert (told["begun"], told["waker"]) == (begun_us * US, waker_us * US)

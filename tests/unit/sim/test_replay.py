@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from reference_runtime.policies import POLICIES
@@ -153,3 +155,35 @@ def test_unknown_policy_and_no_cpu() -> None:
         replay([], "guess", procs=1)
     with pytest.raises(PretakeError, match="0 is no number of CPUs"):
         replay([], "block", procs=1, cpus=0)
+
+
+def test_a_probe_takes_its_time_at_each_transition() -> None:
+    """sysmon takes P at 40 µs; its way is retake, handoff, startm, acquirep, and then run.
+
+    Each tells its moment before its probe takes 7 µs, so four of them lie on the way.
+    """
+    watched = replay(READER_AND_WORKER, "sysmon", procs=1, costs=replace(FREE, probe_ns=7 * US))
+    assert one(watched)[1:3] == (40 * US, 68 * US)
+
+
+def test_an_m_pays_for_finding_a_goroutine_on_a_p_that_it_was_given() -> None:
+    found = replay(READER_AND_WORKER, "sysmon", procs=1, costs=replace(FREE, find_ns=4 * US))
+    assert one(found)[1:3] == (40 * US, 44 * US)
+
+
+def test_the_monitor_pays_for_its_rounds() -> None:
+    """It sleeps 20 and looks for 5: it sees the call at 25, and again at 50."""
+    round_ = replay(READER_AND_WORKER, "sysmon", procs=1, costs=replace(FREE, round_ns=5 * US))
+    assert one(round_)[1] == 50 * US
+
+
+def test_who_waits_for_switches_is_woken_at_each() -> None:
+    """A block at 0: the watcher looks for 5 µs and takes P; the M that gets it pays a record.
+
+    Its switch-in wakes the watcher, which costs it 3 µs besides the record's 2.
+    """
+    costs = replace(FREE, round_ns=5 * US, switch_record_ns=2 * US, wake_call_ns=3 * US)
+    told = replay(READER_AND_WORKER, "sched_out", procs=1, costs=costs)
+    outcome, hold, latency, _ = one(told)
+    assert (outcome, hold) == ("retaken", 5 * US)
+    assert latency is not None
