@@ -5,9 +5,10 @@ wrongly, or the model is wrong. Each rule is one function from the trace's rows 
 things that it looked at and the moments at which they broke it. Where records were lost, rules
 that need every row of a table look only at what is left, and say so by their count.
 
-A trace may be larger than memory. What a rule says of single rows is asked of one piece of a table
-after the other; what it says of a thread's rows, of some threads after the others, as many as
-:data:`ROWS` rows belong to; of an episode the few numbers stay that the rules are about.
+A trace may be larger than memory. What a rule says of single rows is asked of one piece of a
+table after the other, and what it says of a thread's next switch, of one window of time after the
+other; what it says of a thread's calls, of some threads after the others, as many as :data:`ROWS`
+rows belong to. Of an episode the few numbers stay that the rules are about.
 
 A rule is of one of two kinds. A *runtime* rule holds of the program's scheduler whatever the
 kernel tells, so a break is a fault of the capture or of the model. A *kernel* rule asks that the
@@ -28,8 +29,10 @@ import pyarrow.compute as pc
 from analysis import plain
 from analysis.asof import NOT_FOUND, Ints, Timelines, take
 from analysis.episodes import episode_windows
+from analysis.memory import LastRows
 from analysis.schema import Field, Frame
 from analysis.tasks import p_key
+from analysis.windows import windows
 from tracer.schema import UNKNOWN
 from tracer.trace import Trace
 
@@ -65,6 +68,8 @@ class _Seen:
 
     trace: Trace
     episodes: pd.DataFrame
+    ways: _Found
+    """What breaks the order of the episodes' ways of P."""
     rows: int
 
     def pieces(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -76,48 +81,28 @@ class _Seen:
     def of_threads(
         self,
         wanted: Mapping[str, Sequence[str]],
-        keys: Mapping[str, Sequence[str]],
-        only: Ints | None = None,
-    ) -> Iterator[tuple[Ints, Mapping[str, pd.DataFrame]]]:
-        """Some threads and all of their rows, then the next ones.
+    ) -> Iterator[Mapping[str, pd.DataFrame]]:
+        """All rows of some threads, then those of the next ones.
 
         Args:
-            wanted: tables and their columns.
-            keys: of each table the columns that name a thread; a row belongs to each of them.
-            only: the threads that matter; None for all.
+            wanted: tables and their columns, of which ``tid`` is one.
         """
         counts: pd.Series[int] = pd.Series(dtype="int64")
-        for table, names in keys.items():
-            for rows in self.pieces(table, names):
-                for name in names:
-                    counts = counts.add(rows[name].value_counts(), fill_value=0)
-        if only is not None:
-            counts = counts[counts.index.isin(only)]
+        for table in wanted:
+            for rows in self.pieces(table, ["tid"]):
+                counts = counts.add(rows["tid"].value_counts(), fill_value=0)
         # Threads with many rows first, each into the lot that its rows begin in.
         counts = counts.sort_index().sort_values(ascending=False, kind="stable")
         lots = ((counts.cumsum() - counts) // self.rows).astype(np.int64)
         for _, threads in counts.index.to_series().groupby(lots.to_numpy()):
-            these = threads.to_numpy(np.int64)
-            yield (
-                these,
-                {
-                    table: self._rows_of(table, columns, keys[table], pa.array(these, pa.int32()))
-                    for table, columns in wanted.items()
-                },
-            )
+            these = pa.array(threads.to_numpy(np.int64), pa.int32())
+            yield {table: self._rows_of(table, names, these) for table, names in wanted.items()}
 
-    def _rows_of(
-        self, table: str, columns: Sequence[str], keys: Sequence[str], threads: pa.Array
-    ) -> pd.DataFrame:
+    def _rows_of(self, table: str, columns: Sequence[str], threads: pa.Array) -> pd.DataFrame:
         found = [plain.empty(table, columns)]
         for group in self.trace.row_groups(table, plain.TIME_COLUMN[table]):
             rows = self.trace.read_row_group(table, group, list(columns))
-            # Null is a thread too: one that nobody knows.
-            own = [pc.is_in(pc.fill_null(rows[key], UNKNOWN), threads) for key in keys]
-            inside = own[0]
-            for other in own[1:]:
-                inside = pc.or_(inside, other)
-            found.append(plain.from_arrow(table, rows.filter(inside)))
+            found.append(plain.from_arrow(table, rows.filter(pc.is_in(rows["tid"], threads))))
         whole = pd.concat(found, ignore_index=True)
         return whole.sort_values(plain.TIME_COLUMN[table], kind="stable", ignore_index=True)
 
@@ -135,11 +120,19 @@ def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    pieces = [_numbers(piece) for piece in episode_windows(trace, columns=_OF_EPISODE)]
-    episodes = pd.concat(pieces, ignore_index=True)
-    # A thread's first M is that of its first block.
-    episodes = episodes.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
-    seen = _Seen(trace, episodes, rows)
+    pieces: dict[str, list[Ints]] = {name: [] for name in (*_NARROW, *_WIDE)}
+    ways = []
+    for piece in episode_windows(trace, columns=(*pieces, *_WAY)):
+        ways.append(_out_of_order(piece))
+        for name, parts in pieces.items():
+            width = np.int32 if name in _NARROW else np.int64
+            parts.append(piece[name].to_numpy(width, na_value=UNKNOWN))
+    # Column by column, so that no more than one of them is there twice.
+    columns = {name: np.concatenate(pieces.pop(name)) for name in [*pieces]}
+    # In order: a thread's first M is that of its first block.
+    order = np.lexsort((columns["tid"], columns["block_ns"]))
+    episodes = pd.DataFrame({name: columns.pop(name)[order] for name in [*columns]})
+    seen = _Seen(trace, episodes, _together(iter(ways)), rows)
     found = [rule(seen) for rule in RULES.values()]
     return VALIDATION.finish(
         {
@@ -197,10 +190,9 @@ def _call_in_order(seen: _Seen) -> _Found:
 
 def _calls_apart(seen: _Seen) -> _Found:
     """A thread is in one call at a time."""
-    columns, keys = ["tid", "enter_ns", "exit_ns"], ["tid"]
 
     def found() -> Iterator[_Found]:
-        for _, tables in seen.of_threads({"syscall": columns}, {"syscall": keys}):
+        for tables in seen.of_threads({"syscall": ["tid", "enter_ns", "exit_ns"]}):
             calls = tables["syscall"]
             known = calls[calls["enter_ns"] != UNKNOWN]
             yield _overlaps(known["tid"], known["enter_ns"], known["exit_ns"])
@@ -213,7 +205,7 @@ def _block_in_call(seen: _Seen) -> _Found:
     wanted = {"block": ["ts_ns", "tid", "enter_ns"], "syscall": ["tid", "enter_ns", "exit_ns"]}
 
     def found() -> Iterator[_Found]:
-        for _, tables in seen.of_threads(wanted, {"block": ["tid"], "syscall": ["tid"]}):
+        for tables in seen.of_threads(wanted):
             blocks, calls = tables["block"], tables["syscall"]
             known = blocks[blocks["enter_ns"] != UNKNOWN]
             calls = calls[calls["enter_ns"] != UNKNOWN]
@@ -230,14 +222,18 @@ def _block_in_call(seen: _Seen) -> _Found:
 
 def _episode_in_order(seen: _Seen) -> _Found:
     """P's way goes forward: block, release, handoff, acquirep, run."""
-    episodes = seen.episodes
+    return seen.ways
+
+
+def _out_of_order(episodes: pd.DataFrame) -> _Found:
+    way = {name: episodes[name].to_numpy(np.int64, na_value=UNKNOWN) for name in _WAY}
     broken = np.zeros(len(episodes), bool)
-    before = episodes["release_ns"].to_numpy(np.int64)
+    before = way["release_ns"]
     for column in ("handoff_ns", "acquirep_ns", "run_ns"):
-        at = episodes[column].to_numpy(np.int64)
+        at = way[column]
         broken |= (at != UNKNOWN) & (at < before)
         before = np.maximum(before, at)
-    return len(episodes), _times(episodes[broken], "block_ns")
+    return len(episodes), episodes["block_ns"].to_numpy(np.int64)[broken]
 
 
 def _p_at_one_m(seen: _Seen) -> _Found:
@@ -270,35 +266,33 @@ def _m_is_one_thread(seen: _Seen) -> _Found:
 def _switches_alternate(seen: _Seen) -> _Found:
     """A thread enters a CPU and leaves it in turn: it never runs on two."""
     targets = plain.from_arrow("task", seen.trace.arrow("task", ["tid"]))["tid"].unique()
-    targets = targets[targets > 0]
-    wanted = {"sched_switch": ["ts_ns", *_EDGES]}
+    last = LastRows("tid")
 
     def found() -> Iterator[_Found]:
-        for these, tables in seen.of_threads(wanted, {"sched_switch": [*_EDGES]}, targets):
-            yield _alternate(tables["sched_switch"], these)
+        for window in windows(seen.trace, {"sched_switch": ("ts_ns", *_EDGES)}):
+            switches = window.tables["sched_switch"]
+            edges = pd.concat(
+                [
+                    pd.DataFrame(
+                        {"tid": switches[name], "ts_ns": switches["ts_ns"], "enters": way}
+                    )
+                    for name, way in _EDGES.items()
+                ],
+                ignore_index=True,
+            )
+            edges = edges[edges["tid"].isin(targets) & (edges["tid"] > 0)]
+            # In one switch the leaving comes first: a thread can follow itself after a migration.
+            edges = edges.sort_values(["ts_ns", "enters"], kind="stable")
+            both = last.extend(edges).sort_values(["tid"], kind="stable")
+            tids, enters = both["tid"].to_numpy(), both["enters"].to_numpy()
+            broken = (tids[1:] == tids[:-1]) & (enters[1:] == enters[:-1])
+            yield len(edges), both["ts_ns"].to_numpy(np.int64)[1:][broken]
 
     return _together(found())
 
 
 _EDGES = {"prev_tid": 0, "next_tid": 1}
 """Who leaves a CPU in a switch, and who enters it."""
-
-
-def _alternate(switches: pd.DataFrame, threads: Ints) -> _Found:
-    edges = pd.concat(
-        [
-            pd.DataFrame({"tid": switches[name], "ts_ns": switches["ts_ns"], "enters": enters})
-            for name, enters in _EDGES.items()
-        ],
-        ignore_index=True,
-    )
-    # In one switch the leaving comes first: a thread can follow itself after a migration.
-    edges = edges[edges["tid"].isin(threads)]
-    edges = edges.sort_values(["tid", "ts_ns", "enters"], kind="stable")
-    same_thread = edges["tid"].to_numpy()[1:] == edges["tid"].to_numpy()[:-1]
-    enters = edges["enters"].to_numpy()
-    broken = same_thread & (enters[1:] == enters[:-1])
-    return len(edges), edges["ts_ns"].to_numpy(np.int64)[1:][broken]
 
 
 RULES: Mapping[str, Callable[[_Seen], _Found]] = {
@@ -316,12 +310,10 @@ RULES: Mapping[str, Callable[[_Seen], _Found]] = {
 """Every rule, by name; a rule's docstring is its meaning."""
 
 _KERNEL = ("switches_alternate",)
-_OF_EPISODE = (
-    *("pid", "tid", "p", "m", "goid", "block_ns", "hold_ns", "exit_ns"),
-    *("release_ns", "handoff_ns", "acquirep_ns", "run_ns"),
-)
-"""What the rules need of an episode."""
 _NARROW = ("pid", "tid", "p", "m")
+_WIDE = ("goid", "block_ns", "hold_ns", "exit_ns")
+_WAY = ("release_ns", "handoff_ns", "acquirep_ns", "run_ns")
+"""What the rules need of an episode; the way, only while it is at hand."""
 
 
 def _held(episodes: pd.DataFrame) -> pd.DataFrame:
@@ -343,15 +335,3 @@ def _overlaps(keys: pd.Series | Ints, begin: pd.Series, end: pd.Series) -> _Foun
 
 def _times(rows: pd.DataFrame, column: str) -> Ints:
     return rows[column].to_numpy(np.int64)
-
-
-def _numbers(episodes: pd.DataFrame) -> pd.DataFrame:
-    """The columns that the rules need, plain, in the width that they have in a trace."""
-    return pd.DataFrame(
-        {
-            name: episodes[name].to_numpy(
-                np.int32 if name in _NARROW else np.int64, na_value=UNKNOWN
-            )
-            for name in _OF_EPISODE
-        }
-    )

@@ -3,13 +3,13 @@
 The run's scripts (:mod:`analysis.scripts`) are replayed by a simulator that the caller gives; this
 module makes the scripts, sets the simulated machine's prices, and says how far to trust it.
 
-Three prices decide the latency and differ from machine to machine: what waking a thread costs the
-waker, how long the woken one takes to run, and how late a timer fires. They are set so that the
-replay of the policy that was really used agrees with the *first* half of the capture: by the
-median way of P (release to run) and the part of it until the next thread is woken (under
-``block``: until the caller blocks), and under ``sysmon`` by the median hold. Then the *second*
-half is replayed, under that policy and the others. How far the replay of the policy used is from
-that half, which it has not seen, is the error that stands beside every prediction.
+What the simulated machine charges for each step of a P's way is read off the *first* half of
+the capture (:mod:`analysis.prices`). Where a capture does not tell a price (a trace by hand, a Go
+program that hardly retakes), it is fitted: so that the replay of the policy that was really used
+agrees with that half, by the median way of P (release to run), by the part of it until the next
+thread is woken, and under ``sysmon`` by the median hold. Then the *second* half is replayed,
+under that policy and the others. How far the replay of the policy used is from that half, which
+it has not seen, is the error that stands beside every prediction.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from analysis.asof import NOT_FOUND, Timelines, take
-from analysis.episodes import episodes
+from analysis.episodes import episode_windows
 from analysis.go_trace import blocked, is_go_trace, read_go_trace
 from analysis.quantiles import quantiles
 from analysis.way import RETURN_RACE_NS
@@ -33,6 +33,7 @@ from tracer.trace import Trace
 __all__ = ["Check", "Pair", "check", "compare", "read_witness"]
 
 _COLUMNS = ("ts_ns", "tid", "p")
+_COMPARED = ("outcome", "tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
 _SHOWN = 10
 
 
@@ -89,7 +90,13 @@ def check(trace: Trace, witness: str | Path) -> Check:
         PretakeError: the file is no such record, or the trace cannot be read.
     """
     manifest = trace.manifest
-    records, found = _on_the_traces_clock(read_witness(witness), trace), episodes(trace)
+    records = _on_the_traces_clock(read_witness(witness), trace)
+    # Of each window only what is compared stays.
+    pieces = [
+        piece[piece["outcome"] == "retaken"] for piece in episode_windows(trace, columns=_COMPARED)
+    ]
+    found = pd.concat(pieces, ignore_index=True)
+    found = found.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
     unblocked = 0
     if records.attrs:
         # A Go trace: of a part of the program's life, and of calls that never blocked, too.
