@@ -142,7 +142,7 @@ class Live:
         return found
 
     def new_stacks(self) -> dict[str, pa.Table]:
-        """The tables stack and address of the stacks that are new in :meth:`counts`, if any are."""
+        """The tables stack and address of stacks that are new in :meth:`counts`, if any are."""
         new, self._new_stacks = self._new_stacks, {}
         return self._symbols.tables_of(new) if new else {}
 
