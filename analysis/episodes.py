@@ -11,6 +11,8 @@ What is asked of the rows:
   table ``syscall``, or with its thread. Without either, what the thread did next tells only
   that it had ended (its row was lost), and the end of the trace only that it had not.
 - P is released by the first ``retake`` or ``handoff`` of it after the block and before the end.
+  If another thread uses it meanwhile and there is neither, a thread took it on its return from
+  a call of its own, as Go's may (:func:`analysis.way.find_takeback`).
 - Then P's way goes on to the first ``run`` (where the runtime never tells that, ``acquirep``),
   unless it goes idle. It is followed no longer than to P's next block, retake or handoff.
 - A P handed off for a call is the ``handoff`` with reason ``syscall_block`` that the thread did
@@ -52,7 +54,10 @@ _SYSCALL_BLOCK = _REASON.code("syscall_block")
 
 # What an open episode carries beside the columns of the finished table.
 _INNER = ("end_ns", "end_told", *way.INNER)
-_SUMS = ("harm", "unknown", "harm_to_end", "unknown_to_end", "counted_ns")
+_SUMS = (
+    *("harm", "unknown", "harm_to_end", "unknown_to_end", "harm_to_back", "unknown_to_back"),
+    "counted_ns",
+)
 _FROM_HANDOFF = (
     ("release_ns", "ts_ns"),
     ("handoff_ns", "ts_ns"),
@@ -258,8 +263,12 @@ class EpisodeStream:
         blocks = blocks.assign(pid=tasks.pid(blocks["tid"], blocks["ts_ns"]))
         begun = self._begin(blocks, window["syscall"], runtime)
         open_ = pd.concat([self._open, begun], ignore_index=True)
+        going = (open_["end_ns"] == UNKNOWN).to_numpy()
         self._find_ends(open_, begun, window["syscall"])
+        returned = going & (open_["exit_ns"] != UNKNOWN).to_numpy()
+        returns = open_.loc[returned, ["p_key", "exit_ns", "tid"]]
         way.find_release(open_, begun, runtime)
+        way.find_takeback(open_, returns, runtime, self._setting.tells_run)
         way.follow(open_, runtime, self._setting.tells_run)
         if "sched_switch" in window:
             way.find_threads(
@@ -375,7 +384,10 @@ class EpisodeStream:
         return np.where(ends > self._until_ns, UNKNOWN, ends)
 
     def _add_harm(self, open_: pd.DataFrame, blocks: pd.DataFrame, runtime: pd.DataFrame) -> None:
-        """Count the harmful time of this window, up to the release and up to the end."""
+        """Count the harmful time of this window: to the release, to the end, to back_ns.
+
+        Whether P was released at back_ns may show in a later window only.
+        """
         columns = ["pid", "ts_ns", *SIGNALS]
         news = pd.concat([blocks[columns], runtime[columns]], ignore_index=True)
         samples = forward_filled(
@@ -386,10 +398,14 @@ class EpisodeStream:
         pid, runq = open_["pid"].to_numpy(), open_["runq"].to_numpy()
         since = open_["counted_ns"].to_numpy()
         until = np.int64(self._until_ns)
-        for suffix, stop in (("", "release_ns"), ("_to_end", "end_ns")):
+        for suffix, stop in (
+            ("", "release_ns"),
+            ("_to_end", "end_ns"),
+            ("_to_back", "back_ns"),
+        ):
             stops = open_[stop].to_numpy()
             stops = np.minimum(np.where(stops == UNKNOWN, until, stops), until)
-            if suffix:
+            if suffix == "_to_end":
                 # Once P is released, what happens until the call's end is no part of the hold.
                 stops = np.where(open_["release_ns"] == UNKNOWN, stops, UNKNOWN)
             harm, unknown = clock.between(pid, since, stops, runq)
@@ -434,6 +450,7 @@ def _decide_outcome(columns: dict[str, Ints], end_ns: int) -> None:
     between = (later != UNKNOWN) & (later <= slow)
     columns["exit_slow_ns"] = np.where(between & ~retaken, UNKNOWN, slow)
     untold = ended & ((columns["exit_slow_ns"] != UNKNOWN) | (columns["end_told"] != 1))
+    untold |= columns["gone"] == 1
     kept = ~handed_off & ~retaken & ~untold
     stop = np.where(ended, columns["end_ns"], end_ns)
     choices = [handed_off, retaken, kept]
@@ -441,6 +458,9 @@ def _decide_outcome(columns: dict[str, Ints], end_ns: int) -> None:
     columns["outcome"] = np.select(choices, codes, np.int64(UNKNOWN))
     nothing = np.zeros_like(block)
     columns["hold_ns"] = np.select(choices, [nothing, release - block, stop - block], UNKNOWN)
+    back = retaken & (columns["gone"] == 1)
+    for name in ("harm", "unknown"):
+        columns[name] = np.where(back, columns[f"{name}_to_back"], columns[name])
     harm = np.where(columns["unknown"] > 0, UNKNOWN, columns["harm"])
     harm_to_end = np.where(columns["unknown_to_end"] > 0, UNKNOWN, columns["harm_to_end"])
     columns["harm_ns"] = np.select(choices, [nothing, harm, harm_to_end], UNKNOWN)

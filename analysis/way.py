@@ -22,6 +22,7 @@ __all__ = [
     "RETURN_RACE_NS",
     "add_parts",
     "find_release",
+    "find_takeback",
     "find_threads",
     "follow",
     "is_over",
@@ -49,9 +50,13 @@ _NEXT = (
 
 _EVENT_COLUMNS = ("ts_ns", "tid", "p_key", "kind", "reason", "target_tid")
 
-INNER = ("p_key", "cut_ns", "went_on_ns", *(name for name, _ in _NEXT))
+INNER = (
+    *("p_key", "cut_ns", "went_on_ns", "back_ns", "back_tid", "used_ns", "gone"),
+    *(name for name, _ in _NEXT),
+)
 """What an open episode carries for this module, beside the finished table's columns."""
 
+_TAKEBACK = TABLES["runtime"].column("reason").code("exitsyscall")
 _FOREVER = np.iinfo(np.int64).max
 
 
@@ -115,11 +120,12 @@ def find_release(open_: pd.DataFrame, begun: pd.DataFrame, runtime: pd.DataFrame
     in_race = (at_ns <= end_ns + RETURN_RACE_NS) & (
         (_plain(open_, "next_target") == tid) | (slow_ns >= at_ns)
     )
-    # A block of P in between says that somebody ran on it: then the call had kept it. So does
-    # a handoff by the thread itself, which is no longer blocked then.
+    # A block of P in between says that somebody ran on it: then the call had kept it, or lost it
+    # before. So does a handoff by the thread itself, which is no longer blocked then.
     used = (open_["cut_ns"] != UNKNOWN) & (open_["cut_ns"] < at_ns)
     used |= open_["next_tid"] == tid
     ours = unreleased & (at_ns != UNKNOWN) & (in_call | in_race) & ~used.to_numpy()
+    ours &= open_["gone"].to_numpy() != 1
     for column, value in (
         ("release_ns", "next_ns"),
         ("reason", "next_reason"),
@@ -129,6 +135,55 @@ def find_release(open_: pd.DataFrame, begun: pd.DataFrame, runtime: pd.DataFrame
     for column, kind in (("taken_ns", "retake"), ("handoff_ns", "handoff")):
         is_kind = ours & (open_["next_kind"] == _KIND.code(kind))
         open_[column] = np.where(is_kind, at_ns, open_[column])
+
+
+def find_takeback(
+    open_: pd.DataFrame, returns: pd.DataFrame, runtime: pd.DataFrame, tells_run: bool
+) -> None:
+    """Fill in the release of Ps that a thread took as it returned from a call of its own.
+
+    Go's M that returns from a system call tries the P it had, and gets it if the M that has it
+    now is in a system call, too (exitsyscall with oldp; to Go 1.25 no function is called for
+    that). No row tells it. What tells is that another thread then blocks with P, or acquires it,
+    while the call still goes on; the first return of a thread that had entered its call with P
+    is when. Without such a return it is only known that P was gone: ``gone``.
+
+    Args:
+        open_: the open episodes, as :func:`find_release` leaves them.
+        returns: p_key, exit_ns and tid of the calls with a P that ended in this window.
+        runtime: rows of this window, from :func:`with_keys`.
+        tells_run: whether the runtime tells its ``run``.
+    """
+    key, tid, block_ns = _plain(open_, "p_key"), _plain(open_, "tid"), _plain(open_, "block_ns")
+    end_ns = np.where(_plain(open_, "end_ns") == UNKNOWN, _FOREVER, _plain(open_, "end_ns"))
+    asked = (key != UNKNOWN) & (_plain(open_, "release_ns") == UNKNOWN)
+
+    lines = Timelines(returns["p_key"], returns["exit_ns"])
+    found = lines.first_after(key, block_ns, strictly=True)
+    found = np.where(asked & (_plain(open_, "back_ns") == UNKNOWN), found, NOT_FOUND)
+    back_ns = take(returns["exit_ns"], found, UNKNOWN)
+    back_tid = take(returns["tid"], found, UNKNOWN)
+    other = (found != NOT_FOUND) & (back_tid != tid) & (back_ns < end_ns)
+    open_["back_ns"] = np.where(other, back_ns, open_["back_ns"])
+    open_["back_tid"] = np.where(other, back_tid, open_["back_tid"])
+
+    for kind in ("acquirep", "run"):
+        events = _Events(runtime, (kind,), "p_key")
+        found = events.first(key, block_ns, asked, strictly=True)
+        by_other = (found != NOT_FOUND) & (events.at("tid", found) != tid)
+        _keep_earliest(open_, "used_ns", events.at("ts_ns", found), by_other)
+    _keep_earliest(open_, "used_ns", _plain(open_, "cut_ns"), asked)
+    used_ns, back_ns = _plain(open_, "used_ns"), _plain(open_, "back_ns")
+    gone = asked & (used_ns != UNKNOWN) & (used_ns < end_ns)
+    open_["gone"] = np.where(gone, 1, open_["gone"])
+    told = gone & (back_ns != UNKNOWN) & (back_ns <= used_ns)
+    taker = _plain(open_, "back_tid")
+    went_on = ("acquirep_ns", "run_ns") if tells_run else ("acquirep_ns",)
+    for column in ("release_ns", "taken_ns", "went_on_ns", *went_on):
+        open_[column] = np.where(told, back_ns, open_[column])
+    for column in ("taker_tid", "runner_tid"):
+        open_[column] = np.where(told, taker, open_[column])
+    open_["reason"] = np.where(told, _TAKEBACK, open_["reason"])
 
 
 def follow(open_: pd.DataFrame, runtime: pd.DataFrame, tells_run: bool) -> None:

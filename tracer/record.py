@@ -220,6 +220,7 @@ class _Capture:
 
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
+        self._program.leave()
         manifest.ends(self._clock.moment())
         wall_s = time.monotonic() - began_s
         self._sampler.finish(wall_s, manifest.capture)

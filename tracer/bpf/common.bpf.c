@@ -41,7 +41,8 @@ struct thread_state {
 	s32 held_p; /* at its first block, for live.bpf.c */
 	s16 nr;
 	u8 where;
-	u8 padding[5];
+	u8 left; /* the capture is over: a byte of its own, since the thread goes on */
+	u8 padding[4];
 };
 
 /* On the task itself: it goes with the thread, and no other thread comes to it by a tid. */
@@ -292,7 +293,7 @@ static __always_inline struct thread_state *target(struct task_struct *task)
 {
 	struct thread_state *thread = threads.task_storage_get(task, 0, 0);
 
-	return thread && thread->where != BEFORE_EXEC ? thread : 0;
+	return thread && thread->where != BEFORE_EXEC && !thread->left ? thread : 0;
 }
 
 static __always_inline struct thread_state *current_target(void)

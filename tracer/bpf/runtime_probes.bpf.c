@@ -45,7 +45,7 @@ static __always_inline int runtime_event_of(struct runtime_event *event)
 	event->state = unknown;
 	event->target_tid = UNKNOWN;
 	event->layout = runtime_layouts.lookup(&tgid);
-	return event->layout != 0;
+	return event->layout && current_target();
 }
 
 /* What is known of M and of the scheduler. */

@@ -58,14 +58,23 @@ struct task_iterator_args {
 	u64 task; /* 0 at the end */
 };
 
-/* Walks the machine's threads once, and makes targets of those of one process. */
+/* Walks the machine's threads once, and makes targets of those of one process, or ends it all. */
 int follow_process(struct task_iterator_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx->task;
 	int zero = 0;
 	struct follow_order *order = follow_orders.lookup(&zero);
 
-	if (!task || !order || field_u32(task, OFFSET_TASK_TGID) != order->tgid)
+	if (!task || !order)
+		return 0;
+	if (!order->tgid) {
+		struct thread_state *thread = threads.task_storage_get(task, 0, 0);
+
+		if (thread)
+			thread->left = 1;
+		return 0;
+	}
+	if (field_u32(task, OFFSET_TASK_TGID) != order->tgid)
 		return 0;
 	if (!threads.task_storage_get(task, 0, 0))
 		follow(task, order->where);
@@ -77,7 +86,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct thread_state *parent = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
 
-	if (!parent)
+	if (!parent || parent->left)
 		return 0;
 
 	struct thread_state *child = follow((struct task_struct *)ctx->args[1],
@@ -95,7 +104,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct thread_state *thread = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
 
-	if (!thread)
+	if (!thread || thread->left)
 		return 0;
 	thread->where = IN_USER;
 	/* If it was not the first thread of its process, it is now, with that one's tid. */
@@ -124,7 +133,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!thread)
 		return 0;
 	runtime_at_exit(thread->tid);
-	if (thread->where != BEFORE_EXEC)
+	if (thread->where != BEFORE_EXEC && !thread->left)
 		tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXIT);
 	return 0;
 }
