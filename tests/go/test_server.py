@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from analysis import load
 from tests.go import toolchains
@@ -43,10 +46,11 @@ class Client(threading.Thread):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[int, int]]:
-    """A server; yields its pid and port."""
-    binary = toolchains.build("server")
-    with subprocess.Popen([binary, "serve"], stdout=subprocess.PIPE, text=True) as server:
+def serving(version: str = toolchains.VERSIONS[-1]) -> Iterator[tuple[int, int]]:
+    """A server with two Ps; yields its pid and port."""
+    binary = toolchains.build("server", version)
+    two = {**os.environ, "GOMAXPROCS": "2"}
+    with subprocess.Popen([binary, "serve"], stdout=subprocess.PIPE, text=True, env=two) as server:
         assert server.stdout is not None
         try:
             yield server.pid, int(server.stdout.readline())
@@ -86,3 +90,27 @@ def test_a_server_is_attached_while_it_serves(tmp_path: Path) -> None:
         trace.places().set_index("stack_id").loc[retaken["stack_id"].iloc[0], ["stack"]]
     )
     assert ";main.echo;main.readSlowly;" in stack
+
+
+@pytest.mark.parametrize("version", ["1.22.10", "1.25.5", toolchains.VERSIONS[-1]])
+def test_no_p_is_held_by_two_at_a_time(tmp_path: Path, version: str) -> None:
+    """An M that returns takes its old P from another in a call; to Go 1.25 no probe tells it."""
+    assert version in toolchains.VERSIONS
+    with serving(version) as (pid, port):
+        clients = [Client(port) for _ in range(2 * CLIENTS)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            assert client.warm.wait(60)
+        record(pid=pid, output=tmp_path / "t", options=CaptureOptions(seconds=1))
+        for client in clients:
+            client.stop.set()
+        for client in clients:
+            client.join(60)
+    trace = load(tmp_path / "t")
+    rules = trace.validate()
+    assert rules.loc[rules["kind"] == "runtime", "broken"].sum() == 0, rules.to_string()
+    assert rules.set_index("rule").loc["p_at_one_m", "checked"] > 100
+    episodes = trace.episodes()
+    back = episodes["outcome"].eq("retaken") & episodes["reason"].eq("exitsyscall")
+    assert back.sum() > 10

@@ -330,6 +330,49 @@ def test_p_gone_at_the_return_and_nobody_told_when(tmp_path: Path) -> None:
     assert (row["outcome"], row["hold_ns"], row["class"]) == (None, None, "unknown")
 
 
+def taken_back(returns: bool) -> Scene:
+    """Thread 12 loses P 0 in a call; 11 gets it and blocks with it; 12 is back, and uses it.
+
+    12's call goes on from 10 to 300 (to 900 if it does not return in between); 11's from 90 to
+    1,000. At 350 thread 12, or else 13, blocks with P 0, which no row says was retaken.
+    """
+    scene = Scene(end_ns=2_000 * US)
+    for tid in (11, 12, 13):
+        scene.task(tid, 7)
+    scene.task(19, 7, "sysmon")
+    scene.block(20, 12, 10, 0, **BUSY)
+    scene.runtime(50, "retake", 19, 0, reason="sysmon", target_tid=12)
+    scene.runtime(51, "handoff", 19, 0, reason="sysmon")
+    scene.runtime(60, "acquirep", 11, 0)
+    scene.block(100, 11, 90, 0, **BUSY)
+    scene.exit(300 if returns else 900, 12, 10, blocks=1)
+    scene.block(350, 12 if returns else 13, 340, 0, **BUSY)
+    scene.exit(380, 12 if returns else 13, 340, blocks=1)
+    scene.exit(1_000, 11, 90, blocks=1)
+    return scene
+
+
+@pytest.mark.parametrize("window_rows", [1, 3, 1_000])
+def test_p_taken_back_by_a_thread_that_returns(tmp_path: Path, window_rows: int) -> None:
+    """Go's exitsyscall tries the old P first, and tells nobody to Go 1.25."""
+    found = episodes(taken_back(returns=True).write(tmp_path), window_rows)
+    row = found.set_index("tid").loc[11]
+    assert (row["outcome"], row["reason"]) == ("retaken", "exitsyscall")
+    assert (row["release_ns"], row["acquirep_ns"]) == (300 * US, 300 * US)
+    assert (row["taker_tid"], row["runner_tid"]) == (12, 12)
+    assert (row["hold_ns"], row["retake_ns"], row["harm_ns"]) == (200 * US, 200 * US, 200 * US)
+    # Nobody came for what 12 had the second time.
+    assert found[found["tid"] == 12]["outcome"].tolist() == ["retaken", "kept"]
+
+
+@pytest.mark.parametrize("window_rows", [1, 3, 1_000])
+def test_p_used_by_another_and_nobody_told_when(tmp_path: Path, window_rows: int) -> None:
+    found = episodes(taken_back(returns=False).write(tmp_path), window_rows)
+    row = found.set_index("tid").loc[11]
+    for column in ("outcome", "release_ns", "hold_ns", "harm_ns", "retake_ns"):
+        assert pd.isna(row[column]), column
+
+
 def test_lost_exit_leaves_the_hold_unknown(tmp_path: Path) -> None:
     scene = Scene()
     scene.block(100, 11, 90, 0)
