@@ -37,8 +37,9 @@ format: setup ## write the code in its one form
 	.venv/bin/ruff check --fix $(PYTHON_FILES)
 	.venv/bin/ruff format $(PYTHON_FILES)
 
-bench-go: setup ## the proposal's call on real Go, measured (needs root)
+bench-go: setup ## the proposal's call on real Go, and what a capture costs a server (as root)
 	@.venv/bin/python -m bench.go_proposal
+	@.venv/bin/python -m bench.go_server
 
 docs: setup ## write again the pages that are made from the code
 	.venv/bin/python -m tools.docs

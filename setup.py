@@ -34,13 +34,17 @@ COMPILED_MODULES = [
         "monitor",
         "policies/integrated",
         "processors",
+        "preempt",
+        "world",
         "scheduler",
         "syscalls",
         "goroutines",
         "channels",
         "sync",
         "switch_watch",
+        "stopping",
         "real_host",
+        "real_stopper",
         "sim/costs",
         "sim/gil",
         "sim/files",
@@ -48,6 +52,7 @@ COMPILED_MODULES = [
         "sim/oracle",
         "sim/machine",
         "sim/switches",
+        "sim/sim_stopper",
         "sim/sim_host",
     )
 ]
@@ -57,7 +62,8 @@ def extensions() -> list[Extension]:
     """The C module of CPU kernels, and the scheduler as one library of compiled modules."""
     native = Extension(
         "reference_runtime._native",
-        ["reference_runtime/_native.c"],
+        ["reference_runtime/_native.c", "reference_runtime/_preempt.c"],
+        depends=["reference_runtime/_preempt.h"],
         extra_compile_args=["-g", "-O3"],
         optional=True,
     )

@@ -79,6 +79,7 @@ _FEWEST = 20
 """Fewer calls than these are no ground for advice."""
 
 _NEGLIGIBLE = 0.01
+_RUNTIME_SLEEPS = ";runtime.futex"
 _SIGNALS = ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")
 _COLUMNS = (
     *("tid", "nr", "syscall", "stack_id", "p_use", "outcome", "lost_overlap"),
@@ -103,7 +104,8 @@ def advise(
             calls that block is taken if they were all captured (``--detail full``).
         seed: of the resampling.
         places: the trace's stacks by name (:data:`analysis.places.PLACES`); those of one call
-            site are one site. Without them each stack is one.
+            site are one site, and calls that Go's runtime makes for its own locks are left out.
+            Without them each stack is one site.
 
     Returns:
         A DataFrame of :data:`ADVICE`: the most P time to be won first.
@@ -173,11 +175,20 @@ def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None, seed: int) -> pd.Da
     return ADVICE.finish({name: table[name].to_numpy() for name in ADVICE.names})
 
 
+def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Series[bool]:
+    """Calls with which Go's runtime itself sleeps: nobody can make them another way."""
+    if places is None:
+        return pd.Series(False, index=known.index)
+    own = places.loc[places["stack"].astype(str).str.endswith(_RUNTIME_SLEEPS), "stack_id"]
+    return known["stack_id"].isin(own)
+
+
 def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
     """Of each call that is known to its end what the estimates need, as small as may be."""
     known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
+    known = known[~_by_the_runtime(known, places)]
     stack = known["stack_id"]
-    site = known["syscall"].astype(object)
+    site = known["syscall"].fillna("unknown").astype(object)
     at = "stack " + stack.astype(str).astype(object)
     if places is not None:
         named = stack.map(places.set_index("stack_id")["site"].astype(object)).astype(object)

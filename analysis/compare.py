@@ -84,7 +84,7 @@ def _row(trace: Trace, told: Summary) -> dict[str, Any]:
         "hold_sum_ns": told["hold_ns"]["sum"],
         "harm_p99_ns": told["harm_ns"]["p99"],
         # A sum over nothing known is no 0.
-        "harm_sum_ns": None if told["harm_ns"]["max"] is None else told["harm_ns"]["sum"],
+        "harm_sum_ns": told["harm_ns"]["sum"],
         **{f"round_trip_{q}_ns": _number(trips, q) for q in ("p50", "p90", "p99")},
         "handoffs": sum(told["handoffs"].values()),
         "events": told["events"],

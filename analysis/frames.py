@@ -7,7 +7,7 @@ from analysis.compare import COMPARISON
 from analysis.diff import DIFFERENCE
 from analysis.factors import FACTORS
 from analysis.places import PLACES
-from analysis.preemptions import LEDGER, PREEMPTIONS
+from analysis.preemptions import INTERRUPTED, LEDGER, PREEMPTIONS
 from analysis.schema import EPISODES, Frame
 from analysis.sites import SITES
 from analysis.timeline import TIMELINE
@@ -22,6 +22,7 @@ FRAMES: tuple[Frame, ...] = (
     PLACES,
     PREEMPTIONS,
     LEDGER,
+    INTERRUPTED,
     FACTORS,
     ADVICE,
     WHATIF,

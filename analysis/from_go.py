@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.go_trace import parsed_text
-from tracer.trace import Trace, write_trace
+from tracer.made_trace import write_trace
+from tracer.trace import Trace
 
 __all__ = ["go_tables", "import_go_trace"]
 
@@ -117,7 +118,7 @@ class _Reader:
         if goid is None or call is None:
             return
         enter, tid, _, state = call
-        self.add("block", ts_ns=enter, enter_ns=enter, goid=goid, tid=tid, p=p, nr=-1, arg0=-1,
+        self.add("block", ts_ns=enter, enter_ns=enter, goid=goid, tid=tid, p=p,
                  p_use="syscall", runq=0, **state)  # fmt: skip
         self.runtime(at, "retake", thief, p, goid=goid, target_tid=tid)
 
@@ -135,7 +136,7 @@ class _Reader:
             enter, tid, held, _ = self.calls.pop(goid)
             if self.in_call.get(held) == goid:
                 del self.in_call[held]
-            self.add("syscall", enter_ns=enter, exit_ns=at, tid=tid, nr=-1, ret=0)
+            self.add("syscall", enter_ns=enter, exit_ns=at, tid=tid, ret=0)
             if after == "Runnable":
                 self.runtime(at, "exit_slow", tid, None, goid=goid)
         if after == "Running" and p >= 0:

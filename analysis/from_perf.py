@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tracer.errors import PretakeError
-from tracer.trace import Trace, write_trace
+from tracer.made_trace import write_trace
+from tracer.trace import Trace
 
 __all__ = ["PERF_FIELDS", "import_perf", "is_perf_data", "perf_tables"]
 

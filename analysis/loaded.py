@@ -92,6 +92,12 @@ class LoadedTrace:
 
         return preemptions(self.trace)
 
+    def interrupted_calls(self) -> pd.DataFrame:
+        """System calls that SIGURG interrupted: :data:`analysis.preemptions.INTERRUPTED`."""
+        from analysis.preemptions import interrupted_calls
+
+        return interrupted_calls(self.trace)
+
     def factors(self) -> pd.DataFrame:
         """What the latency goes together with: :data:`analysis.factors.FACTORS`."""
         from analysis.factors import factors

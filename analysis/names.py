@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import system_calls
 
+from tracer.schema import UNKNOWN
+
 __all__ = ["syscall_names"]
 
 
@@ -18,8 +20,9 @@ def _x86_64() -> dict[int, str]:
 
 
 def syscall_names(numbers: npt.ArrayLike) -> npt.NDArray[np.object_]:
-    """The name of each x86-64 system call; ``nr N`` for a number without one."""
+    """The name of each x86-64 system call; ``nr N`` for a number without one, None for unknown."""
     values, inverse = np.unique(np.asarray(numbers, np.int64), return_inverse=True)
     names = _x86_64()
     words = np.array([names.get(int(value), f"nr {value}") for value in values], object)
+    words[values == UNKNOWN] = None
     return words[inverse]

@@ -122,7 +122,7 @@ def _thread_slices(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "track": _THREADS + found["tid"].to_numpy(np.int64),
-            "name": found["syscall"].astype(object).to_numpy(),
+            "name": found["syscall"].fillna("unknown call").astype(object).to_numpy(),
             "begin_ns": begin,
             "end_ns": np.maximum(stop.fillna(0).to_numpy(np.int64), begin),
             "flow": np.where(found["retake_ns"].notna(), np.arange(len(found)) + 1, 0),

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.schema import Field, Frame
 from tracer.trace import Trace
 
-__all__ = ["PLACES", "places"]
+__all__ = ["PLACES", "places", "places_of"]
 
 PLACES = Frame(
     "places",
@@ -42,9 +42,17 @@ def places(trace: Trace) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    frames = trace.frame("stack").merge(
-        trace.frame("address").drop_duplicates(["pid", "pc"]), on=["pid", "pc"], how="left"
-    )
+    return places_of(trace.frame("stack"), trace.frame("address"))
+
+
+def places_of(stacks: pd.DataFrame, addresses: pd.DataFrame) -> pd.DataFrame:
+    """The same from the tables stack and address.
+
+    Args:
+        stacks: stack_id, pid, pc and depth of each frame.
+        addresses: function, file and line by pid and pc.
+    """
+    frames = stacks.merge(addresses.drop_duplicates(["pid", "pc"]), on=["pid", "pc"], how="left")
     frames = frames.sort_values(["stack_id", "depth"], kind="stable").reset_index(drop=True)
     # What separates frames must not come out of a name.
     names = frames["function"].astype(object).where(frames["function"].notna(), _NAMELESS)
@@ -57,7 +65,7 @@ def places(trace: Trace) -> pd.DataFrame:
     )
     sites = order.drop_duplicates("stack_id").set_index("stack_id")
     outermost_first = frames.assign(name=names).iloc[::-1]
-    stacks = outermost_first.groupby("stack_id")["name"].agg(";".join)
+    texts = outermost_first.groupby("stack_id")["name"].agg(";".join)
     nameless = sites["rank"].eq(2)
     return PLACES.finish(
         {
@@ -65,6 +73,6 @@ def places(trace: Trace) -> pd.DataFrame:
             "site": sites["name"].astype(object).mask(nameless, None).to_numpy(object),
             "file": sites["file"].astype(object).mask(sites["file"].isna(), None).to_numpy(),
             "line": sites["line"].astype("Int64").to_numpy(np.int64, na_value=-1),
-            "stack": stacks.reindex(sites.index).to_numpy(object),
+            "stack": texts.reindex(sites.index).to_numpy(object),
         }
     )

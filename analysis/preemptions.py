@@ -19,13 +19,22 @@ import pandas as pd
 
 from analysis import plain
 from analysis.asof import NOT_FOUND, Ints, Timelines, take
+from analysis.names import syscall_names
 from analysis.schema import Field, Frame
 from analysis.tasks import Tasks
 from tracer.schema import TABLES, UNKNOWN
 from tracer.trace import Trace
 from tracer.words import RUNTIME_REASONS, SAFE_POINTS
 
-__all__ = ["ENDS", "LEDGER", "PREEMPTIONS", "ledger", "preemptions"]
+__all__ = [
+    "ENDS",
+    "INTERRUPTED",
+    "LEDGER",
+    "PREEMPTIONS",
+    "interrupted_calls",
+    "ledger",
+    "preemptions",
+]
 
 ENDS = ("stopped", "refused")
 """How a request ended."""
@@ -66,7 +75,7 @@ LEDGER = Frame(
         Field("why", "the way they stopped, or why they did not", "str"),
         Field("requests", "how many"),
         Field("signals", "how many of them had a signal delivered"),
-        Field("interrupted", "how many of those broke a system call off (EINTR)"),
+        Field("interrupted", "how many of those interrupted a system call (EINTR)"),
         Field("sent_p50_ns", "median from asked to sent"),
         Field("delivered_p50_ns", "median from sent to delivered"),
         Field("latency_p50_ns", "median from asked to stopped"),
@@ -74,9 +83,18 @@ LEDGER = Frame(
     ),
 )
 
+INTERRUPTED = Frame(
+    "interrupted_calls",
+    "a system call that SIGURG interrupted (EINTR)",
+    (
+        Field("nr", "number of the system call (x86-64)"),
+        Field("syscall", "its name", "str"),
+        Field("times", "how often it failed with EINTR"),
+    ),
+)
+
 _KIND = TABLES["runtime"].column("kind")
 _SIGNAL = TABLES["signal"].column("kind")
-_EINTR = -4
 _SIGURG = 23
 _STOPPED, _REFUSED = range(2)
 _PROBE = "uprobe:runtime.asyncPreempt2"
@@ -100,11 +118,7 @@ def preemptions(trace: Trace) -> pd.DataFrame:
         PretakeError: the trace cannot be read.
     """
     runtime = plain.from_arrow("runtime", trace.arrow("runtime"))
-    signals = plain.from_arrow("signal", trace.arrow("signal"))
-    signals = signals[signals["signo"] == _SIGURG]
-    calls = plain.from_arrow(
-        "syscall", trace.arrow("syscall", ("enter_ns", "exit_ns", "ret", "tid", "nr"))
-    )
+    signals = _sigurgs(trace)
     asked = runtime[(runtime["kind"] == _KIND.code("preempt_request"))]
     asked = asked[asked["target_tid"] != UNKNOWN].reset_index(drop=True)
     tid, asked_ns = asked["target_tid"].to_numpy(np.int64), asked["ts_ns"].to_numpy(np.int64)
@@ -155,9 +169,34 @@ def preemptions(trace: Trace) -> pd.DataFrame:
             "part_delivered_ns": _apart(delivered_ns, sent_ns),
             "part_stopped_ns": _apart(ended_ns, before_end),
             "latency_ns": np.where(stopped, _apart(ended_ns, asked_ns), UNKNOWN),
-            "interrupted_nr": _interrupted(calls, tid, delivered_ns),
+            "interrupted_nr": take(delivered["interrupted_nr"], came, UNKNOWN),
         }
     )
+
+
+def interrupted_calls(trace: Trace) -> pd.DataFrame:
+    """The system calls that SIGURG interrupted, so that they failed with EINTR.
+
+    Calls that the kernel begins again by itself are not among them: their caller sees nothing.
+    Whose request the signal was is not asked, so a program whose offsets are not known has them.
+
+    Returns:
+        A DataFrame of :data:`INTERRUPTED`, the most frequent first.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    signals = _sigurgs(trace)
+    numbers = signals.loc[signals["interrupted_nr"] != UNKNOWN, "interrupted_nr"]
+    counts = numbers.value_counts()
+    nr = counts.index.to_numpy(np.int64)
+    names = np.array(syscall_names(nr), object)
+    return INTERRUPTED.finish({"nr": nr, "syscall": names, "times": counts.to_numpy(np.int64)})
+
+
+def _sigurgs(trace: Trace) -> pd.DataFrame:
+    signals = plain.from_arrow("signal", trace.arrow("signal"))
+    return signals[signals["signo"] == _SIGURG]
 
 
 def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:
@@ -171,19 +210,6 @@ def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:
 def _apart(later: Ints, earlier: Ints) -> Ints:
     known = (later != UNKNOWN) & (earlier != UNKNOWN) & (later >= earlier)
     return np.where(known, later - earlier, UNKNOWN)
-
-
-def _interrupted(calls: pd.DataFrame, tid: Ints, delivered_ns: Ints) -> Ints:
-    """The call that returned EINTR at each delivery: the kernel delivers on the way out."""
-    broken = calls[calls["ret"] == _EINTR]
-    lines = Timelines(broken["tid"], broken["exit_ns"])
-    # The exit's tracepoint fires before the delivery, in the same return to the thread.
-    last = Timelines(calls["tid"], calls["exit_ns"]).last_before(tid, delivered_ns)
-    at = lines.last_before(tid, delivered_ns)
-    same = take(calls["exit_ns"], last, UNKNOWN) == take(broken["exit_ns"], at, UNKNOWN)
-    soon = delivered_ns - take(broken["exit_ns"], at, UNKNOWN) < 1_000_000
-    ours = (delivered_ns != UNKNOWN) & (at != NOT_FOUND) & same & soon
-    return np.where(ours, take(broken["nr"], at, UNKNOWN), UNKNOWN)
 
 
 def _address(trace: Trace, tid: Ints, asked_ns: Ints, pc: Ints) -> tuple[np.ndarray, Ints]:

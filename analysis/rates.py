@@ -100,7 +100,7 @@ def _counts(trace: Trace) -> Counts:
     found: Counts = {}
     for (number,), times in _groups(calls, ["nr"], "exit_ns"):
         (name,) = syscall_names(np.array([number]))
-        found[f"syscall.{name}"] = _sliced(trace, times)
+        found[f"syscall.{name or 'unknown'}"] = _sliced(trace, times)
     for (number, kind), times in _groups(signals, ["signo", "kind"], "ts_ns"):
         figure = f"signal.{_signal_name(number)}.{_SIGNAL_KINDS[kind]}"
         found[figure] = _sliced(trace, times)

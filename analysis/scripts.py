@@ -207,7 +207,7 @@ def _calls(episodes: pd.DataFrame) -> pd.DataFrame:
     release = known["release_ns"].to_numpy(np.int64, na_value=UNKNOWN)
     # What a thread does between its own handoff and the call is the price of the handoff.
     rows["ready_ns"] = np.where(handed & (release > 0), release, rows["enter_ns"])
-    rows["site"] = known["syscall"].astype(str).to_numpy()
+    rows["site"] = known["syscall"].fillna("unknown").astype(str).to_numpy()
     rows["waited_ns"] = np.where(
         rows["wake_ns"] > 0, rows["wake_ns"] - rows["block_ns"], rows["exit_ns"] - rows["block_ns"]
     )

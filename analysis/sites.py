@@ -24,9 +24,9 @@ SITES = Frame(
         Field("blocked_p50_ns", "median time that the call blocked"),
         Field("hold_p50_ns", "median hold"),
         Field("hold_p99_ns", "99th percentile of the hold"),
-        Field("hold_sum_ns", "all hold together"),
+        Field("hold_sum_ns", "all hold together; null where no episode's is known"),
         Field("retake_p50_ns", "median P-retake latency"),
-        Field("harm_sum_ns", "all harm together; null where no episode's is known"),
+        Field("harm_sum_ns", "all harm together; null where most episodes' is not known"),
         Field("kept", "episodes whose call returned with its P"),
         Field("harmful", "episodes with harm"),
         Field("needless", "handoffs that bought nothing"),
@@ -49,10 +49,12 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
     keys = [trusted[name].astype(object) for name in ("site", "syscall")]
     keys = [key.where(key.notna(), None) for key in keys]
     by_call = trusted.groupby(keys, sort=True, dropna=False)
+    sizes = by_call.size()
     columns = {
-        "episodes": by_call.size(),
-        "harm_sum_ns": by_call["harm_ns"].sum(min_count=1),
-        "hold_sum_ns": by_call["hold_ns"].sum(),
+        "episodes": sizes,
+        # A few that are known would pass for all of them.
+        "harm_sum_ns": by_call["harm_ns"].sum().where(by_call["harm_ns"].count() * 2 >= sizes),
+        "hold_sum_ns": by_call["hold_ns"].sum(min_count=1),
         "kept": trusted["outcome"].eq("kept").groupby(keys, dropna=False).sum(),
         "line": by_call["line"].agg(_commonest),
         "file": by_call["file"].agg(_commonest),
@@ -68,9 +70,9 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
         found = by_call[column].quantile(share, interpolation="lower")
         columns[name] = found.astype("Float64").round()
     rows = pd.DataFrame(columns).reset_index()
-    rows = rows.sort_values(
-        ["harm_sum_ns", "hold_sum_ns"], ascending=False, na_position="last", kind="stable"
-    )
+    # Unknown harm is no less than none: then the hold decides.
+    worst = rows[["harm_sum_ns", "hold_sum_ns"]].fillna(0)
+    rows = rows.loc[worst.sort_values([*worst], ascending=False, kind="stable").index]
     texts = {field.name for field in SITES.fields if field.type == "str"}
     return SITES.finish(
         {

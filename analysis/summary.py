@@ -16,7 +16,7 @@ from analysis.schema import CLASSES
 from tracer.manifest import Manifest
 from tracer.trace import Trace
 
-__all__ = ["Summary", "SummaryBuilder", "summary"]
+__all__ = ["Summary", "SummaryBuilder", "summary", "tells_of_ps"]
 
 
 class Latency(TypedDict):
@@ -29,21 +29,21 @@ class Latency(TypedDict):
 
 
 class Duration(TypedDict):
-    """Quantiles and sum in ns; ``unknown`` is how many episodes have no value."""
+    """Quantiles and sum in ns, None where no value is known; ``unknown`` is how many are not."""
 
     p50: int | None
     p90: int | None
     p99: int | None
     max: int | None
-    sum: int
+    sum: int | None
     unknown: int
 
 
 class ClassShare(TypedDict):
-    """One class of episodes: how many, and how long they held their Ps."""
+    """One class of episodes: how many, and how long they held their Ps, None if not known."""
 
     episodes: int
-    hold_ns: int
+    hold_ns: int | None
 
 
 class PTime(TypedDict):
@@ -52,7 +52,7 @@ class PTime(TypedDict):
     ps: int | None
     total_ns: int | None
     harm_percent: float | None
-    goroutine_wait_ns: int
+    goroutine_wait_ns: int | None
 
 
 class Capture(TypedDict):
@@ -84,6 +84,8 @@ class Summary(TypedDict):
 
     Keys:
         policy: the retake policy, where the traced program told it.
+        p_known: whether the trace can tell which blocked threads held a P; where it cannot (no
+            runtime that is known, or no offsets of it), that there are no episodes says nothing.
         episodes: all of them; retaken, kept and handed_off are those with that outcome.
         untrusted: episodes in whose time records were lost; in none of the distributions.
         retake_ns: P-retake latency, of the episodes after which P ran a goroutine again.
@@ -96,10 +98,12 @@ class Summary(TypedDict):
         retakes: rows of kind retake likewise.
         events: records stored; lost: records that found no room; tables: both by table.
         complete: whether the capture ended in order.
+        suspended_ns: how long the machine was suspended meanwhile, which is in no other time.
         missing: what could not be captured, and why.
     """
 
     policy: str | None
+    p_known: bool
     episodes: int
     retaken: int
     kept: int
@@ -116,6 +120,7 @@ class Summary(TypedDict):
     lost: int
     tables: dict[str, TableCount]
     complete: bool
+    suspended_ns: int | None
     missing: list[str]
     capture: Capture
     target: Target
@@ -173,9 +178,9 @@ class SummaryBuilder:
             pieces.append(known)
             self._unknown[name] += len(trusted) - len(known)
         self._outcomes.update(_counted(episodes["outcome"].value_counts()))
-        by_class = episodes["hold_ns"].fillna(0).groupby(episodes["class"], observed=False)
+        by_class = episodes["hold_ns"].groupby(episodes["class"], observed=False)
         self._class_counts.update(_counted(by_class.size()))
-        self._class_holds.update(_counted(by_class.sum()))
+        self._class_holds.update(_counted(by_class.sum(min_count=1).dropna()))
         queued = trusted["runq"].fillna(0) + trusted["global_runq"].fillna(0)
         self._goroutine_wait_ns += int((trusted["harm_ns"].fillna(0) * queued).sum())
         highest = episodes.dropna(subset=["p"]).groupby(episodes["pid"].fillna(-1))["p"].max()
@@ -190,6 +195,7 @@ class SummaryBuilder:
         policy = workload.get("policy")
         return {
             "policy": policy if isinstance(policy, str) else None,
+            "p_known": self._episodes > 0 or tells_of_ps(manifest),
             "episodes": self._episodes,
             "retaken": self._outcomes["retaken"],
             "kept": self._outcomes["kept"],
@@ -198,11 +204,8 @@ class SummaryBuilder:
             "retake_ns": _latency(durations["retake_ns"]),
             "hold_ns": _duration(durations["hold_ns"], self._unknown["hold_ns"]),
             "harm_ns": _duration(durations["harm_ns"], self._unknown["harm_ns"]),
-            "classes": {
-                word: {"episodes": self._class_counts[word], "hold_ns": self._class_holds[word]}
-                for word in CLASSES
-            },
-            "p_time": self._p_time(int(durations["harm_ns"].sum())),
+            "classes": {word: self._class(word) for word in CLASSES},
+            "p_time": self._p_time(_sum(durations["harm_ns"])),
             "handoffs": _by_reason(transitions, "handoff"),
             "retakes": _by_reason(transitions, "retake"),
             "events": sum(manifest.events.values()),
@@ -212,6 +215,7 @@ class SummaryBuilder:
                 for name, count in manifest.events.items()
             },
             "complete": manifest.complete and manifest.error is None,
+            "suspended_ns": manifest.suspended_ns,
             "missing": [f"{item.what}: {item.why}" for item in manifest.missing],
             "capture": {
                 "wall_s": manifest.capture.wall_s,
@@ -226,7 +230,12 @@ class SummaryBuilder:
             },
         }
 
-    def _p_time(self, harm_ns: int) -> PTime:
+    def _class(self, word: str) -> ClassShare:
+        episodes = self._class_counts[word]
+        hold_ns = self._class_holds.get(word) if episodes else 0
+        return {"episodes": episodes, "hold_ns": hold_ns}
+
+    def _p_time(self, harm_ns: int | None) -> PTime:
         begin_ns, end_ns = self._manifest.begin_ns, self._manifest.end_ns
         ps = int((self._highest_p + 1).sum()) or None
         total_ns = None
@@ -235,8 +244,8 @@ class SummaryBuilder:
         return {
             "ps": ps,
             "total_ns": total_ns,
-            "harm_percent": 100 * harm_ns / total_ns if total_ns else None,
-            "goroutine_wait_ns": self._goroutine_wait_ns,
+            "harm_percent": 100 * harm_ns / total_ns if total_ns and harm_ns is not None else None,
+            "goroutine_wait_ns": None if harm_ns is None else self._goroutine_wait_ns,
         }
 
 
@@ -246,7 +255,17 @@ def _latency(values: Ints) -> Latency:
 
 
 def _duration(values: Ints, unknown: int) -> Duration:
-    return {**_latency(values), "sum": int(values.sum()), "unknown": unknown}
+    return {**_latency(values), "sum": _sum(values), "unknown": unknown}
+
+
+def _sum(values: Ints) -> int | None:
+    return int(values.sum()) if len(values) else None
+
+
+def tells_of_ps(manifest: Manifest) -> bool:
+    """Whether a trace can tell which blocked threads held a P: its runtime could be read."""
+    lacks = any(item.what.startswith("block") for item in manifest.missing)
+    return manifest.target.runtime != "none" and not lacks
 
 
 def _counted(counts: pd.Series[int]) -> dict[str, int]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-__all__ = ["UNKNOWN_TEXT", "count_text", "duration_text", "percent_text", "ratio_text"]
+__all__ = [
+    "UNKNOWN_TEXT",
+    "count_text",
+    "duration_text",
+    "percent_text",
+    "ratio_text",
+    "runtime_text",
+]
 
 UNKNOWN_TEXT = "–"
 _DURATIONS = ((1, "ns"), (1_000, "µs"), (1_000_000, "ms"), (1_000_000_000, "s"))
@@ -56,3 +63,10 @@ def _three_figures(value: float) -> str:
             text = f"{value:.{digits}f}"
             return text.rstrip("0").rstrip(".")
     return f"{value:,.0f}"
+
+
+def runtime_text(runtime: str, version: str | None) -> str:
+    """What runs a program; Go's version tells Go by itself."""
+    if version is None:
+        return "no runtime that is known" if runtime == "none" else runtime
+    return version if version.startswith(runtime) else f"{runtime} {version}"

@@ -4,7 +4,7 @@ The reference runtime keeps such a record on request (``pretake run … --witnes
 JSON object a line (or a Parquet file) with ``ts_ns``, its own clock's reading at the release of
 P, and ``tid`` and ``p``, the thread that lost it. A Go program keeps one in its own execution
 trace (:mod:`analysis.go_trace`). All clocks are CLOCK_MONOTONIC, so nothing
-is fitted.
+is fitted; one in a time namespace is put right by the offset that the kernel tells.
 
 A record row belongs to the episode of the same thread and P in whose call it lies (until
 :data:`analysis.way.RETURN_RACE_NS` after the return). An episode or a row is used once.
@@ -90,7 +90,7 @@ def check(trace: Trace, witness: str | Path) -> Check:
         PretakeError: the file is no such record, or the trace cannot be read.
     """
     manifest = trace.manifest
-    records = read_witness(witness)
+    records = _on_the_traces_clock(read_witness(witness), trace)
     # Of each window only what is compared stays.
     pieces = [
         piece[piece["outcome"] == "retaken"] for piece in episode_windows(trace, columns=_COMPARED)
@@ -109,6 +109,20 @@ def check(trace: Trace, witness: str | Path) -> Check:
     result["unblocked"] = unblocked
     result["lost"] = sum(manifest.lost.values())
     return result
+
+
+def _on_the_traces_clock(records: pd.DataFrame, trace: Trace) -> pd.DataFrame:
+    """Records of processes whose own clock is ahead (time namespaces), with that taken off."""
+    ahead_ns = {int(pid): ns for pid, ns in trace.manifest.clocks_ahead_ns.items()}
+    if not ahead_ns or records.empty:
+        return records
+    tasks = trace.frame("task", ["tid", "pid"]).drop_duplicates("tid", keep="last")
+    pids = records["tid"].map(tasks.set_index("tid")["pid"])
+    off_ns = pids.map(ahead_ns).fillna(0).astype("int64")
+    moved = records.assign(ts_ns=records["ts_ns"] - off_ns)
+    # Of a Go trace, which is one process's.
+    moved.attrs = {name: ns - int(off_ns.max()) for name, ns in records.attrs.items()}
+    return moved
 
 
 def read_witness(path: str | Path) -> pd.DataFrame:

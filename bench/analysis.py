@@ -1,8 +1,8 @@
 """How fast and how right the analysis is: ``make bench-analysis``; ``--part NAME`` for one part.
 
 - *speed*: events a second from files to the summary, beside ``perf sched latency`` and
-  ``timehist`` on what perf recorded of the same run, and ``go tool trace -d=parsed``; the start
-  of the command (a trace of one call) by itself, and the rate without it.
+  ``timehist`` on what perf recorded of the same run, and ``go tool trace -d=parsed``; the
+  command's start (a trace of one call) by itself, and the rate without it.
 - *big*: peak memory of the summary of a trace of 100 million events.
 - *report*: time and size of a report about 10 million events.
 - *whatif*: predicted against measured median latency: each workload is captured under each policy

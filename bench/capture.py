@@ -9,6 +9,7 @@ happen to run nor a slow minute of the machine is taken for a tool's cost.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -24,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.drain import drain, start_s, sustained
+from bench.parts import parts
+from bench.parts import show as show_parts
 from bench.rivals import TOOLS, Tool, stop
 from tests.go import toolchains
 
@@ -147,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--window", type=float, default=1.0, metavar="S")
-    parser.add_argument("--rate", type=int, default=1_000_000, help="events/s, sustained")
+    parser.add_argument("--rate", type=int, default=1_050_000, help="events/s, sustained")
     parser.add_argument("--seconds", type=int, default=60, help="of the sustained capture")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
@@ -158,11 +161,12 @@ def main() -> None:
         print(f"left out: {name}: {why}")
     tools = [tool for tool in TOOLS if tool.name not in skipped]
     start_s()  # compiles the programs, if that was not done before
-    starts = [start_s() for _ in range(5)]
+    starts = [start_s() for _ in range(9)]
     costs = {
         program: compare(program, tools, chosen.rounds, chosen.window)
         for program in ("pipes", "http")
     }
+    of_parts = parts(2 * chosen.rounds, chosen.window / 3)
     calls = build("calls")
     results = {
         "slowdown": {
@@ -181,6 +185,7 @@ def main() -> None:
             program: {name: sorted(cost.ratios) for name, cost in tool.items()}
             for program, tool in costs.items()
         },
+        "parts_cpu": {name: dataclasses.asdict(cost) for name, cost in of_parts.items()},
         "drain": drain(calls),
         "sustained": sustained(calls, chosen.rate, chosen.seconds),
         "bytes_per_event": {
@@ -199,6 +204,7 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     show(results)
+    show_parts(of_parts)
 
 
 def show(results: dict[str, dict[str, dict[str, float]]]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from tracer.bcc_loader import kernel_source, load_bcc
 from tracer.program import Program
 from tracer.schema import TABLES
-from tracer.trace import TraceWriter
+from tracer.trace_writer import TraceWriter
 
 __all__ = ["drain", "start_s", "sustained"]
 
@@ -84,7 +84,7 @@ def _fill(program: Program, calls: Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     os.close(reader)
-    program.add_thread(process.pid, process.pid, "unknown")
+    program.follow(process.pid)
     os.write(writer, b"\n")
     os.close(writer)
     process.wait()

@@ -14,7 +14,7 @@ import numpy as np
 
 from tracer.manifest import Manifest, Target
 from tracer.schema import TABLES, UNKNOWN
-from tracer.trace import TraceWriter
+from tracer.trace_writer import TraceWriter
 
 EVENTS_PER_CALL = 24
 PID, MONITOR, THREADS = 100, 103, np.array([101, 102])

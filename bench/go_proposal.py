@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from typing import Any
 
 from analysis import load
 from analysis.units import duration_text
+from bench import results
 from tests.go import toolchains
 from tracer.launch import RESULT_VARIABLE
 from tracer.options import CaptureOptions
 from tracer.record import record
 
 PROGRAMS = Path(__file__).parent / "go"
-RESULTS = Path(__file__).parent / "results" / "go.json"
 PAGE = Path(__file__).parent.parent / "docs" / "go-proposal.md"
 HOWS = ("normal", "block", "raw")
 CASES = ((1, 0), (1, 1), (2, 0), (2, 1), (4, 0))
@@ -122,12 +121,11 @@ def main() -> int:
     rows = measure(asked.count, asked.rounds, asked.go)
     text = table(rows)
     print(text)
-    RESULTS.parent.mkdir(exist_ok=True)
-    machine = {"kernel": platform.release(), "cpus": os.cpu_count(), "go": asked.go}
-    RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
+    results.write("go", {"go": asked.go, "rows": rows})
     if PAGE.exists():
         before, _, rest = PAGE.read_text().partition(MADE[0])
         _, _, after = rest.partition(MADE[1])
+        machine = results.machine()
         where = f"Go {asked.go}, Linux {machine['kernel']}, {machine['cpus']} CPUs"
         PAGE.write_text(f"{before}{MADE[0]}\n\n{where}:\n\n{text}\n\n{MADE[1]}{after}")
     return 0

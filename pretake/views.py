@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,13 +21,20 @@ __all__ = [
     "cells",
     "console",
     "duration",
+    "interval",
+    "no_episodes",
     "note",
     "print_json",
+    "quantiles",
     "table",
     "write_rows",
 ]
 
 UNKNOWN = "–"
+_SHORT = 14
+"""A column is not folded where its longest cell is no longer than this."""
+_PAGE_WIDTH = 120
+"""Characters of a line where no terminal tells: in a file, or on the way to a pager."""
 
 
 def console(stderr: bool = False) -> Console:
@@ -41,7 +49,8 @@ def console(stderr: bool = False) -> Console:
             plain = (_printable(o) if isinstance(o, str) else o for o in objects)
             super().print(*plain, **options)
 
-    return Terminal(stderr=stderr, highlight=False)
+    told = (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ
+    return Terminal(stderr=stderr, highlight=False, width=None if told else _PAGE_WIDTH)
 
 
 def note(text: str) -> None:
@@ -60,6 +69,21 @@ def duration(ns: float | None) -> str:
     from analysis.units import duration_text
 
     return duration_text(ns)
+
+
+def no_episodes(p_known: bool) -> str:
+    """What it means that there are none."""
+    if p_known:
+        return "No thread blocked in a system call while it held a P."
+    return (
+        "Which of the threads that blocked held a P is not known; 'pretake summary' tells what "
+        "is missing."
+    )
+
+
+def interval(low: float | None, high: float | None, text: Callable[[float | None], str]) -> str:
+    """From one value to another, each as ``text`` has it; a dash for unknown."""
+    return UNKNOWN if low is None or high is None else f"{text(low)} to {text(high)}"
 
 
 def bytes_text(count: float | None) -> str:
@@ -95,12 +119,24 @@ def table(
 
     # A name comes from somebody's program: it must not be read as markup.
     grid = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        min_width=len(title) + 1,
     )
+    texts = [[_plain(cell) for cell in row] for row in rows]
     for number, column in enumerate(columns):
-        grid.add_column(column, justify="left" if number < left else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*(_plain(cell) for cell in row))
+        longest = max((len(row[number]) for row in texts), default=0)
+        grid.add_column(
+            column,
+            justify="left" if number < left else "right",
+            overflow="fold",
+            no_wrap=longest <= _SHORT,
+        )
+    for row in texts:
+        grid.add_row(*row)
     return grid
 
 

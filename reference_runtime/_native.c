@@ -1,23 +1,17 @@
 /*
  * The few things that Python cannot do: a fast thread-local, CPU work and ppoll(2) without the
- * GIL. Everything here has a fallback in Python (see current.py and real_host.py).
+ * GIL. Everything here has a fallback in Python (see current.py and real_host.py), but for the
+ * loops that a signal stops (_preempt.c).
  *
- * CPU kernels stand in a section of their own. They hold no lock, allocate nothing and call
- * nothing but the vDSO, so a goroutine may be stopped at any of their instructions: the section's
- * bounds are the table of asynchronous safe points. Nothing else in the process is one.
+ * CPU kernels stand in sections of their own, which tell where a goroutine may be stopped: see
+ * _preempt.h. Nothing else in the process is a safe point.
  */
 #define _GNU_SOURCE
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_preempt.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <stdint.h>
 #include <time.h>
-
-#define SAFE_POINT __attribute__((section("pretake_safe"), noinline))
-
-extern const char __start_pretake_safe[], __stop_pretake_safe[];
 
 /* The M that the calling thread is; borrowed, the scheduler's list of Ms keeps it alive. */
 static __thread PyObject *current;
@@ -47,6 +41,27 @@ SAFE_POINT static uint64_t burn_kernel(uint64_t iterations)
 		x ^= x >> 27;
 	}
 	return x;
+}
+
+/*
+ * The article's endless loop: 0 minus twos is never 1. It calls nothing, so no check at a function
+ * entry stops it. The second condition is for the end of the run only.
+ */
+#define ENDLESS_LOOP                                                                              \
+	uint32_t u = 0;                                                                           \
+	do {                                                                                      \
+		u -= 2;                                                                           \
+	} while (u != 1 && !loops_over);                                                          \
+	return u
+
+SAFE_POINT static uint32_t loop_kernel(void)
+{
+	ENDLESS_LOOP;
+}
+
+NOSPLIT static uint32_t nosplit_loop_kernel(void)
+{
+	ENDLESS_LOOP;
 }
 
 static int64_t nanotime(void)
@@ -79,9 +94,22 @@ static PyObject *spin_ns(PyObject *self, PyObject *argument)
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	for (int64_t end = nanotime() + ns; nanotime() < end;)
-		sink = burn_kernel(200);
+		sink = burn_kernel(1000);
 	Py_END_ALLOW_THREADS
 	(void)sink;
+	Py_RETURN_NONE;
+}
+
+static PyObject *endless_loop(PyObject *self, PyObject *nosplit)
+{
+	int may_not_stop = nosplit == Py_True;
+
+	Py_BEGIN_ALLOW_THREADS
+	if (may_not_stop)
+		nosplit_loop_kernel();
+	else
+		loop_kernel();
+	Py_END_ALLOW_THREADS
 	Py_RETURN_NONE;
 }
 
@@ -89,7 +117,7 @@ static PyObject *poll_one(PyObject *self, PyObject *const *args, Py_ssize_t narg
 {
 	struct pollfd fd;
 	struct timespec timeout;
-	long long timeout_ns;
+	long long timeout_ns, deadline_ns;
 	int ready;
 
 	if (nargs != 3) {
@@ -102,12 +130,16 @@ static PyObject *poll_one(PyObject *self, PyObject *const *args, Py_ssize_t narg
 	timeout_ns = PyLong_AsLongLong(args[2]);
 	if (PyErr_Occurred())
 		return NULL;
-	timeout.tv_sec = timeout_ns / 1000000000;
-	timeout.tv_nsec = timeout_ns % 1000000000;
+	deadline_ns = nanotime() + timeout_ns;
 	do {
+		timeout.tv_sec = timeout_ns / 1000000000;
+		timeout.tv_nsec = timeout_ns % 1000000000;
 		Py_BEGIN_ALLOW_THREADS
 		ready = ppoll(&fd, 1, timeout_ns < 0 ? NULL : &timeout, NULL);
 		Py_END_ALLOW_THREADS
+		/* A signal breaks the wait in any case: what is left of it goes on. */
+		if (timeout_ns >= 0 && ready < 0)
+			timeout_ns = Py_MAX(deadline_ns - nanotime(), 0);
 	} while (ready < 0 && errno == EINTR && !PyErr_CheckSignals());
 	if (PyErr_Occurred())
 		return NULL;
@@ -123,21 +155,15 @@ static PyObject *drop_gil(PyObject *self, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
-static PyObject *safe_ranges(PyObject *self, PyObject *unused)
-{
-	return Py_BuildValue("[(KK)]", (unsigned long long)(uintptr_t)__start_pretake_safe,
-			     (unsigned long long)(uintptr_t)__stop_pretake_safe);
-}
-
 static PyMethodDef methods[] = {
 	{"get_current", get_current, METH_NOARGS, "The calling thread's M, or None."},
 	{"set_current", set_current, METH_O, "Say which M the calling thread is."},
 	{"burn", burn, METH_O, "Run so many steps of a generator, without the GIL."},
 	{"spin_ns", spin_ns, METH_O, "Use the CPU for so many ns, without the GIL."},
+	{"endless_loop", endless_loop, METH_O, "Loop until end_loops; True for the nosplit one."},
 	{"poll_one", (PyCFunction)(void (*)(void))poll_one, METH_FASTCALL,
 	 "ppoll(2) on one descriptor; the events that are there."},
 	{"drop_gil", drop_gil, METH_NOARGS, "Let another thread have the GIL, if one waits."},
-	{"safe_ranges", safe_ranges, METH_NOARGS, "[begin, end) addresses of asynchronous safe points."},
 	{NULL, NULL, 0, NULL},
 };
 
@@ -147,5 +173,9 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__native(void)
 {
-	return PyModule_Create(&module);
+	PyObject *self = PyModule_Create(&module);
+
+	if (self && PyModule_AddFunctions(self, preempt_methods))
+		Py_CLEAR(self);
+	return self;
 }

@@ -30,6 +30,8 @@ G_WAITING: Final = 4
 """On no run queue; a channel, timer, lock or the network poller knows it [whoever readies it]."""
 G_DEAD: Final = 6
 """Returned, or never to run again [nobody]."""
+G_PREEMPTED: Final = 9
+"""Stands still for ``suspend_g``, on no queue, runs nowhere [whoever suspended it]."""
 
 # States of a P, with Go's numbers.
 P_IDLE: Final = 0
@@ -39,11 +41,13 @@ P_RUNNING: Final = 1
 P_SYSCALL: Final = 2
 """Its M is in a system call and was not asked to give it up. Under P's lock either the M takes
 it back (to running) or somebody retakes it (to idle): whoever is first."""
-STACK_PREEMPT: Final = 1
-"""The poison in a G's stackguard (Go: stackPreempt)."""
-
+P_GCSTOP: Final = 3
+"""The world is stopped, or about to be; on no list [who stopped it]."""
 P_DEAD: Final = 4
 """The runtime has stopped, or the P is the sentinel [nobody]."""
+
+STACK_PREEMPT: Final = 1
+"""The poison in a G's stackguard (Go: stackPreempt)."""
 
 # What a goroutine wants of its M when it yields; the M looks at it after the switch.
 YIELD: Final = 0
@@ -52,6 +56,8 @@ PARK: Final = 1
 """To wait until somebody readies it."""
 NO_P_LEFT: Final = 2
 """To run again, on another P: its M came out of a system call and has none."""
+PREEMPTED: Final = 3
+"""To stop, since it was asked to."""
 
 
 class G:
@@ -74,6 +80,13 @@ class G:
         """Poisoned to ask for preemption; the goroutine looks at it where it awaits."""
         self.wait_reason = ""
         self.token: bool = False
+        self.special: bool = False
+        """It is not to be run like others: it is bound to an M, or suspended."""
+        self.bound: M | None = None
+        """The M whose thread a signal stopped in the middle of this goroutine's code: it goes on
+        there and nowhere else."""
+        self.suspended: bool = False
+        """Somebody wants it to stand still (Go: preemptStop)."""
         self.schedlink: G | None = None
         self.all_next: G | None = None
         self.all_prev: G | None = None
@@ -110,6 +123,8 @@ class P:
         """No goroutine has run here since another M took it over."""
         self.lost_enter_ns: i64 = 0
         """When the system call began for which the P was last taken or given away; 0 for none."""
+        self.was_retaken: bool = False
+        """It was taken for that call, and not given away."""
         self.link: P | None = None
         # The monitor's notes, as Go's sysmontick.
         self.seen_syscalltick: i64 = -1
@@ -171,6 +186,13 @@ class M:
         self.exited = exited
         self.schedlink: M | None = None
         self.scheduler = scheduler
+        self.slot: i64 = 0
+        """Where the host's signal handler finds what is asked of this M; 0 for nowhere."""
+        self.asked: bool = False
+        """Its goroutine was asked to stop, and has not left it since."""
+        self.asked_ns: i64 = 0
+        self.holds_world: bool = False
+        """Its goroutine has stopped the world, and must not be stopped itself (Go: m.locks)."""
         self.policy_data: object = None
         """Whatever the retake policy keeps for each thread (a perf event, say)."""
 

@@ -5,7 +5,8 @@ Every function here is called on a goroutine and finds its scheduler by the thre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from reference_runtime.current import get_current
 from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, M
@@ -13,7 +14,7 @@ from reference_runtime.host import READABLE, WRITABLE, Host
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
 from reference_runtime.scheduler import Goroutine, Scheduler
 from reference_runtime.switch import SWITCH, Switch
-from reference_runtime.syscalls import syscall
+from reference_runtime.syscalls import stop_if_asked, syscall
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -26,7 +27,9 @@ __all__ = [
     "WRITABLE",
     "Site",
     "checkpoint",
+    "compute",
     "current_host",
+    "endless_loop",
     "getg",
     "getm",
     "go",
@@ -51,7 +54,6 @@ WRITE: Final = Site("write")
 PREAD: Final = Site("pread")
 POLL: Final = Site("poll", BLOCK)
 NANOSLEEP: Final = Site("nanosleep", BLOCK)
-SPIN: Final = Site("spin", RAW)
 
 
 def getm() -> M:
@@ -96,12 +98,9 @@ def gosched() -> Switch:
 
 
 async def checkpoint() -> None:
-    """A cooperative preemption point: yields if the monitor asked for it."""
+    """A cooperative preemption point, as at each function's entry in Go: stops if asked to."""
     m = getm()
-    if m.curg.stackguard == STACK_PREEMPT:
-        m.curg.stackguard = 0
-        m.wants = YIELD
-        await SWITCH
+    await stop_if_asked(scheduler_of(m), m)
 
 
 async def gopark(reason: str) -> None:
@@ -183,6 +182,29 @@ async def nanosleep(ns: int, site: Site = NANOSLEEP) -> None:
     await syscall(site, current_host().nanosleep, (ns,))
 
 
+async def compute(kernel: Callable[[Any], object], argument: object) -> object:
+    """Call a compute kernel of the host, in which a signal may stop this goroutine."""
+    m = getm()
+    if m.curg.stackguard == STACK_PREEMPT:
+        await checkpoint()
+        m = getm()
+    result = kernel(argument)
+    if scheduler_of(m).stopping:
+        # A loop that ended because the run did: nothing of the program runs any more.
+        m.wants = PARK
+        await SWITCH
+    return result
+
+
 async def spin(ns: int) -> None:
     """Use a CPU for ``ns``, in parallel with other goroutines."""
-    await syscall(SPIN, current_host().spin_ns, (ns,))
+    await compute(current_host().spin_ns, ns)
+
+
+async def endless_loop(nosplit: bool = False) -> None:
+    """Loop for ever and call nothing, as the article's program does.
+
+    Ends with the run, or at its time limit. Only a signal stops it meanwhile, and with ``nosplit``
+    nothing does.
+    """
+    await compute(current_host().endless_loop, nosplit)

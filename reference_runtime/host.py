@@ -86,6 +86,64 @@ class SwitchWatch:
         raise NotImplementedError
 
 
+class Stopper:
+    """Stops threads where they are, by a signal, and lets them go on (Go: preemptM and its kin).
+
+    Each M has a slot. Its thread stops if a stop is wanted when the signal comes, and the thread
+    is at a safe point: in a compute kernel, never in the runtime's own code. A stop is refused
+    otherwise, and counted.
+    """
+
+    def end(self) -> tuple[int, int, int, int]:
+        """No more signals are handled; what they did since this stopper was made.
+
+        Returns:
+            How many stopped a thread, and how many were refused: as not wanted, at an unsafe
+            point, on a thread that runs no goroutine.
+        """
+        raise NotImplementedError
+
+    def thread_begins(self, m: object) -> i64:
+        """Make a slot for the calling thread, which is M's."""
+        raise NotImplementedError
+
+    def thread_ends(self) -> None:
+        """The calling thread's slot is no more."""
+        raise NotImplementedError
+
+    def runs_goroutines(self, slot: i64, yes: bool) -> None:
+        """Whether the slot's M is about to run goroutines, or to park."""
+        raise NotImplementedError
+
+    def ask(self, slot: i64, tid: i64, p: object, g: object) -> bool:
+        """Want the slot's thread to stop; False if a signal is under way to it already."""
+        raise NotImplementedError
+
+    def withdraw(self, slot: i64) -> None:
+        """Want it no more: the goroutine left its M. Called on the slot's own thread."""
+        raise NotImplementedError
+
+    def stopped(self, slot: i64) -> bool:
+        """Whether the slot's thread stands where a signal stopped it."""
+        raise NotImplementedError
+
+    def resume(self, slot: i64, p: object, g: object) -> None:
+        """Let a stopped thread go on; its M has P now."""
+        raise NotImplementedError
+
+    def count(self) -> i64:
+        """How many stops there were, or were announced."""
+        raise NotImplementedError
+
+    def announce(self) -> None:
+        """Wake those that wait for a stop."""
+        raise NotImplementedError
+
+    def wait(self, seen: i64, ns: i64) -> None:
+        """Until there were more stops than ``seen``, or for ``ns``. May switch."""
+        raise NotImplementedError
+
+
 class Host:
     """A machine. Methods that wait say "may switch"."""
 
@@ -140,6 +198,10 @@ class Host:
         """Whether the thread is blocked in a system call whose first argument is ``fd``."""
         raise NotImplementedError
 
+    def new_stopper(self) -> Stopper | None:
+        """What stops threads by SIGURG, set up; None where the host has nothing of the kind."""
+        raise NotImplementedError
+
     def tgkill(self, tid: i64, signo: i64) -> None:
         """Send a signal to one thread of this process."""
         raise NotImplementedError
@@ -151,13 +213,19 @@ class Host:
         """The monitor's sleep. May switch."""
         raise NotImplementedError
 
-    def wait_for_end(self, finished: Note) -> None:
+    def wait_for_end(self, finished: Note, limit_ns: i64 = FOR_EVER) -> None:
         """The caller of ``Runtime.run`` waits here; a simulated host runs its machine meanwhile.
+
+        After ``limit_ns`` endless loops end.
 
         Raises:
             KeyboardInterrupt: the user asked to stop.
         """
-        finished.sleep()
+        if limit_ns < 0:
+            finished.sleep()
+        elif not finished.sleep_for(limit_ns):
+            self.end_loops(True)
+            finished.sleep()
 
     def close(self) -> None:
         """Give back what the host holds; no thread of the runtime is left but stuck ones."""
@@ -203,6 +271,14 @@ class Host:
 
     def spin_ns(self, ns: int) -> None:
         """Use a CPU for ``ns``, in parallel with other threads."""
+        raise NotImplementedError
+
+    def endless_loop(self, nosplit: bool) -> None:
+        """Use a CPU until loops are to end, and call nothing; ``nosplit``: at no safe point."""
+        raise NotImplementedError
+
+    def end_loops(self, over: bool) -> None:
+        """Whether endless loops are to end: at the end of a run, so that their threads do."""
         raise NotImplementedError
 
     # The network poller (Go: netpoll). ``waiter`` is the scheduler's, given back when ready.

@@ -14,6 +14,7 @@ from reference_runtime.deadlock import Deadlock, describe
 from reference_runtime.gmp import (
     NO_G,
     NO_P,
+    P_GCSTOP,
     P_IDLE,
     P_RUNNING,
     P_SYSCALL,
@@ -80,6 +81,10 @@ class Processors:
         self.monitor_waits: bool = False
         self.monitor_note = host.new_note()
         self.monitor: M | None = None
+        self.gcwaiting: bool = False
+        """The world is stopped, or somebody waits for it to stop."""
+        self.stopwait: i64 = 0
+        """Ps that whoever stops the world still waits for."""
 
     def stop(self, failure: BaseException | None) -> None:
         """End the run: every M leaves when it next comes by. The first failure is kept."""
@@ -144,9 +149,13 @@ class Processors:
         transition(STOPM, m, NO_P, NO_G, NO_REASON, NO_TID)
         if asleep:
             self.check_dead()
+        if m.slot:
+            self.stopper_runs(m, False)
         m.note.sleep()
         if self.stopping:
             return False
+        if m.slot:
+            self.stopper_runs(m, True)
         if m.nextp is not NO_P:
             self.acquirep(m, m.nextp)
         return True
@@ -287,10 +296,17 @@ class Processors:
         enter_ns = loser.enter_ns
         g = loser.curg
         p.lost_enter_ns = enter_ns
+        p.was_retaken = True
         p.lock.release()
         self.record.retakes.append(
             Retake(
-                self.host.nanotime(), enter_ns, p.id, loser.tid, g.goid, RUNTIME_REASONS[reason]
+                self.host.nanotime(),
+                enter_ns,
+                p.id,
+                loser.tid,
+                g.goid,
+                RUNTIME_REASONS[reason],
+                m.tid,
             )
         )
         transition(RETAKE, m, p, g, reason, loser.tid)
@@ -307,6 +323,11 @@ class Processors:
         """
         transition(HANDOFF, m, p, g, reason, NO_TID)
         self.lock.acquire()
+        if self.gcwaiting:
+            p.lost_enter_ns = 0
+            self.gcstop(p)
+            self.lock.release()
+            return
         found = p.runqhead != p.runqtail or self.work_for_others()
         if not found:
             runq.pidleput(self.sched, p)
@@ -316,6 +337,21 @@ class Processors:
             self.startm(m, p, False)
         else:
             transition(PIDLE, m, p, NO_G, reason, NO_TID)
+
+    def gcstop(self, p: P) -> None:
+        """P, which is in the caller's hands, is whose who stops the world; under the lock."""
+        p.status = P_GCSTOP
+        self.stopwait -= 1
+        if self.stopwait == 0:
+            self.tell_stop()
+
+    def tell_stop(self) -> None:
+        """Somebody may wait for what now stands still."""
+        raise NotImplementedError
+
+    def stopper_runs(self, m: M, yes: bool) -> None:
+        """Whether M is about to run goroutines, or to park; for the signal's handler."""
+        raise NotImplementedError
 
     def work_for_others(self) -> bool:
         """Whether an M that got P would find something, or has to wait for timers and network."""

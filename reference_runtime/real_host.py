@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime.current import COMPILED
-from reference_runtime.host import READABLE, WRITABLE, Host, Lock, Note, SwitchWatch
+from reference_runtime.host import (
+    FOR_EVER,
+    READABLE,
+    WRITABLE,
+    Host,
+    Lock,
+    Note,
+    Stopper,
+    SwitchWatch,
+)
 from tracer.errors import PretakeError
 
 if TYPE_CHECKING:
@@ -142,16 +151,34 @@ class RealHost(Host):
         return PerfSwitchWatch()
 
     def blocked_on(self, tid: i64, fd: int) -> bool:
-        """As /proc tells: the number and arguments of the call, or "running"."""
+        """As /proc tells: the number and arguments of the call, or "running".
+
+        Raises:
+            PretakeError: /proc does not tell; whoever waits for the call would wait for ever.
+        """
         try:
             call = Path(f"/proc/self/task/{tid}/syscall").read_text(encoding="ascii").split()
+        except PermissionError:
+            raise PretakeError(
+                "/proc does not tell in which call a thread of this process is",
+                "start it as the user that it runs as: who changes users may not read himself",
+            ) from None
         except OSError:
             return False
         return len(call) > 2 and int(call[1], 16) == fd
 
+    def new_stopper(self) -> Stopper | None:
+        """By SIGURG; None where the C module is not built."""
+        if not NATIVE:
+            return None
+        from reference_runtime.real_stopper import SignalStopper
+
+        return SignalStopper()
+
     def tgkill(self, tid: i64, signo: i64) -> None:
-        """tgkill(2)."""
-        raise NotImplementedError
+        """tgkill(2); a thread that is gone is no error."""
+        if NATIVE:
+            _native.send_signal(tid, signo)
 
     def let_others_run(self) -> None:
         """Drop the GIL. Whoever has asked for it for 5 ms gets it."""
@@ -161,7 +188,7 @@ class RealHost(Host):
             # Not time.sleep(0), which really sleeps: the kernel adds its timer slack to 0 too.
             Path("/").stat()
 
-    def wait_for_end(self, finished: Note) -> None:
+    def wait_for_end(self, finished: Note, limit_ns: i64 = FOR_EVER) -> None:
         """As :meth:`Host.wait_for_end`, with a GIL that changes hands faster.
 
         A thread that comes out of a system call waits for the GIL, and one that makes many short
@@ -171,7 +198,7 @@ class RealHost(Host):
         interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
-            finished.sleep()
+            super().wait_for_end(finished, limit_ns)
         finally:
             sys.setswitchinterval(interval_s)
 
@@ -242,6 +269,17 @@ class RealHost(Host):
         end_ns = time.monotonic_ns() + ns
         while time.monotonic_ns() < end_ns:
             time.sleep(0)
+
+    def endless_loop(self, nosplit: bool) -> None:
+        """Without the GIL where the C module is built; else nobody else would ever run."""
+        if not NATIVE:
+            raise RuntimeError("an endless loop needs the C module")
+        _native.endless_loop(nosplit)
+
+    def end_loops(self, over: bool) -> None:
+        """By a flag that the loops read."""
+        if NATIVE:
+            _native.end_loops(over)
 
     # The network poller.
 

@@ -27,6 +27,19 @@ class Retake(NamedTuple):
     goid: int
     reason: str
     """Word of :data:`tracer.words.RUNTIME_REASONS`."""
+    taker_tid: int
+    """Thread that took P."""
+
+
+class Run(NamedTuple):
+    """The first goroutine that ran on a P after a retake."""
+
+    p: int
+    enter_ns: int
+    """Of the call that lost P: so the retake is known."""
+    run_ns: int
+    run_tid: int
+    run_goid: int
 
 
 class Record:
@@ -34,6 +47,8 @@ class Record:
 
     def __init__(self) -> None:
         self.retakes: list[Retake] = []
+        self.runs: list[Run] = []
+        """At most one for each retake: none where P went idle in between."""
         self.retake_ns: list[int] = []
         """From the entry of a system call that lost its P (by retake or handoff) to the first
         goroutine that ran on that P; a P that went idle in between makes no value."""
@@ -49,6 +64,20 @@ class Record:
         """Calls that returned and found no P."""
         self.policy_wakeups: i64 = 0
         """How often a thread woke up to look for Ps that could be retaken."""
+        self.preempt_requests: i64 = 0
+        """Goroutines asked to stop, each time."""
+        self.preempted_cooperative: i64 = 0
+        """Those that stopped at a check of their own."""
+        self.preempted_async: i64 = 0
+        """Those that a signal stopped where they were; counted by its handler, at the end."""
+        self.refused: dict[str, int] = {"not_wanted": 0, "unsafe_point": 0, "not_running_g": 0}
+        """Signals that stopped nothing, by reason."""
+        self.preempt_ns: list[int] = []
+        """From a request to the moment at which the goroutine's P was free."""
+        self.stop_ns: list[int] = []
+        """Stop-the-world's times to stop."""
+        self.suspend_ns: list[int] = []
+        """As long as ``suspend_g`` waited for a goroutine to stand still."""
         self.policy_cpu_ns: i64 = 0
         """CPU time of the threads that do nothing but watch for retakes."""
 
@@ -62,10 +91,33 @@ class Record:
             "threads": int(self.threads),
             "exit_slow": int(self.exit_slow),
             "policy_wakeups": int(self.policy_wakeups),
+            "preempt_requests": int(self.preempt_requests),
+            "preempted_async": int(self.preempted_async),
+            "preempted_cooperative": int(self.preempted_cooperative),
+            **{f"refused_{reason}": count for reason, count in self.refused.items()},
             "policy_cpu_ns": int(self.policy_cpu_ns),
         }
 
     def write(self, path: Path) -> None:
-        """Write the retakes to ``path``, one JSON object a line, fields as in :class:`Retake`."""
+        """Write the retakes to ``path``, one JSON object a line: who lost which P when."""
         with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row._asdict()) + "\n" for row in self.retakes)
+            for retake in self.retakes:
+                row = retake._asdict()
+                del row["taker_tid"]
+                file.write(json.dumps(row) + "\n")
+
+    def append(self, fd: int) -> None:
+        """Append the retakes to an open file, for a tracer that can see none of it.
+
+        The same with all fields of :class:`Retake`, and the last three of :class:`Run`, which
+        are null where nothing ran.
+        """
+        runs = {(run.p, run.enter_ns): run for run in self.runs}
+        with open(fd, "a", encoding="utf-8", closefd=False) as file:
+            for retake in self.retakes:
+                run = runs.get((retake.p, retake.enter_ns))
+                row = retake._asdict()
+                row["run_ns"] = None if run is None else run.run_ns
+                row["run_tid"] = None if run is None else run.run_tid
+                row["run_goid"] = None if run is None else run.run_goid
+                file.write(json.dumps(row) + "\n")

@@ -6,14 +6,22 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from reference_runtime.host import Host
+from reference_runtime.host import FOR_EVER, Host
 from reference_runtime.policies import make_policy
-from reference_runtime.policies.base import RetakePolicy
+from reference_runtime.policies.base import FORCE_PREEMPT_NS, RetakePolicy
+from reference_runtime.preempt import PREEMPT_ASYNC, PREEMPT_COOPERATIVE, PREEMPT_OFF
 from reference_runtime.real_host import RealHost
 from reference_runtime.record import Record
 from reference_runtime.scheduler import Goroutine, Scheduler
 from tracer.errors import PretakeError
 
+PREEMPTIONS: dict[str, int] = {
+    "async": PREEMPT_ASYNC,
+    "cooperative": PREEMPT_COOPERATIVE,
+    "asyncpreemptoff": PREEMPT_COOPERATIVE,
+    "off": PREEMPT_OFF,
+}
+"""Ways of preemption by name."""
 DEFAULT_QUEUE_CAPACITY = 256
 """Of a P's local queue, as in Go."""
 
@@ -26,9 +34,12 @@ class Runtime:
         policy: a retake policy, or its name.
         host: the machine; this one where None.
         queue_capacity: of each P's local queue, at least 2.
+        preempt: ``async`` as Go from 1.14, ``cooperative`` as before it, or ``off``.
+            ``asyncpreemptoff`` is Go's own word (GODEBUG) for ``cooperative``.
+        time_slice_ns: how long a goroutine may run before it is asked to stop.
 
     Raises:
-        PretakeError: no such policy, or a count out of range.
+        PretakeError: no such policy or preemption, or a count out of range.
 
     Example:
         >>> async def main() -> int:
@@ -43,6 +54,8 @@ class Runtime:
         policy: RetakePolicy | str = "sysmon",
         host: Host | None = None,
         queue_capacity: int = DEFAULT_QUEUE_CAPACITY,
+        preempt: str = "async",
+        time_slice_ns: int = FORCE_PREEMPT_NS,
     ) -> None:
         if procs is None:
             procs = os.cpu_count() or 1
@@ -50,16 +63,27 @@ class Runtime:
             raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
         if queue_capacity < 2:
             raise PretakeError(f"a queue of {queue_capacity} is too short", "give 2 or more")
+        if preempt not in PREEMPTIONS:
+            raise PretakeError(
+                f"no preemption is called {preempt!r}", f"choose one of {', '.join(PREEMPTIONS)}"
+            )
+        if time_slice_ns < 1:
+            raise PretakeError(f"a time slice of {time_slice_ns} ns is none", "give 1 or more")
+        self.preempt = preempt
+        self.time_slice_ns = time_slice_ns
         self.procs = procs
         self.policy = make_policy(policy) if isinstance(policy, str) else policy
         self.host = RealHost() if host is None else host
         self.queue_capacity = queue_capacity
         self.record = Record()
 
-    def run(self, main: Callable[..., Goroutine], *args: object) -> object:
+    def run(
+        self, main: Callable[..., Goroutine], *args: object, limit_ns: int = FOR_EVER
+    ) -> object:
         """Run ``main(*args)`` as the first goroutine until it returns.
 
-        Goroutines that are left then are abandoned, as in Go.
+        Goroutines that are left then are abandoned, as in Go. Loops without an end
+        (``goroutines.endless_loop``) are ended after ``limit_ns``, or by the end of the run.
 
         Returns:
             What ``main`` returns.
@@ -69,7 +93,16 @@ class Runtime:
             BaseException: what a goroutine raised, with its traceback and a note of its name.
         """
         self.record = Record()
-        scheduler = Scheduler(self.host, self.policy, self.procs, self.queue_capacity, self.record)
+        scheduler = Scheduler(
+            self.host,
+            self.policy,
+            self.procs,
+            self.queue_capacity,
+            self.record,
+            PREEMPTIONS[self.preempt],
+            self.time_slice_ns,
+        )
+        self.host.end_loops(False)
         result: list[object] = []
 
         async def first() -> None:
@@ -78,7 +111,7 @@ class Runtime:
         self.policy.start(scheduler)
         scheduler.start(first(), getattr(main, "__name__", "main"))
         try:
-            self.host.wait_for_end(scheduler.finished)
+            self.host.wait_for_end(scheduler.finished, limit_ns)
         except BaseException as interrupt:
             scheduler.stop(interrupt)
         scheduler.join()

@@ -64,6 +64,7 @@ from reference_runtime.gmp import (
     NO_G,
     NO_P,
     PARK,
+    PREEMPTED,
     YIELD,
     G,
     M,
@@ -71,8 +72,10 @@ from reference_runtime.gmp import (
 )
 from reference_runtime.host import FOR_EVER
 from reference_runtime.monitor import monitor_main
-from reference_runtime.processors import Processors
+from reference_runtime.preempt import PREEMPT_OFF
+from reference_runtime.record import Run
 from reference_runtime.transitions import (
+    BY_PANIC,
     EXIT_SLOW,
     NO_REASON,
     NO_TID,
@@ -81,6 +84,7 @@ from reference_runtime.transitions import (
     mstart,
     transition,
 )
+from reference_runtime.world import World
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -93,17 +97,20 @@ MONITOR_ID: Final = -2
 """The monitor's M is in no list and never has a P."""
 BREATH: Final = 256
 """Every so many turns an M lets the process's other threads at what they share."""
+RELEASE_NS: Final = 10_000_000
+"""It looks again so often whether a signal has stopped one."""
 EXIT_WAIT_NS: Final = 1_000_000_000
 """How long the end of a run waits for an M that is in the middle of a goroutine."""
 
 
-class Scheduler(Processors):
-    """One run of one program; its arguments are those of :class:`Processors`."""
+class Scheduler(World):
+    """One run of one program; its arguments are those of :class:`Preemption`."""
 
     # Life of a run.
 
     def start(self, main: Goroutine, name: str) -> None:
         """Make the first goroutine and the first M. Its end is told by the note ``finished``."""
+        self.begin_preemption()
         for p in self.allp[1:]:
             runq.pidleput(self.sched, p)
         self.main = self.new_g(main, name)
@@ -120,11 +127,20 @@ class Scheduler(Processors):
         An M whose goroutine is in a system call is left to itself: it may never return. When it
         does, it sees that the run is over.
         """
+        self.preempt = PREEMPT_OFF
+        self.host.end_loops(True)
+        self.tell_stop()
         for m in self.allm:
-            if m.curg.status != G_SYSCALL:
-                m.exited.sleep_for(EXIT_WAIT_NS)
+            left_ns: i64 = EXIT_WAIT_NS
+            while left_ns > 0 and m.curg.status != G_SYSCALL:
+                # A request that was under way may still stop one.
+                self.release_stopped()
+                if m.exited.sleep_for(RELEASE_NS):
+                    break
+                left_ns -= RELEASE_NS
         if self.monitor is not None:
             self.monitor.exited.sleep()
+        self.end_preemption()
         g = self.sched.allg
         while g is not None:
             if g.status != G_SYSCALL and g.status != G_RUNNING:
@@ -214,6 +230,7 @@ class Scheduler(Processors):
         m.tid = self.host.thread_id()
         mstart(m, m.tid)
         try:
+            self.m_begins(m)
             self.policy.m_started(m)
             if m.nextp is not NO_P:
                 self.acquirep(m, m.nextp)
@@ -226,6 +243,7 @@ class Scheduler(Processors):
             # A fault of the scheduler or of a policy: no goroutine's exception gets here.
             self.stop(failure)
         self.policy.m_stopped(m)
+        self.m_ends(m)
         set_current(None)
         m.exited.wakeup()
 
@@ -233,6 +251,9 @@ class Scheduler(Processors):
         """Run G on M until it yields, and do what it wants then."""
         p = m.p
         g.status = G_RUNNING
+        # After that, since whoever suspends G says so before he looks at its status.
+        if g.special and self.run_special(m, g):
+            return
         m.curg = g
         m.wants = YIELD
         p.schedtick += 1
@@ -243,15 +264,22 @@ class Scheduler(Processors):
                 break
             else:
                 m.curg = NO_G
+                if m.asked:
+                    self.withdraw(m, g)
                 self.goexit(g)
                 return
         except BaseException as failure:
             m.curg = NO_G
+            if m.asked:
+                self.withdraw(m, g)
             failure.add_note(f"goroutine {g.goid} [{g.name}]")
             # Before goexit, which ends the run without a failure if this is the main goroutine.
             self.stop(failure)
+            self.preemptall(m, BY_PANIC)
             self.goexit(g)
             return
+        if m.asked:
+            self.withdraw(m, g)
         self.after_switch(m, g)
 
     def after_switch(self, m: M, g: G) -> None:
@@ -272,6 +300,8 @@ class Scheduler(Processors):
             g.status = G_RUNNABLE
             self.lock.release()
             runq.runqput(self, m.p, g)
+        elif m.wants == PREEMPTED:
+            self.preempted(g)
         else:
             self.exitsyscall0(m, g)
 
@@ -280,7 +310,10 @@ class Scheduler(Processors):
         p.changed_hands = False
         transition(RUN, m, p, g, NO_REASON, NO_TID)
         if p.lost_enter_ns:
-            self.record.retake_ns.append(self.host.nanotime() - p.lost_enter_ns)
+            now_ns = self.host.nanotime()
+            self.record.retake_ns.append(now_ns - p.lost_enter_ns)
+            if p.was_retaken:
+                self.record.runs.append(Run(p.id, p.lost_enter_ns, now_ns, m.tid, g.goid))
             p.lost_enter_ns = 0
 
     def findrunnable(self, m: M) -> G | None:
@@ -294,6 +327,9 @@ class Scheduler(Processors):
                     return None
                 if m.p is NO_P:
                     continue
+            if self.gcwaiting:
+                self.gcstopm(m)
+                continue
             p = m.p
             if self.timers.count:
                 self.run_timers(m)
@@ -345,7 +381,7 @@ class Scheduler(Processors):
     def give_up_p(self, m: M, p: P) -> bool:
         """Put P on the idle list, unless there is global work; whether it went there."""
         self.lock.acquire()
-        if self.sched.runqsize or self.stopping:
+        if self.sched.runqsize or self.stopping or self.gcwaiting:
             self.lock.release()
             return False
         self.releasep(m, p)

@@ -17,8 +17,8 @@ from reference_runtime.gmp import (
     NO_P_LEFT,
     P_RUNNING,
     P_SYSCALL,
+    PREEMPTED,
     STACK_PREEMPT,
-    YIELD,
     M,
 )
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
@@ -42,6 +42,8 @@ def entersyscall(scheduler: Scheduler, m: M) -> None:
     p.lock.acquire()
     p.status = P_SYSCALL
     p.lock.release()
+    if m.asked:
+        scheduler.entersyscall_asked(m)
 
 
 def entersyscallblock(scheduler: Scheduler, m: M) -> None:
@@ -52,7 +54,10 @@ def entersyscallblock(scheduler: Scheduler, m: M) -> None:
     m.enter_ns = scheduler.host.nanotime()
     p.syscalltick += 1
     scheduler.releasep(m, p)
+    if m.asked:
+        scheduler.entersyscall_asked(m)
     p.lost_enter_ns = m.enter_ns
+    p.was_retaken = False
     scheduler.record.handoffs += 1
     scheduler.handoffp(m, p, g, BY_SYSCALL_BLOCK)
 
@@ -90,6 +95,14 @@ def was_rescued(m: M) -> bool:
     return rescued
 
 
+async def stop_if_asked(scheduler: Scheduler, m: M) -> None:
+    """The check at a function's entry, on M's goroutine (Go: morestack)."""
+    if m.curg.stackguard == STACK_PREEMPT:
+        scheduler.stopped_by_check(m)
+        m.wants = PREEMPTED
+        await SWITCH
+
+
 async def syscall(site: Site, call: Callable[..., object], args: tuple[object, ...]) -> object:
     """Make a system call from a goroutine, the way that the policy chooses for ``site``.
 
@@ -107,6 +120,9 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
     mode: i64 = policy.mode(site)
     if mode == RAW:
         if site.hint == RAW or not policy.wants_call_done:
+            if m.curg.stackguard == STACK_PREEMPT:
+                # Nothing else of a raw call looks: this is the entry of a function, though.
+                await stop_if_asked(scheduler, m)
             return call(*args)
         m.enter_ns = scheduler.host.nanotime()
         m.raw_since_ns = m.enter_ns
@@ -128,9 +144,7 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
         m.wants = NO_P_LEFT
         await SWITCH
     elif m.curg.stackguard == STACK_PREEMPT:
-        m.curg.stackguard = 0
-        m.wants = YIELD
-        await SWITCH
+        await stop_if_asked(scheduler, m)
     if error is not None:
         raise error
     return result

@@ -48,7 +48,7 @@ column is an Arrow dictionary of strings. Any tool that reads Parquet reads a tr
             if table.ring:
                 yield (
                     f"In the kernel a record of {table.dtype.itemsize} bytes, "
-                    f"in a ring buffer of its own."
+                    f"in a ring of its own."
                 )
             yield "\n" + _row(("column", "type", "null", "meaning"))
             yield _row("----")

@@ -3,9 +3,7 @@
     python tools/go_offsets.py /usr/lib/go-1.19 CACHE/go-1.21.13/go ...
 
 Each argument is a GOROOT. A small program is built with each, its DWARF is read as that of any
-binary would be, and the offsets become one row a series (1.27) that names the versions it was
-measured with. Rows that are there already stay; versions of one series that do not agree are an
-error, since one row could then not stand for both.
+binary would be, and the offsets become the row of its version. Rows of other versions stay.
 """
 
 from __future__ import annotations

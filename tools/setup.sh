@@ -67,6 +67,15 @@ packages() {
         "${missing[@]}" >/dev/null
 }
 
+# A long step's output matters only if it fails.
+quietly() {
+    "$@" >setup.log 2>&1 || {
+        tail -n 30 setup.log >&2
+        fail "failed: $*; the whole output is in setup.log"
+    }
+    rm -f setup.log
+}
+
 venv() {
     local python stamp=.venv/installed
     if [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constraints.txt ]; then
@@ -75,12 +84,12 @@ venv() {
     python=$(find_python) || fail "no Python from 3.11 on: install one, or name it in PYTHON"
     say "Making .venv with $("$python" --version)"
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/pip install -q --disable-pip-version-check -U -c constraints.txt \
+    quietly .venv/bin/pip install -q --disable-pip-version-check -U -c constraints.txt \
         setuptools wheel mypy
     # mypyc's compiler is in the environment already: an isolated build would fetch it again.
     # The runtime is compiled by 'build', which looks at what changed. mypyc's library is a module
     # beside the packages, and only the mode "compat" puts their folder on the path.
-    PRETAKE_NO_COMPILE=1 .venv/bin/pip install -q --disable-pip-version-check \
+    PRETAKE_NO_COMPILE=1 quietly .venv/bin/pip install -q --disable-pip-version-check \
         -c constraints.txt --no-build-isolation --config-settings editable_mode=compat \
         -e '.[test,lint]'
     touch "$stamp"
@@ -95,11 +104,7 @@ build() {
     say "Compiling the reference runtime (about a minute, once)"
     find reference_runtime -name '*.so' -delete
     rm -f ./*__mypyc*.so
-    .venv/bin/python setup.py -q build_ext --inplace --force >build.log 2>&1 || {
-        tail -n 30 build.log >&2
-        fail "the compilation failed: the whole output is in build.log"
-    }
-    rm -f build.log
+    quietly .venv/bin/python setup.py -q build_ext --inplace --force
     touch "$stamp"
 }
 

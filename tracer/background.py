@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from tracer.errors import PretakeError
-from tracer.trace import TraceWriter
+from tracer.trace_writer import TraceWriter
 
 __all__ = ["BackgroundWriter"]
 
@@ -21,7 +21,7 @@ _ROTATE_PERIOD_S: Final = 0.1
 
 
 class BackgroundWriter:
-    """Hands rows to a :class:`~tracer.trace.TraceWriter`, which nobody else uses meanwhile.
+    """Hands rows to a :class:`~tracer.trace_writer.TraceWriter`, which nobody else uses meanwhile.
 
     Args:
         writer: where the rows go.

@@ -22,7 +22,10 @@ VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 
 _MAGIC = 0xEB9F
 _POINTER, _STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST = 2, 4, 5, 6, 8, 9, 10
-_PROTOTYPE = 13
+_FUNCTION, _PROTOTYPE = 12, 13
+# Of the types that programs are attached to, by kind: how their names begin.
+_ATTACHED = {_TYPEDEF: b"btf_trace_", _FUNCTION: b"bpf_iter_"}
+_NOTHING = b"\0\0"
 _TRANSPARENT = {_TYPEDEF, _VOLATILE, _CONST, 18}  # 18: type tag
 
 # Bytes that follow the 12 bytes of a type, as (fixed, for each of its vlen).
@@ -70,7 +73,7 @@ class Btf:
             self._strings = header + string_offset
             self._types = [_Type(0, 0, False, 0, 0)]
             self._structs: dict[str, int] = {}
-            self._typedefs: dict[str, int] = {}
+            self._attached: dict[str, int] = {}
             self._scan(header + type_offset, header + type_offset + type_length)
         except struct.error as error:
             raise PretakeError(f"the kernel's BTF is cut short ({error})") from error
@@ -81,8 +84,8 @@ class Btf:
             kind, vlen = info >> 24 & 0x1F, info & 0xFFFF
             if kind == _STRUCT and name:
                 self._structs.setdefault(self._name(name), len(self._types))
-            elif kind == _TYPEDEF and self._data.startswith(b"btf_trace_", self._strings + name):
-                self._typedefs[self._name(name)] = len(self._types)
+            elif self._data.startswith(_ATTACHED.get(kind, _NOTHING), self._strings + name):
+                self._attached[self._name(name)] = len(self._types)
             self._types.append(_Type(kind, vlen, bool(info >> 31), type_id, at + 12))
             fixed, each = _TRAILERS.get(kind, (0, 0))
             at += 12 + fixed + each * vlen
@@ -118,10 +121,18 @@ class Btf:
         """Whether this kernel has a struct of that name."""
         return name in self._structs
 
+    def attach_id(self, name: str) -> int:
+        """The number of the type that a program at ``btf_trace_X`` or ``bpf_iter_X`` names.
+
+        Raises:
+            KeyError: this kernel has no such tracepoint or iterator.
+        """
+        return self._attached[name]
+
     def tracepoint_arguments(self, name: str) -> int:
         """How many arguments a raw tracepoint hands to its programs; 0 if there is none."""
         # The kernel declares each as a pointer to a function of them, after one void pointer.
-        type_id = self._typedefs.get(f"btf_trace_{name}", 0)
+        type_id = self._attached.get(f"btf_trace_{name}", 0)
         while (found := self._types[type_id]).kind in (*_TRANSPARENT, _POINTER):
             type_id = found.type_id
         return max(found.vlen - 1, 0) if found.kind == _PROTOTYPE else 0

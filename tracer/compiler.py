@@ -34,7 +34,15 @@ from tracer.btf import kernel_btf
 from tracer.errors import PretakeError
 from tracer.schema import TABLES, c_header
 
-__all__ = ["RING_TABLES", "MapShape", "Object", "compile_programs"]
+__all__ = [
+    "FOLLOW_PROCESS",
+    "RING_TABLES",
+    "TASK_STORAGE",
+    "TRACEPOINTS",
+    "MapShape",
+    "Object",
+    "compile_programs",
+]
 
 SOURCES: Final = (
     "common.bpf.c",
@@ -50,6 +58,28 @@ SOURCES: Final = (
 
 RING_TABLES: Final = tuple(table for table in TABLES.values() if table.ring)
 """Tables that are filled through a ring, in the order of their numbers in BPF."""
+
+TRACEPOINTS: Final = {
+    # Those that tell of new targets come first, so that no target is born unseen.
+    "sched_process_fork": "on_sched_process_fork",
+    "sched_process_exec": "on_sched_process_exec",
+    "sched_process_exit": "on_sched_process_exit",
+    "task_rename": "on_task_rename",
+    "sys_exit": "on_sys_exit",
+    "sys_enter": "on_sys_enter",
+    "sched_waking": "on_sched_waking",
+    "sched_wakeup_new": "on_sched_wakeup_new",
+    "signal_generate": "on_signal_generate",
+    "signal_deliver": "on_signal_deliver",
+    "sched_switch": "on_sched_switch",
+}
+"""Tracepoints and the programs that go there, in the order they are attached."""
+
+FOLLOW_PROCESS: Final = "follow_process"
+"""The program that walks over the machine's threads."""
+
+TASK_STORAGE: Final = 29
+"""``enum bpf_map_type`` of a map whose values are on tasks."""
 
 _OFFSETS: Final = {
     # The first struct and path that this kernel has.
@@ -68,12 +98,17 @@ _OFFSETS: Final = {
     "INODE_INO": (("inode", "i_ino"),),
     "INODE_SIZE": (("inode", "i_size"),),
     "REGS_NR": (("pt_regs", "orig_ax"),),
+    "REGS_SP": (("pt_regs", "sp"),),
+    "REGS_BP": (("pt_regs", "bp"),),
     "REGS_PC": (("pt_regs", "ip"),),
     "REGS_ARG0": (("pt_regs", "di"),),
     "REGS_ARG1": (("pt_regs", "si"),),
     "REGS_ARG2": (("pt_regs", "dx"),),
+    "REGS_RETURN": (("pt_regs", "ax"),),
+    "SIGACTION_FLAGS": (("k_sigaction", "sa.sa_flags"),),
 }
 
+_UPROBE_LINK: Final = "bpf_uprobe_multi_link"
 _KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build id
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _CACHE_LIMIT: Final = 16 << 20
@@ -106,6 +141,7 @@ class MapShape:
         key: bytes of a key.
         value: bytes of a value.
         entries: ``max_entries``.
+        flags: ``map_flags``.
         description: of the value's type, as bcc tells it.
     """
 
@@ -114,6 +150,7 @@ class MapShape:
     key: int
     value: int
     entries: int
+    flags: int
     description: str
 
     @property
@@ -130,10 +167,15 @@ class Object:
         maps: the maps.
         functions: instructions by the function's name; where one refers to a map, its number
             in ``maps`` stands for the file descriptor.
+        btf_ids: of what a function is attached to, by the function's name; those that this
+            kernel lacks are not there.
+        uprobe_links: whether uprobes are to be had without CAP_SYS_ADMIN.
     """
 
     maps: tuple[MapShape, ...]
     functions: Mapping[str, bytes]
+    btf_ids: Mapping[str, int]
+    uprobe_links: bool
 
     def linked(self, function: str, map_fds: Mapping[str, int]) -> bytes:
         """A function's instructions with the file descriptors of its maps."""
@@ -151,6 +193,8 @@ class Object:
                 "functions": {
                     name: base64.b64encode(code).decode() for name, code in self.functions.items()
                 },
+                "btf_ids": dict(self.btf_ids),
+                "uprobe_links": self.uprobe_links,
             }
         )
 
@@ -161,6 +205,8 @@ class Object:
         return cls(
             tuple(MapShape(**shape) for shape in raw["maps"]),
             {name: base64.b64decode(code) for name, code in raw["functions"].items()},
+            raw["btf_ids"],
+            raw["uprobe_links"],
         )
 
 
@@ -248,6 +294,7 @@ def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no t
         ("bpf_table_key_size_id", size, [handle, number]),
         ("bpf_table_leaf_size_id", size, [handle, number]),
         ("bpf_table_fd_id", ctypes.c_int, [handle, number]),
+        ("bpf_table_flags_id", ctypes.c_int, [handle, number]),
     ):
         getattr(lib, name).restype, getattr(lib, name).argtypes = result, arguments
     maps, by_fd = [], {}
@@ -261,6 +308,7 @@ def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no t
                 lib.bpf_table_key_size_id(module, i),
                 lib.bpf_table_leaf_size_id(module, i),
                 lib.bpf_table_max_entries_id(module, i),
+                lib.bpf_table_flags_id(module, i),
                 lib.bpf_table_leaf_desc(module, name).decode(),
             )
         )
@@ -274,7 +322,17 @@ def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no t
         for at in _map_references(code):
             code["imm"][at] = by_fd[int(code["imm"][at])]
         functions[name.decode()] = code.tobytes()
-    return Object(tuple(maps), functions)
+    return Object(tuple(maps), functions, _btf_ids(), kernel_btf().has_struct(_UPROBE_LINK))
+
+
+def _btf_ids() -> dict[str, int]:
+    places = {function: f"btf_trace_{name}" for name, function in TRACEPOINTS.items()}
+    places[FOLLOW_PROCESS] = "bpf_iter_task"
+    found = {}
+    for function, place in places.items():
+        with contextlib.suppress(KeyError):
+            found[function] = kernel_btf().attach_id(place)
+    return found
 
 
 def _map_references(code: np.ndarray) -> np.ndarray:

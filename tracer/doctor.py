@@ -27,15 +27,20 @@ from tracer.bcc_loader import (
     tracefs_mounted,
 )
 from tracer.btf import VMLINUX_BTF, kernel_btf
+from tracer.compiler import TRACEPOINTS
 from tracer.errors import PretakeError
 from tracer.options import CaptureOptions
 from tracer.privilege import in_first_pid_namespace, may_load_bpf
-from tracer.program import RAW_TRACEPOINTS, Program
+from tracer.program import Program
 
 __all__ = ["Check", "diagnose", "fix"]
 
 _PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
 _UPROBES: Final = Path("/sys/bus/event_source/devices/uprobe/type")
+_SYMBOLS_MEND: Final = {
+    "go": "build it without -s and -w in -ldflags, and do not strip it",
+    "reference": "compile it with -g",
+}
 _KERNEL_MEND: Final = "run a kernel like Debian's or Ubuntu's, 5.15 or later"
 
 
@@ -132,8 +137,8 @@ def _tracepoints() -> Check:
         btf = kernel_btf()
     except PretakeError as error:
         return Check("tracepoints", False, error.problem, error.mend)
-    missing = [name for name in RAW_TRACEPOINTS if not btf.tracepoint_arguments(name)]
-    detail = f"no {', '.join(missing)}" if missing else f"all {len(RAW_TRACEPOINTS)}"
+    missing = [name for name in TRACEPOINTS if not btf.tracepoint_arguments(name)]
+    detail = f"no {', '.join(missing)}" if missing else f"all {len(TRACEPOINTS)}"
     return Check("tracepoints", not missing, detail, _KERNEL_MEND if missing else "")
 
 
@@ -218,6 +223,7 @@ def _binary(path: Path) -> Iterator[Check]:
             needed=False,
         )
         return
-    yield Check(f"{path}", True, f"{found.runtime} {found.version}", needed=False)
+    version = found.version if found.runtime == "go" else f"{found.runtime} {found.version}"
+    yield Check(f"{path}", True, version, needed=False)
     for missing in found.missing:
-        yield Check(missing.what, False, missing.why, "build it with symbols", needed=False)
+        yield Check(missing.what, False, missing.why, _SYMBOLS_MEND[found.runtime], needed=False)

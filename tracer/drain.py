@@ -1,7 +1,8 @@
 """From the rings in the kernel to the parts on disk, a ring at a time.
 
-Nobody wakes the drain: it looks at the rings on a timer whose period follows how fast they fill.
-So the tracer's own switches never depend on the target's, and do not feed back.
+The drain looks at the rings on a timer whose period follows how fast they fill; the kernel wakes
+it for an exec alone. So the tracer's own switches never depend on the target's, and do not feed
+back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tracer.background import BackgroundWriter
 from tracer.errors import PretakeError
 from tracer.program import LossSpan, Program
 from tracer.schema import TABLES
-from tracer.trace import TraceWriter
+from tracer.trace_writer import TraceWriter
 
 __all__ = ["Drain"]
 
@@ -52,10 +53,6 @@ class Drain:
         self._spans_taken = 0
         self.stored: dict[str, int] = dict.fromkeys(program.rings, 0)
         self.lost = 0
-        # The first array makes Arrow look for pandas, a quarter of a second in which an exec'd
-        # program would go unseen: before anything happens, not when the first record comes.
-        for name in program.rings:
-            TABLES[name].to_arrow(np.zeros(1, TABLES[name].dtype))
 
     @property
     def events(self) -> int:
@@ -127,11 +124,8 @@ class Drain:
             if len(records):
                 if name in self._observers:
                     self._observers[name](records)
-                # numpy takes a column of one record for contiguous, and Arrow would then keep
-                # the ring's own memory.
-                rows = TABLES[name].to_arrow(records.copy() if len(records) == 1 else records)
                 self.stored[name] += len(records)
-                self._writer.write(name, rows)
+                self._writer.write(name, TABLES[name].to_arrow(records))
             ring.release()
 
     def _take_losses(self) -> None:

@@ -19,30 +19,41 @@ import numpy as np
 
 __all__ = [
     "KPROBE",
-    "RAW_TRACEPOINT",
+    "TRACE_ITERATOR",
+    "TRACE_TRACEPOINT",
+    "TRACING",
     "UPROBE_MULTI",
     "LoadError",
     "create_map",
+    "create_task_storage",
     "delete",
     "enable_statistics",
     "keys",
     "load_program",
     "lookup",
-    "open_raw_tracepoint",
+    "online_cpus",
+    "open_tracepoint",
     "open_uprobe",
     "open_uprobe_link",
     "possible_cpus",
+    "run_iterator",
     "update",
 ]
 
 # linux/bpf.h
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
 _RAW_TRACEPOINT_OPEN: Final = 17
+_BTF_LOAD: Final = 18
 _LINK_CREATE: Final = 28
 _ENABLE_STATS: Final = 32
-KPROBE: Final = 2
-RAW_TRACEPOINT: Final = 17
-UPROBE_MULTI: Final = 48  # enum bpf_attach_type
+_ITER_CREATE: Final = 33
+_TASK_STORAGE: Final = 29  # enum bpf_map_type
+_NO_PREALLOC: Final = 1
+KPROBE: Final = 2  # enum bpf_prog_type
+TRACING: Final = 26
+TRACE_TRACEPOINT: Final = 23  # enum bpf_attach_type
+TRACE_ITERATOR: Final = 28
+UPROBE_MULTI: Final = 48
 
 _NR_BPF: Final = 321  # x86-64
 _NR_PERF_EVENT_OPEN: Final = 298
@@ -84,6 +95,15 @@ def possible_cpus() -> int:
     return max(int(number) for part in text.split(",") for number in part.split("-")) + 1
 
 
+def online_cpus() -> list[int]:
+    """The numbers of the CPUs that are there now."""
+    cpus: list[int] = []
+    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        cpus += range(int(first), int(last or first) + 1)
+    return cpus
+
+
 def create_map(name: str, kind: int, key: int, value: int, entries: int, flags: int) -> int:
     """A map of ``entries`` with keys and values of so many bytes; a ring is its entries long."""
     if entries > _MAX_ENTRIES:
@@ -94,8 +114,39 @@ def create_map(name: str, kind: int, key: int, value: int, entries: int, flags: 
     )
 
 
-def load_program(name: str, kind: int, code: bytes, attach: int = 0) -> int:
-    """Load instructions, verified; ``attach`` says how, where a kind has several ways.
+def create_task_storage(name: str, value: int) -> int:
+    """A map with a value of so many bytes on each task_struct that a program gives one to."""
+    # The kernel wants both types described: an int and a struct, of which it asks the size alone.
+    names = b"\0int\0value\0"
+    types = struct.pack("<IIII", 1, 1 << 24, 4, 1 << 24 | 32)
+    types += struct.pack("<III", 5, 4 << 24, value)
+    header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
+    text = header + types + names
+    blob = ctypes.create_string_buffer(text, len(text))
+    btf = _bpf(_BTF_LOAD, struct.pack("<QQI", ctypes.addressof(blob), 0, len(text)))
+    try:
+        # As in create_map; interface, BTF, type of the key, type of the value.
+        return _bpf(
+            _MAP_CREATE,
+            struct.pack(
+                "<IIIIIII16sIIII",
+                *(_TASK_STORAGE, 4, value, 0, _NO_PREALLOC, 0, 0, _name(name)),
+                *(0, btf, 1, 2),
+            ),
+        )
+    finally:
+        os.close(btf)
+
+
+def load_program(name: str, kind: int, code: bytes, attach: int = 0, btf_id: int = 0) -> int:
+    """Load instructions, verified.
+
+    Args:
+        name: for who lists the kernel's programs.
+        kind: ``enum bpf_prog_type``.
+        code: the instructions.
+        attach: how it will be attached, where a kind has several ways.
+        btf_id: of what a TRACING program is attached to (:meth:`tracer.btf.Btf.attach_id`).
 
     Raises:
         LoadError: the verifier refused them.
@@ -107,7 +158,7 @@ def load_program(name: str, kind: int, code: bytes, attach: int = 0) -> int:
     def load(log_level: int) -> int:
         size, address = (_LOG_BYTES, ctypes.addressof(log)) if log_level else (0, 0)
         attributes = struct.pack(
-            "<IIQQIIQII16sII",
+            "<IIQQIIQII16sIIIIQIIQII",
             kind,
             len(code) // 8,
             ctypes.addressof(instructions),
@@ -120,6 +171,9 @@ def load_program(name: str, kind: int, code: bytes, attach: int = 0) -> int:
             _name(name),
             0,
             attach,
+            # No BTF of its own, nor what that would tell of functions and lines.
+            *(0, 0, 0, 0, 0, 0, 0),
+            btf_id,
         )
         return _bpf(_PROG_LOAD, attributes)
 
@@ -134,10 +188,23 @@ def load_program(name: str, kind: int, code: bytes, attach: int = 0) -> int:
             raise LoadError(reason or error.strerror) from error
 
 
-def open_raw_tracepoint(name: str, program: int) -> int:
-    """Run a program at a raw tracepoint until the returned descriptor is closed."""
-    text = ctypes.create_string_buffer(name.encode())
-    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", ctypes.addressof(text), program))
+def open_tracepoint(program: int) -> int:
+    """Run a program at the tracepoint it was loaded for until the descriptor is closed."""
+    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program))
+
+
+def run_iterator(program: int) -> None:
+    """Run a program once for each of the things that it was loaded to walk over."""
+    link = _bpf(_LINK_CREATE, struct.pack("<IIII", program, 0, TRACE_ITERATOR, 0))
+    try:
+        walk = _bpf(_ITER_CREATE, struct.pack("<II", link, 0))
+        try:
+            while os.read(walk, 4096):
+                pass
+        finally:
+            os.close(walk)
+    finally:
+        os.close(link)
 
 
 def open_uprobe(path: Path, file_offset: int, program: int) -> int:

@@ -20,12 +20,15 @@ from typing import Any, Final
 
 from tracer.errors import PretakeError
 
-__all__ = ["RESULT_VARIABLE", "Command", "RunningProcess", "threads_of"]
+__all__ = ["RECORD_VARIABLE", "RESULT_VARIABLE", "Command", "RunningProcess", "threads_of"]
 
 RESULT_VARIABLE: Final = "PRETAKE_RESULT"
 """Environment variable: a file in which the command may leave one JSON object about its run,
 such as the round trips it measured itself; the manifest keeps it."""
 
+RECORD_VARIABLE: Final = "PRETAKE_RECORD"
+"""Environment variable: a file to which a runtime in the command may append its own record of
+retakes, for a capture that cannot see them (:mod:`tracer.own_record`)."""
 
 # The gate is closed when the tracer dies, too; then read fails, and nothing is run.
 _GATE: Final = 'read -r _ <&{fd} && exec {fd}<&- "$@"'
@@ -83,12 +86,16 @@ class Command:
 
     Args:
         argv: the program, found on PATH, and its arguments.
+        own_record: ask a runtime in it for its own record.
+
+    Attributes:
+        record_fd: the file that the record goes to; None where nobody was asked for one.
 
     Raises:
         PretakeError: there is no such program, or it cannot be run.
     """
 
-    def __init__(self, argv: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], own_record: bool = False) -> None:
         if not argv:
             raise PretakeError("there is no command to run", "give one behind --")
         found = shutil.which(argv[0])
@@ -105,13 +112,18 @@ class Command:
         self.exit_status: int | None = None
         # In memory, so that a tracer that is killed leaves no file behind.
         self._result_fd = os.memfd_create("pretake-result")
+        self.record_fd = os.memfd_create("pretake-record") if own_record else None
+        environment = {**os.environ, RESULT_VARIABLE: _path_of(self._result_fd)}
+        environment.pop(RECORD_VARIABLE, None)
+        if self.record_fd is not None:
+            environment[RECORD_VARIABLE] = _path_of(self.record_fd)
         reader, self._gate = os.pipe()
         fd = _free_low_fd()
         try:
             self.pid = os.posix_spawn(
                 _SHELL,
                 [_SHELL, "-c", _GATE.format(fd=fd), _SHELL, *argv],
-                {**os.environ, RESULT_VARIABLE: f"/proc/{os.getpid()}/fd/{self._result_fd}"},
+                environment,
                 file_actions=[(os.POSIX_SPAWN_DUP2, reader, fd)],
                 # What Python ignores, the command shall not.
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
@@ -158,9 +170,16 @@ class Command:
         """Let go of it; a command whose gate was never opened ends."""
         os.close(self._gate)
         os.close(self._result_fd)
+        if self.record_fd is not None:
+            os.close(self.record_fd)
         if self.exit_status is None and self.wait(_GRACE_S):
             pass
         os.close(self._fd)
+
+
+def _path_of(fd: int) -> str:
+    """One of our files, as the command finds it."""
+    return f"/proc/{os.getpid()}/fd/{fd}"
 
 
 def _ended(pidfd: int, seconds: float, or_fd: int | None) -> bool:

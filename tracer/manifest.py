@@ -12,12 +12,16 @@ import json
 import types
 import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+from tracer.clock import Moment, suspended_ns
 from tracer.errors import PretakeError
 from tracer.schema import SCHEMA_VERSION
 
-__all__ = ["CaptureCost", "Manifest", "Missing", "Target", "manifest_from_json"]
+__all__ = ["MANIFEST_NAME", "CaptureCost", "Manifest", "Missing", "Target", "manifest_from_json"]
+
+MANIFEST_NAME: Final = "manifest.json"
+"""Its file in the trace's folder."""
 
 
 @dataclass
@@ -84,6 +88,12 @@ class Manifest:
         backend: ``bpf`` or ``perf``.
         begin_ns: when the probes were in place.
         end_ns: when they began to be taken away; None while the capture runs or if it was killed.
+        begin_boot_ns: ``begin_ns`` by CLOCK_BOOTTIME, which goes on through a suspend.
+        end_boot_ns: ``end_ns`` likewise.
+        suspended_ns: how long the machine was suspended in between: time that is in no column.
+        clocks_ahead_ns: processes of the target whose own CLOCK_MONOTONIC is ahead of the
+            trace's (they are in a time namespace), by process id: how far. What such a process
+            recorded itself has to have that taken off.
         command: the program and its arguments; empty when a running process was traced.
         pid: process id of the target.
         exit_status: what the command returned, negative for a signal; None if it still ran.
@@ -109,6 +119,10 @@ class Manifest:
     backend: str = "bpf"
     begin_ns: int | None = None
     end_ns: int | None = None
+    begin_boot_ns: int | None = None
+    end_boot_ns: int | None = None
+    suspended_ns: int | None = None
+    clocks_ahead_ns: dict[str, int] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
     pid: int | None = None
     exit_status: int | None = None
@@ -122,6 +136,17 @@ class Manifest:
     capture: CaptureCost = field(default_factory=CaptureCost)
     workload: dict[str, Any] | None = None
     error: str | None = None
+
+    def begins(self, moment: Moment) -> None:
+        """The capture begins."""
+        self.begin_ns, self.begin_boot_ns = moment.monotonic_ns, moment.boottime_ns
+
+    def ends(self, moment: Moment) -> None:
+        """The capture, which began before, ends."""
+        assert self.begin_ns is not None
+        assert self.begin_boot_ns is not None
+        self.end_ns, self.end_boot_ns = moment.monotonic_ns, moment.boottime_ns
+        self.suspended_ns = suspended_ns(Moment(self.begin_ns, self.begin_boot_ns), moment)
 
     def to_json(self) -> str:
         """The manifest as the text of ``manifest.json``."""

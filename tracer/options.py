@@ -24,8 +24,8 @@ class CaptureOptions:
         buffer_bytes: memory of all rings together.
         detail: ``blocks``: system calls that blocked; ``full``: every one.
         all_signals: every signal, not only SIGURG.
-        stacks: the stack of each block, for what its call site was: a fifth of what a capture
-            costs a program that only blocks.
+        stacks: the stack of each block, for what its call site was. Only a goroutine with a P,
+            or one that has just given it away, makes a block: no other thread's is taken.
         host: the switches of every thread of the machine, not only the target's.
         seconds: end after so long; None: when the target ends.
         force: replace a trace that is there.

@@ -2,7 +2,9 @@
 
 What it sees: when each thread left and entered a CPU, whether it could have gone on, and births,
 names and ends of threads. What it cannot see: system calls, who woke whom, and the runtime. So a
-trace made this way has the tables ``sched_switch``, ``task`` and ``loss``.
+trace made this way has the tables ``sched_switch``, ``task`` and ``loss``; and of a command that
+runs the reference runtime, which leaves its own record at its end, those rows of ``runtime`` and
+``block`` that its retakes make (:mod:`tracer.own_record`).
 
 - Of one process (an ordinary user's own, at ``perf_event_paranoid`` up to 2): an event for each
   thread and CPU, inherited by what the process makes later. A record tells one side of a switch.
@@ -17,20 +19,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from tracer.bcc_loader import calling_user
+from tracer.clock import KernelClock, clocks_ahead
 from tracer.errors import PretakeError
-from tracer.launch import Command, RunningProcess, threads_of
+from tracer.kernel import online_cpus
+from tracer.launch import RECORD_VARIABLE, Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
-from tracer.perf_events import SwitchEvent, decode_switches, decode_task
+from tracer.own_record import read_own_record
+from tracer.perf_events import SwitchEvent, TaskRecord, decode_switches, decode_task
 from tracer.record import new_manifest, stopped_by_signals
 from tracer.schema import TABLES, UNKNOWN
-from tracer.trace import TraceWriter, check_output
+from tracer.trace import Trace
+from tracer.trace_writer import TraceWriter, check_output
 
 __all__ = ["record_by_perf"]
 
@@ -40,6 +46,7 @@ _PAGE: Final = 4096
 _MLOCK: Final = Path("/proc/sys/kernel/perf_event_mlock_kb")
 _PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
 _BLOCKED = TABLES["sched_switch"].column("prev_state").code("blocked")
+_OF_SWITCHES: Final = ("ts_ns", "prev_tid", "prev_state", "cpu")
 
 
 def record_by_perf(
@@ -61,7 +68,10 @@ def record_by_perf(
     if (command is None) == (pid is None):
         raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
     with contextlib.ExitStack() as stack:
-        target = RunningProcess(pid) if pid is not None else Command(command or ())
+        wanted = options.runtime in ("auto", "reference")
+        target = (
+            RunningProcess(pid) if pid is not None else Command(command or (), own_record=wanted)
+        )
         stack.callback(target.close)
         stop = threading.Event()
         stack.enter_context(stopped_by_signals(stop))
@@ -71,9 +81,7 @@ def record_by_perf(
         manifest = new_manifest(target, options)
         manifest.backend = "perf"
         manifest.attached = ["perf:context_switch", "perf:task", "perf:comm"]
-        manifest.missing = [
-            Missing("system calls, wake-ups, P and G", "perf events tell of switches only")
-        ]
+        manifest.missing = [Missing("system calls, wake-ups", "perf events tell of switches only")]
         writer = TraceWriter(
             path,
             manifest,
@@ -88,7 +96,7 @@ def _open_events(
     target: Command | RunningProcess, options: CaptureOptions
 ) -> tuple[dict[int, SwitchEvent], list[SwitchEvent]]:
     """The event that owns each CPU's ring, and those that write there too."""
-    cpus = sorted(os.sched_getaffinity(0)) if not options.host else _online()
+    cpus = sorted(os.sched_getaffinity(0)) if not options.host else online_cpus()
     pages = _ring_pages(options.buffer_bytes, len(cpus))
     rings: dict[int, SwitchEvent] = {}
     more: list[SwitchEvent] = []
@@ -119,14 +127,6 @@ def _open_events(
     return rings, more
 
 
-def _online() -> list[int]:
-    cpus: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        cpus += range(int(first), int(last or first) + 1)
-    return cpus
-
-
 def _ring_pages(buffer_bytes: int, cpus: int) -> int:
     """A power of two; an ordinary user's rings have to fit into what he may lock."""
     limit = buffer_bytes // cpus
@@ -153,21 +153,29 @@ class _Capture:
         self._options = options
         self._events = 0
         self._lost = 0
-        self._taken_ns = time.monotonic_ns()
+        self._clock = KernelClock()
+        self._taken_ns = self._clock.now_ns()
+        # The blocks of an own record are looked up among the switches: with one that is lost
+        # they are doubtful.
+        asked = isinstance(target, Command) and target.record_fd is not None
+        self._made_of_switches = ("block",) if asked else ()
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         manifest = self._manifest
-        manifest.begin_ns = time.monotonic_ns()
+        manifest.begins(self._clock.moment())
         began_s, cpu_s = time.monotonic(), time.process_time()
         failure: PretakeError | None = None
         try:
             if isinstance(self._target, Command):
                 self._target.open_gate()
+            else:
+                manifest.clocks_ahead_ns |= clocks_ahead([self._target.pid])
             self._loop(began_s, progress)
-            manifest.end_ns = time.monotonic_ns()
+            manifest.ends(self._clock.moment())
             if isinstance(self._target, Command):
                 self._target.end()
             self._take()
+            self._add_own_record()
         except PretakeError as error:
             manifest.error, failure = error.problem, error
         if isinstance(self._target, Command):
@@ -199,16 +207,59 @@ class _Capture:
 
     def _take(self) -> None:
         """Everything that waits in the rings, to the trace."""
-        begin_ns, self._taken_ns = self._taken_ns, time.monotonic_ns()
+        begin_ns, self._taken_ns = self._taken_ns, self._clock.now_ns()
         for cpu, event in self._rings.items():
             others: list[bytes] = []
             switches, lost = decode_switches(event.read(), others)
             self._write("sched_switch", switch_rows(switches, self._options.host))
-            self._write("task", _task_rows(others))
+            self._on_tasks(others)
             if lost:
                 self._lost += lost
-                self._write("loss", _loss_row(begin_ns, time.monotonic_ns(), lost, cpu))
+                for table in ("sched_switch", *self._made_of_switches):
+                    row = _loss_row(table, begin_ns, self._clock.now_ns(), lost, cpu)
+                    self._write("loss", row)
         self._writer.rotate()
+
+    def _add_own_record(self) -> None:
+        """What the runtime itself tells of its retakes, where it tells something."""
+        manifest, missing = self._manifest, self._manifest.missing
+        target = self._target
+        if not isinstance(target, Command) or target.record_fd is None:
+            missing.append(Missing("P and G", "a runtime tells of them only to who started it"))
+            return
+        try:
+            record = read_own_record(target.record_fd)
+        except PretakeError as error:
+            missing.append(Missing("P and G", error.problem))
+            return
+        told = retakes_told(target.result())
+        if told is None and not len(record):
+            missing.append(Missing("P and G", "the program left no record of a runtime"))
+            return
+        manifest.target.runtime = "reference"
+        manifest.attached.append(f"own record:{RECORD_VARIABLE}")
+        if told is not None and told > len(record):
+            missing.append(Missing(f"{told - len(record)} retakes", "they are not in the record"))
+        missing.append(Missing("calls that kept their P, run queues", "they are in no record"))
+        self._write("runtime", record.runtime_rows())
+        # What was drained is read again, from the disk, so that memory stays flat.
+        self._writer.rotate(now=True)
+        trace = Trace(self._writer.path)
+        blocks = record.block_rows(
+            trace.read_row_group("sched_switch", group, _OF_SWITCHES)
+            for group in trace.row_groups("sched_switch", "ts_ns")
+        )
+        self._write("block", blocks)
+        unblocked = len(record) - blocks.num_rows
+        if unblocked:
+            why = "the thread had not blocked, or not while the capture looked"
+            missing.append(Missing(f"the block of {unblocked} retakes", why))
+
+    def _on_tasks(self, others: list[bytes]) -> None:
+        tasks = [task for task in map(decode_task, others) if task is not None]
+        became = [task.pid for task in tasks if task.kind == "exec"]
+        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
+        self._write("task", _task_rows(tasks))
 
     def _write(self, table: str, rows: pa.Table) -> None:
         self._events += rows.num_rows
@@ -238,9 +289,15 @@ def switch_rows(switches: np.ndarray, host: bool) -> pa.Table:
     return table.to_arrow(rows)
 
 
-def _task_rows(others: list[bytes]) -> pa.Table:
+def retakes_told(result: dict[str, Any] | None) -> int | None:
+    """How many retakes a reference runtime counted, by what ``pretake run`` left as its result."""
+    runtime = (result or {}).get("runtime")
+    told = runtime.get("retakes") if isinstance(runtime, dict) else None
+    return told if isinstance(told, int) else None
+
+
+def _task_rows(records: list[TaskRecord]) -> pa.Table:
     table = TABLES["task"]
-    records = [task for task in map(decode_task, others) if task is not None]
     rows = np.zeros(len(records), table.dtype)
     code = table.column("kind").code
     for row, task in zip(rows, records, strict=True):
@@ -250,9 +307,9 @@ def _task_rows(others: list[bytes]) -> pa.Table:
     return table.to_arrow(rows)
 
 
-def _loss_row(begin_ns: int, end_ns: int, lost: int, cpu: int) -> pa.Table:
+def _loss_row(lost_of: str, begin_ns: int, end_ns: int, lost: int, cpu: int) -> pa.Table:
     table = TABLES["loss"]
     rows = np.zeros(1, table.dtype)
     rows["begin_ns"], rows["end_ns"], rows["lost"], rows["cpu"] = begin_ns, end_ns, lost, cpu
-    rows["table"] = table.column("table").code("sched_switch")
+    rows["table"] = table.column("table").code(lost_of)
     return table.to_arrow(rows)

@@ -13,13 +13,9 @@ from tracer.errors import PretakeError
 __all__ = ["check_privilege", "drop_capabilities", "in_first_pid_namespace", "may_load_bpf"]
 
 # linux/capability.h
-_CAP_CHOWN: Final = 1 << 0
-_CAP_DAC_OVERRIDE: Final = 1 << 1
-_CAP_DAC_READ_SEARCH: Final = 1 << 2
-_CAP_SYS_PTRACE: Final = 1 << 19
-_CAP_SYS_ADMIN: Final = 1 << 21
-_CAP_PERFMON: Final = 1 << 38
-_CAP_BPF: Final = 1 << 39
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = (1 << bit for bit in (0, 1, 2))
+_CAP_SETPCAP, _CAP_SYS_PTRACE, _CAP_SYS_ADMIN = (1 << bit for bit in (8, 19, 21))
+_CAP_PERFMON, _CAP_BPF = (1 << bit for bit in (38, 39))
 
 # What a capture still does: put a probe into a program that is exec'd later, and look at its
 # binary, whosever it is.
@@ -30,7 +26,6 @@ _KEPT_FOR_OWNER: Final = _CAP_CHOWN | _CAP_DAC_OVERRIDE
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _PR_CAPBSET_DROP: Final = 24
-_CAP_SETPCAP: Final = 1 << 8
 
 _FIRST_PID_NAMESPACE: Final = 0xEFFFFFFC  # PROC_PID_INIT_INO of the kernel's proc_ns.h
 

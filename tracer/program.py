@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,48 +17,37 @@ import numpy as np
 
 from tracer import kernel
 from tracer.adapters.layout import LAYOUT_DTYPE, Probe, RuntimeLayout
-from tracer.btf import kernel_btf
-from tracer.compiler import RING_TABLES, MapShape, compile_programs
+from tracer.compiler import (
+    FOLLOW_PROCESS,
+    RING_TABLES,
+    TASK_STORAGE,
+    TRACEPOINTS,
+    MapShape,
+    compile_programs,
+)
 from tracer.errors import PretakeError
 from tracer.ringbuf import Ring
+from tracer.slots import SlotRing, slots_of
 
-__all__ = ["RAW_TRACEPOINTS", "LossSpan", "Program", "RingCount", "has_uprobe_links", "ring_pages"]
-
-RAW_TRACEPOINTS: Final = {
-    # Those that tell of new targets come first, so that no target is born unseen.
-    "sched_process_fork": "on_sched_process_fork",
-    "sched_process_exec": "on_sched_process_exec",
-    "sched_process_exit": "on_sched_process_exit",
-    "task_rename": "on_task_rename",
-    "sys_exit": "on_sys_exit",
-    "sys_enter": "on_sys_enter",
-    "sched_waking": "on_sched_waking",
-    "sched_wakeup_new": "on_sched_wakeup_new",
-    "signal_generate": "on_signal_generate",
-    "signal_deliver": "on_signal_deliver",
-    "sched_switch": "on_sched_switch",
-}
-"""Raw tracepoints and the programs that go there, in the order they are attached."""
+__all__ = ["LossSpan", "Program", "RingCount", "ring_pages"]
 
 # Share of the whole buffer that each table's ring gets, in 64ths.
 _SHARES: Final = {
-    "sched_switch": 16,
-    "sched_wakeup": 16,
+    "sched_switch": 12,
+    "sched_wakeup": 8,
     "syscall": 16,
-    "block": 8,
-    "runtime": 4,
+    "block": 16,
+    "runtime": 8,
     "signal": 2,
     "task": 2,
 }
 _PAGE: Final = 4096
 _PER_CPU_ARRAY: Final = 6  # enum bpf_map_type
+# struct live_site of live.bpf.c
+_LIVE_SITE: Final = np.dtype([("stack", "<u8"), ("nr", "<i8")])
 # enum where of common.bpf.c
-_WHERE: Final = {"unknown": 2, "before_exec": 3}
-
-
-def has_uprobe_links() -> bool:
-    """Whether uprobes are to be had without CAP_SYS_ADMIN."""
-    return kernel_btf().has_struct("bpf_uprobe_multi_link")
+_IN_UNKNOWN: Final = 2
+_BEFORE_EXEC: Final = 3
 
 
 def ring_pages(buffer_bytes: int) -> dict[str, int]:
@@ -98,6 +87,7 @@ class Program:
     Args:
         buffer_bytes: for all rings together.
         max_threads: target threads that can live at one time.
+        max_sites: stacks that programs compiled with LIVE tell apart.
         defines: what the programs are compiled with, for example ``DETAIL_FULL``.
 
     Nothing is attached until :meth:`attach`, and :meth:`close` (or the process's end, however
@@ -112,6 +102,7 @@ class Program:
         self,
         buffer_bytes: int,
         max_threads: int = 65536,
+        max_sites: int = 2048,
         defines: Mapping[str, int] | None = None,
     ) -> None:
         self._object = compile_programs(defines or {})
@@ -121,36 +112,60 @@ class Program:
         self._functions: dict[str, int] = {}
         self._probe_fds: list[int] = []
         self._epoch = 0
-        self.rings: dict[str, Ring] = {}
-        pages = ring_pages(buffer_bytes)
-        entries = {f"{name}_ring": count * _PAGE for name, count in pages.items()}
-        entries["threads"] = max_threads
+        self.rings: dict[str, Ring | SlotRing] = {}
+        online = kernel.online_cpus()
+        entries = {"live_sites": max_sites, "live_stacks": max_sites}
+        for table in RING_TABLES:
+            size = ring_pages(buffer_bytes)[table.name] * _PAGE
+            entries[f"{table.name}_ring"] = size
+            entries[f"{table.name}_ends"] = self._cpus
+            slots = slots_of(size, len(online), table.dtype)
+            entries[f"{table.name}_slots"] = slots * len(online)
         try:
             for shape in self._object.maps:
                 self._fds[shape.name] = _create(shape, entries.get(shape.name, shape.entries))
             for table in RING_TABLES:
-                name = f"{table.name}_ring"
-                self.rings[table.name] = Ring(self._fds[name], entries[name], table.dtype)
+                name, dtype = table.name, table.dtype
+                if f"{name}_ring" in self._fds:
+                    size = entries[f"{name}_ring"]
+                    self.rings[name] = Ring(self._fds[f"{name}_ring"], size, dtype)
+                    continue
+                slots = entries[f"{name}_slots"] // len(online)
+                ends, fd = self._fds[f"{name}_ends"], self._fds[f"{name}_slots"]
+                self.rings[name] = SlotRing(ends, fd, online, self._cpus, slots, dtype)
+            room = np.zeros((), self._shapes["thread_room"].dtype)
+            room["left"] = max_threads
+            self._update("thread_room", np.array(0, np.uint32), room)
         except PretakeError:
             self.close()
             raise
 
-    def attach(self) -> list[str]:
+    @property
+    def uprobe_links(self) -> bool:
+        """Whether uprobes are to be had without CAP_SYS_ADMIN."""
+        return self._object.uprobe_links
+
+    def attach(self, leave_out: Container[str] = ()) -> list[str]:
         """Put the programs at their tracepoints; returns the names of those.
+
+        Args:
+            leave_out: tracepoints to go without, for who measures what each one costs.
 
         Raises:
             PretakeError: the kernel refused.
         """
-        for tracepoint, function in RAW_TRACEPOINTS.items():
+        attached = [name for name in TRACEPOINTS if name not in leave_out]
+        for tracepoint in attached:
             try:
-                program = self._load(function, kernel.RAW_TRACEPOINT)
-                self._probe_fds.append(kernel.open_raw_tracepoint(tracepoint, program))
+                function = TRACEPOINTS[tracepoint]
+                program = self._load(function, kernel.TRACING, kernel.TRACE_TRACEPOINT)
+                self._probe_fds.append(kernel.open_tracepoint(program))
             except OSError as error:
                 raise PretakeError(
                     f"cannot attach to tracepoint {tracepoint}: {error.strerror}",
                     "see 'pretake doctor'",
                 ) from error
-        return list(RAW_TRACEPOINTS)
+        return attached
 
     def attach_uprobe(self, probe: Probe) -> None:
         """Put a program at a function of a file, in every process that runs it.
@@ -159,7 +174,7 @@ class Program:
             PretakeError: the kernel refused.
         """
         try:
-            if has_uprobe_links():
+            if self.uprobe_links:
                 program = self._load(probe.handler, kernel.KPROBE, kernel.UPROBE_MULTI)
                 fd = kernel.open_uprobe_link(probe.path, probe.file_offset, program)
             else:
@@ -189,27 +204,29 @@ class Program:
         self._functions.clear()
         self._fds.clear()
 
-    def add_thread(self, tid: int, tgid: int, where: str) -> None:
-        """Make a thread a target.
+    def follow(self, pid: int, *, before_exec: bool = False) -> None:
+        """Make targets of the threads that a process has now and that are none yet.
+
+        Those that a target makes are targets from birth.
 
         Args:
-            tid: the thread.
-            tgid: its process.
-            where: ``before_exec`` for one that is yet to become the program asked for, else
-                ``unknown``.
+            pid: the process.
+            before_exec: tell nothing of it before it becomes another program.
         """
-        state = np.zeros((), self._shapes["threads"].dtype)
-        state["tgid"] = tgid
-        state["where"] = _WHERE[where]
-        self._update("threads", np.array(tid, np.uint32), state)
-
-    def threads(self) -> set[int]:
-        """Ids of the threads that are targets now."""
-        return {int(key) for key in kernel.keys(self._fds["threads"], np.dtype(np.uint32))}
+        order = np.zeros((), self._shapes["follow_orders"].dtype)
+        order["tgid"] = pid
+        order["where"] = _BEFORE_EXEC if before_exec else _IN_UNKNOWN
+        self._update("follow_orders", np.array(0, np.uint32), order)
+        try:
+            kernel.run_iterator(self._load(FOLLOW_PROCESS, kernel.TRACING, kernel.TRACE_ITERATOR))
+        except OSError as error:
+            raise PretakeError(
+                f"cannot look for the threads of {pid}: {error.strerror}", "see 'pretake doctor'"
+            ) from error
 
     def threads_missed(self) -> int:
-        """New threads of targets that there was no room to follow."""
-        return int(self._read("threads_missed", 0))
+        """Threads of targets that there was no room to follow."""
+        return int(self._read("thread_room", 0)["missed"])
 
     def set_layout(self, tgid: int, layout: RuntimeLayout) -> None:
         """Tell where process ``tgid``, which runs already, keeps its runtime."""
@@ -248,7 +265,7 @@ class Program:
             with contextlib.suppress(KeyError):
                 kernel.lookup(fd, key, stack)
                 addresses = [int(pc) for pc in stack["pc"] if pc]
-                found[int(key)] = (int(self._read("stack_owners", int(key))), addresses)
+                found[int(key)] = (int(stack["tgid"]), addresses)
         return found
 
     def set_reference_layout(self, layout: RuntimeLayout) -> None:
@@ -259,17 +276,40 @@ class Program:
         """How many Ms of reference runtimes began in targets."""
         return int(self._read("reference_mstarts", 0))
 
-    def live_counts(self, key: np.dtype[np.void]) -> Iterator[tuple[tuple[int, ...], int]]:
-        """Keys and counts of the histograms that programs compiled with LIVE keep."""
-        count = np.zeros((), np.uint64)
-        for found in kernel.keys(self._fds["live_counts"], key):
-            kernel.lookup(self._fds["live_counts"], found, count)
-            yield found.item(), int(count)
+    def live_counts(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Number of the stack (0 for none), system call and counts of each site.
+
+        Of programs compiled with LIVE; so are the next two.
+        """
+        for key in kernel.keys(self._fds["live_sites"], _LIVE_SITE):
+            counts = np.zeros((), self._shapes["live_sites"].dtype)
+            with contextlib.suppress(KeyError):
+                kernel.lookup(self._fds["live_sites"], key, counts)
+                yield int(key["stack"]), int(key["nr"]), counts
+
+    def live_others(self) -> Iterator[tuple[int, np.ndarray]]:
+        """System call and counts of the sites that there was no room to tell apart."""
+        if not self._read("live_others_used", 0):
+            return
+        for number in range(self._shapes["live_others"].entries):
+            counts = self._read("live_others", number)
+            if counts["retake"].any():
+                yield number, counts
+
+    def live_stack(self, number: int) -> tuple[int, list[int]]:
+        """The process that a stack was seen in first, and its addresses, innermost first."""
+        stack = np.zeros((), self._shapes["live_stacks"].dtype)
+        kernel.lookup(self._fds["live_stacks"], np.array(number, np.uint64), stack)
+        return int(stack["tgid"]), [int(pc) for pc in stack["pc"] if pc]
 
     def counts(self) -> dict[str, RingCount]:
         """Records sent to and lost by each ring, by table."""
         result = {}
         for number, table in enumerate(RING_TABLES):
+            ring = self.rings[table.name]
+            if isinstance(ring, SlotRing):
+                result[table.name] = RingCount(ring.sent, ring.lost)
+                continue
             per_cpu = self._read("ring_counts", number)
             result[table.name] = RingCount(int(per_cpu["sent"].sum()), int(per_cpu["lost"].sum()))
         return result
@@ -307,8 +347,15 @@ class Program:
     def _load(self, function: str, kind: int, attach: int = 0) -> int:
         if function not in self._functions:
             code = self._object.linked(function, self._fds)
+            btf_id = self._object.btf_ids.get(function, 0)
+            if kind == kernel.TRACING and not btf_id:
+                raise PretakeError(
+                    f"this kernel has no place for {function}", "see 'pretake doctor'"
+                )
             try:
-                self._functions[function] = kernel.load_program(function, kind, code, attach)
+                self._functions[function] = kernel.load_program(
+                    function, kind, code, attach, btf_id
+                )
             except kernel.LoadError as error:
                 raise PretakeError(
                     f"the kernel refuses the program {function}: {str(error).splitlines()[-1]}",
@@ -333,7 +380,11 @@ class Program:
 
 def _create(shape: MapShape, entries: int) -> int:
     try:
-        return kernel.create_map(shape.name, shape.kind, shape.key, shape.value, entries, 0)
+        if shape.kind == TASK_STORAGE:
+            return kernel.create_task_storage(shape.name, shape.value)
+        return kernel.create_map(
+            shape.name, shape.kind, shape.key, shape.value, entries, shape.flags
+        )
     except PermissionError as error:
         raise PretakeError(
             "the kernel lets only root load BPF programs", "run it with sudo"

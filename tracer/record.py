@@ -26,6 +26,7 @@ from typing import Final
 import numpy as np
 
 from tracer.bcc_loader import calling_user
+from tracer.clock import KernelClock, clocks_ahead
 from tracer.cost import RunTimeSampler, StatisticsHelper
 from tracer.drain import Drain
 from tracer.errors import PretakeError
@@ -33,11 +34,11 @@ from tracer.launch import Command, RunningProcess, threads_of
 from tracer.manifest import Manifest, Missing
 from tracer.options import CaptureOptions, Progress
 from tracer.privilege import check_privilege, drop_capabilities
-from tracer.program import Program, has_uprobe_links
+from tracer.program import Program
 from tracer.runtimes import Runtimes
 from tracer.schema import TABLES, UNKNOWN
 from tracer.symbols import Symbols
-from tracer.trace import TraceWriter, check_output
+from tracer.trace_writer import TraceWriter, check_output
 
 __all__ = ["new_manifest", "record", "stopped_by_signals"]
 
@@ -92,7 +93,7 @@ def record(
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)
-        program = Program(options.buffer_bytes, options.max_threads, defines)
+        program = Program(options.buffer_bytes, options.max_threads, defines=defines)
         stack.callback(program.close)
         stop = threading.Event()
         # From here on there is something to end in order.
@@ -113,6 +114,7 @@ class _Capture:
     ) -> None:
         # Before the capabilities go.
         statistics = StatisticsHelper() if drop else None
+        self._clock = KernelClock()
         self._target = target
         self._program = program
         self._options = options
@@ -131,7 +133,7 @@ class _Capture:
             # Before there are threads, which have capabilities of their own.
             drop_capabilities(
                 files_for_another=calling_user() is not None,
-                uprobes_as_admin=not has_uprobe_links(),
+                uprobes_as_admin=not program.uprobe_links,
             )
         self._writer = TraceWriter(
             path,
@@ -147,7 +149,7 @@ class _Capture:
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         began_s = time.monotonic()
         cpu_s = time.process_time()
-        self._manifest.begin_ns = time.monotonic_ns()
+        self._manifest.begins(self._clock.moment())
         try:
             self._begin()
             self._loop(began_s, progress)
@@ -160,7 +162,7 @@ class _Capture:
 
     def _begin(self) -> None:
         if isinstance(self._target, Command):
-            self._program.add_thread(self._target.pid, self._target.pid, "before_exec")
+            self._program.follow(self._target.pid, before_exec=True)
             self._target.open_gate()
             return
         self._add_present()
@@ -172,15 +174,14 @@ class _Capture:
         it makes afterwards is a target from birth.
         """
         pid = self._target.pid
+        self._manifest.clocks_ahead_ns |= clocks_ahead([pid])
         known: set[int] = set()
         while new := set(threads_of(pid)) - known:
-            alive = self._program.threads()
-            for tid in new - alive:
-                self._program.add_thread(tid, pid, "unknown")
+            self._program.follow(pid)
             known |= new
         table = TABLES["task"]
         rows = np.zeros(len(known), table.dtype)
-        rows["ts_ns"] = time.monotonic_ns()
+        rows["ts_ns"] = self._clock.now_ns()
         rows["tid"] = sorted(known)
         rows["pid"] = pid
         rows["parent_tid"] = rows["cpu"] = UNKNOWN
@@ -191,7 +192,9 @@ class _Capture:
         self._drain.add("task", table.to_arrow(rows))
 
     def _on_tasks(self, records: np.ndarray) -> None:
-        self._exec_seen = self._exec_seen or bool((records["kind"] == _EXEC).any())
+        became = records["pid"][records["kind"] == _EXEC].tolist()
+        self._exec_seen = self._exec_seen or bool(became)
+        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
         self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)
 
@@ -217,7 +220,7 @@ class _Capture:
 
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
-        manifest.end_ns = time.monotonic_ns()
+        manifest.ends(self._clock.moment())
         wall_s = time.monotonic() - began_s
         self._sampler.finish(wall_s, manifest.capture)
         self._program.detach()

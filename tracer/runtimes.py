@@ -150,6 +150,13 @@ class Runtimes:
             self._describe(self._library)
         elif self._wanted in ("go", "reference"):
             self.missing.append(Missing("runtime", f"the target has no {self._wanted} runtime"))
+        elif self._wanted == "auto" and not self.missing:
+            self.missing.append(
+                Missing(
+                    "P, M and G",
+                    "the target is neither a Go program (1.19 or later) nor the reference runtime",
+                )
+            )
 
     def _wants(self, runtime: str) -> bool:
         return self._wanted in ("auto", runtime)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from tracer.adapters.elf import Elf
 from tracer.adapters.pclntab import Pclntab
 from tracer.errors import PretakeError
 from tracer.program import Program
-from tracer.schema import TABLES
+from tracer.schema import TABLES, UNKNOWN, column_array, text_array
 
 __all__ = ["Symbols"]
 
@@ -65,7 +66,20 @@ class Symbols:
 
     def tables(self) -> dict[str, pa.Table]:
         """The rows of tables stack and address; call it once the probes are away."""
-        stacks = self._program.stacks()
+        interrupted = [(self._pids[t], pc) for t, pc in self._interrupted if t in self._pids]
+        return self.tables_of(self._program.stacks(), interrupted)
+
+    def tables_of(
+        self,
+        stacks: Mapping[int, tuple[int, list[int]]],
+        interrupted: Iterable[tuple[int, int]] = (),
+    ) -> dict[str, pa.Table]:
+        """The rows of tables stack and address for some stacks and addresses, where there are any.
+
+        Args:
+            stacks: by stack_id, the process and its addresses, innermost first.
+            interrupted: process and address of instructions.
+        """
         frames = [
             (pc, number, pid, depth)
             for number, (pid, addresses) in stacks.items()
@@ -75,17 +89,17 @@ class Symbols:
         back: dict[int, dict[int, int]] = defaultdict(dict)
         for pc, _, pid, depth in frames:
             back[pid][pc] = min(depth, 1)
-        for tid, pc in self._interrupted:
-            if tid in self._pids:
-                back[self._pids[tid]][pc] = 0
+        for pid, pc in interrupted:
+            back[pid][pc] = 0
         addresses = [row for pid, pcs in sorted(back.items()) for row in self._look_up(pid, pcs)]
-        names = ("pc", "stack_id", "pid", "depth")
-        return {
-            "stack": _rows("stack", names, frames),
-            "address": _rows(
-                "address", ("pid", "pc", "function", "file", "line", "preemption"), addresses
+        rows = {
+            "stack": (("pc", "stack_id", "pid", "depth"), frames),
+            "address": (
+                ("pid", "pc", "function", "file", "line", "preemption"),
+                addresses,
             ),
         }
+        return {name: _rows(name, *told) for name, told in rows.items() if told[1]}
 
     def close(self) -> None:
         """Let go of the binaries."""
@@ -136,16 +150,13 @@ def _identity_of(layout: np.ndarray) -> bytes:
 
 def _rows(name: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> pa.Table:
     table = TABLES[name]
-    given = dict(
-        zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True)
-    )
+    given = dict(zip(columns, zip(*rows, strict=True), strict=True))
     arrays = []
     for column in table.columns:
-        values = list(given[column.name])
-        if column.words:
-            codes = pa.array(values, pa.int8())
-            words = pa.array(column.words, pa.string())
-            arrays.append(pa.DictionaryArray.from_arrays(codes, words))
+        values = given[column.name]
+        if column.is_text:
+            arrays.append(text_array(values))
         else:
-            arrays.append(pa.array(values, column.arrow_type))
+            numbers = [UNKNOWN if value is None else value for value in values]
+            arrays.append(column_array(column, np.array(numbers, column.numpy_type)))
     return pa.Table.from_arrays(arrays, schema=table.arrow_schema)

@@ -51,7 +51,12 @@ def _of_one(told: Summary) -> Answer:
     calls = count_text(told["episodes"])
     harm = duration_text(told["harm_ns"]["sum"])
     share = percent_text(told["p_time"]["harm_percent"])
-    if told["episodes"] == 0:
+    if not told["p_known"]:
+        sentence = (
+            "The trace cannot tell which of the threads that blocked held a P; what is missing "
+            "stands below."
+        )
+    elif told["episodes"] == 0:
         sentence = (
             "Nothing is wrong as far as this trace can tell: in it no thread blocked in a "
             "system call while it held a P."
@@ -62,10 +67,10 @@ def _of_one(told: Summary) -> Answer:
             f"{count_text(harmful)} of {calls} blocking calls kept a P from work that nobody "
             "else could take."
         )
-    elif unknown == told["episodes"]:
+    elif 2 * unknown > told["episodes"]:
         sentence = (
-            f"Of {calls} blocking calls the trace cannot tell whether any did harm; "
-            "the table of classes says why."
+            f"Of {count_text(unknown)} of {calls} blocking calls the trace cannot tell whether "
+            "they did harm; what is missing stands below."
         )
     else:
         sentence = (
@@ -75,7 +80,7 @@ def _of_one(told: Summary) -> Answer:
     return Answer(
         sentence,
         "",
-        not harmful and unknown < max(told["episodes"], 1),
+        told["p_known"] and not harmful and 2 * unknown <= told["episodes"],
         (
             Figure(
                 duration_text(told["retake_ns"]["p50"]),
@@ -83,7 +88,7 @@ def _of_one(told: Summary) -> Answer:
                 f"median P-retake latency; 99 % within {duration_text(told['retake_ns']['p99'])}",
             ),
             Figure(
-                harm if told["harm_ns"]["max"] is not None else duration_text(None),
+                harm,
                 "harm",
                 f"work waited for held Ps; {share} of all P time",
             ),
@@ -103,7 +108,7 @@ def _of_several(materials: Sequence[Material]) -> Answer:
         Figure(
             duration_text(m.summary["retake_ns"]["p50"]),
             m.label,
-            f"median P-retake latency; harm {duration_text(_harm(m.summary))}",
+            f"median P-retake latency; harm {duration_text(m.summary['harm_ns']['sum'])}",
         )
         for m in _three(materials)
     )
@@ -136,10 +141,6 @@ def _three(materials: Sequence[Material]) -> list[Material]:
         return list(materials)
     order = sorted(materials, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
     return [order[0], order[len(order) // 2], order[-1]]
-
-
-def _harm(told: Summary) -> int | None:
-    return None if told["harm_ns"]["max"] is None else told["harm_ns"]["sum"]
 
 
 def _caveat(materials: Sequence[Material]) -> str:

@@ -166,7 +166,7 @@ def class_shares(materials: Sequence[Material]) -> Picture:
     for word in CLASSES:
         totals = [max(sum(_ints(numbers)), 1) for _, numbers in rows]
         shares = [
-            100 * int(str(numbers[word])) / total
+            100 * int(str(numbers[word] or 0)) / total
             for (_, numbers), total in zip(rows, totals, strict=True)
         ]
         bars.append(
@@ -204,7 +204,7 @@ _CLASS_FILL = {
 
 
 def _ints(numbers: Mapping[str, object]) -> list[int]:
-    return [int(str(number)) for number in numbers.values()]
+    return [int(str(number or 0)) for number in numbers.values()]
 
 
 _TIME_BINS = 90

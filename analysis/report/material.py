@@ -11,6 +11,7 @@ from analysis.advise import advise
 from analysis.compare import trace_label
 from analysis.episodes import episode_windows, setting_of
 from analysis.factors import factors
+from analysis.places import places
 from analysis.preemptions import PREEMPTIONS, preemptions
 from analysis.summary import Summary, SummaryBuilder
 from analysis.timeline import timelines
@@ -54,6 +55,7 @@ class Material:
         episodes: its trusted episodes, the columns that a report uses.
         worst: those with the most harm (then the longest hold).
         lanes: their time lines.
+        places: the stacks that its threads blocked with, by name.
         factors: what the latency goes together with.
         advice: which way of calling fits each site.
         preemptions: requests to stop a goroutine.
@@ -66,6 +68,7 @@ class Material:
     episodes: pd.DataFrame
     worst: pd.DataFrame
     lanes: pd.DataFrame
+    places: pd.DataFrame
     factors: pd.DataFrame
     advice: pd.DataFrame
     preemptions: pd.DataFrame
@@ -104,6 +107,7 @@ def _gather(label: str, trace: Trace, predict: Predictor | None) -> Material:
     worst = worst.sort_values(
         ["harm_ns", "hold_ns"], ascending=False, na_position="last", kind="stable"
     ).head(WORST)
+    stacks = places(trace)
     asked = any(kind == "preempt_request" for kind, _ in setting.transitions)
     return Material(
         label,
@@ -112,8 +116,9 @@ def _gather(label: str, trace: Trace, predict: Predictor | None) -> Material:
         rows,
         worst,
         timelines(trace, worst),
+        stacks,
         factors(trace, rows),
-        advise(rows, trace.frame("syscall", ["nr", "blocks"])),
+        advise(rows, trace.frame("syscall", ["nr", "blocks"]), places=stacks),
         preemptions(trace) if asked else PREEMPTIONS.finish({}),
         None if predict is None else predict(trace),
     )

@@ -13,7 +13,13 @@ from analysis.preemptions import ledger
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
 from analysis.sites import sites
-from analysis.units import UNKNOWN_TEXT, count_text, duration_text, percent_text
+from analysis.units import (
+    UNKNOWN_TEXT,
+    count_text,
+    duration_text,
+    percent_text,
+    runtime_text,
+)
 
 __all__ = [
     "Cell",
@@ -126,7 +132,7 @@ def classes(materials: Sequence[Material]) -> Grid:
 
 
 def places(material: Material) -> Grid:
-    """Episodes by system call."""
+    """Episodes by call site, where stacks were captured, and system call."""
     columns: tuple[tuple[str, str, Callable[[object], Cell]], ...] = (
         ("calls", "episodes", _count),
         ("blocked p50", "blocked_p50_ns", _duration),
@@ -138,11 +144,17 @@ def places(material: Material) -> Grid:
         ("harmful", "harmful", _count),
         ("needless", "needless", _count),
     )
-    table = sites(material.episodes)
+    table = sites(material.episodes, material.places)
+    texts = {"system call": "syscall"}
+    if table["site"].notna().any():
+        texts = {"call site": "site", **texts}
     return Grid(
-        ("system call", *(heading for heading, _, _ in columns)),
+        (*texts, *(heading for heading, _, _ in columns)),
         [
-            [_word(row["syscall"]), *(cell(row[name]) for _, name, cell in columns)]
+            [
+                *(_word(row[name]) for name in texts.values()),
+                *(cell(row[name]) for _, name, cell in columns),
+            ]
             for row in table.to_dict("records")
         ],
     )
@@ -205,7 +217,7 @@ def preemptions(material: Material) -> Grid:
             ]
         )
     times = ("until sent p50", "until delivered p50", "until stopped p50", "p99")
-    return Grid(("asked for", "end", "requests", "signals", "calls broken off", *times), rows)
+    return Grid(("asked for", "end", "requests", "signals", "calls interrupted", *times), rows)
 
 
 def whatif(material: Material) -> Grid:
@@ -251,7 +263,7 @@ def capture(material: Material) -> Grid:
     seconds = None if cost.wall_s is None else cost.wall_s * 1e9
     cpu = None if cost.cpu_s is None else cost.cpu_s * 1e9
     share = 100 * cost.cpu_s / cost.wall_s if cost.cpu_s is not None and cost.wall_s else None
-    target = " ".join(str(x) for x in (manifest.target.runtime, manifest.target.version) if x)
+    target = runtime_text(manifest.target.runtime, manifest.target.version)
     rows = {
         "program": manifest.target.path,
         "command": " ".join(manifest.command) or None,

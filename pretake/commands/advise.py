@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pretake.views import cells, console, duration, table, write_rows
+from pretake.views import cells, console, duration, interval, no_episodes, table, write_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LEGEND = (
+    "gain: P time won a call by the best way, 95 % interval. block pays for calls that block from "
+    "one length to the other: for shorter ones the handoff costs more, and for longer ones what "
+    "is lost until a retake is less than 1 %."
+)
+_GO_HAS_NO_BLOCK = (
+    "Go has no way yet to make a call of one's own with entersyscallblock; where block is best, "
+    "fewer of these calls at a time, a descriptor that the network poller waits for, or a larger "
+    "GOMAXPROCS help today (docs/your-go-server.md)."
+)
 
 
 @click.command(epilog="Example: pretake advise server.pretake")
@@ -18,24 +33,47 @@ def command(trace: Path, as_json: bool) -> None:
     The gain is P time for each call, with a 95 % interval.
     """
     from analysis import load
+    from analysis.summary import tells_of_ps
 
-    advice = load(trace).advise()
+    loaded = load(trace)
+    advice = loaded.advise()
     if as_json:
         write_rows(advice)
         return
     terminal = console()
-    head = ("site", "now", "best", "calls", "blocked p50", "gain a call", "from", "to")
+    if advice.empty:
+        terminal.print(no_episodes(tells_of_ps(loaded.manifest)))
+        return
+    shown = advice[advice["way_best"].notna()]
+    shown = shown if len(shown) else advice
+    head = ("site", "now", "best", "calls", "blocked p50", "gain a call", "pays from", "to")
     rows = [
         (
             *(row[name] for name in ("site", "way_now", "way_best")),
             f"{row['calls']:,}",
             duration(row["blocked_p50_ns"]),
-            f"{duration(row['gain_low_ns'])} to {duration(row['gain_high_ns'])}",
+            interval(row["gain_low_ns"], row["gain_high_ns"], duration),
             duration(row["pays_from_ns"]),
             duration(row["pays_to_ns"]),
         )
-        for row in cells(advice)
+        for row in cells(shown)
     ]
     terminal.print(table("Which way to make a call", head, rows, left=3))
+    terminal.print(_LEGEND)
+    for remark, sites in _remarks(shown).items():
+        whose = "" if len(sites) == len(shown) else f"{', '.join(sites)}: "
+        terminal.print(f"{whose}{remark}", markup=False)
+    if len(shown) < len(advice):
+        left_out = len(advice) - len(shown)
+        terminal.print(f"{left_out} more with too little evidence: --json tells them and why")
+    if loaded.manifest.target.runtime == "go":
+        terminal.print(_GO_HAS_NO_BLOCK)
+
+
+def _remarks(advice: pd.DataFrame) -> dict[str, list[str]]:
+    """What the evidence says, and of which sites; their numbers of calls are in the table."""
+    said: dict[str, list[str]] = {}
     for row in cells(advice):
-        terminal.print(f"{row['site']}: {row['evidence']}", markup=False)
+        for remark in row["evidence"].split("; ")[1:]:
+            said.setdefault(remark, []).append(row["site"])
+    return said

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pretake.types import refuse_existing
-from pretake.views import cells, console, duration, note, table, write_rows
+from pretake.views import cells, console, duration, no_episodes, note, table, write_rows
 
 
 @click.command(
@@ -43,6 +43,7 @@ def command(
     from analysis import load
     from analysis.export import folded, write_folded, write_text
     from analysis.flame import flame_svg
+    from analysis.summary import tells_of_ps
 
     loaded = load(trace)
     if as_folded:
@@ -58,6 +59,9 @@ def command(
     sites = loaded.sites()
     if as_json:
         write_rows(sites)
+        return
+    if sites.empty:
+        console().print(no_episodes(tells_of_ps(loaded.manifest)))
         return
     counts = ("episodes", "harmful")
     times = ("hold_p50_ns", "hold_sum_ns", "harm_sum_ns")

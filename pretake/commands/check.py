@@ -34,8 +34,9 @@ def command(trace: Path, witness: Path | None, as_json: bool) -> int:
     rules = cells(loaded.validate())
     agreement = loaded.check(witness) if witness is not None else None
     broken = any(rule["broken"] for rule in rules if rule["kind"] == "runtime")
+    asleep_ns = loaded.manifest.suspended_ns
     if as_json:
-        print_json({"rules": rules, "witness": agreement})
+        print_json({"rules": rules, "witness": agreement, "suspended_ns": asleep_ns})
         return int(broken)
     terminal = console()
     head = ("rule", "about", "checked", "broken")
@@ -46,6 +47,9 @@ def command(trace: Path, witness: Path | None, as_json: bool) -> int:
     terminal.print(table("The model's rules", head, rows, left=2))
     if agreement is not None:
         terminal.print(table(f"Against {witness}", ("", "value"), _agreement(agreement)))
+    if asleep_ns:
+        asleep = duration(asleep_ns)
+        terminal.print(f"the machine was suspended for {asleep} of it, which no time here counts")
     return int(broken)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pretake.views import cells, console, duration, table, write_rows
+from pretake.views import cells, console, duration, interval, table, write_rows
 
 
 @click.command(
@@ -48,7 +48,7 @@ def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, .
                 duration(row["a"]),
                 duration(row["b"]),
                 _ratio(row["ratio"]),
-                f"{_ratio(row['ratio_low'])} to {_ratio(row['ratio_high'])}",
+                interval(row["ratio_low"], row["ratio_high"], _ratio),
             )
             for row in cells(differences)
         ]
@@ -62,7 +62,7 @@ def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, .
                 _rate(row["a"]),
                 _rate(row["b"]),
                 _ratio(row["ratio"]),
-                f"{_ratio(row['ratio_low'])} to {_ratio(row['ratio_high'])}",
+                interval(row["ratio_low"], row["ratio_high"], _ratio),
             )
             for row in cells(different)
         ]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pretake.types import refuse_existing
-from pretake.views import cells, console, duration, note, table, write_rows
+from pretake.views import cells, console, duration, no_episodes, note, table, write_rows
 
 SHOWN = 30
 
@@ -37,16 +37,21 @@ def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit
     """
     from analysis import load
     from analysis.export import write_parquet
+    from analysis.summary import tells_of_ps
 
     if parquet is not None:
         refuse_existing(parquet, force)
-    episodes = load(trace).episodes()
+    loaded = load(trace)
+    episodes = loaded.episodes()
     if parquet is not None:
         write_parquet(episodes, parquet)
         note(f"{len(episodes):,} episodes in {parquet}")
     if as_json:
         write_rows(episodes)
     if as_json or parquet is not None:
+        return
+    if episodes.empty:
+        console().print(no_episodes(tells_of_ps(loaded.manifest)))
         return
     worst = episodes.sort_values("hold_ns", ascending=False).head(limit)
     head = ("call", "G", "P", "outcome", "class", "hold", "retake", "harm", "runq", "thread")

@@ -34,7 +34,7 @@ def command(file: Path, output: Path, force: bool) -> None:
     from analysis.from_go import import_go_trace
     from analysis.from_perf import import_perf
     from analysis.go_trace import is_go_trace
-    from tracer.trace import check_output
+    from tracer.trace_writer import check_output
 
     if not file.is_file():
         raise PretakeError(f"there is no file {file}", "name a file that perf or Go wrote")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pretake.views import console, duration, table
+from pretake.libraries import import_without_threads
+from pretake.views import console, duration, note, table
 
 if TYPE_CHECKING:
-    from tracer.live import Histogram, Live
+    import numpy as np
 
-    Histograms = dict[tuple[int, str], Histogram]
+    from analysis.live import Call
+    from tracer.live import Live
 
 
 @click.command(
@@ -33,6 +35,14 @@ if TYPE_CHECKING:
     help="Time between two looks.",
 )
 @click.option("--seconds", type=float, metavar="S", help="End after so long.")
+@click.option(
+    "--sites",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Call sites to tell apart, those with the most retakes; the rest is 'other'.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One line a period, for programs.")
 @click.option(
     "--prometheus",
@@ -45,6 +55,7 @@ def command(
     pid: int | None,
     period: float,
     seconds: float | None,
+    sites: int,
     as_json: bool,
     prometheus: int | None,
 ) -> None:
@@ -53,16 +64,59 @@ def command(
     Times are from a thread's block in a system call to the moment the runtime took its P, since
     the begin, from histograms kept in the kernel. Needs root, or CAP_BPF and CAP_PERFMON.
     """
+    import_without_threads()
+    # Before the program begins: what takes a second now would be a second unseen then.
+    import rich.live  # noqa: F401
+
+    import analysis.live
+    import analysis.places  # noqa: F401
     from tracer.live import live
 
-    with live(list(program) or None, pid) as watched, contextlib.ExitStack() as stack:
+    with live(list(program) or None, pid, drop=True) as watched, contextlib.ExitStack() as stack:
+        watcher = _Watcher(watched)
         if prometheus is not None:
-            stack.enter_context(_served(watched, prometheus))
-        _show(watched, period, seconds, as_json)
+            from pretake.prometheus import served
+
+            stack.enter_context(served(watcher.look, prometheus, sites))
+        _show(watched, watcher, period, seconds, sites, as_json)
+        for missing in watched.missing:
+            note(f"not seen: {missing}")
+        if watched.runtime == "none":
+            note("no runtime was found in the program: there is no P that could be retaken")
 
 
-def _show(watched: Live, period: float, seconds: float | None, as_json: bool) -> None:
+class _Watcher:
+    """What was counted, by name; asked by the screen and, on another thread, by Prometheus."""
+
+    def __init__(self, watched: Live) -> None:
+        from analysis.live import CallSites
+
+        self._watched = watched
+        self._lock = threading.Lock()
+        self.sites = CallSites()
+
+    def look(self) -> dict[Call, np.ndarray]:
+        with self._lock:
+            counts = self._watched.counts()
+            new = self._watched.new_stacks()
+            if new:
+                from analysis.places import places_of
+
+                self.sites.learn(places_of(new["stack"].to_pandas(), new["address"].to_pandas()))
+            return self.sites.sum(counts)
+
+
+def _show(
+    watched: Live,
+    watcher: _Watcher,
+    period: float,
+    seconds: float | None,
+    sites: int,
+    as_json: bool,
+) -> None:
     from rich.live import Live as Screen
+
+    from analysis.live import TopCalls, by_syscall
 
     begin_s = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -75,42 +129,53 @@ def _show(watched: Live, period: float, seconds: float | None, as_json: bool) ->
             elapsed_s = time.monotonic() - begin_s
             left_s = math.inf if seconds is None else max(seconds - elapsed_s, 0)
             ended = watched.wait(min(period, left_s)) or left_s <= period
-            rows = _rows(watched.histograms())
-            if screen is None:
-                elapsed_s = round(time.monotonic() - begin_s, 3)
-                click.echo(json.dumps({"elapsed_s": elapsed_s, "syscalls": rows}))
-            else:
+            counts = watcher.look()
+            rows = [
+                _site_row(call, own, watcher) for call, own in TopCalls(sites).look(counts).items()
+            ]
+            rows.sort(key=lambda row: -int(row["retakes"]))
+            if screen is not None:
                 screen.update(_table(rows), refresh=True)
-
-
-def _rows(histograms: Histograms) -> list[dict[str, Any]]:
-    """One row a system call, those with the most retakes first."""
-    from tracer.live import WHATS
-
-    rows = []
-    for number in sorted({number for number, _ in histograms}):
-        row: dict[str, Any] = {"syscall": _name(number)}
-        for what in WHATS:
-            found = histograms.get((number, what))
-            row[f"{what}s"] = found.total if found else 0
-            row[f"{what}_ns"] = {
-                name: found.quantile(share) if found else None
-                for name, share in (("p50", 0.5), ("p99", 0.99))
+                continue
+            syscalls = [
+                {"syscall": call.syscall, **_numbers(own)}
+                for call, own in by_syscall(counts).items()
+            ]
+            line = {
+                "elapsed_s": round(time.monotonic() - begin_s, 3),
+                "runtime": watched.runtime,
+                "syscalls": sorted(syscalls, key=lambda row: -int(row["retakes"])),
+                "call_sites": rows,
             }
-        rows.append(row)
-    return sorted(rows, key=lambda row: -int(row["retakes"]))
+            click.echo(json.dumps(line))
 
 
-def _name(number: int) -> str:
-    from analysis.names import syscall_names
+def _site_row(call: Call, counts: np.ndarray, watcher: _Watcher) -> dict[str, Any]:
+    file, line = watcher.sites.line_of(call.site)
+    where = {"call_site": call.site, "file": file, "line": line}
+    return {"syscall": call.syscall, **where, **_numbers(counts)}
 
-    return str(syscall_names([number])[0])
+
+def _numbers(counts: np.ndarray) -> dict[str, Any]:
+    """How often, and quantiles in ns, of each kind of time."""
+    from tracer.live import WHATS, Histogram
+
+    numbers: dict[str, Any] = {}
+    for what, own in zip(WHATS, counts, strict=True):
+        histogram = Histogram(own)
+        numbers[f"{what}s"] = histogram.total
+        numbers[f"{what}_ns"] = {
+            "p50": histogram.quantile(0.5),
+            "p99": histogram.quantile(0.99),
+        }
+    return numbers
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderable
-    columns = ("system call", "retakes", "p50", "p99", "harmful", "p50", "p99")
+    columns = ("call site", "system call", "retakes", "p50", "p99", "harmful", "p50", "p99")
     cells = [
         (
+            row["call_site"] if row["line"] is None else f"{row['call_site']}:{row['line']}",
             row["syscall"],
             row["retakes"],
             *map(duration, row["retake_ns"].values()),
@@ -119,50 +184,4 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderab
         )
         for row in rows
     ]
-    return table("P-retake latency and harm", columns, cells)
-
-
-@contextlib.contextmanager
-def _served(watched: Live, port: int) -> Iterator[None]:
-    """Serve the histograms on loopback, read from the kernel when they are asked for."""
-    from prometheus_client import CollectorRegistry, start_http_server
-    from prometheus_client.core import HistogramMetricFamily
-
-    from tracer.errors import PretakeError
-    from tracer.live import WHATS, lower_ns
-
-    class Collector:
-        def collect(self) -> Iterator[HistogramMetricFamily]:
-            found = watched.histograms()
-            for what in WHATS:
-                family = HistogramMetricFamily(
-                    f"pretake_{what}_seconds",
-                    "from a thread's block to its P being taken"
-                    + (", while work waited and nobody else could run it" * (what == "harm")),
-                    labels=["syscall"],
-                )
-                for (number, kind), histogram in found.items():
-                    if kind != what:
-                        continue
-                    below = histogram.counts.cumsum()
-                    # An octave a bucket, from a microsecond to a quarter of a minute.
-                    bounds = range(4 * 10, 4 * 35, 4)
-                    buckets = [(repr(lower_ns(b) / 1e9), float(below[b - 1])) for b in bounds]
-                    buckets.append(("+Inf", float(below[-1])))
-                    family.add_metric([_name(number)], buckets, sum_value=None)
-                yield family
-
-    registry = CollectorRegistry()
-    registry.register(Collector())
-    try:
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
-        raise PretakeError(
-            f"port {port} cannot be served: {error.strerror}", "choose another"
-        ) from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return table("P-retake latency and harm", columns, cells, left=2)

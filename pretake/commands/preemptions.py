@@ -16,20 +16,22 @@ def command(trace: Path, as_json: bool) -> None:
     """Show who asked goroutines of TRACE to stop, and whether they did.
 
     A signal that met an instruction where Go stops no goroutine is told with its function, and
-    so are the system calls that signals broke off (EINTR).
+    so are the system calls that signals interrupted (EINTR).
     """
     from analysis import load
-    from analysis.names import syscall_names
     from analysis.preemptions import ledger
 
-    requests = load(trace).preemptions()
+    loaded = load(trace)
+    requests = loaded.preemptions()
     if as_json:
         write_rows(requests)
         return
+    if requests.empty:
+        console().print("No request to stop a goroutine was seen.")
     rows = [
         (
             row["reason"],
-            ": ".join(word for word in (row["outcome"], row["why"]) if word) or None,
+            ": ".join(word for word in (row["outcome"], row["why"]) if word) or "not seen",
             f"{row['requests']:,}",
             duration(row["sent_p50_ns"]),
             duration(row["delivered_p50_ns"]),
@@ -38,10 +40,8 @@ def command(trace: Path, as_json: bool) -> None:
         for row in cells(ledger(requests))
     ]
     head = ("asked for", "end", "count", "sent", "arrived", "stopped")
-    console().print(table("Requests to stop a goroutine", head, rows, left=2))
-    broken = requests["interrupted_nr"].dropna()
-    if len(broken):
-        counts = broken.value_counts()
-        names = syscall_names(counts.index.to_numpy("int64"))
-        calls = [(name, f"{count:,}") for name, count in zip(names, counts, strict=True)]
-        console().print(table("System calls that SIGURG broke off", ("call", "times"), calls))
+    if rows:
+        console().print(table("Requests to stop a goroutine", head, rows, left=2))
+    calls = [(row["syscall"], f"{row['times']:,}") for row in cells(loaded.interrupted_calls())]
+    if calls:
+        console().print(table("System calls that SIGURG interrupted", ("call", "EINTR"), calls))

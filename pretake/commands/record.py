@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import statistics
-from collections.abc import Iterator
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pretake.libraries import import_without_threads
 from pretake.types import SIZE
-from pretake.views import bytes_text, console, note
 from tracer.options import BACKENDS, DETAILS, RUNTIMES
 
 if TYPE_CHECKING:
@@ -107,14 +106,11 @@ def command(
     Needs root, or CAP_BPF and CAP_PERFMON, unless --backend perf. The command's input and output
     are left alone. Ctrl-C ends the capture in order.
     """
-    with _no_threads_of_libraries():
-        import numpy  # noqa: F401
-        import pyarrow  # noqa: F401
+    import_without_threads()
     from tracer.adapters import reference
     from tracer.options import CaptureOptions, Progress
     from tracer.perf_record import record_by_perf
     from tracer.record import record
-    from tracer.trace import Trace
 
     options = CaptureOptions(
         buffer_bytes=buffer,
@@ -132,14 +128,18 @@ def command(
         return
     if output is None:
         raise click.UsageError("Missing option '-o' / '--output'.")
-    terminal = console(stderr=True)
+    if program and pid is not None:
+        # As $(pidof server) makes it of two servers.
+        raise click.UsageError("--pid takes one process, and no command beside it.")
     with contextlib.ExitStack() as stack:
         spinner: list[Status] = []
 
         def tell(progress: Progress) -> None:
             # The target may write to the same terminal; where there is none, nobody would see it.
-            if quiet or not terminal.is_terminal:
+            if quiet or not sys.stderr.isatty():
                 return
+            from pretake.views import bytes_text, console
+
             lost = f", {progress.lost:,} lost" if progress.lost else ""
             text = (
                 f"capturing: {progress.elapsed_s:.0f} s, {progress.events:,} events{lost}, "
@@ -147,7 +147,7 @@ def command(
             )
             if not spinner:
                 # Not before: its thread would keep the capabilities that record gives up.
-                spinner.append(stack.enter_context(terminal.status(text)))
+                spinner.append(stack.enter_context(console(stderr=True).status(text)))
             spinner[0].update(text)
 
         capture = partial(record, drop=True) if backend == "bpf" else record_by_perf
@@ -156,6 +156,10 @@ def command(
         )
     if quiet:
         return
+    # After the capture: what it takes to import them is time in which nothing was captured.
+    from pretake.views import bytes_text, note
+    from tracer.trace import Trace
+
     manifest = Trace(path).manifest
     stored, lost = sum(manifest.events.values()), sum(manifest.lost.values())
     note(f"{path}: {stored:,} events, {lost:,} lost, {bytes_text(manifest.capture.bytes)}")
@@ -176,20 +180,3 @@ def _tell_overhead(program: tuple[str, ...], options: CaptureOptions, pairs: int
         f"{told.ratio:.3f} times as long under a capture "
         f"({low:.3f} to {high:.3f} in {pairs} pairs; {seconds:.3g} s without)"
     )
-
-
-@contextlib.contextmanager
-def _no_threads_of_libraries() -> Iterator[None]:
-    """Import libraries without their threads, which would keep the capabilities we give up."""
-    quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-    before = {name: os.environ.get(name) for name in quiet}
-    os.environ.update(quiet)
-    try:
-        yield
-    finally:
-        # The command that is captured gets the environment as it was.
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

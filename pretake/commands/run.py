@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +16,7 @@ import click
 
 from pretake.views import console, duration, note, print_json, table
 from tracer.errors import EXIT_STATUS
-from tracer.launch import RESULT_VARIABLE
+from tracer.launch import RECORD_VARIABLE, RESULT_VARIABLE
 
 _SCHEDULER = {
     ("reference_runtime", "scheduler.py"),
@@ -61,6 +63,13 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
     metavar="FILE",
     help="Write the runtime's own record of its retakes (see 'pretake check').",
 )
+@click.option(
+    "--preempt",
+    default="async",
+    show_default=True,
+    metavar="KIND",
+    help="Preemption: async (Go from 1.14), cooperative (asyncpreemptoff) or off.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def command(
     workload: str,
@@ -70,16 +79,19 @@ def command(
     rounds: int | None,
     pairs: tuple[str, ...],
     witness: Path | None,
+    preempt: str,
     as_json: bool,
 ) -> int:
     """Run WORKLOAD, or a coroutine function FILE.py:FUNCTION, on the reference runtime."""
     from reference_runtime.deadlock import Deadlock
     from reference_runtime.workloads import run_workload
 
+    own = _parameters(pairs)
     try:
-        result = run_workload(
-            workload, policy, procs, seconds, rounds, witness, **_parameters(pairs)
-        )
+        with _ended_in_order(), _own_record() as fd:
+            result = run_workload(
+                workload, policy, procs, seconds, rounds, witness, fd, preempt, **own
+            )
     except Deadlock as deadlock:
         # As in Go: fatal, where each goroutine waits, status 2.
         note(f"fatal error: {deadlock}")
@@ -121,6 +133,45 @@ def _own_part(failure: Exception) -> TracebackType | None:
             own = below.tb_next
         below = below.tb_next
     return own
+
+
+@contextlib.contextmanager
+def _own_record() -> Iterator[int | None]:
+    """The file of a capture of this process that wants the runtime's own record, if one does."""
+    path = os.environ.get(RECORD_VARIABLE)
+    if not path:
+        yield None
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        # As for the result below.
+        yield None
+        return
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let SIGTERM, by which a capture ends its command, end the run: its record is left then."""
+
+    class Terminated(BaseException):
+        pass
+
+    def terminate(_signo: int, _frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except Terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def leave_result(result: dict[str, object]) -> None:

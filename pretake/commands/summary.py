@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pretake.views import bytes_text, console, duration, print_json, quantiles, table
+from pretake.views import (
+    bytes_text,
+    console,
+    duration,
+    print_json,
+    quantiles,
+    table,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.summary import Summary
 
 
 @click.command(epilog="Example: pretake summary server.pretake --json | jq .retake_ns.p99")
@@ -15,6 +28,7 @@ from pretake.views import bytes_text, console, duration, print_json, quantiles, 
 def command(trace: Path, as_json: bool) -> None:
     """Tell how often Ps of TRACE were held by blocked threads, for how long, and what it cost."""
     from analysis import load
+    from analysis.units import runtime_text
 
     summary = load(trace).summary()
     if as_json:
@@ -22,25 +36,12 @@ def command(trace: Path, as_json: bool) -> None:
         return
     terminal = console()
     target = summary["target"]
-    runtime = " ".join(filter(None, (target["runtime"], target["version"])))
+    runtime = runtime_text(target["runtime"], target["version"])
     terminal.print(f"{trace}: {target['path'] or 'unknown program'} ({runtime})", markup=False)
-    names = ("p50", "p90", "p99", "max")
-    rows = [("P-retake latency", *quantiles(summary["retake_ns"], *names), None, None)]
-    for name, spread in (("hold", summary["hold_ns"]), ("harm", summary["harm_ns"])):
-        unknown = f"{spread['unknown']:,}"
-        rows.append((name, *quantiles(spread, *names), duration(spread["sum"]), unknown))
-    terminal.print(table("How long", ("", *names, "sum", "unknown"), rows))
-    terminal.print(
-        table(
-            f"{summary['episodes']:,} episodes",
-            ("class", "episodes", "held"),
-            [
-                (name, f"{share['episodes']:,}", duration(share["hold_ns"]))
-                for name, share in summary["classes"].items()
-                if share["episodes"]
-            ],
-        )
-    )
+    if summary["p_known"]:
+        _print_times(terminal, summary)
+    else:
+        terminal.print("Which of the threads that blocked held a P is not known; see below.")
     rows = [
         (f"{what} ({reason})", f"{count:,}")
         for what, counts in (("handoff", summary["handoffs"]), ("retake", summary["retakes"]))
@@ -56,5 +57,32 @@ def command(trace: Path, as_json: bool) -> None:
     )
     if not summary["complete"]:
         terminal.print("the capture did not end in order: the last seconds may be missing")
+    if summary["suspended_ns"]:
+        asleep = duration(summary["suspended_ns"])
+        terminal.print(f"the machine was suspended for {asleep} of it, which no time here counts")
     for missing in summary["missing"]:
         terminal.print(f"not captured: {missing}", markup=False)
+
+
+def _print_times(terminal: Console, summary: Summary) -> None:
+    names = ("p50", "p90", "p99", "max")
+    rows = [("P-retake latency", *quantiles(summary["retake_ns"], *names), None, None)]
+    for name, spread in (("hold", summary["hold_ns"]), ("harm", summary["harm_ns"])):
+        known = summary["episodes"] - summary["untrusted"] - spread["unknown"]
+        # Quantiles of a small part of the episodes would pass for those of all.
+        told = quantiles(spread if known >= spread["unknown"] else {}, *names)
+        at_least = "≥ " if spread["unknown"] and spread["sum"] is not None else ""
+        total = f"{at_least}{duration(spread['sum'])}"
+        rows.append((name, *told, total, f"{spread['unknown']:,}"))
+    terminal.print(table("How long", ("", *names, "sum", "unknown"), rows))
+    terminal.print(
+        table(
+            f"{summary['episodes']:,} episodes",
+            ("class", "episodes", "held"),
+            [
+                (name, f"{share['episodes']:,}", duration(share["hold_ns"]))
+                for name, share in summary["classes"].items()
+                if share["episodes"]
+            ],
+        )
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from reference_runtime.gmp import P_RUNNING, P_SYSCALL, STACK_PREEMPT
+from reference_runtime.gmp import P_SYSCALL
 from reference_runtime.transitions import BY_SYSMON
 
 if TYPE_CHECKING:
@@ -98,29 +98,32 @@ class RetakePolicy:
             return min(last_ns * 2, SYSMON_MAX_NS)
         return last_ns
 
-    def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:  # noqa: ARG002
-        """How the monitor waits between its rounds. May switch."""
-        scheduler.host.usleep(delay_ns)
+    def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:
+        """How the monitor waits between its rounds, looking after preemption. May switch."""
+        scheduler.monitor_sleep(m, delay_ns)
         scheduler.record.policy_wakeups += 1
 
     def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
         """One round of the monitor over all Ps; how many it took back (go1.21, runtime.retake)."""
         taken: i64 = 0
         for p in scheduler.allp:
-            if p.status == P_SYSCALL:
-                if self.sighted_twice(scheduler, p, now_ns):
-                    taken += 1 if scheduler.retake(m, p, BY_SYSMON) else 0
-            elif p.status == P_RUNNING:
-                self.ask_preemption(p, now_ns)
+            if p.status == P_SYSCALL and self.sighted_twice(scheduler, p, now_ns):
+                taken += 1 if scheduler.retake(m, p, BY_SYSMON) else 0
         return taken
 
     def sighted_twice(self, scheduler: Scheduler, p: P, now_ns: i64) -> bool:
         """Whether P is to be retaken from a call that the monitor has seen before.
 
         A call with nothing queued behind it, while another P or M could run what comes, keeps
-        its P for 10 ms: on purpose, since it may want it back.
+        its P for 10 ms: on purpose, since it may want it back. A goroutine that has had P for
+        10 ms loses it in whatever call it is, seen or not (Go: sysretake): else one that makes
+        call after call would keep it from all others.
         """
-        if p.seen_syscalltick != p.syscalltick:
+        if p.seen_schedtick != p.schedtick:
+            p.seen_schedtick = p.schedtick
+            p.seen_sched_ns = now_ns
+        turn_is_over = now_ns >= p.seen_sched_ns + FORCE_PREEMPT_NS
+        if p.seen_syscalltick != p.syscalltick and not turn_is_over:
             p.seen_syscalltick = p.syscalltick
             p.seen_syscall_ns = now_ns
             return False
@@ -134,11 +137,3 @@ class RetakePolicy:
             and sched.nmspinning + sched.npidle > 0
             and now_ns < p.seen_syscall_ns + FORCE_PREEMPT_NS
         )
-
-    def ask_preemption(self, p: P, now_ns: i64) -> None:
-        """Ask a goroutine that has run for 10 ms to stop where it next looks (Go: preemptone)."""
-        if p.seen_schedtick != p.schedtick:
-            p.seen_schedtick = p.schedtick
-            p.seen_sched_ns = now_ns
-        elif now_ns >= p.seen_sched_ns + FORCE_PREEMPT_NS and p.m is not None:
-            p.m.curg.stackguard = STACK_PREEMPT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from reference_runtime.gmp import NO_G, NO_P, P_RUNNING, P_SYSCALL
+from reference_runtime.gmp import NO_G, NO_P, P_SYSCALL
 from reference_runtime.monitor import look_after_waiters
 from reference_runtime.policies.base import RetakePolicy
 from reference_runtime.transitions import BY_INTEGRATED, HANDOFF, NO_TID, transition
@@ -88,9 +88,7 @@ class IntegratedPolicy(RetakePolicy):
         """One round, up to the first P that M takes for itself."""
         taken: i64 = 0
         for p in scheduler.allp:
-            if p.status == P_RUNNING:
-                self.ask_preemption(p, now_ns)
-            elif p.status == P_SYSCALL and self.sighted_twice(scheduler, p, now_ns):
+            if p.status == P_SYSCALL and self.sighted_twice(scheduler, p, now_ns):
                 if not scheduler.take_from_syscall(m, p, BY_INTEGRATED):
                     continue
                 taken += 1

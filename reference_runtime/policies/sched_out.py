@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from reference_runtime.gmp import NO_P, P_RUNNING, P_SYSCALL
+from reference_runtime.gmp import NO_P, P_SYSCALL
 from reference_runtime.host import SwitchWatch
 from reference_runtime.policies.base import SYSMON_MAX_NS, RetakePolicy
 from reference_runtime.transitions import BY_SCHED_OUT
@@ -66,23 +66,23 @@ class SchedOutPolicy(RetakePolicy):
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
         if scheduler.sched.npidle == len(scheduler.allp):
             delay_ns = NET_NS
-        blocked = self.watch.wait(delay_ns)
+        # A thread that a signal stopped waits in the handler: that is a block like any other.
+        blocked = self.watch.wait(scheduler.next_look_ns(delay_ns))
         for number in blocked:
             p = scheduler.allm[number].p
             if p is not NO_P and p.status == P_SYSCALL:
                 scheduler.retake(m, p, self.reason)
+        scheduler.look_at_slices(m)
         scheduler.record.policy_wakeups += 1
 
     def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
-        """Preemption as in ``sysmon``; and the net, for calls that have lasted as long."""
+        """The net, for calls that have lasted as long."""
         taken: i64 = 0
-        net = now_ns >= self.last_net_ns + NET_NS
-        if net:
-            self.last_net_ns = now_ns
+        if now_ns < self.last_net_ns + NET_NS:
+            return taken
+        self.last_net_ns = now_ns
         for p in scheduler.allp:
-            if p.status == P_RUNNING:
-                self.ask_preemption(p, now_ns)
-            elif net and p.status == P_SYSCALL:
+            if p.status == P_SYSCALL:
                 loser = p.m
                 if loser is not None and now_ns - loser.enter_ns >= NET_NS:
                     taken += 1 if scheduler.retake(m, p, self.reason) else 0

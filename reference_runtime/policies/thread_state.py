@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from reference_runtime.gmp import P_RUNNING, P_SYSCALL
+from reference_runtime.gmp import P_SYSCALL
 from reference_runtime.policies.base import RetakePolicy
 from reference_runtime.transitions import BY_SYSMON, BY_THREAD_STATE
 
@@ -33,8 +33,6 @@ class ThreadStatePolicy(RetakePolicy):
                 reason = self.reason_to_retake(scheduler, p, now_ns)
                 if reason >= 0 and scheduler.retake(m, p, reason):
                     taken += 1
-            elif p.status == P_RUNNING:
-                self.ask_preemption(p, now_ns)
         return taken
 
     def reason_to_retake(self, scheduler: Scheduler, p: P, now_ns: i64) -> i64:

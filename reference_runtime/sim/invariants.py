@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, cast
 from reference_runtime.current import get_current
 from reference_runtime.gmp import (
     G_DEAD,
+    G_PREEMPTED,
     G_RUNNABLE,
     G_RUNNING,
     G_SYSCALL,
     G_WAITING,
     NO_G,
     NO_P,
+    P_GCSTOP,
     P_IDLE,
     P_RUNNING,
     P_SYSCALL,
@@ -145,6 +147,8 @@ class Invariants:
                 running += 1
                 if m.p is NO_P:
                     self.fail(f"G{g.goid} runs on M{m.id}, which has no P")
+        if scheduler.gcwaiting and not scheduler.stopwait and running > 1:
+            self.fail(f"{running} Gs run while the world is stopped")
         if running > len(scheduler.allp):
             self.fail(f"{running} Gs run on {len(scheduler.allp)} Ps")
         return places
@@ -254,8 +258,17 @@ class Invariants:
         if sched.nmspinning:
             self.fail(f"{sched.nmspinning} spinning Ms are counted and none is")
         owned = sum(m.p is not NO_P for m in scheduler.allm)
-        if owned + sched.npidle != len(scheduler.allp):
+        stopped = sum(p.status == P_GCSTOP for p in scheduler.allp)
+        if owned + sched.npidle + stopped != len(scheduler.allp):
             self.fail(f"of {len(scheduler.allp)} Ps {owned} are in use, {sched.npidle} are idle")
+        if stopped and not scheduler.gcwaiting:
+            self.fail(f"{stopped} Ps are stopped and the world is not")
+        stopper = scheduler.stopper
+        for m in scheduler.allm:
+            stands = stopper is not None and m.slot and stopper.stopped(m.slot)
+            # One that stops at this very step has not left its CPU: nobody could know of it.
+            if stands and m.p is not NO_P and m.tid != self.machine.running.tid:
+                self.fail(f"M{m.id} was stopped by a signal and keeps P{m.p.id}")
         for m in scheduler.allm:
             if m.p is not NO_P and m.curg is NO_G:
                 self.fail(f"M{m.id} rests with P{m.p.id} and no goroutine")
@@ -281,6 +294,10 @@ class Invariants:
             self.fail(f"G{g.goid} is runnable and on no queue")
         if g.status in (G_RUNNING, G_SYSCALL) and not where.startswith("M"):
             self.fail(f"G{g.goid} has status {g.status} and is on no M")
+        if g.status == G_PREEMPTED and (where or not g.suspended):
+            self.fail(f"G{g.goid} stands still, suspended: {g.suspended}, on {where or 'nothing'}")
+        if g.bound is not None and g.bound.curg is g:
+            self.fail(f"G{g.goid} runs, and is bound to M{g.bound.id} as if it were stopped")
         if g.status == G_WAITING and g.token:
             self.fail(f"G{g.goid} waits, and was readied")
         if g.status == G_DEAD:

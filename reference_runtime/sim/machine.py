@@ -264,7 +264,8 @@ class Machine:
         self.pay(ns)
         thread.in_program = False
         thread.interruptible = False
-        return thread.cut_ns
+        # Jitter made the payment longer, but never makes what is left longer than it was.
+        return min(thread.cut_ns, ns)
 
     def block(self, what: str, timeout_ns: i64 = -1) -> bool:
         """Give up the CPU until :meth:`wake`, or for ``timeout_ns``; whether it was woken.

@@ -13,16 +13,28 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from reference_runtime.host import FOR_EVER, READABLE, WRITABLE, Host, Lock, Note, SwitchWatch
+from reference_runtime.host import (
+    FOR_EVER,
+    READABLE,
+    WRITABLE,
+    Host,
+    Lock,
+    Note,
+    Stopper,
+    SwitchWatch,
+)
 from reference_runtime.sim.costs import Chaos, Costs
 from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
 from reference_runtime.sim.gil import Gil
 from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+from reference_runtime.sim.sim_stopper import SimStopper
 from reference_runtime.sim.switches import SimSwitchWatch
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
+LOOP_NS: Final = 50_000
+"""An endless loop's time goes on in such steps."""
 FIRST_FD: Final = 1_000
 """Descriptors begin here, so that one of the real machine is never taken for one of ours."""
 
@@ -146,7 +158,9 @@ class SimHost(Host):
         self.slacks: Final = [int(ns) for ns in self.costs.timer_spread_ns]
         self.clock_ns: i64 = self.costs.clock_ns
         self.on_signal: Callable[[int], None] | None = None
-        """The program's signal handler: called with the signal on the thread that got it."""
+        """Another signal handler of the program: called on the thread that got the signal."""
+        self.stopper: SimStopper | None = None
+        self.loops_over: bool = False
         self.next_fd: i64 = FIRST_FD
         self.files: dict[int, File] = {}
         self.polled: list[Armed] = []
@@ -202,11 +216,21 @@ class SimHost(Host):
         """As :meth:`Host.watch_switches`; this kernel has upcalls."""
         return SimSwitchWatch(self.machine, upcall, self.syscall_ns, self.gil)
 
+    def new_stopper(self) -> Stopper | None:
+        """As :meth:`Host.new_stopper`."""
+        self.stopper = SimStopper(self.machine, self.slack_ns, self.gil)
+        return self.stopper
+
     def tgkill(self, tid: i64, signo: i64) -> None:
         """As :meth:`Host.tgkill`; a thread that is gone is no error."""
         self.machine.owe(self.costs.tgkill_ns)
         thread = self.machine.threads.get(int(tid))
-        if thread is not None:
+        if thread is None:
+            return
+        stopper = self.stopper
+        if stopper is not None and not thread.interruptible and not thread.signals:
+            stopper.refused(thread, False)
+        else:
             self.machine.interrupt(thread, signo)
 
     def let_others_run(self) -> None:
@@ -389,12 +413,27 @@ class SimHost(Host):
         left: i64 = ns
         self.gil.drop()
         while left > 0:
-            while thread.signals:
-                signo = thread.signals.pop(0)
-                if self.on_signal is not None:
-                    self.on_signal(signo)
+            self._handle_signals(thread)
             left = machine.compute(left)
+        self._handle_signals(thread)
         self.gil.take()
+
+    def endless_loop(self, nosplit: bool) -> None:
+        """As :meth:`Host.endless_loop`; it looks for its end every ``LOOP_NS``."""
+        thread = self.machine.running
+        while not self.loops_over:
+            if nosplit:
+                self.gil.drop()
+                thread.in_program = True
+                self.machine.pay(LOOP_NS)
+                thread.in_program = False
+                self.gil.take()
+            else:
+                self.spin_ns(LOOP_NS)
+
+    def end_loops(self, over: bool) -> None:
+        """As :meth:`Host.end_loops`."""
+        self.loops_over = over
 
     # The network poller.
 
@@ -436,6 +475,15 @@ class SimHost(Host):
         self._wake_poller()
 
     # What the calls above share.
+
+    def _handle_signals(self, thread: Thread) -> None:
+        """Signals that came while the thread computed."""
+        while thread.signals:
+            signo = thread.signals.pop(0)
+            if self.stopper is not None:
+                self.stopper.signalled()
+            elif self.on_signal is not None:
+                self.on_signal(signo)
 
     def slack_ns(self) -> i64:
         """How late the next timer fires."""

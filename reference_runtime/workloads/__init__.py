@@ -14,6 +14,7 @@ from reference_runtime.runtime import Runtime
 from reference_runtime.scheduler import Goroutine
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.calls import Calls
+from reference_runtime.workloads.cpu import Cpu, Endless, Stw
 from reference_runtime.workloads.echo import Echo
 from reference_runtime.workloads.fanout import Fanout
 from reference_runtime.workloads.files import Files
@@ -27,7 +28,8 @@ from tracer.errors import PretakeError
 __all__ = ["WORKLOADS", "make_workload", "run_file", "run_workload"]
 
 WORKLOADS: dict[str, type[Workload]] = {
-    cls.name: cls for cls in (Echo, Mix, Calls, Files, Timers, Fanout, Readiness, Prime)
+    cls.name: cls
+    for cls in (Echo, Mix, Calls, Files, Timers, Fanout, Readiness, Prime, Endless, Cpu, Stw)
 }
 
 
@@ -61,6 +63,8 @@ def run_workload(
     seconds: float | None = None,
     rounds: int | None = None,
     witness: Path | None = None,
+    record_fd: int | None = None,
+    preempt: str = "async",
     **parameters: object,
 ) -> Result:
     """Run a workload and tell what it measured.
@@ -73,37 +77,46 @@ def run_workload(
         seconds: how long; the workload's default where None.
         rounds: how far, instead of how long.
         witness: file for the runtime's own record of its retakes, JSON lines.
+        record_fd: open file that the same is appended to.
+        preempt: how goroutines are preempted: ``async``, ``cooperative`` (Go's
+            ``asyncpreemptoff``, which is accepted too) or ``off``.
         parameters: further fields of the workload's dataclass.
 
     Returns:
         ``workload``, ``policy``, ``procs``, ``compiled``, ``wall_s``, ``rounds`` (null for a
         user's file), ``ops_per_s``, the workload's own distributions (``…_ns``), ``retake_ns``
-        (entry of a call that lost its P to the first goroutine on that P) and ``runtime``
-        (counters of :class:`reference_runtime.record.Record`).
+        (entry of a call that lost its P to the first goroutine on that P), ``preempt_ns``
+        (request to a free P), ``stop_ns`` (stop-the-world's times to stop), ``suspend_ns`` (one
+        goroutine's) and ``runtime`` (counters of :class:`reference_runtime.record.Record`).
 
     Raises:
         PretakeError: no such workload, policy or parameter, or they do not go together.
         Deadlock: all goroutines are asleep.
     """
     if ":" in name:
-        return run_file(name, policy, procs, witness)
+        return run_file(name, policy, procs, witness, record_fd, preempt)
     if procs < 1:
         raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
     workload = make_workload(name, seconds=seconds, rounds=rounds, **parameters)
     workload.check(policy, procs)
-    runtime = Runtime(procs=procs, policy=policy)
-    return measure(runtime, name, workload.main, witness)
+    runtime = Runtime(procs=procs, policy=policy, preempt=preempt)
+    return measure(runtime, name, workload.main, witness, record_fd, workload.limit_ns())
 
 
 def run_file(
-    target: str, policy: str = "sysmon", procs: int = 1, witness: Path | None = None
+    target: str,
+    policy: str = "sysmon",
+    procs: int = 1,
+    witness: Path | None = None,
+    record_fd: int | None = None,
+    preempt: str = "async",
 ) -> Result:
     """Run a coroutine function of a file of the user's, without arguments.
 
     Args:
         target: ``path/to/file.py:function``.
-        policy: as in :func:`run_workload`; so are ``procs``, ``witness`` and the result, with
-            what the function returns as ``result``.
+        policy: as in :func:`run_workload`; so are ``procs``, ``witness``, ``record_fd``,
+            ``preempt`` and the result, with what the function returns as ``result``.
 
     Raises:
         PretakeError: no such file or function, or it is no coroutine function.
@@ -128,11 +141,17 @@ def run_file(
             f"{path_text} has no coroutine function {function_name!r}",
             f"write async def {function_name or 'main'}()",
         )
-    return measure(Runtime(procs=procs, policy=policy), target, function, witness)
+    runtime = Runtime(procs=procs, policy=policy, preempt=preempt)
+    return measure(runtime, target, function, witness, record_fd)
 
 
 def measure(
-    runtime: Runtime, name: str, main: Callable[..., Goroutine], witness: Path | None
+    runtime: Runtime,
+    name: str,
+    main: Callable[..., Goroutine],
+    witness: Path | None,
+    record_fd: int | None,
+    limit_ns: int = -1,
 ) -> Result:
     """Run ``main`` and put its result and the runtime's together."""
     wall_s = 0.0
@@ -147,20 +166,26 @@ def measure(
 
     timed.__name__ = getattr(main, "__name__", "main")
     try:
-        result = runtime.run(timed)
+        result = runtime.run(timed, limit_ns=limit_ns)
     finally:
         if witness is not None:
             runtime.write_witness(witness)
+        if record_fd is not None:
+            runtime.record.append(record_fd)
     own = result if isinstance(result, dict) else {"rounds": None, "result": result}
     rounds = own.get("rounds")
     return {
         "workload": name,
         "policy": runtime.policy.name,
         "procs": runtime.procs,
+        "preempt": runtime.preempt,
         "compiled": COMPILED,
         "wall_s": wall_s,
         "ops_per_s": rounds / wall_s if isinstance(rounds, int) else None,
         **own,
         "retake_ns": distribution(runtime.record.retake_ns),
+        "preempt_ns": distribution(runtime.record.preempt_ns),
+        "stop_ns": distribution(runtime.record.stop_ns),
+        "suspend_ns": distribution(runtime.record.suspend_ns),
         "runtime": runtime.record.counters(),
     }

@@ -34,6 +34,10 @@ class Workload:
         """Run as the first goroutine; what was measured, times as distributions in ns."""
         raise NotImplementedError
 
+    def limit_ns(self) -> int:
+        """When loops without an end are to end; -1 where there are none."""
+        return -1
+
     def over(self, rounds: int, now_ns: int, begin_ns: int) -> bool:
         """Whether to stop after so many rounds at this time."""
         if self.rounds is not None:

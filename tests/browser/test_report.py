@@ -112,7 +112,7 @@ def test_a_heading_sorts_its_table(browser: webdriver.Chrome, page: str) -> None
     table = next(
         table
         for table in browser.find_elements(By.CSS_SELECTOR, "table.sortable")
-        if "by system call" in table.text
+        if "by call;" in table.text
     )
     button = next(b for b in table.find_elements(By.TAG_NAME, "button") if "hold p50" in b.text)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)

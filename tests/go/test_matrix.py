@@ -15,6 +15,9 @@ import pytest
 
 from tests.go import toolchains
 from tracer.adapters import go
+from tracer.adapters.elf import Elf
+from tracer.adapters.go_data import all_ps_address, scheduler_address
+from tracer.adapters.pclntab import Pclntab
 from tracer.program import Program
 from tracer.schema import TABLES
 
@@ -49,7 +52,7 @@ def run(kernel: Program, binary: go.GoBinary, *arguments: str) -> dict[str, pd.D
     if pid == 0:
         os.read(gate_out, 1)
         os.execv(binary.path, [str(binary.path), *arguments])
-    kernel.add_thread(pid, pid, "before_exec")
+    kernel.follow(pid, before_exec=True)
     os.write(gate_in, b"x")
     _, status = os.waitpid(pid, 0)
     assert status == 0
@@ -72,6 +75,17 @@ def build(version: str, linkage: str) -> Path:
         pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
 
 
+@pytest.mark.parametrize(
+    ("version", "linkage"), [case for case in CASES if case[1] not in STRIPPED]
+)
+def test_code_tells_the_addresses_that_symbols_tell(version: str, linkage: str) -> None:
+    with Elf(build(version, linkage)) as elf:
+        table, offsets = Pclntab(elf), go.shipped_offsets()[f"go{version}"]
+        sched = scheduler_address(elf, table, offsets["sched_lock"])
+        assert sched == elf.symbol("runtime.sched")
+        assert all_ps_address(elf, table) == elf.symbol("runtime.allp")
+
+
 @pytest.mark.parametrize(("version", "linkage"), CASES)
 def test_blocks_and_retakes_are_told(kernel: Program, version: str, linkage: str) -> None:
     binary = go.inspect(build(version, linkage))
@@ -80,8 +94,7 @@ def test_blocks_and_retakes_are_told(kernel: Program, version: str, linkage: str
     assert binary.position_independent == ("pie" in linkage)
     assert binary.offsets_from == (f"go{version}" if linkage in WITHOUT_DWARF else "dwarf")
     assert binary.layout.model == ("psyscall" if toolchains.minor(version) <= 25 else "prunning")
-    # All that is missing is what hangs on data symbols.
-    assert len(binary.missing) == (linkage in STRIPPED)
+    assert not binary.missing
 
     tables = run(kernel, binary, READS)
     blocks, runtime = tables["block"], tables["runtime"]
@@ -91,9 +104,11 @@ def test_blocks_and_retakes_are_told(kernel: Program, version: str, linkage: str
     assert set(blocks["goid"]) == {1}
     assert set(blocks["p"]) == {0}
     assert blocks["runq"].between(0, 10).all()
-    for column in ("npidle", "nmspinning", "global_runq"):
-        assert blocks[column].isna().all() == (linkage in STRIPPED), column
-        assert blocks[column].isna().any() == (linkage in STRIPPED), column
+    # One P, and the goroutine in read has it: none is idle, and the other waits most of the time.
+    assert set(blocks["npidle"]) == {0}
+    assert blocks["nmspinning"].between(0, 1).all()
+    assert blocks["global_runq"].between(0, 10).all()
+    assert (blocks["runq"] + blocks["global_runq"] > 0).mean() > 0.5
 
     retakes = runtime[runtime["kind"] == "retake"]
     assert len(retakes) > 2

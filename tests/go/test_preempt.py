@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.preemptions import preemptions
+from analysis.preemptions import interrupted_calls, preemptions
 from tests.go import toolchains
+from tests.go.capture import capture
 from tracer.options import CaptureOptions
 from tracer.record import record
 from tracer.trace import Trace
@@ -20,6 +21,7 @@ from tracer.trace import Trace
 # Both models of a P in a system call; the oldest.
 VERSIONS = ("1.19.8", "1.25.5", "1.27.3")
 ENOUGH = 10
+NR_READ = 0
 
 
 def requests_of(
@@ -107,3 +109,26 @@ def test_the_collector_and_stop_the_world_ask_too(
     stopped = requests[requests["outcome"] == "stopped"]
     assert {"stw", "suspend"} <= set(stopped["reason"])
     assert set(stopped["how"]) == {"async"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_calls_that_failed_with_eintr_are_those_that_the_program_counted(
+    version: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trace = capture(tmp_path / "t", "eintr", version=version)
+    told = dict(map(_numbers, capfd.readouterr().out.splitlines()))
+    # What the kernel begins again does not fail; all else did.
+    assert told.pop(NR_READ) == 0
+    assert min(told.values()) > 0
+    ours = interrupted_calls(trace)
+    assert dict(zip(ours["nr"], ours["times"], strict=True)) == told
+    # The read was interrupted as well, and each signal was a request's.
+    requests = preemptions(trace)
+    assert requests["interrupted_nr"].value_counts().to_dict() == told
+    assert requests["delivered_ns"].count() > sum(told.values())
+    assert set(requests["outcome"].dropna()) == {"refused"}
+
+
+def _numbers(line: str) -> tuple[int, int]:
+    nr, times = line.split()
+    return int(nr), int(times)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -21,20 +20,13 @@ VERSIONS = ("1.19.8", "1.25.5", "1.27.3")
 def told_by_go(version: str, binary: Path, addresses: list[int]) -> list[tuple[str, str]]:
     """Function and FILE:LINE of each address, from ``go tool addr2line``."""
     root = toolchains.goroot(version)
-    environment = os.environ | {
-        "GOROOT": str(root),
-        "GOTOOLCHAIN": "local",
-        "GO111MODULE": "off",
-        "GOFLAGS": "",
-        "GOCACHE": str(toolchains.cache_folder() / "build"),
-    }
     done = subprocess.run(
         [root / "bin" / "go", "tool", "addr2line", binary],
         input="".join(f"{address:#x}\n" for address in addresses),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env=environment,
+        env=toolchains.environment(version),
     )
     lines = done.stdout.splitlines()
     return list(zip(lines[0::2], lines[1::2], strict=True))
@@ -77,7 +69,9 @@ def test_a_call_site_has_its_own_line_where_all_below_it_is_inlined(tmp_path: Pa
     assert not blocks["stack_id"].isna().any()
     assert set(blocks["stack_id"]) <= set(stacks["stack_id"])
     (site,) = stacks[stacks["stack_id"].isin(blocks["stack_id"])].to_dict("records")
-    assert site["site"] == "main.timer.block"
-    source = Path(__file__).parent / "blockread" / "main.go"
+    assert site["site"] == "pretake.test/timer.Timer.Block"
+    source = Path(__file__).parent / "timer" / "timer.go"
     assert "syscall.Read(" in source.read_text().splitlines()[site["line"] - 1]
-    assert site["stack"].startswith("runtime.goexit;runtime.main;main.main;main.timer.block;")
+    assert site["stack"].startswith(
+        "runtime.goexit;runtime.main;main.main;pretake.test/timer.Timer.Block;"
+    )

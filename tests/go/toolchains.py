@@ -17,7 +17,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["LINKAGES", "VERSIONS", "Linkage", "build", "cache_folder", "goroot", "minor"]
+__all__ = [
+    "LINKAGES",
+    "VERSIONS",
+    "Linkage",
+    "build",
+    "cache_folder",
+    "environment",
+    "goroot",
+    "minor",
+]
 
 VERSIONS = (
     "1.19.8",
@@ -121,36 +130,55 @@ def build(
         LookupError: the toolchain cannot be had.
     """
     how = LINKAGES[linkage]
-    sources = sorted((among / program).iterdir())
-    text = b"".join(source.read_bytes() for source in sources)
+    own = sorted((among / program).iterdir())
+    shared = [_HERE / "go.mod", *sorted((_HERE / "timer").iterdir())]
+    text = b"".join(source.read_bytes() for source in (*own, *shared))
     digest = hashlib.sha256(text).hexdigest()[:12]
-    binary = cache_folder() / "programs" / f"{program}-{version}-{linkage}-{digest}" / program
+    name = f"{program}-{version}-{linkage}-{digest}"
+    binary = cache_folder() / "programs" / name / program / program
     if binary.exists():
         return binary
-    aside = binary.parent.with_name(f"{binary.parent.name}.{os.getpid()}")
-    shutil.copytree(among / program, aside)
+    aside = binary.parents[1].with_name(f"{name}.{os.getpid()}")
+    shutil.copytree(among / program, aside / program)
+    shutil.copytree(_HERE / "timer", aside / "timer")
+    shutil.copy(_HERE / "go.mod", aside)
     if how.cgo:
         # A file that only says that C is wanted.
-        (aside / "cgo.go").write_text(_CGO)
+        (aside / program / "cgo.go").write_text(_CGO)
     linker = list(how.linker)
     if b"//go:linkname" in text and minor(version) >= _LINKNAME_CHECKED:
         linker.append("-checklinkname=0")
     root = goroot(version)
-    environment = os.environ | {
-        "GOROOT": str(root),
+    command = [
+        str(root / "bin" / "go"),
+        "build",
+        "-buildvcs=false",
+        f"-ldflags={' '.join(linker)}",
+    ]
+    subprocess.run(
+        [*command, *how.flags, "-o", program],
+        check=True,
+        env=environment(version) | {"CGO_ENABLED": str(int(how.cgo))},
+        cwd=aside / program,
+    )
+    if how.strip:
+        subprocess.run(["strip", program], check=True, cwd=aside / program)
+    shutil.rmtree(binary.parents[1], ignore_errors=True)
+    aside.rename(binary.parents[1])
+    return binary
+
+
+def environment(version: str) -> dict[str, str]:
+    """The environment that a toolchain's own commands run in: nothing of the user's Go."""
+    return os.environ | {
+        "GOROOT": str(goroot(version)),
         "GOTOOLCHAIN": "local",
-        "GO111MODULE": "off",
-        "GOFLAGS": "",
-        "CGO_ENABLED": str(int(how.cgo)),
+        "GO111MODULE": "on",
+        "GOFLAGS": "-mod=mod",
+        "GOPROXY": "off",
+        "GOWORK": "off",
         "GOCACHE": str(cache_folder() / "build"),
     }
-    command = [str(root / "bin" / "go"), "build", f"-ldflags={' '.join(linker)}"]
-    subprocess.run([*command, *how.flags, "-o", program], check=True, env=environment, cwd=aside)
-    if how.strip:
-        subprocess.run(["strip", program], check=True, cwd=aside)
-    shutil.rmtree(binary.parent, ignore_errors=True)
-    aside.rename(binary.parent)
-    return binary
 
 
 def minor(version: str) -> int:

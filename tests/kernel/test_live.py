@@ -8,18 +8,24 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from _pytest.monkeypatch import MonkeyPatch
 from prometheus_client.parser import text_string_to_metric_families
 
+from reference_runtime.current import COMPILED
 from tests.go import toolchains
+from tests.kernel.test_safe import KEPT, capabilities
 from tracer.errors import PretakeError
-from tracer.live import Histogram, live, lower_ns
+from tracer.live import OTHERS, Histogram, live, lower_ns
 
 pytestmark = pytest.mark.kernel
 
 PRETAKE = [sys.executable, "-m", "pretake", "live"]
+ROOT = Path(__file__).parents[2]
 READS = 200
 
 
@@ -33,17 +39,22 @@ def test_quantiles_of_a_histogram() -> None:
     assert Histogram(counts).quantile(0.99) == (2048 + 2560) / 2
 
 
-@pytest.mark.go
-def test_retakes_of_a_go_program_are_counted_by_system_call() -> None:
-    binary = toolchains.build("blockread")
+def watch(*arguments: object, procs: int = 1) -> list[dict[str, Any]]:
+    """The lines of ``pretake live --json``."""
     done = subprocess.run(
-        [*PRETAKE, "--json", "--period", "0.2", "--", str(binary), str(READS)],
+        [*PRETAKE, "--json", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"GOMAXPROCS": "1"},
+        env=os.environ | {"GOMAXPROCS": str(procs)},
     )
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"elap')]
+
+
+@pytest.mark.go
+def test_retakes_of_a_go_program_are_counted_by_system_call() -> None:
+    binary = toolchains.build("blockread")
+    lines = watch("--period", 0.2, "--", binary, READS)
     assert len(lines) >= 2
     counts = [sum(row["retakes"] for row in line["syscalls"]) for line in lines]
     assert counts == sorted(counts)
@@ -52,34 +63,138 @@ def test_retakes_of_a_go_program_are_counted_by_system_call() -> None:
     assert 10 < read["retakes"] <= READS
     assert 0 < read["harms"] <= read["retakes"]
     assert 0 < read["retake_ns"]["p50"] <= read["retake_ns"]["p99"]
+    assert lines[-1]["runtime"] == "go"
+
+
+@pytest.mark.go
+@pytest.mark.parametrize(("version", "linkage"), [("1.27.3", "static"), ("1.21.13", "pie")])
+def test_retakes_are_told_apart_by_call_site(version: str, linkage: str) -> None:
+    binary = toolchains.build("callsites", version, linkage)
+    source = (ROOT / "tests/go/callsites/main.go").read_text().splitlines()
+    last = watch("--period", 60, "--", binary, 20, 10, 12)[-1]
+    rows = {row["call_site"]: row for row in last["call_sites"] if row["syscall"] == "nanosleep"}
+    for site, blocks in (("main.often", 20), ("main.seldom", 10), ("main.deep", 12)):
+        row = rows.pop(site)
+        assert blocks / 2 < row["retakes"] <= blocks
+        assert 0 < row["retake_ns"]["p50"] <= row["retake_ns"]["p99"]
+        assert Path(row["file"]).name == "main.go"
+        assert "syscall.Nanosleep(" in source[row["line"] - 1]
+        # The very call of the function of that name.
+        head = next(n for n, text in enumerate(source) if text.startswith(f"func {site[5:]}("))
+        assert 0 < row["line"] - 1 - head <= 3
+    assert not rows
+
+
+@pytest.mark.go
+def test_sites_beyond_those_asked_for_are_one() -> None:
+    binary = toolchains.build("callsites")
+    last = watch("--period", 60, "--sites", 1, "--", binary, 30, 8, 4)[-1]
+    rows = [row for row in last["call_sites"] if row["syscall"] == "nanosleep"]
+    assert [row["call_site"] for row in rows] == ["main.often", "other"]
+    [total] = [row for row in last["syscalls"] if row["syscall"] == "nanosleep"]
+    for count in ("retakes", "harms"):
+        assert sum(row[count] for row in rows) == total[count]
+
+
+@pytest.mark.go
+def test_the_kernel_keeps_so_many_stacks_and_loses_no_count(monkeypatch: MonkeyPatch) -> None:
+    monkeypatch.setenv("GOMAXPROCS", "1")
+    command = [str(toolchains.build("callsites")), "0", "0", "60"]
+    with live(command, max_sites=16) as watched:
+        assert watched.wait(60)
+        counts = watched.counts()
+        stacks = watched.new_stacks()["stack"].to_pandas()
+    told = {stack_id: own[0].sum() for (_, stack_id), own in counts.items()}
+    assert set(told) == {*range(16), OTHERS}
+    assert sorted(stacks["stack_id"].unique()) == list(range(16))
+    # Each way to deep is taken once, so each stack is seen once; what is in "others" is more.
+    assert {told[stack_id] for stack_id in range(16)} == {1}
+    assert told[OTHERS] > 1
+
+
+@pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe")
+def test_retakes_of_the_reference_runtime_are_those_that_it_recorded(tmp_path: Path) -> None:
+    witness = tmp_path / "witness.jsonl"
+    run = [sys.executable, "-m", "pretake", "run", "echo", "--rounds", 300, "--witness", witness]
+    last = watch("--period", 60, "--", *run)[-1]
+    assert last["runtime"] == "reference"
+    retakes = sum(row["retakes"] for row in last["syscalls"])
+    recorded = len(witness.read_text().splitlines())
+    # Some are taken when the call has returned and its thread waits for a CPU.
+    assert 0.95 * recorded <= retakes <= recorded
+    # Python keeps no frame pointers: there is no stack, and nothing is made up.
+    assert {row["call_site"] for row in last["call_sites"]} == {None}
+    assert sum(row["retakes"] for row in last["call_sites"]) == retakes
+
+
+@pytest.mark.go
+def test_the_watcher_keeps_no_more_than_it_needs_and_reaches_later_programs() -> None:
+    shell = ["sh", "-c", 'exec "$@"', "sh", str(toolchains.build("callsites"))]
+    with subprocess.Popen(
+        [*PRETAKE, "--json", "--period", "0.1", "--", *shell, "1000000", "0", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"GOMAXPROCS": "1"},
+    ) as watching:
+        assert watching.stdout is not None
+        # A program that a shell exec'd: looked at, and probed, after the capabilities went.
+        assert any('"main.often"' in line for line in watching.stdout)
+        held = capabilities(watching.pid)
+        watching.send_signal(2)
+        watching.stdout.read()
+    assert watching.returncode == 0
+    assert held == {KEPT}
 
 
 @pytest.mark.go
 def test_prometheus_is_served_on_loopback() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    binary = toolchains.build("blockread")
+    binary = toolchains.build("callsites")
+    arguments = ["--prometheus", str(port), "--sites", "1", "--period", "0.05"]
     watching = subprocess.Popen(
-        [*PRETAKE, "--json", "--prometheus", str(port), "--", str(binary), "100000"],
+        [*PRETAKE, "--json", *arguments, "--", str(binary), "40", "1000000", "0"],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GOMAXPROCS": "1"},
     )
     assert watching.stdout is not None
-    # A line that tells of retakes: so they are there to be asked for.
-    told = next(line for line in watching.stdout if '"read"' in line)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        page = answer.read().decode()
+    pages, rows = [], []
+    # Twice: while one call site has the most retakes, and when the other has.
+    for most in ("main.often", "main.seldom"):
+        lines = (json.loads(line)["call_sites"] for line in watching.stdout if "elapsed" in line)
+        rows.append(next(line[0] for line in lines if leads(line, most)))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            pages.append(retakes_of(answer.read().decode()))
     watching.send_signal(2)
     watching.stdout.read()
     assert watching.wait() == 0
     watching.stdout.close()
+    for page, row in zip(pages, rows, strict=True):
+        assert {site for _, site in page} <= {row["call_site"], "other"}
+        for buckets in page.values():
+            assert list(buckets.values()) == sorted(buckets.values())
+    first, second = ({site: own["+Inf"] for (_, site), own in page.items()} for page in pages)
+    assert first["main.often"] >= rows[0]["retakes"] > 0
+    # It has lost its name, and what it told stays told: the others are what came since.
+    assert second["main.seldom"] + first.get("other", 0) >= rows[1]["retakes"] > 0
+    assert second.get("other", 0) >= first.get("other", 0)
+
+
+def leads(rows: list[dict[str, Any]], site: str) -> bool:
+    """Whether a call site has more retakes than all others together."""
+    others = sum(row["retakes"] for row in rows[1:])
+    return bool(rows) and rows[0]["call_site"] == site and rows[0]["retakes"] > others
+
+
+def retakes_of(page: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Of each system call and call site, the counts by upper bound."""
     families = {family.name: family for family in text_string_to_metric_families(page)}
-    samples = families["pretake_retake_seconds"].samples
-    reads = {s.labels["le"]: s.value for s in samples if s.labels["syscall"] == "read"}
-    [row] = [row for row in json.loads(told)["syscalls"] if row["syscall"] == "read"]
-    assert reads["+Inf"] >= row["retakes"] > 0
-    assert list(reads.values()) == sorted(reads.values())
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for sample in families["pretake_retake_seconds"].samples:
+        call = sample.labels["syscall"], sample.labels["call_site"]
+        found.setdefault(call, {})[sample.labels["le"]] = sample.value
+    return found
 
 
 def test_what_cannot_be_watched_is_told() -> None:

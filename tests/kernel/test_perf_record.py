@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from analysis.episodes import episodes
+from reference_runtime.current import COMPILED
 from tracer.errors import PretakeError
 from tracer.options import CaptureOptions
 from tracer.perf_events import paranoid
@@ -21,7 +27,9 @@ from tracer.trace import Trace
 pytestmark = pytest.mark.kernel
 
 PROGRAMS = Path(__file__).parent / "programs"
+ROOT = Path(__file__).parents[2]
 NOBODY = 65534
+PRETAKE = [sys.executable, "-m", "pretake"]
 
 
 def program(name: str, *args: object) -> list[str]:
@@ -62,32 +70,170 @@ def test_threads_and_children_are_followed(tmp_path: Path) -> None:
     assert trace.manifest.exit_status == 0
 
 
+def run_of(workload: str, *arguments: object) -> list[str]:
+    """``pretake run`` on the reference runtime, with its own record beside it."""
+    return [*PRETAKE, "run", workload, *map(str, arguments), "--witness", "witness.jsonl"]
+
+
+class Nobody:
+    """An ordinary user, in a folder of his own, with a Python that he can run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        os.chown(folder, NOBODY, NOBODY)
+        # One below somebody's home folder is closed to others.
+        pythons = [sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"]
+        imports = "import click, pandas, pyarrow, reference_runtime.current, tracer.trace"
+        for self.python in pythons:
+            with contextlib.suppress(PermissionError, FileNotFoundError):
+                if self.run([self.python, "-c", imports], check=False).returncode == 0:
+                    return
+        pytest.skip("an ordinary user can reach no Python with these packages")
+
+    def run(self, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
+        paths = [str(ROOT), sysconfig.get_path("purelib")]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=check,
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": ":".join(paths), "HOME": str(self.folder)},
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=[],
+        )
+
+    def pretake(self, *arguments: str) -> str:
+        return self.run([self.python, "-m", "pretake", *arguments]).stdout
+
+
+@pytest.fixture
+def nobody() -> Iterator[Nobody]:
+    with tempfile.TemporaryDirectory(prefix="pretake-") as folder:
+        yield Nobody(Path(folder))
+
+
 @pytest.mark.skipif(paranoid() > 2, reason="kernel.perf_event_paranoid forbids it")
-def test_an_ordinary_user_captures_a_program_of_his_own(tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.chdir("/")
-            tmp_path.chmod(0o777)
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            path = record_by_perf(["sleep", "0.01"], output=f"/tmp/pretake-{os.getpid()}")
-            trace = Trace(path)
-            os.write(writer, json.dumps([str(path), trace.manifest.events]).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
-    path, events = json.loads(os.read(reader, 1 << 16))
-    os.close(reader)
-    os.close(writer)
+def test_an_ordinary_user_captures_a_program_of_his_own(nobody: Nobody) -> None:
+    nobody.pretake("record", "-q", "--backend", "perf", "-o", "x.pretake", "--", "sleep", "0.01")
+    path = nobody.folder / "x.pretake"
+    events = Trace(path).manifest.events
     assert events["sched_switch"] > 0
     assert events["task"] > 0
-    assert Path(path).stat().st_uid == NOBODY
-    subprocess.run(["rm", "-r", path], check=True)
+    assert {part.stat().st_uid for part in (path, *path.rglob("*"))} == {NOBODY}
+
+
+@pytest.mark.skipif(paranoid() > 2, reason="kernel.perf_event_paranoid forbids it")
+def test_an_ordinary_user_finds_the_retakes_of_the_reference_runtime(nobody: Nobody) -> None:
+    held = nobody.run([nobody.python, "-c", "print(open('/proc/self/status').read())"]).stdout
+    assert "CapEff:\t0000000000000000" in held
+    run = [nobody.python, *run_of("echo", "--rounds", 300)[1:]]
+    nobody.pretake("record", "-q", "--backend", "perf", "-o", "x.pretake", "--", *run)
+    manifest = Trace(nobody.folder / "x.pretake").manifest
+    assert manifest.workload is not None
+    own = manifest.workload["runtime"]["retakes"]
+    records = (nobody.folder / "witness.jsonl").read_text().splitlines()
+    assert len(records) == own > 100
+    told = json.loads(nobody.pretake("summary", "x.pretake", "--json"))
+    assert told["retakes"] == {"sysmon": own}
+    assert told["target"]["runtime"] == "reference"
+    # All but those of calls that had not blocked, which the trace tells of.
+    blocked = own - sum(
+        int(missing.what.split()[3]) for missing in manifest.missing if "block of" in missing.what
+    )
+    assert told["episodes"] == told["retaken"] == blocked > 0.95 * own
+    # What no record tells is null.
+    assert told["harm_ns"]["p50"] is None
+    assert told["harm_ns"]["unknown"] == told["episodes"]
+    checked = json.loads(
+        nobody.pretake("check", "x.pretake", "--witness", "witness.jsonl", "--json")
+    )
+    assert checked["witness"]["matched"] == blocked
+    assert checked["witness"]["precision"] == 1
+    lines = nobody.pretake("episodes", "x.pretake", "--json").splitlines()
+    assert len(lines) == blocked
+    assert {(row["syscall"], row["p"], row["kept"]) for row in map(_row, lines)} == {
+        (None, 0, False)
+    }
+    for command in ("callsites", "factors", "advise", "preemptions"):
+        nobody.pretake(command, "x.pretake")
+    nobody.pretake("report", "x.pretake", "-o", "x.html")
+    nobody.pretake("export", "x.pretake", "--to", "perfetto", "-o", "x.pftrace")
+
+
+def _row(line: str) -> dict[str, object]:
+    row = json.loads(line)
+    return row | {"kept": row["outcome"] == "kept"}
+
+
+@pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe")
+@pytest.mark.parametrize("policy", ["sysmon", "sched_out"])
+def test_retakes_are_those_that_bpf_sees_of_the_same_run(tmp_path: Path, policy: str) -> None:
+    # One capture inside of the other: so both look at the very same calls.
+    inner = [*PRETAKE, "record", "-q", "--backend", "perf", "-o", "perf.pretake", "--"]
+    outer = [*PRETAKE, "record", "-q", "-o", "bpf.pretake", "--"]
+    run = run_of("echo", "--rounds", 300, "--retake", policy)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [*outer, *inner, *run], check=True, cwd=tmp_path, env=environment, capture_output=True
+    )
+    traces = {name: Trace(tmp_path / f"{name}.pretake") for name in ("perf", "bpf")}
+    found = {name: episodes(trace) for name, trace in traces.items()}
+    retaken = {
+        name: rows[rows["outcome"] == "retaken"].sort_values("release_ns")
+        for name, rows in found.items()
+    }
+    records = len((tmp_path / "witness.jsonl").read_text().splitlines())
+    told = traces["perf"].frame("runtime")
+    assert (told["kind"] == "retake").sum() == records > 100
+    # Each retake that perf tells of is one that the uprobes saw, and the other way about.
+    sides = [
+        rows[["tid", "p", "goid", "reason", "block_ns", "release_ns", "run_ns", "retake_ns"]]
+        .astype({"reason": str, "release_ns": "int64", "tid": "int64"})
+        .assign(at_ns=lambda rows: rows["release_ns"])
+        for rows in retaken.values()
+    ]
+    pairs = pd.merge_asof(
+        *sides,
+        on="at_ns",
+        by=["tid", "p", "goid", "reason"],
+        direction="nearest",
+        tolerance=1_000_000,
+        suffixes=("", "_bpf"),
+    ).dropna(subset=["release_ns_bpf"])
+    assert len(pairs) >= 0.98 * records
+    assert len(sides[0]) <= records
+    # Both tell the same switch off the CPU, one after the other.
+    later_ns = (pairs["block_ns"] - pairs["block_ns_bpf"]).astype("int64")
+    assert later_ns.between(0, 1_000_000).mean() >= 0.98
+    medians = [pairs[name].dropna().median() for name in ("retake_ns", "retake_ns_bpf")]
+    # The uprobe's own 4 µs stand between the two clocks.
+    assert medians[0] == pytest.approx(medians[1], rel=0.1, abs=10_000)
+    # From the call's entry it is the runtime's own figure.
+    own = traces["perf"].manifest.workload
+    assert own is not None
+    rows = retaken["perf"].dropna(subset=["run_ns"])
+    since_entry = (rows["run_ns"] - rows["enter_ns"]).median()
+    assert since_entry == pytest.approx(own["retake_ns"]["p50"], rel=0.02)
+
+
+def test_a_run_that_is_ended_leaves_its_record_and_one_that_cannot_is_told(tmp_path: Path) -> None:
+    options = CaptureOptions(seconds=1.5)
+    run = [*PRETAKE, "run", "echo", "--seconds", "1000"]
+    trace = Trace(record_by_perf(run, output=tmp_path / "ended", options=options))
+    assert trace.manifest.exit_status == -15
+    assert trace.arrow("block").num_rows > 0
+    assert trace.manifest.target.runtime == "reference"
+    shell = ["sh", "-c", 'echo \'{"ts_ns": 1, "p"\' >>$PRETAKE_RECORD']
+    for name, command, why in (
+        ("other", ["true"], "the program left no record of a runtime"),
+        ("damaged", shell, "the runtime's own record is damaged"),
+    ):
+        trace = Trace(record_by_perf(command, output=tmp_path / name))
+        assert trace.arrow("runtime").num_rows == 0
+        assert trace.manifest.target.runtime == "none"
+        assert why in [missing.why for missing in trace.manifest.missing]
 
 
 def test_both_backends_tell_the_same_of_the_whole_machine(tmp_path: Path) -> None:

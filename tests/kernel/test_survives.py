@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tracer.errors import PretakeError
 from tracer.options import CaptureOptions, Progress
 from tracer.record import record
+from tracer.schema import TABLES
 from tracer.trace import Trace
 
 pytestmark = pytest.mark.kernel
@@ -130,6 +132,34 @@ def test_two_captures_of_one_process(tmp_path: Path, gated: subprocess.Popen[byt
         assert_all_accounted_for(trace)
     ends = [t.frame("task").query("kind == 'exit'").sort_values("tid") for t in (one, other)]
     assert ends[0]["tid"].tolist() == ends[1]["tid"].tolist()
+
+
+def test_memory_stays_flat_however_many_parts_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.pretake"
+    # A part each tenth of a second: as many as a capture of ten minutes writes.
+    own_memory = [sys.executable, str(PROGRAMS / "own_memory.py"), str(path), "12", "0.1"]
+    told = subprocess.run(
+        [*own_memory, *program("calls", 10**9, 400_000)],
+        # What is freed is given back, so that what is left is what somebody keeps.
+        env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    samples = np.array([line.split() for line in told.stdout.splitlines()], int)
+    parts = samples[:, 1]
+    calm, last = (
+        samples[i : i + len(samples) // 3] for i in (len(samples) // 3, -len(samples) // 3)
+    )
+    rows = Trace(path).manifest.events["syscall"] / parts[-1]
+    part_kib = rows * TABLES["syscall"].dtype.itemsize / 1024
+    written = np.median(last[:, 1]) - np.median(calm[:, 1])
+    assert written > 20
+    assert part_kib > 500
+    # The heap may still grow to a larger part than any before. One that kept a row group of each
+    # part would grow by all of it.
+    grown_kib = np.median(last[:, 0]) - np.median(calm[:, 0])
+    assert grown_kib / written < part_kib / 8, f"{grown_kib} KiB in {written:.0f} parts"
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
 - the version is in ``.go.buildinfo``, the functions are in ``.gopclntab``; neither can go;
 - offsets of fields come from the binary's own DWARF, and where there is none from
   ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains;
-- ``runtime.sched`` is a data symbol, which a stripped binary has not: then the global queue, the
-  idle Ps and the spinning Ms are not known.
+- ``runtime.sched`` and ``runtime.allp`` are data symbols, which a stripped binary has not: there
+  the code that uses them tells where they are (``go_data.py``).
 
 What could not be had is said in :attr:`GoBinary.missing`; what does not hang on it is captured
 all the same.
@@ -24,6 +24,7 @@ from pathlib import Path
 from tracer.adapters.binary import RuntimeBinary
 from tracer.adapters.buildinfo import go_version
 from tracer.adapters.elf import Elf
+from tracer.adapters.go_data import all_ps_address, scheduler_address
 from tracer.adapters.layout import CallerRange, Probe, RuntimeLayout
 from tracer.adapters.pclntab import CALL_SIZE, Function, Pclntab
 from tracer.manifest import Missing
@@ -61,6 +62,7 @@ GO_FIELDS: dict[str, tuple[str, ...]] = {
     "p_runqhead": ("runtime.p", "runqhead"),
     "p_runqtail": ("runtime.p", "runqtail"),
     "p_runnext": ("runtime.p", "runnext"),
+    "sched_lock": ("runtime.schedt", "lock"),
     "sched_npidle": ("runtime.schedt", "npidle"),
     "sched_nmspinning": ("runtime.schedt", "nmspinning"),
     "sched_runqsize": ("runtime.schedt", "runq.size", "runqsize"),
@@ -157,10 +159,7 @@ def _inspect(elf: Elf, version: str) -> GoBinary:
     missing: list[Missing] = []
     table = Pclntab(elf)
     offsets, offsets_from = _offsets(elf, version, missing)
-    sched, allp = elf.symbol("runtime.sched"), elf.symbol("runtime.allp")
-    if sched is None or allp is None:
-        what = "npidle, nmspinning, global_runq, and retakes by stop-the-world"
-        missing.append(Missing(what, f"{elf.path} is stripped of data symbols"))
+    sched, allp = _data(elf, table, offsets.get("sched_lock"), missing)
     layout = RuntimeLayout(
         first_code=elf.first_code,
         sched=UNKNOWN if sched is None else sched,
@@ -181,6 +180,24 @@ def _inspect(elf: Elf, version: str) -> GoBinary:
         probes=_probes(elf, table, missing),
         missing=tuple(missing),
     )
+
+
+def _data(
+    elf: Elf, table: Pclntab, lock_offset: int | None, missing: list[Missing]
+) -> tuple[int | None, int | None]:
+    """The addresses of ``runtime.sched`` and ``runtime.allp``."""
+    sched, allp = elf.symbol("runtime.sched"), elf.symbol("runtime.allp")
+    if sched is None and lock_offset is not None:
+        sched = scheduler_address(elf, table, lock_offset)
+    if allp is None:
+        allp = all_ps_address(elf, table)
+    for address, what in (
+        (sched, "npidle, nmspinning and global_runq"),
+        (allp, "retakes by stop-the-world"),
+    ):
+        if address is None:
+            missing.append(Missing(what, f"{elf.path} is stripped of data symbols"))
+    return sched, allp
 
 
 def _model(table: Pclntab) -> str:

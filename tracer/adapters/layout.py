@@ -127,6 +127,8 @@ class RuntimeLayout:
     p_runqtail: int = _number("p.runqtail")
     p_runnext: int = _number("p.runnext: one more runnable goroutine, unless nil")
 
+    sched_lock: int = UNKNOWN
+    """sched.lock, by which code that has no symbols tells where sched is; BPF does not read it."""
     sched_npidle: int = _number("sched.npidle: idle Ps")
     sched_nmspinning: int = _number("sched.nmspinning: Ms looking for work")
     sched_runqsize: int = _number("sched.runqsize, from Go 1.25 on sched.runq.size")

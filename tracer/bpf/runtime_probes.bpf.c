@@ -26,116 +26,165 @@ static __always_inline s64 go_caller(struct runtime_layout *layout, struct pt_re
 	return RUNTIME_CALLER_OTHER;
 }
 
-static __always_inline void runtime_emit(u64 now, struct runtime_state *state, s32 target_tid,
-					 s8 kind, s8 reason)
+/* A transition of the current process's runtime, while it is being told. */
+struct runtime_event {
+	s64 now;
+	struct runtime_layout *layout;
+	u64 m; /* that does it: the current thread's */
+	struct runtime_state state;
+	s32 target_tid;
+};
+
+/* As an event of `m`; 0 where the runtime is not in reach. */
+static __always_inline int runtime_event_of(struct runtime_event *event)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct runtime_state unknown = RUNTIME_STATE_UNKNOWN;
+
+	event->now = bpf_ktime_get_ns();
+	event->state = unknown;
+	event->target_tid = UNKNOWN;
+	event->layout = runtime_layouts.lookup(&tgid);
+	return event->layout != 0;
+}
+
+/* What is known of M and of the scheduler. */
+static __always_inline void runtime_event_by(struct runtime_event *event, u64 m)
+{
+	event->m = m;
+	event->state.m = runtime_number(m, event->layout->m_id, sizeof(s64));
+	runtime_read_sched(event->layout, m, &event->state);
+}
+
+/* An event of the current thread's own M; 0 where the runtime is not in reach. */
+static __always_inline int runtime_event(struct runtime_event *event)
+{
+	if (!runtime_event_of(event))
+		return 0;
+	runtime_event_by(event, runtime_current_m(event->layout, current_tid()));
+	return 1;
+}
+
+/* The P that it is about. */
+static __always_inline void runtime_event_p(struct runtime_event *event, u64 p)
+{
+	runtime_read_p(event->layout, p, &event->state);
+}
+
+/* The goroutine that it is about. */
+static __always_inline void runtime_event_g(struct runtime_event *event, u64 g)
+{
+	event->state.goid = runtime_number(g, event->layout->g_goid, sizeof(s64));
+}
+
+/* The goroutine that an M runs. */
+static __always_inline u64 runtime_curg(struct runtime_event *event, u64 m)
+{
+	return runtime_pointer(m, event->layout->m_curg);
+}
+
+/* The M that it is done to. */
+static __always_inline void runtime_event_target(struct runtime_event *event, u64 m)
+{
+	event->target_tid = runtime_number(m, event->layout->m_procid, sizeof(s64));
+}
+
+static __always_inline int runtime_in_syscall(struct runtime_event *event, u64 g)
+{
+	s64 status = runtime_number(g, event->layout->g_status, event->layout->int_size);
+
+	return status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL;
+}
+
+static __always_inline int runtime_emit(struct runtime_event *event, s8 kind, s8 reason)
 {
 	struct runtime_record record = {};
 
-	RUNTIME_STATE_COPY(&record, state);
-	record.ts_ns = now;
+	RUNTIME_STATE_COPY(&record, &event->state);
+	record.ts_ns = event->now;
 	record.tid = current_tid();
-	record.target_tid = target_tid;
+	record.target_tid = event->target_tid;
 	record.cpu = bpf_get_smp_processor_id();
 	record.kind = kind;
 	record.reason = reason;
 #ifdef LIVE
 	if (kind == RUNTIME_KIND_RETAKE)
-		live_retaken(now, state->p);
+		live_retaken(event->now, event->state.p);
 #endif
 	emit_runtime(&record);
+	return 0;
 }
 
-static __always_inline struct runtime_layout *runtime_current_layout(void)
+/* Why a goroutine is asked to stop, or a P given away, by who asks. */
+static __always_inline s8 go_reason(s64 caller)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	return runtime_layouts.lookup(&tgid);
-}
-
-/* What is known of the current thread's own M and goroutine, and of the scheduler. */
-static __always_inline u64 runtime_read_self(struct runtime_layout *layout,
-					     struct runtime_state *state)
-{
-	u64 m = runtime_current_m(layout, current_tid());
-
-	state->m = runtime_number(m, layout->m_id, sizeof(s64));
-	runtime_read_sched(layout, m, state);
-	return m;
+	switch (caller) {
+	case RUNTIME_CALLER_ENTERSYSCALLBLOCK:
+		return RUNTIME_REASON_SYSCALL_BLOCK;
+	case RUNTIME_CALLER_STOPLOCKEDM:
+		return RUNTIME_REASON_LOCKED;
+	case RUNTIME_CALLER_GC:
+		return RUNTIME_REASON_GC;
+	case RUNTIME_CALLER_RETAKE:
+		return RUNTIME_REASON_TIME_SLICE;
+	case RUNTIME_CALLER_STW:
+		return RUNTIME_REASON_STW;
+	case RUNTIME_CALLER_PANIC:
+		return RUNTIME_REASON_PANIC;
+	default:
+		return RUNTIME_REASON_OTHER;
+	}
 }
 
 /* handoffp(pp): P leaves its M. Called by retake, it is also the retake itself. */
 int go_handoffp(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 
-	if (!layout)
+	if (!runtime_event(&event))
 		return 0;
-	s64 caller = go_caller(layout, ctx);
-	u64 m = runtime_read_self(layout, &state);
-	runtime_read_p(layout, ctx->ax, &state);
+	s64 caller = go_caller(event.layout, ctx);
+	runtime_event_p(&event, ctx->ax);
 	if (caller == RUNTIME_CALLER_RETAKE) {
-		runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_RETAKE, RUNTIME_REASON_SYSMON);
-		runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_HANDOFF, RUNTIME_REASON_SYSMON);
-		return 0;
+		runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_SYSMON);
+		return runtime_emit(&event, RUNTIME_KIND_HANDOFF, RUNTIME_REASON_SYSMON);
 	}
 	/* All others give away a P of their own. */
-	state.goid = runtime_number(runtime_pointer(m, layout->m_curg), layout->g_goid, 8);
-	s8 reason = RUNTIME_REASON_OTHER;
-	if (caller == RUNTIME_CALLER_ENTERSYSCALLBLOCK)
-		reason = RUNTIME_REASON_SYSCALL_BLOCK;
-	else if (caller == RUNTIME_CALLER_STOPLOCKEDM)
-		reason = RUNTIME_REASON_LOCKED;
-	else if (caller == RUNTIME_CALLER_GC)
-		reason = RUNTIME_REASON_GC;
-	runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_HANDOFF, reason);
-	return 0;
+	runtime_event_g(&event, runtime_curg(&event, event.m));
+	return runtime_emit(&event, RUNTIME_KIND_HANDOFF, go_reason(caller));
+}
+
+static __always_inline int go_about_p(u64 p, s8 kind)
+{
+	struct runtime_event event;
+
+	if (!runtime_event(&event))
+		return 0;
+	runtime_event_p(&event, p);
+	return runtime_emit(&event, kind, UNKNOWN);
 }
 
 /* A call of startm(pp, spinning, lockheld) inside handoffp: an M is found or made for P. */
 int go_startm(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
-
-	if (!layout)
-		return 0;
-	runtime_read_self(layout, &state);
-	runtime_read_p(layout, ctx->ax, &state);
-	runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_STARTM, UNKNOWN);
-	return 0;
+	return go_about_p(ctx->ax, RUNTIME_KIND_STARTM);
 }
 
 /* A call of pidleput(pp, now) inside handoffp: nothing to run, P goes idle. */
 int go_pidleput(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
-
-	if (!layout)
-		return 0;
-	runtime_read_self(layout, &state);
-	runtime_read_p(layout, ctx->ax, &state);
-	runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_PIDLE, UNKNOWN);
-	return 0;
+	return go_about_p(ctx->ax, RUNTIME_KIND_PIDLE);
 }
 
 /* exitsyscall0(gp), from 1.26 exitsyscallNoP(gp): the call returned and no P was to be had. */
 int go_exitsyscall_slow(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 
-	if (!layout)
+	if (!runtime_event(&event))
 		return 0;
-	runtime_read_self(layout, &state);
-	state.goid = runtime_number(ctx->ax, layout->g_goid, sizeof(s64));
-	runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_EXIT_SLOW, UNKNOWN);
-	return 0;
+	runtime_event_g(&event, ctx->ax);
+	return runtime_emit(&event, RUNTIME_KIND_EXIT_SLOW, UNKNOWN);
 }
 
 /*
@@ -145,59 +194,39 @@ int go_exitsyscall_slow(struct pt_regs *ctx)
  */
 int go_exitsyscall_try(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 
-	if (!layout)
+	if (!runtime_event(&event))
 		return 0;
-	u64 m = runtime_pointer(ctx->ax, layout->p_m);
-	u64 curg = runtime_pointer(m, layout->m_curg);
-	s64 status = runtime_number(curg, layout->g_status, layout->int_size);
-	if (status == UNKNOWN || (status & ~G_SCAN_BIT) != G_SYSCALL)
+	u64 m = runtime_pointer(ctx->ax, event.layout->p_m);
+	u64 curg = runtime_curg(&event, m);
+	if (!runtime_in_syscall(&event, curg))
 		return 0;
-	runtime_read_self(layout, &state);
-	runtime_read_p(layout, ctx->ax, &state);
-	state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
-	runtime_emit(now, &state, runtime_number(m, layout->m_procid, sizeof(s64)),
-		     RUNTIME_KIND_RETAKE, RUNTIME_REASON_EXITSYSCALL);
-	return 0;
+	runtime_event_p(&event, ctx->ax);
+	runtime_event_g(&event, curg);
+	runtime_event_target(&event, m);
+	return runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_EXITSYSCALL);
 }
 
 /* preemptone(pp): the goroutine on P is asked to stop. */
 int go_preemptone(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 
-	if (!layout)
+	if (!runtime_event(&event))
 		return 0;
-	u64 m = runtime_pointer(ctx->ax, layout->p_m);
-	if (layout->p_m != UNKNOWN && !m)
-		return 0; /* preemptone returns at once: nobody runs on P */
-	u64 self = runtime_read_self(layout, &state);
-	if (m && m == self)
-		return 0; /* as above: not itself */
-	u64 curg = runtime_pointer(m, layout->m_curg);
-	s64 status = runtime_number(curg, layout->g_status, layout->int_size);
-	if (status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL)
-		return 0; /* as above: a goroutine in a system call is not asked */
-	runtime_read_p(layout, ctx->ax, &state);
-	state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
-	s64 caller = go_caller(layout, ctx);
-	s8 reason = RUNTIME_REASON_OTHER;
-	if (caller == RUNTIME_CALLER_RETAKE)
-		reason = RUNTIME_REASON_TIME_SLICE;
-	else if (caller == RUNTIME_CALLER_STW)
-		reason = RUNTIME_REASON_STW;
-	else if (caller == RUNTIME_CALLER_GC)
-		reason = RUNTIME_REASON_GC;
-	else if (caller == RUNTIME_CALLER_PANIC)
-		reason = RUNTIME_REASON_PANIC;
-	runtime_emit(now, &state, runtime_number(m, layout->m_procid, sizeof(s64)),
-		     RUNTIME_KIND_PREEMPT_REQUEST, reason);
-	return 0;
+	u64 m = runtime_pointer(ctx->ax, event.layout->p_m);
+	u64 curg = runtime_curg(&event, m);
+	/* preemptone returns at once: nobody runs on P, or itself, or a goroutine in a call. */
+	if (event.layout->p_m != UNKNOWN && !m)
+		return 0;
+	if ((m && m == event.m) || runtime_in_syscall(&event, curg))
+		return 0;
+	runtime_event_p(&event, ctx->ax);
+	runtime_event_g(&event, curg);
+	runtime_event_target(&event, m);
+	return runtime_emit(&event, RUNTIME_KIND_PREEMPT_REQUEST,
+			    go_reason(go_caller(event.layout, ctx)));
 }
 
 /*
@@ -206,55 +235,49 @@ int go_preemptone(struct pt_regs *ctx)
  */
 int go_suspend(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
-
-	if (!layout)
-		return 0;
+	struct runtime_event event;
 	u64 m = ctx->ax;
-	runtime_read_self(layout, &state);
-	runtime_read_p(layout, runtime_pointer(m, layout->m_p), &state);
-	state.goid = runtime_number(runtime_pointer(m, layout->m_curg), layout->g_goid, 8);
-	runtime_emit(now, &state, runtime_number(m, layout->m_procid, sizeof(s64)),
-		     RUNTIME_KIND_PREEMPT_REQUEST, RUNTIME_REASON_SUSPEND);
-	return 0;
+
+	if (!runtime_event(&event))
+		return 0;
+	runtime_event_p(&event, runtime_pointer(m, event.layout->m_p));
+	runtime_event_g(&event, runtime_curg(&event, m));
+	runtime_event_target(&event, m);
+	return runtime_emit(&event, RUNTIME_KIND_PREEMPT_REQUEST, RUNTIME_REASON_SUSPEND);
 }
 
 /* asyncPreempt2(): the signal met a safe point, the current goroutine stops. */
 int go_async_preempt2(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 
-	if (!layout)
+	if (!runtime_event(&event))
 		return 0;
-	u64 m = runtime_read_self(layout, &state);
-	state.goid = runtime_number(runtime_pointer(m, layout->m_curg), layout->g_goid, 8);
-	runtime_read_p(layout, runtime_pointer(m, layout->m_p), &state);
-	runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_PREEMPTED, RUNTIME_REASON_ASYNC);
-	return 0;
+	runtime_event_g(&event, runtime_curg(&event, event.m));
+	runtime_event_p(&event, runtime_pointer(event.m, event.layout->m_p));
+	return runtime_emit(&event, RUNTIME_KIND_PREEMPTED, RUNTIME_REASON_ASYNC);
 }
 
-static __always_inline void go_world(s8 kind)
+static __always_inline int go_world(s8 kind)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 
-	if (!layout)
-		return;
-	u64 m = runtime_read_self(layout, &state);
-	state.goid = runtime_number(runtime_pointer(m, layout->m_curg), layout->g_goid, 8);
-	runtime_emit(now, &state, UNKNOWN, kind, RUNTIME_REASON_STW);
+	if (!runtime_event(&event))
+		return 0;
+	runtime_event_g(&event, runtime_curg(&event, event.m));
+	return runtime_emit(&event, kind, RUNTIME_REASON_STW);
 }
 
 /* stopTheWorldWithSema: the world is asked to stop. */
 int go_stop_the_world(struct pt_regs *ctx)
 {
-	go_world(RUNTIME_KIND_STW_START);
-	return 0;
+	return go_world(RUNTIME_KIND_STW_START);
+}
+
+/* startTheWorldWithSema: it goes on. */
+int go_start_the_world(struct pt_regs *ctx)
+{
+	return go_world(RUNTIME_KIND_STW_END);
 }
 
 /* Room for a program's Ps in the loop below; those beyond it are not looked at. */
@@ -266,16 +289,16 @@ int go_stop_the_world(struct pt_regs *ctx)
  */
 int go_stw_takes(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 
-	if (!layout || layout->allp == UNKNOWN || layout->p_m == UNKNOWN)
+	if (!runtime_event(&event))
+		return 0;
+	struct runtime_layout *layout = event.layout;
+	if (layout->allp == UNKNOWN || layout->p_m == UNKNOWN)
 		return 0;
 	u64 allp = layout->allp + layout->bias;
 	u64 array = runtime_pointer(allp, 0);
 	u64 length = runtime_pointer(allp, sizeof(array));
-	runtime_read_self(layout, &state);
 	/* No test of what a read returns: what it did not read is nil, and no P in a system call. */
 	for (int i = 0; i < GO_MAX_PS; i++) {
 		u64 p = 0, m = 0, curg = 0, goid = UNKNOWN, tid = UNKNOWN;
@@ -298,45 +321,35 @@ int go_stw_takes(struct pt_regs *ctx)
 			bpf_probe_read_user(&tid, sizeof(tid), (void *)(m + layout->m_procid));
 		}
 		bpf_probe_read_user(&id, sizeof(id), (void *)(p + layout->p_id));
-		state.p = id;
-		state.goid = goid;
-		runtime_emit(now, &state, tid, RUNTIME_KIND_RETAKE, RUNTIME_REASON_STW);
+		event.state.p = id;
+		event.state.goid = goid;
+		event.target_tid = tid;
+		runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_STW);
 	}
 	return 0;
 }
 
-/* startTheWorldWithSema: it goes on. */
-int go_start_the_world(struct pt_regs *ctx)
-{
-	go_world(RUNTIME_KIND_STW_END);
-	return 0;
-}
-
 #define NR_GETTID 186
-#define NR_FUTEX 202
 
 /*
  * For sys_exit: an M that slept (futex), or a new one (its gettid in minit), comes on a CPU; if
  * startm gave it a P meanwhile, it is about to acquire it.
  */
-static __always_inline void runtime_at_syscall_exit(void *ctx, u32 tid, s64 nr, s32 blocks)
+static __always_inline void runtime_at_syscall_exit(struct thread_state *thread)
 {
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout;
+	struct runtime_event event;
 
-	if (nr != NR_FUTEX && nr != NR_GETTID)
+	if (thread->nr != NR_FUTEX && thread->nr != NR_GETTID)
 		return;
-	layout = runtime_current_layout();
-	if (!layout || layout->m_nextp == UNKNOWN)
+	if (!runtime_event_of(&event) || event.layout->m_nextp == UNKNOWN)
 		return;
-	u64 m = runtime_current_m(layout, tid);
-	u64 nextp = runtime_pointer(m, layout->m_nextp);
+	u64 m = runtime_current_m(event.layout, thread->tid);
+	u64 nextp = runtime_pointer(m, event.layout->m_nextp);
 	if (!nextp)
 		return;
-	u64 now = bpf_ktime_get_ns();
-	runtime_read_self(layout, &state);
-	runtime_read_p(layout, nextp, &state);
-	runtime_emit(now, &state, UNKNOWN, RUNTIME_KIND_ACQUIREP, UNKNOWN);
+	runtime_event_by(&event, m);
+	runtime_event_p(&event, nextp);
+	runtime_emit(&event, RUNTIME_KIND_ACQUIREP, UNKNOWN);
 }
 
 /*
@@ -352,13 +365,13 @@ BPF_ARRAY(reference_mstarts, u64, 1);
 
 int reference_mstart(struct pt_regs *ctx)
 {
-	u32 tid = current_tid();
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct thread_state *thread = current_target();
 	u64 m = PT_REGS_PARM1(ctx);
 	int zero = 0;
 
-	if (!target(tid))
+	if (!thread)
 		return 0;
+	u32 tid = thread->tid, tgid = thread->tgid;
 	struct runtime_layout *layout = reference_layout.lookup(&zero);
 	if (layout)
 		runtime_layouts.update(&tgid, layout);
@@ -371,21 +384,18 @@ int reference_mstart(struct pt_regs *ctx)
 
 int reference_transition(struct pt_regs *ctx)
 {
-	u64 now = bpf_ktime_get_ns();
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
-	struct runtime_layout *layout = runtime_current_layout();
+	struct runtime_event event;
 	u32 tid = current_tid();
 	u64 m = PT_REGS_PARM2(ctx);
 
-	if (!layout)
+	if (!runtime_event_of(&event))
 		return 0;
 	/* It told its mstart before the capture, if that began later. */
 	if (!runtime_ms.lookup(&tid))
 		runtime_ms.update(&tid, &m);
-	state.m = runtime_number(m, layout->m_id, sizeof(s64));
-	runtime_read_sched(layout, m, &state);
-	runtime_read_p(layout, PT_REGS_PARM3(ctx), &state);
-	state.goid = runtime_number(PT_REGS_PARM4(ctx), layout->g_goid, sizeof(s64));
-	runtime_emit(now, &state, PT_REGS_PARM6(ctx), PT_REGS_PARM1(ctx), PT_REGS_PARM5(ctx));
-	return 0;
+	runtime_event_by(&event, m);
+	runtime_event_p(&event, PT_REGS_PARM3(ctx));
+	runtime_event_g(&event, PT_REGS_PARM4(ctx));
+	event.target_tid = PT_REGS_PARM6(ctx);
+	return runtime_emit(&event, PT_REGS_PARM1(ctx), PT_REGS_PARM5(ctx));
 }

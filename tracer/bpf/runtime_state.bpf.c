@@ -108,24 +108,25 @@ static __always_inline u64 kernel_pointer(u64 base, s32 offset)
 }
 
 /*
- * A piece of a runtime's struct, taken by one read where each field's own would cost as much: at
- * a block that is most of what a capture costs. Fields that lie outside of it, or all of them
- * where it cannot be read, are read one by one.
+ * A piece of a runtime's struct, taken by one read: a read of another's memory costs some 25 ns,
+ * be it of 8 bytes or of 256, and at a block that is most of what a capture costs. Fields that
+ * lie outside of it, or all of them where it cannot be read, are read one by one.
  */
-#define SPAN_BYTES 128 /* a power of two */
+#define SPAN_BYTES 512 /* a power of two */
 #define SPAN_NONE 0xffffffff
 
 /* How much of each struct, from its first field that is wanted. */
-#define G_SPAN 120
-#define M_SPAN 64
-#define P_SPAN 32
-#define SCHED_SPAN 48
+#define G_SPAN 32
+#define M_SPAN 256
+#define P_SPAN 432 /* id to run queue: the arrays between them are shorter than another read */
+#define SCHED_SPAN 64
 
 struct runtime_span {
 	u64 base; /* of the struct */
 	u32 first; /* offset of the first byte that was read; SPAN_NONE for nothing */
 	u64 bytes[SPAN_BYTES / sizeof(u64)];
 };
+BPF_PERCPU_ARRAY(runtime_spans, struct runtime_span, 1);
 
 /* The first of some offsets; one that is UNKNOWN is behind all others. */
 static __always_inline u32 span_begin(u32 one, u32 other)
@@ -163,6 +164,14 @@ static __always_inline s64 span_number(struct runtime_span *span, s32 offset, s3
 	return *(s32 *)((char *)span->bytes + (at & (SPAN_BYTES - 4)));
 }
 
+/* Where the current thread keeps what is its own. */
+static __always_inline u64 thread_local_base(void)
+{
+	return OFFSET_TASK_FSBASE == UNKNOWN ?
+		       0 :
+		       field_u64(bpf_get_current_task_btf(), OFFSET_TASK_FSBASE);
+}
+
 /* The M that the current thread is, or 0 for a thread that is none. */
 static __always_inline u64 runtime_current_m(struct runtime_layout *layout, u32 tid)
 {
@@ -171,9 +180,7 @@ static __always_inline u64 runtime_current_m(struct runtime_layout *layout, u32 
 
 		return m ? *m : 0;
 	}
-	u64 fs_base = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_FSBASE);
-
-	return runtime_pointer(runtime_pointer(fs_base, layout->g_tls), layout->g_m);
+	return runtime_pointer(runtime_pointer(thread_local_base(), layout->g_tls), layout->g_m);
 }
 
 /* P's id and how much waits in its queue. A P with id -1 is a runtime's word for "none". */
@@ -210,15 +217,38 @@ static __always_inline void runtime_read_held_p(struct runtime_layout *layout,
 	state->p = span_number(span, layout->p_id, layout->int_size, P_SPAN);
 	if (state->p < 0 || layout->p_runqhead == UNKNOWN || layout->p_runqtail == UNKNOWN)
 		return;
-	/* Go's have long arrays before them. */
-	if (layout->p_runqhead - span->first > P_SPAN - sizeof(u64))
-		span_read(span, p, span_begin(layout->p_runqhead, layout->p_runqtail), P_SPAN);
 	/* Both count up and wrap; only their difference means anything. */
 	s32 length = (s32)span_number(span, layout->p_runqtail, layout->int_size, P_SPAN) -
 		     (s32)span_number(span, layout->p_runqhead, layout->int_size, P_SPAN);
 	if (runtime_pointer(p, layout->p_runnext))
 		length++;
 	state->runq = length < 0 ? UNKNOWN : length;
+}
+
+/*
+ * Reads the current thread's M, as much of it as is wanted, and returns where it is; 0 for a
+ * thread that is none. A thread of Go stays the M it is, unless it is another language's, which
+ * borrows one for each call: so the M it was is taken for its own if that names the thread, and
+ * two reads are saved.
+ */
+static __always_inline u64 runtime_read_m(struct thread_state *thread,
+					  struct runtime_layout *layout, struct runtime_span *span)
+{
+	u32 first = span_begin(span_begin(layout->m_procid, layout->m_id),
+			       span_begin(layout->m_curg, layout->m_p));
+	u64 m = thread->m;
+
+	if (m) {
+		span_read(span, m, first, M_SPAN);
+		if (span_number(span, layout->m_procid, sizeof(s64), M_SPAN) == thread->tid)
+			return m;
+	}
+	m = runtime_current_m(layout, thread->tid);
+	span_read(span, m, first, M_SPAN);
+	if (layout->m_procid != UNKNOWN &&
+	    span_number(span, layout->m_procid, sizeof(s64), M_SPAN) == thread->tid)
+		thread->m = m;
+	return m;
 }
 
 /*
@@ -239,44 +269,29 @@ static __always_inline int runtime_still_held(struct runtime_layout *layout, u64
 
 /*
  * Fills a block row's goid, p, m, runq, global_runq, npidle, nmspinning and p_use for the current
- * thread. Returns 1 where there is a row to write, and 0 where the thread blocks on nobody's
- * behalf: no runtime in reach, or a thread of the runtime itself (sysmon, a parked M, an M that
- * looks for work), which runs no goroutine.
+ * thread. Returns its layout where there is a row to write, and 0 where the thread blocks on
+ * nobody's behalf: no runtime in reach, or a thread of the runtime itself (sysmon, a parked M, an
+ * M that looks for work), which runs no goroutine.
  */
-static __always_inline int runtime_state_at_block(u32 tid, struct block_record *record)
+static __always_inline struct runtime_layout *
+runtime_state_at_block(struct thread_state *thread, struct block_record *record)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tgid = thread->tgid;
+	int zero = 0;
 	struct runtime_layout *layout = runtime_layouts.lookup(&tgid);
-	struct runtime_span span;
-	s64 goid = UNKNOWN, status = UNKNOWN;
-	u64 g = 0, m;
+	struct runtime_span *span = runtime_spans.lookup(&zero);
 
-	if (!layout)
+	if (!layout || !span)
 		return 0;
-	if (layout->g_tls == UNKNOWN) {
-		u64 *found = runtime_ms.lookup(&tid);
 
-		m = found ? *found : 0;
-	} else {
-		u64 fs_base = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_FSBASE);
-
-		g = runtime_pointer(fs_base, layout->g_tls);
-		span_read(&span, g, span_begin(layout->g_m, layout->g_status), G_SPAN);
-		m = span_pointer(&span, layout->g_m, G_SPAN);
-		goid = span_number(&span, layout->g_goid, sizeof(s64), G_SPAN);
-		status = span_number(&span, layout->g_status, layout->int_size, G_SPAN);
-	}
-
-	span_read(&span, m, span_begin(layout->m_id, span_begin(layout->m_curg, layout->m_p)), M_SPAN);
-	u64 curg = span_pointer(&span, layout->m_curg, M_SPAN);
-	u64 p = span_pointer(&span, layout->m_p, M_SPAN);
-	u64 oldp = span_pointer(&span, layout->m_oldp, M_SPAN);
-	record->m = span_number(&span, layout->m_id, sizeof(s64), M_SPAN);
-	if (curg != g) {
-		/* On the system stack, g is M's own. */
-		goid = runtime_number(curg, layout->g_goid, sizeof(s64));
-		status = runtime_number(curg, layout->g_status, layout->int_size);
-	}
+	u64 m = runtime_read_m(thread, layout, span);
+	u64 curg = span_pointer(span, layout->m_curg, M_SPAN);
+	u64 p = span_pointer(span, layout->m_p, M_SPAN);
+	u64 oldp = span_pointer(span, layout->m_oldp, M_SPAN);
+	record->m = span_number(span, layout->m_id, sizeof(s64), M_SPAN);
+	span_read(span, curg, span_begin(layout->g_goid, layout->g_status), G_SPAN);
+	s64 goid = span_number(span, layout->g_goid, sizeof(s64), G_SPAN);
+	s64 status = span_number(span, layout->g_status, layout->int_size, G_SPAN);
 	if (!curg || goid < 0)
 		return 0;
 	record->goid = goid;
@@ -285,9 +300,9 @@ static __always_inline int runtime_state_at_block(u32 tid, struct block_record *
 	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
 	if (in_syscall && layout->model == RUNTIME_MODEL_PSYSCALL)
 		p = oldp;
-	span_read(&span, p, span_begin(layout->p_id, layout->p_status), P_SPAN);
-	if (!in_syscall || runtime_still_held(layout, m, &span))
-		runtime_read_held_p(layout, &span, p, &state);
+	span_read(span, p, span_begin(layout->p_id, layout->p_status), P_SPAN);
+	if (!in_syscall || runtime_still_held(layout, m, span))
+		runtime_read_held_p(layout, span, p, &state);
 	record->p = state.p;
 	record->runq = state.runq;
 	if (state.p >= 0) {
@@ -311,11 +326,11 @@ static __always_inline int runtime_state_at_block(u32 tid, struct block_record *
 
 	u64 sched = layout->sched == UNKNOWN ? runtime_pointer(m, layout->m_sched) :
 					       layout->sched + layout->bias;
-	span_read(&span, sched, span_begin(layout->sched_npidle, layout->sched_runqsize), SCHED_SPAN);
-	record->npidle = span_number(&span, layout->sched_npidle, layout->int_size, SCHED_SPAN);
-	record->nmspinning = span_number(&span, layout->sched_nmspinning, layout->int_size, SCHED_SPAN);
-	record->global_runq = span_number(&span, layout->sched_runqsize, layout->int_size, SCHED_SPAN);
-	return 1;
+	span_read(span, sched, span_begin(layout->sched_npidle, layout->sched_runqsize), SCHED_SPAN);
+	record->npidle = span_number(span, layout->sched_npidle, layout->int_size, SCHED_SPAN);
+	record->nmspinning = span_number(span, layout->sched_nmspinning, layout->int_size, SCHED_SPAN);
+	record->global_runq = span_number(span, layout->sched_runqsize, layout->int_size, SCHED_SPAN);
+	return layout;
 }
 
 /* A new process begins as a copy of its parent, and so does what is known of it. */

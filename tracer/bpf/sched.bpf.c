@@ -17,7 +17,7 @@ static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 	/* Since 9c2136be0878 ("sched/tracing: Append prev_state to tp args instead"). */
 	u32 state = ctx->args[3];
 #else
-	u32 state = task_u32(ctx->args[1], OFFSET_TASK_STATE);
+	u32 state = field_u32((void *)ctx->args[1], OFFSET_TASK_STATE);
 #endif
 
 	/* args[0]: taken off the CPU by force, whatever it was about to do. */
@@ -28,8 +28,17 @@ static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 	return SCHED_SWITCH_PREV_STATE_BLOCKED;
 }
 
-static __always_inline void thread_blocked(void *ctx, struct thread_state *thread, u32 tid,
-					   s64 now)
+/* A target is no more. */
+static __always_inline void give_room_back(void)
+{
+	int zero = 0;
+	struct thread_room *room = thread_room.lookup(&zero);
+
+	if (room)
+		__sync_fetch_and_add(&room->left, 1);
+}
+
+static __always_inline void thread_blocked(struct thread_state *thread, s64 now)
 {
 	thread->block_ns = now;
 	if (thread->where == IN_UNKNOWN) {
@@ -52,7 +61,7 @@ static __always_inline void thread_blocked(void *ctx, struct thread_state *threa
 		.enter_ns = thread->enter_ns,
 		.goid = UNKNOWN,
 		.arg0 = thread->arg0,
-		.tid = tid,
+		.tid = thread->tid,
 		.p = UNKNOWN,
 		.m = UNKNOWN,
 		.runq = UNKNOWN,
@@ -64,22 +73,22 @@ static __always_inline void thread_blocked(void *ctx, struct thread_state *threa
 		.cpu = bpf_get_smp_processor_id(),
 		.p_use = UNKNOWN,
 	};
-	if (runtime_state_at_block(tid, &record)) {
+	struct runtime_layout *layout = runtime_state_at_block(thread, &record);
+	if (!layout)
+		return;
 #ifdef LIVE
-		live_blocked(&record, thread->blocks);
+	live_blocked(thread, &record);
 #else
-		record.stack_id = user_stack(ctx);
-		emit_block(&record);
+	record.stack_id = user_stack(thread, layout);
+	emit_block(&record);
 #endif
-	}
 }
 
+/* args: preempt, prev, next */
 int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 prev_tid = current_tid();
-	u32 next_tid = task_u32(ctx->args[2], OFFSET_TASK_PID);
-	struct thread_state *leaves = target(prev_tid);
-	struct thread_state *enters = target(next_tid);
+	struct thread_state *leaves = target((struct task_struct *)ctx->args[1]);
+	struct thread_state *enters = target((struct task_struct *)ctx->args[2]);
 
 #ifndef HOST
 	if (!leaves) {
@@ -90,10 +99,11 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	}
 #endif
 
+	u32 prev_tid = field_u32((void *)ctx->args[1], OFFSET_TASK_PID);
 	struct sched_switch_record record = {
 		.ts_ns = bpf_ktime_get_ns(),
 		.prev_tid = prev_tid,
-		.next_tid = next_tid,
+		.next_tid = field_u32((void *)ctx->args[2], OFFSET_TASK_PID),
 		.cpu = bpf_get_smp_processor_id(),
 		.prev_state = prev_tid ? switch_reason(ctx) : UNKNOWN,
 	};
@@ -107,24 +117,20 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	if (!leaves)
 		return 0;
 	if (record.prev_state == SCHED_SWITCH_PREV_STATE_BLOCKED)
-		thread_blocked(ctx, leaves, prev_tid, record.ts_ns);
-	else if (record.prev_state == SCHED_SWITCH_PREV_STATE_DEAD &&
-		 (!leaves->task || leaves->task == bpf_get_current_task()))
-		threads.delete(&prev_tid);
+		thread_blocked(leaves, record.ts_ns);
+	else if (record.prev_state == SCHED_SWITCH_PREV_STATE_DEAD)
+		give_room_back();
 	return 0;
 }
 
-static __always_inline int woken(u64 task, s16 target_cpu, s8 kind)
+static __always_inline int woken(struct thread_state *thread, s16 target_cpu, s8 kind)
 {
-	u32 tid = task_u32(task, OFFSET_TASK_PID);
-	struct thread_state *thread = target(tid);
-
 	if (!thread)
 		return 0;
 
 	struct sched_wakeup_record record = {
 		.ts_ns = bpf_ktime_get_ns(),
-		.tid = tid,
+		.tid = thread->tid,
 		.waker_tid = current_tid(),
 		.cpu = bpf_get_smp_processor_id(),
 		.target_cpu = target_cpu,
@@ -141,12 +147,13 @@ static __always_inline int woken(u64 task, s16 target_cpu, s8 kind)
 /* sched_waking, not sched_wakeup: that one may run on the woken thread's CPU, with no waker. */
 int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 {
-	return woken(ctx->args[0], UNKNOWN, SCHED_WAKEUP_KIND_WAKEUP);
+	return woken(target((struct task_struct *)ctx->args[0]), UNKNOWN,
+		     SCHED_WAKEUP_KIND_WAKEUP);
 }
 
 int on_sched_wakeup_new(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = ctx->args[0];
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
 
-	return woken(task, task_u32(task, OFFSET_TASK_CPU), SCHED_WAKEUP_KIND_NEW);
+	return woken(target(task), field_u32(task, OFFSET_TASK_CPU), SCHED_WAKEUP_KIND_NEW);
 }

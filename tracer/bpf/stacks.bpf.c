@@ -2,40 +2,98 @@
 /*
  * Where a thread blocked: the calls that led there, for column stack_id of table block.
  *
- * The kernel walks the user's frame pointers, which Go keeps in everything but assembly, without
- * a fault: a page that is not there ends the walk. A stack is stored once, however often a
- * thread blocks with it; so it costs memory by call sites and not by time.
+ * By the user's frame pointers, which Go keeps in everything but assembly, and without a fault: a
+ * page that is not there ends the walk. It is the walk of the kernel's own bpf_get_stackid(), at
+ * a tenth of the cost: that one reads the frame of the outermost, which is nil, and so takes a page
+ * fault at every block; and the top of the stack, where most frames are, is copied here by one
+ * read instead of two a frame. A stack is stored once, however often a thread blocks with it; so
+ * it costs memory by call sites and not by time.
  */
 
 #define STACK_FRAMES 64
+#define STACK_WORDS 128 /* of the top of the stack; a power of two */
 
 struct block_stack {
-	u64 pc[STACK_FRAMES];
+	u64 hash; /* of the process and all addresses */
+	u32 tgid;
+	u32 padding;
+	u64 pc[STACK_FRAMES]; /* innermost first; 0 behind the outermost */
 };
-BPF_TABLE("stacktrace", int, struct block_stack, stacks, 16384);
-/* By stack_id: the process that blocked with it first. */
-BPF_ARRAY(stack_owners, u32, 16384);
+/* By stack_id, which is a part of the hash. */
+BPF_HASH(stacks, u32, struct block_stack, 16384);
+
+struct stack_walk {
+	struct block_stack found;
+	u64 words[STACK_WORDS];
+};
+BPF_PERCPU_ARRAY(stack_walks, struct stack_walk, 1);
+
+struct stack_frame {
+	u64 caller; /* its frame */
+	u64 pc;
+};
+
+static __always_inline u64 stack_hash(u64 hash, u64 word)
+{
+	hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+	return hash ^ hash >> 32;
+}
 
 /*
  * The current thread's stack. UNKNOWN for a runtime that keeps no frame pointers (it has no g in
  * thread-local storage either: the reference runtime is Python's), for a stack that cannot be
- * read, and for one whose place another has taken.
+ * stored, and for one whose place another has taken.
  */
-static __always_inline s32 user_stack(void *ctx)
+static __always_inline s32 user_stack(struct thread_state *thread, struct runtime_layout *layout)
 {
 #ifdef NO_STACKS
 	return UNKNOWN;
 #endif
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	struct runtime_layout *layout = runtime_layouts.lookup(&tgid);
+	int zero = 0;
+	struct stack_walk *walk = stack_walks.lookup(&zero);
 
-	if (!layout || layout->g_tls == UNKNOWN)
+	if (!walk || layout->g_tls == UNKNOWN)
 		return UNKNOWN;
-	int id = stacks.get_stackid(ctx, BPF_F_USER_STACK);
-	if (id < 0)
-		return UNKNOWN;
-	u32 *owner = stack_owners.lookup(&id);
-	if (owner && !*owner)
-		*owner = tgid;
-	return id;
+
+	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	u64 top = field_u64(regs, OFFSET_REGS_SP);
+	u64 at = field_u64(regs, OFFSET_REGS_BP);
+	u64 pc = field_u64(regs, OFFSET_REGS_PC);
+	u64 copied = sizeof(walk->words);
+	u64 hash = stack_hash(thread->tgid, pc);
+	u32 frames = 1;
+
+	if (bpf_probe_read_user(walk->words, sizeof(walk->words), (void *)top))
+		copied = sizeof(u64); /* nothing */
+	walk->found.pc[0] = pc;
+	for (int i = 1; i < STACK_FRAMES; i++) {
+		u64 from = at - top;
+		struct stack_frame frame = {};
+
+		/* The outermost has none; to find that out by a fault costs as much as all the rest. */
+		if (!at)
+			break;
+		if (from < copied - sizeof(u64) && !(from & 7)) {
+			u32 word = from / sizeof(u64);
+			frame.caller = walk->words[word & (STACK_WORDS - 1)];
+			frame.pc = walk->words[(word + 1) & (STACK_WORDS - 1)];
+		} else if (bpf_probe_read_user(&frame, sizeof(frame), (void *)at)) {
+			break;
+		}
+		walk->found.pc[i & (STACK_FRAMES - 1)] = frame.pc;
+		hash = stack_hash(hash, frame.pc);
+		frames = i + 1;
+		at = frame.caller;
+	}
+
+	u32 id = hash & 0x7fffffff;
+	struct block_stack *known = stacks.lookup(&id);
+	if (known)
+		return known->hash == hash ? id : UNKNOWN;
+	for (u32 i = 0; i < STACK_FRAMES; i++)
+		if (i >= frames)
+			walk->found.pc[i] = 0;
+	walk->found.hash = hash;
+	walk->found.tgid = thread->tgid;
+	return stacks.update(&id, &walk->found) ? UNKNOWN : id;
 }

@@ -6,12 +6,13 @@
  * until their last switch off a CPU (sched.bpf.c).
  */
 
-static __always_inline void tell_task(u32 tid, u32 tgid, s32 parent_tid, u64 comm, s8 kind)
+static __always_inline void tell_task(struct thread_state *thread, s32 parent_tid, u64 comm,
+				      s8 kind)
 {
 	struct task_record record = {
 		.ts_ns = bpf_ktime_get_ns(),
-		.tid = tid,
-		.pid = tgid,
+		.tid = thread->tid,
+		.pid = thread->tgid,
 		.parent_tid = parent_tid,
 		.cpu = bpf_get_smp_processor_id(),
 		.kind = kind,
@@ -21,81 +22,109 @@ static __always_inline void tell_task(u32 tid, u32 tgid, s32 parent_tid, u64 com
 	emit_task(&record);
 }
 
+/* Makes a target of a thread that is none; 0 where there is no room. */
+static __always_inline struct thread_state *follow(struct task_struct *task, u8 where)
+{
+	int zero = 0;
+	struct thread_room *room = thread_room.lookup(&zero);
+	struct thread_state state = {
+		.tid = field_u32(task, OFFSET_TASK_PID),
+		.tgid = field_u32(task, OFFSET_TASK_TGID),
+		.held_p = UNKNOWN,
+		.where = where,
+	};
+	struct thread_state *thread = 0;
+
+	if (!room)
+		return 0;
+	if (room->left > 0)
+		thread = threads.task_storage_get(task, &state, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (thread)
+		__sync_fetch_and_add(&room->left, -1);
+	else
+		__sync_fetch_and_add(&room->missed, 1);
+	return thread;
+}
+
+/* What there is to follow, for the program below. */
+struct follow_order {
+	u32 tgid;
+	u32 where;
+};
+BPF_ARRAY(follow_orders, struct follow_order, 1);
+
+struct task_iterator_args {
+	u64 meta;
+	u64 task; /* 0 at the end */
+};
+
+/* Walks the machine's threads once, and makes targets of those of one process. */
+int follow_process(struct task_iterator_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx->task;
+	int zero = 0;
+	struct follow_order *order = follow_orders.lookup(&zero);
+
+	if (!task || !order || field_u32(task, OFFSET_TASK_TGID) != order->tgid)
+		return 0;
+	if (!threads.task_storage_get(task, 0, 0))
+		follow(task, order->where);
+	return 0;
+}
+
 /* args: parent, child */
 int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 parent_tid = current_tid();
-	struct thread_state *parent = threads.lookup(&parent_tid);
+	struct thread_state *parent = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
 
 	if (!parent)
 		return 0;
 
-	u64 task = ctx->args[1];
-	u32 tid = task_u32(task, OFFSET_TASK_PID);
-	struct thread_state thread = {
-		.task = task,
-		.tgid = task_u32(task, OFFSET_TASK_TGID),
-		.where = parent->where == BEFORE_EXEC ? BEFORE_EXEC : IN_USER,
-	};
-	if (threads.update(&tid, &thread)) {
-		int zero = 0;
-		u64 *missed = threads_missed.lookup(&zero);
-
-		if (missed)
-			__sync_fetch_and_add(missed, 1);
+	struct thread_state *child = follow((struct task_struct *)ctx->args[1],
+					    parent->where == BEFORE_EXEC ? BEFORE_EXEC : IN_USER);
+	if (!child)
 		return 0;
-	}
-	runtime_at_fork(parent->tgid, thread.tgid);
-	if (thread.where != BEFORE_EXEC)
-		tell_task(tid, thread.tgid, parent_tid, task + OFFSET_TASK_COMM, TASK_KIND_FORK);
+	runtime_at_fork(parent->tgid, child->tgid);
+	if (child->where != BEFORE_EXEC)
+		tell_task(child, parent->tid, ctx->args[1] + OFFSET_TASK_COMM, TASK_KIND_FORK);
 	return 0;
 }
 
 /* args: task, its tid before, binprm; on the task itself, its comm being the new one */
 int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 old_tid = ctx->args[1];
-	u32 tid = current_tid();
-	struct thread_state *thread = threads.lookup(&old_tid);
+	struct thread_state *thread = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
 
 	if (!thread)
 		return 0;
 	thread->where = IN_USER;
-	if (old_tid != tid) {
-		/* Not the first thread of its process, but now it is, with that one's tid. */
-		struct thread_state moved = *thread;
-
-		threads.update(&tid, &moved);
-		threads.delete(&old_tid);
-	}
-	runtime_at_exec(tid);
-	tell_task(tid, tid, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
+	/* If it was not the first thread of its process, it is now, with that one's tid. */
+	thread->tid = thread->tgid;
+	thread->m = 0;
+	runtime_at_exec(thread->tgid);
+	tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
 	return 0;
 }
 
 /* args: task, its new comm */
 int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = ctx->args[0];
-	u32 tid = task_u32(task, OFFSET_TASK_PID);
-	struct thread_state *thread = target(tid);
+	struct thread_state *thread = target((struct task_struct *)ctx->args[0]);
 
 	if (thread)
-		tell_task(tid, thread->tgid, UNKNOWN, ctx->args[1], TASK_KIND_NAME);
+		tell_task(thread, UNKNOWN, ctx->args[1], TASK_KIND_NAME);
 	return 0;
 }
 
 /* args: task; its state stays until it leaves its CPU for the last time */
 int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = ctx->args[0];
-	u32 tid = current_tid();
-	struct thread_state *thread = threads.lookup(&tid);
+	struct thread_state *thread = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
 
 	if (!thread)
 		return 0;
-	runtime_at_exit(tid);
+	runtime_at_exit(thread->tid);
 	if (thread->where != BEFORE_EXEC)
-		tell_task(tid, thread->tgid, UNKNOWN, task + OFFSET_TASK_COMM, TASK_KIND_EXIT);
+		tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXIT);
 	return 0;
 }

@@ -10,9 +10,9 @@ import (
 	"runtime"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
-	"unsafe"
+
+	"pretake.test/timer"
 )
 
 func main() {
@@ -29,34 +29,9 @@ func main() {
 			runtime.Gosched()
 		}
 	}()
-	timer := newTimer()
+	slow := timer.New()
 	for i := 0; i < count; i++ {
-		timer.block()
+		slow.Block()
 	}
 	fmt.Printf("reads=%d turns=%d\n", count, atomic.LoadInt64(&turns))
-}
-
-// timer is a descriptor that blocks whoever reads it for 3 ms, like a pipe that nobody has
-// written to yet.
-type timer int
-
-func newTimer() timer {
-	const monotonic = 1
-	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, monotonic, 0, 0)
-	if errno != 0 {
-		panic(errno)
-	}
-	return timer(fd)
-}
-
-func (t timer) block() {
-	spec := [2]syscall.Timespec{{}, syscall.NsecToTimespec(3e6)}
-	_, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, uintptr(t), 0,
-		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
-	if errno != 0 {
-		panic(errno)
-	}
-	if n, err := syscall.Read(int(t), make([]byte, 8)); n != 8 {
-		panic(err)
-	}
 }

@@ -16,7 +16,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"unsafe"
+	"time"
+
+	"pretake.test/timer"
 )
 
 func must(err error) {
@@ -25,26 +27,14 @@ func must(err error) {
 	}
 }
 
-// timers are descriptors that block whoever reads them for 1 ms, like a file on a slow disk.
-var timers = sync.Pool{New: func() any {
-	const monotonic = 1
-	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, monotonic, 0, 0)
-	if errno != 0 {
-		panic(errno)
-	}
-	return int(fd)
-}}
+// timers stand for a file on a slow disk.
+var timers = sync.Pool{New: func() any { return timer.New() }}
 
 //go:noinline
-func readSlowly(fd int) {
-	spec := [2]syscall.Timespec{{}, syscall.NsecToTimespec(1e6)}
-	_, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, uintptr(fd), 0,
-		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
-	if errno != 0 {
-		panic(errno)
-	}
+func readSlowly(slow timer.Timer) {
+	slow.Set(time.Millisecond)
 	for {
-		n, err := syscall.Read(fd, make([]byte, 8))
+		n, err := syscall.Read(int(slow), make([]byte, 8))
 		if n == 8 {
 			return
 		}
@@ -57,9 +47,9 @@ func readSlowly(fd int) {
 var count int64
 
 func echo(w http.ResponseWriter, r *http.Request) {
-	fd := timers.Get().(int)
-	readSlowly(fd)
-	timers.Put(fd)
+	slow := timers.Get().(timer.Timer)
+	readSlowly(slow)
+	timers.Put(slow)
 	atomic.AddInt64(&count, 1)
 	io.WriteString(w, r.URL.Query().Get("n"))
 }

@@ -9,9 +9,9 @@ import (
 	"os"
 	"runtime"
 	"strconv"
-	"syscall"
 	"time"
-	"unsafe"
+
+	"pretake.test/timer"
 )
 
 func main() {
@@ -27,33 +27,8 @@ func main() {
 			}
 		}
 	}()
-	timer := newTimer()
+	slow := timer.New()
 	for i := 0; i < count; i++ {
-		timer.block()
-	}
-}
-
-// timer is a descriptor that blocks whoever reads it for 3 ms, like a pipe that nobody has
-// written to yet.
-type timer int
-
-func newTimer() timer {
-	const monotonic = 1
-	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, monotonic, 0, 0)
-	if errno != 0 {
-		panic(errno)
-	}
-	return timer(fd)
-}
-
-func (t timer) block() {
-	spec := [2]syscall.Timespec{{}, syscall.NsecToTimespec(3e6)}
-	_, _, errno := syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, uintptr(t), 0,
-		uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
-	if errno != 0 {
-		panic(errno)
-	}
-	if n, err := syscall.Read(int(t), make([]byte, 8)); n != 8 {
-		panic(err)
+		slow.Block()
 	}
 }

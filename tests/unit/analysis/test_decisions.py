@@ -232,3 +232,22 @@ def test_conditions_hold_or_not_or_cannot_be_known() -> None:
             parse_condition(text).holds(summary)
     with pytest.raises(PretakeError, match="baseline"):
         parse_condition("lost > baseline").holds(summary)
+
+
+def test_what_the_runtime_sleeps_in_is_no_call_to_make_otherwise(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.task(11, 11, "server")
+    stacks = {40: ("syscall.read", "main.load"), 41: ("runtime.futex", "main.load")}
+    for number in range(30):
+        for at, stack in ((number * 1_000, 40), (number * 1_000 + 500, 41)):
+            scene.block(at + 100, 11, at + 90, 0, p_use="raw", stack_id=stack, **BUSY)
+            scene.exit(at + 200, 11, at + 90)
+    for stack, names in stacks.items():
+        for depth, name in enumerate(names):
+            at = {"pid": 11, "pc": 10 * stack + depth}
+            scene.rows["stack"].append({**at, "stack_id": stack, "depth": depth})
+            scene.rows["address"].append({**at, "function": name})
+    told = load(scene.write(tmp_path).path).advise()
+    assert told[["site", "calls"]].to_dict("records") == [
+        {"site": "read at main.load", "calls": 30}
+    ]

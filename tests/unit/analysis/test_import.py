@@ -13,7 +13,7 @@ from analysis.from_perf import import_perf
 from pretake.cli import group
 from tests.unit.analysis.scene import only
 from tracer.errors import PretakeError
-from tracer.trace import write_trace
+from tracer.made_trace import write_trace
 
 GO = """\
 M=1 P=0 G=-1 StateTransition Time=1000 GoID=7 Undetermined->Running Reason=""

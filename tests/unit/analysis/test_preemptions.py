@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.frames import FRAMES
-from analysis.preemptions import PREEMPTIONS, ledger, preemptions
-from tests.unit.analysis.scene import POLL, US, Scene, only
+from analysis.preemptions import PREEMPTIONS, interrupted_calls, ledger, preemptions
+from tests.unit.analysis.scene import FUTEX, POLL, US, Scene, only
 
 
 def test_request_that_stopped_by_a_signal(tmp_path: Path) -> None:
@@ -47,14 +47,23 @@ def test_refusal_signal_of_another_request_and_silence(tmp_path: Path) -> None:
     assert table["part_stopped_ns"].iloc[2] == 10 * US
 
 
-def test_call_that_the_signal_interrupted(tmp_path: Path) -> None:
+def test_calls_that_signals_interrupted(tmp_path: Path) -> None:
     scene = Scene()
-    scene.exit(50, 11, 40, nr=1, ret=-4)
-    scene.runtime(100, "preempt_request", 19, 2, target_tid=11)
-    scene.signal(101, "tgkill", 11)
-    scene.exit(104, 11, 90, nr=POLL, ret=-4)
-    scene.signal(105, "deliver", 11)
-    assert only(preemptions(scene.write(tmp_path)))["interrupted_nr"] == POLL
+    scene.signal(60, "deliver", 11, interrupted_nr=FUTEX)
+    for begin in (100, 200):
+        scene.runtime(begin, "preempt_request", 19, 2, target_tid=11)
+        scene.signal(begin + 1, "tgkill", 11)
+        scene.signal(begin + 5, "deliver", 11, interrupted_nr=POLL)
+    scene.runtime(300, "preempt_request", 19, 2, target_tid=11)
+    scene.signal(305, "deliver", 11)
+    trace = scene.write(tmp_path)
+    requests = preemptions(trace)["interrupted_nr"]
+    assert requests.astype(object).where(requests.notna(), None).tolist() == [POLL, POLL, None]
+    # That of a request before the capture began counts too.
+    assert interrupted_calls(trace).to_dict("records") == [
+        {"nr": POLL, "syscall": "poll", "times": 2},
+        {"nr": FUTEX, "syscall": "futex", "times": 1},
+    ]
 
 
 def test_a_signal_that_nothing_followed_was_refused(tmp_path: Path) -> None:

@@ -41,10 +41,20 @@ def test_answer_names_the_harm(tmp_path: Path) -> None:
 
 
 def test_answer_of_a_run_with_nothing_wrong_says_so(tmp_path: Path) -> None:
-    for scene, name in ((calm(), "calm"), (Scene(), "empty")):
+    known = Scene(target={"runtime": "go", "version": "go1.27.3"})
+    for scene, name in ((calm(), "calm"), (known, "empty")):
         found = answer(gather([scene.write(tmp_path, name)]))
         assert found.sentence.startswith("Nothing is wrong")
         assert found.good
+
+
+def test_answer_does_not_call_unknown_nothing(tmp_path: Path) -> None:
+    no_offsets = {"what": "block, and p, m and goid of runtime", "why": "no row for go1.30"}
+    strange = Scene(target={"runtime": "go", "version": "go1.30"}, missing=[no_offsets])
+    for scene, name in ((Scene(), "no runtime"), (strange, "strange")):
+        found = answer(gather([scene.write(tmp_path, name)]))
+        assert found.sentence.startswith("The trace cannot tell")
+        assert not found.good
 
 
 def test_answer_compares_policies(tmp_path: Path) -> None:

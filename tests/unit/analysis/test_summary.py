@@ -84,9 +84,34 @@ def test_summary_of_nothing_has_nulls_and_no_zeros(tmp_path: Path) -> None:
     told = summary(Scene().write(tmp_path))
     assert told["episodes"] == 0
     assert told["retake_ns"] == {"p50": None, "p90": None, "p99": None, "max": None}
+    assert (told["hold_ns"]["sum"], told["harm_ns"]["sum"]) == (None, None)
     assert told["p_time"]["harm_percent"] is None
+    assert told["p_time"]["goroutine_wait_ns"] is None
     assert told["target"]["version"] is None
     json.dumps(told)
+
+
+def test_no_episodes_is_not_the_same_as_unknown_ones(tmp_path: Path) -> None:
+    go = {"runtime": "go", "version": "go1.30"}
+    lacks = [{"what": "block, and p, m and goid of runtime", "why": "no row for go1.30"}]
+    assert summary(Scene(target=go).write(tmp_path, "idle"))["p_known"]
+    assert not summary(Scene(target=go, missing=lacks).write(tmp_path, "no-offsets"))["p_known"]
+    assert not summary(Scene().write(tmp_path, "no-runtime"))["p_known"]
+
+
+def test_sites_of_unknown_harm_stand_by_their_hold(tmp_path: Path) -> None:
+    scene = Scene(end_ns=20_000 * US)
+    # Three long reads of which nobody knows who waited, and a short poll that did no harm.
+    for at in (0, 1_000, 2_000):
+        scene.block(at + 100, 11, at + 90, 0, runq=1)
+        scene.exit(at + 500, 11, at + 90)
+    scene.block(4_100, 11, 4_090, 0, nr=7, **CALM)
+    scene.exit(4_110, 11, 4_090, nr=7)
+    scene.write(tmp_path, "t")
+    rows = load(tmp_path / "t").sites()
+    assert rows["syscall"].tolist() == ["read", "poll"]
+    assert rows["hold_sum_ns"].tolist() == [3 * 400 * US, 10 * US]
+    assert rows["harm_sum_ns"].isna().tolist() == [True, False]
 
 
 def test_episodes_with_losses_are_counted_and_in_no_distribution(tmp_path: Path) -> None:

@@ -198,28 +198,36 @@ def test_a_raw_wait_for_pythons_lock_is_no_call(tmp_path: Path) -> None:
 
 
 def many(folder: Path, policy: str | None = "sysmon") -> Path:
-    """A hundred reads of 3 ms by one goroutine, another computing; retaken after 120 µs."""
-    scene = Scene(end_ns=400_000 * US, workload={"policy": policy, "procs": 1})
+    """Two goroutines take turns on one P: each reads, and the other has computed meanwhile.
+
+    110 blocks for 3 ms; 120, some 800 µs after 110 is back, for 700 µs. The other one waits for P
+    then, which is retaken after 120 µs; 140 µs after the block it runs. No two rounds are equally
+    long, or a monitor that sleeps equally long would keep step with them.
+    """
+    scene = Scene(end_ns=520_000 * US, workload={"policy": policy, "procs": 1})
     for tid in (11, 12):
         scene.task(tid, 7)
-    for call in range(100):
-        at = 4_000 * call
-        scene.switch(at + 10, 0, 11)
-        scene.block(at + 100, 11, at + 90, 0, runq=1, **ALONE)
-        scene.switch(at + 100, 11, 0)
-        scene.runtime(at + 220, "retake", 19, 0, reason="sysmon", target_tid=11, **ALONE)
-        scene.runtime(at + 221, "handoff", 19, 0, reason="sysmon", **ALONE)
-        scene.wakeup(at + 223, 12)
-        scene.switch(at + 230, 0, 12, cpu=1)
-        scene.runtime(at + 240, "run", 12, 0, goid=120, **ALONE)
-        scene.wakeup(at + 3_100, 11, waker_tid=0)
-        scene.switch(at + 3_105, 0, 11)
-        scene.exit(at + 3_110, 11, at + 90, blocks=1)
-        scene.runtime(at + 3_112, "exit_slow", 11, goid=110, **ALONE)
-        scene.switch(at + 3_113, 11, 0)
-        scene.runtime(at + 3_900, "stopm", 12, **ALONE)
-        scene.switch(at + 3_901, 12, 0, cpu=1)
-        scene.runtime(at + 3_950, "run", 11, 0, goid=110, **ALONE)
+    scene.switch(10, 0, 11)
+    at = 0
+    for round_ in range(100):
+        second = at + 3_900 + 7 * (round_ % 13)
+        for tid, goid, block, other, woken in (
+            (11, 110, at + 100, 12, at + 3_100),
+            (12, 120, second, 11, second + 700),
+        ):
+            scene.block(block, tid, block - 10, 0, runq=1, **ALONE)
+            scene.switch(block, tid, 0, cpu=tid - 11)
+            scene.runtime(block + 120, "retake", 19, 0, reason="sysmon", target_tid=tid, **ALONE)
+            scene.runtime(block + 121, "handoff", 19, 0, reason="sysmon", **ALONE)
+            scene.wakeup(block + 123, other)
+            scene.switch(block + 130, 0, other, cpu=other - 11)
+            scene.runtime(block + 140, "run", other, 0, goid=230 - goid, **ALONE)
+            scene.wakeup(woken, tid, waker_tid=0)
+            scene.switch(woken + 5, 0, tid, cpu=tid - 11)
+            scene.exit(woken + 10, tid, block - 10, blocks=1)
+            scene.runtime(woken + 12, "exit_slow", tid, goid=goid, **ALONE)
+            scene.switch(woken + 13, tid, 0, cpu=tid - 11)
+        at += 5_000 + 13 * (round_ % 11)
     return scene.write(folder).path
 
 
@@ -266,7 +274,7 @@ def test_replay_of_the_used_policy_agrees_with_the_capture(tmp_path: Path) -> No
     replayed = table[table["source"] == "replayed"]
     assert abs(replayed.loc["sysmon", "error_percent"]) < 10
     assert replayed.loc["block", "retake_p50_ns"] < 20 * US
-    assert replayed.loc["block", "handoffs"] == 50
+    assert replayed.loc["block", "handoffs"] == 100
     assert replayed.loc["oracle", "harm_ns"] == 0
 
 

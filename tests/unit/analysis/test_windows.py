@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from analysis import plain
 from analysis.episodes import EpisodeStream, Setting, episodes
 from tests.unit.analysis.scene import Scene
-from tracer.trace import Trace, TraceWriter
+from tracer.trace import Trace
+from tracer.trace_writer import TraceWriter
 
 KINDS = ("retake", "handoff", "startm", "acquirep", "run", "pidle", "exit_slow")
 

@@ -8,6 +8,8 @@ P = "processors.py"
 S = "scheduler.py"
 Q = "runq.py"
 C = "syscalls.py"
+A = "preempt.py"
+W = "world.py"
 
 MUTANTS = [
     Mutant(
@@ -43,7 +45,7 @@ MUTANTS = [
     Mutant(
         "retake without checking the tick",
         "policies/base.py",
-        "if p.seen_syscalltick != p.syscalltick:",
+        "if p.seen_syscalltick != p.syscalltick and not turn_is_over:",
         "if p.seen_syscalltick == -1:",
     ),
     Mutant(
@@ -55,7 +57,7 @@ MUTANTS = [
     Mutant(
         "a monitor that never retakes",
         "policies/base.py",
-        "if self.sighted_twice(scheduler, p, now_ns):",
+        "if p.status == P_SYSCALL and self.sighted_twice(scheduler, p, now_ns):",
         "if False:",
     ),
     Mutant(
@@ -167,5 +169,103 @@ MUTANTS = [
         "sync.py",
         "            heir = self.waiting.popleft()",
         "            self.waiting.popleft()",
+    ),
+    Mutant(
+        "a goroutine that stopped at a check, forgotten",
+        A,
+        "        g.status = G_RUNNABLE\n        runq.globrunqput(self.sched, g)\n"
+        "        self.lock.release()\n\n    def take_stopped",
+        "        g.status = G_RUNNABLE\n        self.lock.release()\n\n    def take_stopped",
+    ),
+    Mutant(
+        "a goroutine that a signal stopped, forgotten",
+        A,
+        "            g.status = G_RUNNABLE\n            runq.globrunqput(self.sched, g)\n"
+        "        self.lock.release()\n        if alone:",
+        "            g.status = G_RUNNABLE\n        self.lock.release()\n        if alone:",
+    ),
+    Mutant(
+        "a stopped goroutine that goes on without its thread",
+        A,
+        "        if bound is None or stopper is None:\n            return False\n",
+        "        return False\n",
+    ),
+    Mutant(
+        "a thread that a signal stopped, and nobody takes its P",
+        A,
+        "                self.take_from_stopped(m, p, stopper)",
+        "                pass",
+    ),
+    Mutant(
+        "a stopped goroutine whose next M keeps P as well",
+        A,
+        "        self.releasep(m, p)\n        if p.lost_enter_ns:",
+        "        if p.lost_enter_ns:",
+    ),
+    Mutant(
+        "a world that starts without its idle Ps",
+        W,
+        "                    runq.pidleput(self.sched, p)\n        self.lock.release()",
+        "                    pass\n        self.lock.release()",
+    ),
+    Mutant(
+        "a world that starts and forgets the busy Ps",
+        W,
+        "            self.startm(m, p, False)",
+        "            pass",
+    ),
+    Mutant(
+        "a stopped world in which whoever looks for work finds some",
+        S,
+        "            if self.gcwaiting:\n"
+        "                self.gcstopm(m)\n                continue\n",
+        "",
+    ),
+    Mutant(
+        "a world that does not wait for those in system calls",
+        W,
+        "                if p.status == P_SYSCALL:\n                    self.retake(m, p, reason)",
+        "                if p.status == P_SYSCALL:\n                    self.stopwait -= 1",
+    ),
+    Mutant(
+        "a resumed goroutine that is on no queue",
+        W,
+        "            g.status = G_RUNNABLE\n            runq.globrunqput(self.sched, g)\n",
+        "            g.status = G_RUNNABLE\n",
+    ),
+    Mutant(
+        "a goroutine that runs although it is suspended",
+        A,
+        "        if g.suspended:\n            g.status = G_PREEMPTED\n"
+        "            self.lock.release()\n            self.tell_stop()\n            return True\n",
+        "",
+    ),
+    Mutant(
+        "a switch-out that nobody answers",
+        "policies/sched_out.py",
+        "            if p is not NO_P and p.status == P_SYSCALL:",
+        "            if False:",
+        ("sched_out", "ums"),
+    ),
+    Mutant(
+        "a thread that blocks, seen and left its P",
+        "policies/thread_state.py",
+        "if reason >= 0 and scheduler.retake(m, p, reason):",
+        "if False:",
+        ("thread_state",),
+    ),
+    Mutant(
+        "a watcher that takes a P and does not run it",
+        "policies/integrated.py",
+        "                scheduler.acquirep(m, p)\n",
+        "",
+        ("integrated",),
+    ),
+    Mutant(
+        "a watcher that leaves, and nobody is called",
+        "policies/integrated.py",
+        "                self.watcher = None\n                self.call_watcher(scheduler)\n",
+        "",
+        ("integrated",),
     ),
 ]

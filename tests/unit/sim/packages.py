@@ -26,12 +26,16 @@ COPY = "mutant_runtime"
 
 @dataclass(frozen=True)
 class Mutant:
-    """One bug: in ``file`` (under reference_runtime/), ``text`` becomes ``bug``."""
+    """One bug: in ``file`` (under reference_runtime/), ``text`` becomes ``bug``.
+
+    It shows under one of ``policies``; those here are the ones whose Ps change hands most.
+    """
 
     name: str
     file: str
     text: str
     bug: str
+    policies: tuple[str, ...] = ("sysmon", "block")
 
     def __str__(self) -> str:
         return self.name
@@ -47,6 +51,7 @@ class Package:
         self.goroutines = module("goroutines")
         self.channels = module("channels")
         self.sync = module("sync")
+        self.stopping = module("stopping")
         self.deadlock = module("deadlock")
         self.policies = module("policies")
         self.runtime = module("runtime")

@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
+from reference_runtime.gmp import G_RUNNING
 from reference_runtime.sync import WaitGroup
 from tests.unit.sim.packages import Package
 
-OWN_STEPS = ("spin", "block", "raw", "sleep", "yield", "nanosleep", "locked", "child", "block")
+OWN_STEPS = (
+    *("spin", "block", "raw", "sleep", "yield", "nanosleep", "locked", "child", "block"),
+    *("world", "suspend"),
+)
 MESSAGES = ("chan0", "chan1", "select", "pipe", "poll", "netpoll", "flag")
 NS = (0, 2_000, 15_000, 80_000, 400_000, 3_000_000)
 MAX_EVENTS = 60_000
@@ -47,6 +51,8 @@ class Setting:
     capacity: int
     seed: int
     chaos: dict[str, Any] = field(default_factory=dict)
+    preempt: str = "async"
+    slice_ns: int = 10_000_000
 
 
 def steps(goroutines: int, messages: tuple[str, ...]) -> st.SearchStrategy[Step]:
@@ -91,6 +97,8 @@ def settings_of_run(policy: str) -> st.SearchStrategy[Setting]:
         capacity=st.sampled_from((2, 4, 256)),
         seed=st.integers(0, 1_000),
         chaos=st.sampled_from(CHAOS),
+        preempt=st.sampled_from(("async", "async", "cooperative", "off")),
+        slice_ns=st.sampled_from((400_000, 10_000_000)),
     )
 
 
@@ -124,7 +132,12 @@ class Run:
             self.host.machine, -1 if setting.policy == "raw" else RETAKE_WITHIN_NS
         )
         self.runtime = package.runtime.Runtime(
-            setting.procs, setting.policy, host=self.host, queue_capacity=setting.capacity
+            setting.procs,
+            setting.policy,
+            host=self.host,
+            queue_capacity=setting.capacity,
+            preempt=setting.preempt,
+            time_slice_ns=setting.slice_ns,
         )
 
     def go(self) -> Run:
@@ -134,7 +147,8 @@ class Run:
         if self.setting.policy == "sysmon" and not self.setting.chaos:
             # A call is retaken at its second sighting, so not before one sleep of the monitor.
             # (With chaos, the P may come back and be in the next call when it is taken, as in Go.)
-            ages = [retake.ts_ns - retake.enter_ns for retake in self.runtime.record.retakes]
+            retakes = [r for r in self.runtime.record.retakes if r.reason == "sysmon"]
+            ages = [retake.ts_ns - retake.enter_ns for retake in retakes]
             assert all(age >= MONITOR_MIN_NS for age in ages), ages
         wanted = []
         for number, step in enumerate(self.program):
@@ -161,6 +175,7 @@ class Run:
             for number, step in enumerate(self.program)
         }
         self.flags: set[int] = set()
+        self.gs: list[Any] = []
         count = 1 + max(max(step.who, step.to) for step in self.program)
         finished = package.sync.WaitGroup(count)
         for who in range(count):
@@ -169,6 +184,7 @@ class Run:
         await self.children.wait()
 
     async def goroutine(self, who: int, finished: WaitGroup) -> None:
+        self.gs.append(self.package.goroutines.getg())
         for number, step in enumerate(self.program):
             if step.who == who:
                 await (self.send(number, step) if step.to >= 0 else self.own(number, step))
@@ -193,6 +209,17 @@ class Run:
             await self.mutex.lock()
             await g.spin(step.ns)
             self.mutex.unlock()
+        elif step.what == "world":
+            async with self.package.stopping.stopped_world():
+                await g.spin(step.ns)
+        elif step.what == "suspend":
+            other = self.gs[(step.who + 1) % len(self.gs)]
+            if other is not g.getg():
+                async with self.package.stopping.suspended(other) as still:
+                    await g.spin(step.ns)
+                    ms = g.scheduler_of(g.getm()).allm
+                    runs = other.status == G_RUNNING and any(m.curg is other for m in ms)
+                    assert not (still and runs), "it runs, and is suspended"
         elif step.what == "child":
             self.children.add(1)
             g.go(self.child(step.ns), f"child of step {number}")

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tracer.errors import PretakeError
+from tracer.made_trace import write_trace
 from tracer.manifest import Manifest
 from tracer.schema import TABLES
-from tracer.trace import Trace, write_trace
+from tracer.trace import Trace
 
 EXAMPLES = int(os.environ.get("PRETAKE_FUZZ", "150"))
 FUZZ = settings(

@@ -1,0 +1,203 @@
+"""What each part of a capture costs the worst case: ``python -m bench.parts``.
+
+The pipes run on one CPU without an end and tell the CPU time of a round trip. The programs are put
+at their tracepoints and taken away again, in turns, with one part after the other left out. So
+each figure is of a pair, a fraction of a second apart, and of CPU time: what else the machine
+does disturbs it least. Uprobes are left away; the pipes have two Ps, and their runtime has little
+to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.go import toolchains
+from tracer import kernel
+from tracer.adapters import runtimes_of_process
+from tracer.compiler import TRACEPOINTS, compile_programs
+from tracer.program import Program
+
+__all__ = ["Cost", "parts"]
+
+PROGRAMS = Path(__file__).parent / "programs"
+_BUFFER_BYTES = 256 << 20
+_DRAIN_S = 0.005
+_SYSCALLS = frozenset({"sys_enter", "sys_exit"})
+_SCHEDULER = frozenset({"sched_switch", "sched_waking"})
+# r0 = 0; exit
+_NOTHING = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One way to capture.
+
+    Args:
+        defines: what the programs are compiled with.
+        runtime: whether the target's runtime is in reach.
+        leave_out: tracepoints to go without.
+        empty: programs that do nothing.
+    """
+
+    defines: tuple[str, ...] = ()
+    runtime: bool = False
+    leave_out: frozenset[str] = frozenset()
+    empty: bool = False
+
+
+PARTS = {
+    "everything": Part(runtime=True),
+    "no stacks (--no-stacks)": Part(("NO_STACKS",), runtime=True),
+    "no runtime's state (--runtime none)": Part(),
+    "that, and no wake-ups": Part(leave_out=frozenset({"sched_waking"})),
+    "switches and wake-ups alone": Part(leave_out=_SYSCALLS),
+    "everything, histograms instead of records (live)": Part(("LIVE",), runtime=True),
+    "every call (--detail full)": Part(("DETAIL_FULL",), runtime=True),
+    "programs that do nothing": Part(empty=True),
+    "the same at sys_enter and sys_exit alone": Part(leave_out=_SCHEDULER, empty=True),
+    "the same at sched_switch and sched_waking alone": Part(leave_out=_SYSCALLS, empty=True),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one part: CPU time of a round trip, against the same without a capture."""
+
+    ratio: float
+    least: float
+    most: float
+    added_ns: float
+
+
+def parts(rounds: int, window_s: float) -> dict[str, Cost]:
+    """Measure every one of :data:`PARTS`."""
+    spans: dict[str, list[tuple[int, int, int]]] = {name: [] for name in PARTS}
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, contextlib.ExitStack() as stack:
+        slices = Path(folder) / "slices"
+        pid = stack.enter_context(_pipes(slices))
+        time.sleep(1)
+        captures = {name: _Capture(part, pid) for name, part in PARTS.items()}
+        for capture in captures.values():
+            stack.callback(capture.close)
+        for _ in range(rounds):
+            for name, capture in captures.items():
+                begin_ns = time.monotonic_ns()
+                time.sleep(window_s)
+                capture.attach()
+                attached_ns = time.monotonic_ns()
+                capture.drain_for(window_s)
+                end_ns = time.monotonic_ns()
+                capture.detach()
+                spans[name].append((begin_ns, attached_ns, end_ns))
+        told = [[int(n) for n in line.split()] for line in slices.read_text().splitlines()[:-1]]
+
+    def cost_ns(begin_ns: int, end_ns: int) -> float:
+        inside = [cpu / n for at, to, n, cpu in told if begin_ns <= at and to <= end_ns]
+        return sorted(inside)[len(inside) // 10]
+
+    result = {}
+    for name, rows in spans.items():
+        pairs = [(cost_ns(a, a + int(window_s * 1e9)), cost_ns(b, c)) for a, b, c in rows]
+        ratios = sorted(traced / alone for alone, traced in pairs)
+        added_ns = statistics.median(traced - alone for alone, traced in pairs)
+        result[name] = Cost(statistics.median(ratios), ratios[0], ratios[-1], added_ns)
+    return result
+
+
+@contextlib.contextmanager
+def _pipes(slices: Path) -> Iterator[int]:
+    """The program on the first CPU, and this process on the others."""
+    binary = toolchains.build("pipes", among=PROGRAMS)
+    others = os.sched_getaffinity(0) - {0} or {0}
+    before = os.sched_getaffinity(0)
+    with slices.open("w") as output:
+        process = subprocess.Popen(
+            ["taskset", "-c", "0", str(binary)],
+            stdout=output,
+            env=os.environ | {"GOMAXPROCS": "2"},
+        )
+    os.sched_setaffinity(0, others)
+    try:
+        yield process.pid
+    finally:
+        os.sched_setaffinity(0, before)
+        process.kill()
+        process.wait()
+
+
+class _Capture:
+    def __init__(self, part: Part, pid: int) -> None:
+        self._part = part
+        self._pid = pid
+        self._program = Program(_BUFFER_BYTES, defines=dict.fromkeys(part.defines, 1))
+        self._fds: list[int] = []
+        if part.runtime:
+            for binary in runtimes_of_process(pid):
+                self._program.set_layout(pid, binary.layout)
+
+    def attach(self) -> None:
+        if not self._part.empty:
+            self._program.attach(self._part.leave_out)
+            self._program.follow(self._pid)
+            return
+        ids = compile_programs({}).btf_ids
+        for name, function in TRACEPOINTS.items():
+            if name in _SYSCALLS | _SCHEDULER and name not in self._part.leave_out:
+                how = kernel.TRACING, _NOTHING, kernel.TRACE_TRACEPOINT, ids[function]
+                program = kernel.load_program("nothing", *how)
+                self._fds += [program, kernel.open_tracepoint(program)]
+
+    def drain_for(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            time.sleep(_DRAIN_S)
+            self._discard()
+
+    def detach(self) -> None:
+        self._program.detach()
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
+        self._discard()
+
+    def _discard(self) -> None:
+        for ring in self._program.rings.values():
+            ring.peek()
+            ring.release()
+
+    def close(self) -> None:
+        self._program.close()
+
+
+def show(costs: dict[str, Cost]) -> None:
+    """As rows of the table in docs/capture.md."""
+    for name, cost in costs.items():
+        spread = f"{cost.ratio:.2f} ({cost.least:.2f}-{cost.most:.2f})"
+        print(
+            f"pipes  {name:50} {spread} times its CPU time, {cost.added_ns:+.0f} ns a round trip"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--window", type=float, default=0.3, metavar="S")
+    chosen = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench.parts: capture needs root: run it with sudo")
+    show(parts(chosen.rounds, chosen.window))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+/*
+ * Asynchronous preemption (Go: preemptM, doSigPreempt): SIGURG's handler, and what Python says to
+ * it. The handler runs on the thread that was interrupted. It looks whether a stop is still
+ * wanted and whether the interrupted PC is at a safe point; then the thread waits right there, on
+ * a futex, with its registers in the signal frame, until it is given a P again.
+ *
+ * The handler is async-signal-safe: atomic operations, futex(2) and the runtime's probed function,
+ * which is empty. It never touches a Python object, only hands on its address. Each M has a slot;
+ * Python writes a slot with the GIL held, the handler only on the slot's own thread.
+ */
+#define _GNU_SOURCE
+#include "_preempt.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+struct slot {
+	struct slot *next_free;
+	/* Borrowed: the scheduler keeps all of them alive for as long as they stand here. */
+	PyObject *m, *p, *g;
+	int runs_g;  /* its M is not parked */
+	int wanted;  /* a stop is asked for */
+	int pending; /* a signal is under way */
+	int stopped; /* the thread waits in the handler */
+	int go_on;   /* the futex it waits on */
+};
+
+/* The table of safe points: [begin, end). */
+static const struct {
+	const char *begin, *end;
+} safe_points[] = {
+	{__start_pretake_safe, __stop_pretake_safe},
+};
+
+enum { STOPPED, NOT_WANTED, UNSAFE_POINT, NOT_RUNNING_G, OUTCOMES };
+
+volatile int loops_over;
+
+/* No lazy allocation of thread-local storage: the handler reads it on any thread. */
+static __thread struct slot *self __attribute__((tls_model("initial-exec")));
+static struct slot *free_slots;
+static uint64_t outcomes[OUTCOMES];
+static uint32_t stops; /* how many threads ever stopped: the futex of those that wait for one */
+static struct sigaction before;
+static int users;
+
+/* transition() of the compiled runtime, where the tracer's probe stands; NULL if interpreted. */
+typedef char transition_function(int64_t kind, PyObject *m, PyObject *p, PyObject *g,
+				 int64_t reason, int64_t target_tid);
+static transition_function *transition;
+static int64_t preempted, preempt_refused, acquirep, run, reasons[OUTCOMES];
+
+static void tell(int64_t kind, const struct slot *slot, int64_t reason)
+{
+	if (transition && slot)
+		transition(kind, slot->m, slot->p, slot->g, reason, -1);
+}
+
+static void wake(uint32_t *futex)
+{
+	syscall(SYS_futex, futex, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+static uintptr_t interrupted_pc(const ucontext_t *context)
+{
+#if defined(__x86_64__)
+	return context->uc_mcontext.gregs[REG_RIP];
+#elif defined(__aarch64__)
+	return context->uc_mcontext.pc;
+#else
+	return 0; /* never safe */
+#endif
+}
+
+static int at_safe_point(uintptr_t pc)
+{
+	for (size_t i = 0; i < sizeof(safe_points) / sizeof(*safe_points); i++)
+		if (pc >= (uintptr_t)safe_points[i].begin && pc < (uintptr_t)safe_points[i].end)
+			return 1;
+	return 0;
+}
+
+static void stop_here(struct slot *slot)
+{
+	__atomic_store_n(&slot->wanted, 0, __ATOMIC_SEQ_CST);
+	tell(preempted, slot, reasons[STOPPED]);
+	__atomic_store_n(&slot->stopped, 1, __ATOMIC_SEQ_CST);
+	__atomic_add_fetch(&stops, 1, __ATOMIC_SEQ_CST);
+	wake(&stops);
+	while (!__atomic_load_n(&slot->go_on, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &slot->go_on, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+	__atomic_store_n(&slot->go_on, 0, __ATOMIC_SEQ_CST);
+	tell(acquirep, slot, -1);
+	tell(run, slot, -1);
+}
+
+static void on_signal(int signo, siginfo_t *info, void *context)
+{
+	struct slot *slot = self;
+	int errno_before = errno;
+	int outcome = STOPPED;
+
+	(void)signo;
+	(void)info;
+	if (slot)
+		__atomic_store_n(&slot->pending, 0, __ATOMIC_SEQ_CST);
+	if (!slot || !__atomic_load_n(&slot->runs_g, __ATOMIC_SEQ_CST))
+		outcome = NOT_RUNNING_G;
+	else if (!__atomic_load_n(&slot->wanted, __ATOMIC_SEQ_CST))
+		outcome = NOT_WANTED;
+	else if (!at_safe_point(interrupted_pc(context)))
+		outcome = UNSAFE_POINT; /* and stays wanted, for the next signal or check */
+	__atomic_add_fetch(&outcomes[outcome], 1, __ATOMIC_SEQ_CST);
+	if (outcome == STOPPED)
+		stop_here(slot);
+	else
+		tell(preempt_refused, slot, reasons[outcome]);
+	errno = errno_before;
+}
+
+/* What Python says. A slot is known to it by its address; 0 is the slot of an M that has ended. */
+
+static struct slot *slot_of(PyObject *number)
+{
+	return PyLong_AsVoidPtr(number);
+}
+
+static int expect(Py_ssize_t nargs, Py_ssize_t wanted)
+{
+	if (nargs == wanted)
+		return 1;
+	PyErr_Format(PyExc_TypeError, "%zd arguments for %zd", nargs, wanted);
+	return 0;
+}
+
+static PyObject *preempt_begin(PyObject *module, PyObject *args)
+{
+	unsigned long long address;
+	struct sigaction ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+
+	if (!PyArg_ParseTuple(args, "KLLLLLLLL", &address, &preempted, &preempt_refused,
+			      &acquirep, &run, &reasons[STOPPED], &reasons[NOT_WANTED],
+			      &reasons[UNSAFE_POINT], &reasons[NOT_RUNNING_G]))
+		return NULL;
+	transition = (transition_function *)(uintptr_t)address;
+	if (users++ == 0 && sigaction(SIGURG, &ours, &before))
+		return PyErr_SetFromErrno(PyExc_OSError);
+	Py_RETURN_NONE;
+}
+
+static PyObject *preempt_end(PyObject *module, PyObject *unused)
+{
+	if (--users == 0)
+		sigaction(SIGURG, &before, NULL);
+	Py_RETURN_NONE;
+}
+
+static PyObject *slot_begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	struct slot *slot = free_slots;
+
+	if (!expect(nargs, 3))
+		return NULL;
+	if (slot)
+		free_slots = slot->next_free;
+	else if (!(slot = PyMem_RawMalloc(sizeof(*slot))))
+		return PyErr_NoMemory();
+	*slot = (struct slot){.m = args[0], .p = args[1], .g = args[2]};
+	self = slot;
+	return PyLong_FromVoidPtr(slot);
+}
+
+static PyObject *slot_end(PyObject *module, PyObject *unused)
+{
+	struct slot *slot = self;
+
+	self = NULL;
+	slot->next_free = free_slots;
+	free_slots = slot;
+	Py_RETURN_NONE;
+}
+
+static PyObject *slot_runs(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	if (!expect(nargs, 2))
+		return NULL;
+	__atomic_store_n(&slot_of(args[0])->runs_g, args[1] == Py_True, __ATOMIC_SEQ_CST);
+	Py_RETURN_NONE;
+}
+
+static PyObject *slot_ask(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	struct slot *slot;
+
+	if (!expect(nargs, 3))
+		return NULL;
+	slot = slot_of(args[0]);
+	if (!slot || slot->stopped || __atomic_exchange_n(&slot->pending, 1, __ATOMIC_SEQ_CST))
+		Py_RETURN_FALSE;
+	slot->p = args[1];
+	slot->g = args[2];
+	__atomic_store_n(&slot->wanted, 1, __ATOMIC_SEQ_CST);
+	Py_RETURN_TRUE;
+}
+
+static PyObject *slot_withdraw(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	if (!expect(nargs, 2))
+		return NULL;
+	__atomic_store_n(&slot_of(args[0])->wanted, 0, __ATOMIC_SEQ_CST);
+	slot_of(args[0])->g = args[1];
+	Py_RETURN_NONE;
+}
+
+static PyObject *slot_stopped(PyObject *module, PyObject *number)
+{
+	struct slot *slot = slot_of(number);
+
+	return PyBool_FromLong(slot && __atomic_load_n(&slot->stopped, __ATOMIC_SEQ_CST));
+}
+
+static PyObject *slot_resume(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	struct slot *slot;
+
+	if (!expect(nargs, 3))
+		return NULL;
+	slot = slot_of(args[0]);
+	if (!slot)
+		Py_RETURN_NONE;
+	slot->p = args[1];
+	slot->g = args[2];
+	__atomic_store_n(&slot->stopped, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&slot->go_on, 1, __ATOMIC_SEQ_CST);
+	wake((uint32_t *)&slot->go_on);
+	Py_RETURN_NONE;
+}
+
+static PyObject *count_stops(PyObject *module, PyObject *unused)
+{
+	return PyLong_FromUnsignedLong(__atomic_load_n(&stops, __ATOMIC_SEQ_CST));
+}
+
+static PyObject *announce_stop(PyObject *module, PyObject *unused)
+{
+	__atomic_add_fetch(&stops, 1, __ATOMIC_SEQ_CST);
+	wake(&stops);
+	Py_RETURN_NONE;
+}
+
+static PyObject *wait_for_stop(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	struct timespec timeout;
+	uint32_t seen;
+	long long ns;
+
+	if (!expect(nargs, 2))
+		return NULL;
+	seen = (uint32_t)PyLong_AsUnsignedLong(args[0]);
+	ns = PyLong_AsLongLong(args[1]);
+	if (PyErr_Occurred())
+		return NULL;
+	timeout.tv_sec = ns / 1000000000;
+	timeout.tv_nsec = ns % 1000000000;
+	Py_BEGIN_ALLOW_THREADS
+	syscall(SYS_futex, &stops, FUTEX_WAIT_PRIVATE, seen, &timeout, NULL, 0);
+	Py_END_ALLOW_THREADS
+	Py_RETURN_NONE;
+}
+
+static PyObject *send_signal(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	if (!expect(nargs, 2))
+		return NULL;
+	/* A thread that is gone is no error. */
+	syscall(SYS_tgkill, getpid(), PyLong_AsLong(args[0]), PyLong_AsLong(args[1]));
+	Py_RETURN_NONE;
+}
+
+static PyObject *count_outcomes(PyObject *module, PyObject *unused)
+{
+	return Py_BuildValue("(KKKK)", outcomes[STOPPED], outcomes[NOT_WANTED],
+			     outcomes[UNSAFE_POINT], outcomes[NOT_RUNNING_G]);
+}
+
+static PyObject *end_loops(PyObject *module, PyObject *over)
+{
+	loops_over = over == Py_True;
+	Py_RETURN_NONE;
+}
+
+static PyObject *safe_ranges(PyObject *module, PyObject *unused)
+{
+	PyObject *list = PyList_New(0);
+
+	for (size_t i = 0; list && i < sizeof(safe_points) / sizeof(*safe_points); i++) {
+		PyObject *row = Py_BuildValue("(KK)", (uintptr_t)safe_points[i].begin,
+					      (uintptr_t)safe_points[i].end);
+		if (!row || PyList_Append(list, row))
+			Py_CLEAR(list);
+		Py_XDECREF(row);
+	}
+	return list;
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
+
+PyMethodDef preempt_methods[] = {
+	{"preempt_begin", preempt_begin, METH_VARARGS, "Set the handler, with the words' numbers."},
+	{"preempt_end", preempt_end, METH_NOARGS, "Take the handler away."},
+	{"slot_begin", FAST(slot_begin), "(m, no_p, no_g): the calling thread's slot."},
+	{"slot_end", slot_end, METH_NOARGS, "The calling thread has no slot any more."},
+	{"slot_runs", FAST(slot_runs), "(slot, yes): whether its M is not parked."},
+	{"slot_ask", FAST(slot_ask), "(slot, p, g): want a stop; whether a signal is to be sent."},
+	{"slot_withdraw", FAST(slot_withdraw), "(slot, no_g): want it no more."},
+	{"slot_stopped", slot_stopped, METH_O, "Whether the slot's thread stands in the handler."},
+	{"slot_resume", FAST(slot_resume), "(slot, p, g): let it go on with P."},
+	{"count_stops", count_stops, METH_NOARGS, "How many stops there were."},
+	{"announce_stop", announce_stop, METH_NOARGS, "Wake those that wait for a stop."},
+	{"wait_for_stop", FAST(wait_for_stop), "(seen, ns): until there were more stops."},
+	{"send_signal", FAST(send_signal), "(tid, signo): tgkill(2)."},
+	{"count_outcomes", count_outcomes, METH_NOARGS,
+	 "Stopped, and refused: not_wanted, unsafe_point, not_running_g."},
+	{"safe_ranges", safe_ranges, METH_NOARGS, "[begin, end) addresses of safe points."},
+	{"end_loops", end_loops, METH_O, "Whether loops are to end."},
+	{NULL, NULL, 0, NULL},
+};

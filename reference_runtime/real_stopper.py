@@ -1,0 +1,98 @@
+"""Stops threads by tgkill(SIGURG) and the handler in ``_preempt.c``."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Final
+
+from reference_runtime import _native, transitions
+from reference_runtime.current import COMPILED
+from reference_runtime.gmp import NO_G, NO_P
+from reference_runtime.host import Stopper
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+LIBRARY: Final = "reference_runtime__mypyc"
+PROBED: Final = "CPyDef_transitions___transition"
+
+
+def probed_function() -> int:
+    """The address of ``transition``, for the handler to call; 0 where it is not compiled.
+
+    It is empty, so that it may be called where no Python code may: a tracer's probe stands on it.
+    """
+    if not COMPILED:
+        return 0
+    library = ctypes.CDLL(__import__(LIBRARY).__file__)
+    return ctypes.cast(getattr(library, PROBED), ctypes.c_void_p).value or 0
+
+
+class SignalStopper(Stopper):
+    """The real one; Go's signal too, since programs that use it expect to get it for nothing."""
+
+    def __init__(self) -> None:
+        _native.preempt_begin(
+            probed_function(),
+            transitions.PREEMPTED,
+            transitions.PREEMPT_REFUSED,
+            transitions.ACQUIREP,
+            transitions.RUN,
+            transitions.BY_SIGNAL,
+            transitions.NOT_WANTED,
+            transitions.UNSAFE_POINT,
+            transitions.NOT_RUNNING_G,
+        )
+        self.before = _native.count_outcomes()
+
+    def end(self) -> tuple[int, int, int, int]:
+        """Set back SIGURG's handler."""
+        now = _native.count_outcomes()
+        _native.preempt_end()
+        before = self.before
+        return (
+            now[0] - before[0],
+            now[1] - before[1],
+            now[2] - before[2],
+            now[3] - before[3],
+        )
+
+    def thread_begins(self, m: object) -> i64:
+        """The slot's address."""
+        return _native.slot_begin(m, NO_P, NO_G)
+
+    def thread_ends(self) -> None:
+        """The slot may serve again."""
+        _native.slot_end()
+
+    def runs_goroutines(self, slot: i64, yes: bool) -> None:
+        """As :meth:`Stopper.runs_goroutines`."""
+        _native.slot_runs(slot, yes)
+
+    def ask(self, slot: i64, tid: i64, p: object, g: object) -> bool:  # noqa: ARG002
+        """As :meth:`Stopper.ask`."""
+        return _native.slot_ask(slot, p, g)
+
+    def withdraw(self, slot: i64) -> None:
+        """As :meth:`Stopper.withdraw`."""
+        _native.slot_withdraw(slot, NO_G)
+
+    def stopped(self, slot: i64) -> bool:
+        """As :meth:`Stopper.stopped`."""
+        return _native.slot_stopped(slot)
+
+    def resume(self, slot: i64, p: object, g: object) -> None:
+        """As :meth:`Stopper.resume`."""
+        _native.slot_resume(slot, p, g)
+
+    def count(self) -> i64:
+        """As :meth:`Stopper.count`."""
+        return _native.count_stops()
+
+    def announce(self) -> None:
+        """As :meth:`Stopper.announce`."""
+        _native.announce_stop()
+
+    def wait(self, seen: i64, ns: i64) -> None:
+        """A futex; the kernel adds its timer slack, as to a sleep."""
+        _native.wait_for_stop(seen, ns)

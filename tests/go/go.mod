@@ -1,0 +1,3 @@
+module pretake.test
+
+go 1.19

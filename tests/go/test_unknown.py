@@ -1,0 +1,58 @@
+"""Programs whose runtime cannot be read: what needs no offsets is captured, the rest is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis import load
+from analysis.loaded import LoadedTrace
+from tests.go import toolchains
+from tracer.options import CaptureOptions
+from tracer.record import record
+
+READS = 100
+NR_READ = 0
+
+
+def loaded(output: Path, *command: str) -> LoadedTrace:
+    record(command, output=output, options=CaptureOptions())
+    return load(output)
+
+
+@pytest.mark.parametrize("version", ["1.25.5", "1.27.3"])
+def test_a_version_that_is_in_no_table_and_has_no_debug_information(
+    version: str, tmp_path: Path
+) -> None:
+    binary = tmp_path / "later"
+    shutil.copy(toolchains.build("blockread", version, "stripped"), binary)
+    text = binary.read_bytes()
+    later = b"go1.99.9".ljust(len(version) + 2)[: len(version) + 2]
+    assert text.count(f"go{version}".encode()) >= 1
+    binary.write_bytes(text.replace(f"go{version}".encode(), later))
+
+    trace = loaded(tmp_path / "t", str(binary), str(READS))
+    assert trace.manifest.exit_status == 0
+    assert (trace.manifest.target.runtime, trace.manifest.target.version) == ("go", "go1.99.9")
+    lacks = {missing.what: missing.why for missing in trace.manifest.missing}
+    assert "no row for go1.99.9" in lacks["block, and p, m and goid of runtime"]
+    # No P is made up, and nobody is told that none was held.
+    assert len(trace.frame("block")) == 0
+    assert not trace.summary()["p_known"]
+    runtime = trace.frame("runtime")
+    assert runtime[["p", "m", "goid", "npidle", "global_runq"]].isna().all(axis=None)
+    # Retakes, calls and switches are there.
+    assert (runtime["kind"] == "retake").sum() > 2
+    calls = trace.frame("syscall")
+    assert ((calls["nr"] == NR_READ) & (calls["blocks"] > 0)).sum() >= READS - 1
+    assert len(trace.frame("sched_switch")) > READS
+
+
+def test_a_program_without_a_runtime(tmp_path: Path) -> None:
+    trace = loaded(tmp_path / "t", "sh", "-c", "read -r line < /dev/null; exit 0")
+    assert trace.manifest.target.runtime == "none"
+    assert [missing.what for missing in trace.manifest.missing] == ["P, M and G"]
+    assert not trace.summary()["p_known"]
+    assert len(trace.frame("sched_switch")) > 0

@@ -1,0 +1,115 @@
+"""Preemptions of the reference runtime, captured, against its own counters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.preemptions import preemptions
+from reference_runtime import _native as native
+from reference_runtime.current import COMPILED
+from tracer.trace import Trace
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe"),
+]
+
+PRETAKE = [sys.executable, "-m", "pretake"]
+
+
+def capture(path: Path, workload: str, **parameters: object) -> tuple[Trace, dict[str, Any]]:
+    """A trace of a workload, and what the runtime counted itself."""
+    trace = path / "x.pretake"
+    options: list[object] = []
+    for name, value in parameters.items():
+        if name in ("procs", "rounds", "preempt"):
+            options += [f"--{name}", value]
+        else:
+            options += ["--set", f"{name}={value}"]
+    run = [*PRETAKE, "run", workload, *map(str, options)]
+    command = [*PRETAKE, "record", "-q", "-o", str(trace), "--", *run]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    read = Trace(trace)
+    assert sum(read.manifest.lost.values()) == 0
+    assert read.manifest.workload is not None
+    counters = json.loads(json.dumps(read.manifest.workload["runtime"]))
+    assert isinstance(counters, dict)
+    return read, counters
+
+
+def kinds(trace: Trace) -> Counter[tuple[str, str | None]]:
+    runtime = trace.frame("runtime")
+    chosen = runtime[runtime["kind"].isin(["preempt_request", "preempted", "preempt_refused"])]
+    return Counter(zip(chosen["kind"].astype(str), chosen["reason"].astype(str), strict=True))
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_each_request_is_followed_to_its_end(tmp_path: Path, procs: int) -> None:
+    trace, told = capture(tmp_path, "cpu", procs=procs, loops=3, rounds=7, limit_s=20)
+    seen = kinds(trace)
+    assert seen["preempt_request", "time_slice"] == told["preempt_requests"] >= 7
+    assert seen["preempted", "async"] == told["preempted_async"] >= 7
+    assert seen["preempt_refused", "unsafe_point"] == told["refused_unsafe_point"]
+    assert seen["preempt_refused", "not_wanted"] == told["refused_not_wanted"]
+
+    signals = trace.frame("signal")
+    sent = signals[signals["kind"] == "tgkill"]
+    delivered = signals[signals["kind"] == "deliver"]
+    assert len(sent) == told["preempt_requests"]
+    assert len(delivered) == sum(
+        count for (kind, reason), count in seen.items() if reason != "cooperative"
+    ) - len(sent)
+
+    table = preemptions(trace)
+    stopped = table[table["how"] == "async"]
+    assert len(stopped) == told["preempted_async"]
+    order = stopped[["asked_ns", "sent_ns", "delivered_ns", "ended_ns"]]
+    assert order.notna().all(axis=None)
+    assert (order.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
+    assert stopped["interrupted_nr"].isna().all()
+
+
+def test_every_stop_was_inside_the_native_kernels(tmp_path: Path) -> None:
+    trace, told = capture(tmp_path, "cpu", procs=1, loops=2, rounds=5, limit_s=20)
+    stopped = preemptions(trace).query("how == 'async'")
+    # Where the library is loaded differs from run to run; the table's length does not.
+    ((begin, end),) = native.safe_ranges()
+    assert len(stopped) == told["preempted_async"] > 0
+    assert stopped["pc"].max() - stopped["pc"].min() < end - begin
+    assert set(stopped["pc"] % 4096) <= {pc % 4096 for pc in range(begin, end)}
+
+
+def test_a_nosplit_loop_refuses_every_signal(tmp_path: Path) -> None:
+    trace, told = capture(tmp_path, "endless", procs=1, kind="nosplit", limit_s=0.3)
+    table = preemptions(trace)
+    assert len(table) == told["preempt_requests"] == told["refused_unsafe_point"] >= 2
+    assert (table["outcome"] == "refused").all()
+    assert set(table["how"]) == {"unsafe_point"}
+    assert table["delivered_ns"].notna().all()
+    assert table["latency_ns"].isna().all()
+
+
+def test_without_signals_the_loop_stops_at_its_checks(tmp_path: Path) -> None:
+    trace, told = capture(tmp_path, "cpu", procs=1, kind="checks", rounds=3, preempt="cooperative")
+    seen = kinds(trace)
+    assert seen["preempted", "cooperative"] == told["preempted_cooperative"] >= 3
+    assert seen["preempt_request", "time_slice"] == told["preempt_requests"]
+    assert trace.arrow("signal").num_rows == 0
+
+
+def test_the_world_stops_and_goes_on_as_often_as_the_collector_asks(tmp_path: Path) -> None:
+    trace, told = capture(tmp_path, "stw", procs=2, loops=2, rounds=11, limit_s=20)
+    runtime: pd.DataFrame = trace.frame("runtime")
+    world = runtime[runtime["kind"].astype(str).str.startswith("stw_")].sort_values("ts_ns")
+    assert world["kind"].tolist() == ["stw_start", "stw_stopped", "stw_end"] * 11
+    assert set(world["reason"]) == {"gc"}
+    assert kinds(trace)["preempted", "async"] == told["preempted_async"]

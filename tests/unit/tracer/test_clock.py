@@ -1,0 +1,66 @@
+"""A suspend, and clocks of one's own: as the manifest tells them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pretake.cli import main
+from tracer.clock import KernelClock, Moment, Offsets, offsets_of, suspended_ns
+from tracer.made_trace import write_trace
+from tracer.manifest import Manifest
+
+S = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("end", "asleep_ns"),
+    [
+        (Moment(30 * S, 130 * S), 0),
+        # Two readings are never of one moment.
+        (Moment(30 * S, 130 * S + 999_999), 0),
+        (Moment(30 * S, 130 * S - 999_999), 0),
+        (Moment(30 * S, 130 * S + 1_000_000), 1_000_000),
+        (Moment(30 * S, 137 * S), 7 * S),
+        # All of it.
+        (Moment(10 * S, 117 * S), 7 * S),
+    ],
+)
+def test_what_boottime_went_on_for_alone_is_a_suspend(end: Moment, asleep_ns: int) -> None:
+    assert suspended_ns(Moment(10 * S, 110 * S), end) == asleep_ns
+    manifest = Manifest()
+    manifest.begins(Moment(10 * S, 110 * S))
+    assert manifest.suspended_ns is None
+    manifest.ends(end)
+    assert manifest.suspended_ns == asleep_ns
+    assert (manifest.begin_ns, manifest.begin_boot_ns) == (10 * S, 110 * S)
+    assert (manifest.end_ns, manifest.end_boot_ns) == (end.monotonic_ns, end.boottime_ns)
+
+
+@pytest.mark.parametrize("command", ["summary", "check"])
+@pytest.mark.parametrize(("asleep_ns", "told"), [(7 * S, True), (0, False), (None, False)])
+def test_a_suspend_is_told(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    asleep_ns: int | None,
+    told: bool,
+) -> None:
+    trace = write_trace(tmp_path / "x.pretake", {}, {"suspended_ns": asleep_ns})
+    with pytest.raises(SystemExit):
+        main([command, str(trace.path)])
+    assert ("the machine was suspended for 7 s of it" in capsys.readouterr().out) == told
+
+
+def test_a_process_that_is_gone_has_no_known_clock() -> None:
+    assert offsets_of(1 << 22) is None
+    assert offsets_of("self") == Offsets()
+
+
+def test_the_kernels_clocks_go_on_together() -> None:
+    clock = KernelClock()
+    one, other = clock.moment(), clock.moment()
+    assert one.monotonic_ns <= other.monotonic_ns
+    assert one.boottime_ns <= other.boottime_ns
+    assert suspended_ns(one, other) == 0

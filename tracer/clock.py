@@ -1,0 +1,118 @@
+"""The kernel's clocks, which a trace is on, as read from wherever this process is.
+
+Probes tell the machine's CLOCK_MONOTONIC. A process in a time namespace reads another one, the
+same plus an offset (time_namespaces(7)): so what the tracer reads itself has that taken off, and
+what a target read is on the trace's clock only once its own offset is taken off.
+
+CLOCK_MONOTONIC stands still while the machine is suspended, CLOCK_BOOTTIME goes on: that is how a
+suspend is seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tracer.errors import PretakeError
+
+__all__ = [
+    "KernelClock",
+    "Moment",
+    "Offsets",
+    "clocks_ahead",
+    "offsets_of",
+    "suspended_ns",
+]
+
+_PROC: Final = Path("/proc")
+_READING_NS: Final = 1_000_000
+"""Two clocks are not read in one moment; a shorter difference is no suspend."""
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """How far ahead of the machine's a process's clocks are, in ns."""
+
+    monotonic_ns: int = 0
+    boottime_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment on the machine's two clocks, in ns."""
+
+    monotonic_ns: int
+    boottime_ns: int
+
+
+def offsets_of(process: int | str) -> Offsets | None:
+    """How far ahead of the machine's the clocks of a process are.
+
+    Args:
+        process: its id, or ``self``.
+
+    Returns:
+        None where that is not to be had: it is gone, or it has left its namespace to the
+        children it will make.
+    """
+    folder = _PROC / str(process)
+    try:
+        text = (folder / "timens_offsets").read_text()
+        # The file tells of the namespace for children.
+        own = (folder / "ns/time").readlink()
+        if own != (folder / "ns/time_for_children").readlink():
+            return Offsets() if own == (_PROC / "1/ns/time").readlink() else None
+    except FileNotFoundError:
+        # Gone; or a kernel before 769071ac9f20 ("ns: Introduce Time Namespace").
+        return Offsets() if folder.exists() else None
+    except OSError:
+        return None
+    told = {name: int(s) * 10**9 + int(ns) for name, s, ns in map(str.split, text.splitlines())}
+    return Offsets(told.get("monotonic", 0), told.get("boottime", 0))
+
+
+class KernelClock:
+    """Reads the machine's clocks.
+
+    Raises:
+        PretakeError: this process has clocks of its own, and cannot tell how far off they are.
+    """
+
+    def __init__(self) -> None:
+        offsets = offsets_of("self")
+        if offsets is None:
+            raise PretakeError(
+                "this process is in a time namespace that it made for its children",
+                "run it as one of those: unshare --time --fork",
+            )
+        self._offsets = offsets
+
+    def now_ns(self) -> int:
+        """CLOCK_MONOTONIC."""
+        return time.monotonic_ns() - self._offsets.monotonic_ns
+
+    def moment(self) -> Moment:
+        """Both clocks, as nearly at one moment as they can be read."""
+        before_ns = self.now_ns()
+        boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._offsets.boottime_ns
+        return Moment((before_ns + self.now_ns()) // 2, boottime_ns)
+
+
+def suspended_ns(begin: Moment, end: Moment) -> int:
+    """How long the machine was suspended between two moments; 0 for not at all."""
+    boottime_ns = end.boottime_ns - begin.boottime_ns
+    asleep_ns = boottime_ns - (end.monotonic_ns - begin.monotonic_ns)
+    return asleep_ns if asleep_ns >= _READING_NS else 0
+
+
+def clocks_ahead(pids: Iterable[int]) -> dict[str, int]:
+    """By process id, how far ahead in ns CLOCK_MONOTONIC is, of those where it is."""
+    ahead = {}
+    for pid in pids:
+        offsets = offsets_of(pid)
+        if offsets is not None and offsets.monotonic_ns:
+            ahead[str(pid)] = offsets.monotonic_ns
+    return ahead

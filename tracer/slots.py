@@ -1,0 +1,124 @@
+"""The rings of slots that BPF programs fill, one for each CPU, read as numpy views.
+
+A program writes a record into the next slot of its CPU and then raises ``produced``; the reader
+takes what lies between ``consumed`` and ``produced`` and then raises ``consumed``. Both are in
+memory that the kernel and the reader share (``struct ring_end`` of tracer/bpf/common.bpf.c), and
+each has one writer, so nobody waits for anybody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from typing import Final
+
+import numpy as np
+
+__all__ = ["END_DTYPE", "SlotRing", "slots_of"]
+
+END_DTYPE: Final = np.dtype(
+    [(name, "<u8") for name in ("produced", "consumed", "lost", "slots", "first")]
+    + [("padding", "<u8", 3)]
+)
+"""``struct ring_end``."""
+
+
+def slots_of(size: int, cpus: int, dtype: np.dtype[np.void]) -> int:
+    """How many slots of ``size`` bytes each of some CPUs gets: a power of two, one at least."""
+    return 1 << (max(size // cpus // _stride(dtype), 1).bit_length() - 1)
+
+
+def _stride(dtype: np.dtype[np.void]) -> int:
+    """Bytes from one element of a BPF array to the next."""
+    return -(-dtype.itemsize // 8) * 8
+
+
+def _pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+class SlotRing:
+    """The reader's end of one table's rings.
+
+    Args:
+        ends_fd: the BPF array of ``struct ring_end``, by CPU.
+        slots_fd: the BPF array of records.
+        cpus: those that have slots; each has as many.
+        possible: how many the kernel counts.
+        slots: of each.
+        dtype: of one record.
+    """
+
+    def __init__(
+        self,
+        ends_fd: int,
+        slots_fd: int,
+        cpus: list[int],
+        possible: int,
+        slots: int,
+        dtype: np.dtype[np.void],
+    ) -> None:
+        self._slots = slots
+        self._cpus = cpus
+        self._ends_map = mmap.mmap(ends_fd, _pages(possible * END_DTYPE.itemsize))
+        stride = _stride(dtype)
+        self._slots_map = mmap.mmap(
+            slots_fd, _pages(len(cpus) * slots * stride), mmap.MAP_SHARED, mmap.PROT_READ
+        )
+        self._ends = np.frombuffer(self._ends_map, END_DTYPE, possible)
+        padded = np.dtype({"names": ["record"], "formats": [dtype], "itemsize": stride})
+        cells = np.frombuffer(self._slots_map, padded, len(cpus) * slots)["record"]
+        self._records = cells.reshape(len(cpus), slots)
+        self._pending: list[tuple[int, int]] = []
+        for place, cpu in enumerate(cpus):
+            self._ends["first"][cpu] = place * slots
+            self._ends["slots"][cpu] = slots
+
+    @property
+    def fill(self) -> float:
+        """How full the fullest of them is, 0 to 1."""
+        waiting = self._ends["produced"] - self._ends["consumed"]
+        return int(waiting.max()) / self._slots
+
+    @property
+    def sent(self) -> int:
+        """Records that programs made, with those that found no room."""
+        return int(self._ends["produced"].sum()) + self.lost
+
+    @property
+    def lost(self) -> int:
+        """Records that found no room."""
+        return int(self._ends["lost"].sum())
+
+    def peek(self) -> np.ndarray:
+        """The records that wait, CPU after CPU, each in the order of time.
+
+        A view where they lie in one piece, else a copy; good until :meth:`release`.
+        """
+        pieces: list[np.ndarray] = []
+        for place, cpu in enumerate(self._cpus):
+            begin, end = int(self._ends["consumed"][cpu]), int(self._ends["produced"][cpu])
+            if begin == end:
+                continue
+            self._pending.append((cpu, end))
+            first, last = begin & (self._slots - 1), end & (self._slots - 1)
+            row = self._records[place]
+            pieces += [row[first:last]] if first < last else [row[first:], row[:last]]
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate([self._records[0, :0], *pieces])
+
+    def release(self) -> None:
+        """Give the kernel back the slots of the records that :meth:`peek` returned."""
+        # A store that other CPUs see after our loads: x86-64 never reorders the two.
+        for cpu, end in self._pending:
+            self._ends["consumed"][cpu] = end
+        self._pending.clear()
+
+    def close(self) -> None:
+        """Unmap it; views of it are no longer good."""
+        del self._ends, self._records
+        for mapping in (self._slots_map, self._ends_map):
+            # A view that an exception's frames still hold keeps the mapping until they go.
+            with contextlib.suppress(BufferError):
+                mapping.close()
