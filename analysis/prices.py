@@ -51,8 +51,8 @@ _OF_P = tuple(_KIND.code(word) for word in ("acquirep", "run", "stopm"))
 """What only an M that has or had a P does."""
 _PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
 _FUTEX = 202
-_SLEEPS = (35, 230)
-"""nanosleep, clock_nanosleep (x86-64)."""
+_SLEEPS = (35, 230, _FUTEX)
+"""nanosleep, clock_nanosleep, or a futex with a timeout (x86-64): how a monitor sleeps."""
 
 FIRST_SLEEP_NS, LONGEST_SLEEP_NS = 20_000, 10_000_000
 """The monitor's sleep after a round that took something, and when nothing goes on for long
@@ -149,10 +149,11 @@ class _Steps:
         came = self._switches[self._switches["next_tid"] > 0]
         self._came = came
         self._came_lines = Timelines(came["next_tid"], came["ts_ns"])
-        # The monitor sleeps, and never has a P.
+        # The monitor sleeps again and again, and never has a P.
         with_p = self._runtime[self._runtime["kind"].isin(_OF_P)]["tid"]
-        asleep = self._calls[self._calls["nr"].isin(_SLEEPS)]["tid"]
-        self._monitors = asleep[~asleep.isin(with_p)].unique()
+        times = self._calls[self._calls["nr"].isin(_SLEEPS)]["tid"].value_counts()
+        often = times[times >= _FEWEST].index.to_numpy(np.int64)
+        self._monitors = np.setdiff1d(often, with_p.unique())
         self._threads = np.union1d(self._runtime["tid"].unique(), self._monitors)
 
     def handoff_to_next(self) -> Ints:
@@ -276,7 +277,9 @@ class _Steps:
 
     def _sleeps(self) -> pd.DataFrame:
         calls = self._calls
-        return calls[calls["nr"].isin(_SLEEPS) & calls["tid"].isin(self._monitors)]
+        own = calls["nr"].isin(_SLEEPS) & calls["tid"].isin(self._monitors)
+        # No sleep is shorter; what is, was a wait for a lock.
+        return calls[own & (calls["blocked_ns"] >= FIRST_SLEEP_NS)]
 
     def _woken_after(self, tid: Ints, ts: Ints, waker: Ints) -> Ints:
         """The first wake-up of each thread after a moment, if that waker did it; else unknown."""

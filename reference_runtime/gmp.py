@@ -153,8 +153,10 @@ class Sched:
         self.allg: G | None = None
         self.ngoroutines: i64 = 0
         self.goidgen: i64 = 0
+        self.tolled: i64 = 0
+        """Whether a transition is to be paid for: on a simulated machine only."""
         self.toll: Callable[[int], None] | None = None
-        """Takes the time that a transition of some kind costs, on a simulated machine."""
+        """Takes the time that a transition of some kind costs."""
 
 
 class M:

@@ -3,11 +3,13 @@
 Compiled, they are global symbols that do nothing, and the arguments lie where the C ABI puts
 them: ``i64`` plain, objects as pointers into the process. They are called on cold paths only
 (a P changes hands, a thread parks): never once per goroutine switch, never once per system call
-that does not block, so that a probe's time is paid where a thread switch is paid anyway: 1.1 µs,
-since :func:`transition` calls something and so begins with a push, which the kernel emulates. (On
-an empty function's first instruction, through which it must step, a probe took 5 µs.)
+that does not block, so that a probe's time is paid where a thread switch is paid anyway. It is
+1.1 µs, since the library is compiled so that functions begin with a nop, which the kernel
+emulates; where it must step through the first instruction, a probe takes 5 µs.
 
-A simulated machine takes a transition's time itself (``Sched.toll``).
+A simulated machine takes a transition's time itself (``Sched.toll``). On a real one
+:func:`transition` reads two words and does nothing: no object is touched, so that it may be called
+without the GIL and from a signal's handler.
 """
 
 from __future__ import annotations
@@ -77,6 +79,12 @@ def transition(kind: i64, m: M, p: P, g: G, reason: i64, target_tid: i64) -> Non
         reason: index in :data:`tracer.words.RUNTIME_REASONS`, or -1 for none.
         target_tid: kernel id of the thread it was done to, or -1.
     """
+    if m.sched.tolled:
+        pay_toll(kind, m)
+
+
+def pay_toll(kind: i64, m: M) -> None:
+    """The transition takes time, on a simulated machine."""
     toll = m.sched.toll
     if toll is not None:
         toll(int(kind))

@@ -244,7 +244,9 @@ class _Player:
         self.end_ns = BEGIN_NS
 
     async def main(self) -> None:
-        goroutines.scheduler_of(goroutines.getm()).sched.toll = self.pass_transition
+        sched = goroutines.scheduler_of(goroutines.getm()).sched
+        sched.toll = self.pass_transition
+        sched.tolled = 1
         finished = WaitGroup(len(self.scripts))
         for script in self.scripts:
             goroutines.go(self.play(script, finished), script.name)

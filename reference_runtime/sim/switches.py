@@ -83,7 +83,8 @@ class SimSwitchWatch(SwitchWatch):
             self.waiter = machine.running
             machine.block("switches of threads", until_ns - machine.clock())
             self.waiter = None
-            machine.pay(self.syscall_ns)
+            # Out of the wait, and a look at the record.
+            machine.pay(machine.costs.unpark_ns + self.syscall_ns)
         self.gil.take()
         machine.owe(machine.costs.round_ns)
         blocked: list[int] = []
