@@ -16,7 +16,8 @@ from analysis.factors import factors
 from analysis.validate import validate
 from tests.unit.analysis.scene import POLL, READ, Scene
 from tracer.schema import TABLES
-from tracer.trace import Trace, TraceWriter
+from tracer.trace import Trace
+from tracer.trace_writer import TraceWriter
 
 LARGE = ("sched_switch", "sched_wakeup", "block", "syscall", "runtime")
 
