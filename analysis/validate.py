@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 
 from analysis import plain
 from analysis.asof import NOT_FOUND, Ints, Timelines, take
-from analysis.episodes import episode_windows
+from analysis.episodes import episode_windows, setting_of
 from analysis.memory import LastRows
 from analysis.schema import Field, Frame
 from analysis.tasks import p_key
@@ -71,6 +71,7 @@ class _Seen:
     ways: _Found
     """What breaks the order of the episodes' ways of P."""
     rows: int
+    tells_run: bool
 
     def pieces(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         """The plain rows of a table, one row group after the other."""
@@ -122,7 +123,8 @@ def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
     """
     pieces: dict[str, list[Ints]] = {name: [] for name in (*_NARROW, *_WIDE)}
     ways = []
-    for piece in episode_windows(trace, columns=(*pieces, *_WAY)):
+    setting = setting_of(trace)
+    for piece in episode_windows(trace, setting=setting, columns=(*pieces, *_WAY)):
         ways.append(_out_of_order(piece))
         for name, parts in pieces.items():
             width = np.int32 if name in _NARROW else np.int64
@@ -132,7 +134,7 @@ def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
     # In order: a thread's first M is that of its first block.
     order = np.lexsort((columns["tid"], columns["block_ns"]))
     episodes = pd.DataFrame({name: columns.pop(name)[order] for name in [*columns]})
-    seen = _Seen(trace, episodes, _together(iter(ways)), rows)
+    seen = _Seen(trace, episodes, _together(iter(ways)), rows, setting.tells_run)
     found = [rule(seen) for rule in RULES.values()]
     return VALIDATION.finish(
         {
@@ -239,6 +241,10 @@ def _out_of_order(episodes: pd.DataFrame) -> _Found:
 def _p_at_one_m(seen: _Seen) -> _Found:
     """A P is held by one blocked thread at a time."""
     held = _held(seen.episodes)
+    if seen.tells_run:
+        # Such a runtime tells each change of P. Where it does not, as Go, who uses a P that
+        # another seemed to hold is no fault of the trace: the hold's end is unknown then.
+        held = pd.concat([held, _lost(seen.episodes)], ignore_index=True)
     return _overlaps(p_key(held["pid"], held["p"]), held["block_ns"], held["until_ns"])
 
 
@@ -311,7 +317,7 @@ RULES: Mapping[str, Callable[[_Seen], _Found]] = {
 
 _KERNEL = ("switches_alternate",)
 _NARROW = ("pid", "tid", "p", "m")
-_WIDE = ("goid", "block_ns", "hold_ns", "exit_ns")
+_WIDE = ("goid", "block_ns", "hold_ns", "exit_ns", "exit_slow_ns")
 _WAY = ("release_ns", "handoff_ns", "acquirep_ns", "run_ns")
 """What the rules need of an episode; the way, only while it is at hand."""
 
@@ -320,6 +326,17 @@ def _held(episodes: pd.DataFrame) -> pd.DataFrame:
     """Episodes that held a P for a known time, with its end as ``until_ns``."""
     known = episodes[(episodes["p"] != UNKNOWN) & (episodes["hold_ns"] > 0)]
     return known.assign(until_ns=known["block_ns"] + known["hold_ns"])
+
+
+def _lost(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Episodes of which nobody tells when P was released, up to their return."""
+    lost = episodes[
+        (episodes["p"] != UNKNOWN)
+        & (episodes["hold_ns"] == UNKNOWN)
+        & (episodes["exit_slow_ns"] == UNKNOWN)
+        & (episodes["exit_ns"] != UNKNOWN)
+    ]
+    return lost.assign(until_ns=lost["exit_ns"])
 
 
 def _overlaps(keys: pd.Series | Ints, begin: pd.Series, end: pd.Series) -> _Found:

@@ -220,7 +220,9 @@ class _Capture:
 
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
-        self._program.leave()
+        if self._exec_seen or not isinstance(self._target, Command):
+            self._program.leave()
+        # Else it is yet to be seen whether the command is a program at all.
         manifest.ends(self._clock.moment())
         wall_s = time.monotonic() - began_s
         self._sampler.finish(wall_s, manifest.capture)
