@@ -37,6 +37,7 @@ CASES = {
         "round_trip_ns",
         {"busy": 1},
         procs=2,
+        skip=("raw",),
     ),
     "echo_poller": Case("echo over the poller", "echo", "round_trip_ns", {"poller": True}),
     "calls_short": Case("calls, all short", "calls", "short_ns", {"long_share": 0.0}),
