@@ -103,7 +103,13 @@ VALUES = st.none() | st.integers() | st.floats() | st.text() | st.lists(st.integ
 OBJECTS = st.dictionaries(st.sampled_from([*ROW, *RAN, "more"]), VALUES).map(lambda row: ROW | row)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    # The first text of all has its table of characters made, which takes a second in a new clone.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.binary() | st.lists(OBJECTS).map(lambda rows: "\n".join(map(json.dumps, rows)).encode()))
 def test_anything_is_read_or_refused(fd: int, content: bytes) -> None:
     os.ftruncate(fd, 0)
