@@ -22,13 +22,19 @@ def switches(pid: str | int = "self") -> tuple[int, int]:
     return int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
 
 
+def counted_now() -> tuple[tuple[int, int], int]:
+    """The counts and a moment, between which the thread did not leave its CPU."""
+    while True:
+        counts, now_ns = switches(), time.monotonic_ns()
+        if switches() == counts:
+            return counts, now_ns
+
+
 def read(count: int, fd: int, result: Path) -> None:
-    before = switches()
-    begin_ns = time.monotonic_ns()
+    before, begin_ns = counted_now()
     for _ in range(count):
         os.read(fd, 1)
-    end_ns = time.monotonic_ns()
-    after = switches()
+    after, end_ns = counted_now()
     result.write_text(
         json.dumps(
             {
