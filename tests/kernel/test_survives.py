@@ -166,7 +166,8 @@ def test_memory_stays_flat_however_many_parts_are_written(tmp_path: Path) -> Non
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", folder], check=True)
+    # Several times a first part, however long a slow machine lets that one grow.
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)
 
