@@ -139,13 +139,7 @@ class Preemption(Processors):
         if again:
             p.lock.release()
             return False
-        if not target.asked:
-            target.asked_ns = now_ns
-            target.asked = True
-        g.stackguard = STACK_PREEMPT
-        p.lock.release()
-        self.record.preempt_requests += 1
-        transition(PREEMPT_REQUEST, m, p, g, reason, target.tid)
+        self.poison(m, p, target, reason, now_ns)
         if stopper is not None:
             self.host.tgkill(target.tid, SIGURG)
         return True
@@ -182,13 +176,18 @@ class Preemption(Processors):
         if p.status != P_SYSCALL or target is None or target.asked or target.holds_world:
             p.lock.release()
             return
+        self.poison(m, p, target, BY_TIME_SLICE, now_ns)
+
+    def poison(self, m: M, p: P, target: M, reason: i64, now_ns: i64) -> None:
+        """Ask the goroutine that ``target`` has on P. P's lock is held, and let go here."""
         g = target.curg
-        target.asked_ns = now_ns
-        target.asked = True
+        if not target.asked:
+            target.asked_ns = now_ns
+            target.asked = True
         g.stackguard = STACK_PREEMPT
         p.lock.release()
         self.record.preempt_requests += 1
-        transition(PREEMPT_REQUEST, m, p, g, BY_TIME_SLICE, target.tid)
+        transition(PREEMPT_REQUEST, m, p, g, reason, target.tid)
 
     def withdraw(self, m: M, g: G) -> None:
         """G, which was asked to stop, has left M, or runs no more: on M's own thread."""

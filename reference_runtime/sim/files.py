@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reference_runtime.host import READABLE, WRITABLE
-from reference_runtime.sim.machine import Thread
+from reference_runtime.sim.threads import Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reference_runtime.sim.machine import Machine, Thread
+from reference_runtime.sim.machine import Machine
+from reference_runtime.sim.threads import Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

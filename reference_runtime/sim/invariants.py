@@ -38,8 +38,9 @@ from reference_runtime.gmp import (
     M,
     P,
 )
-from reference_runtime.sim.machine import BLOCKED, Machine
-from reference_runtime.sim.sim_host import A_LOCK, A_NOTE
+from reference_runtime.sim.locks import A_LOCK, A_NOTE
+from reference_runtime.sim.machine import Machine
+from reference_runtime.sim.threads import BLOCKED
 
 if TYPE_CHECKING:
     from reference_runtime.scheduler import Scheduler

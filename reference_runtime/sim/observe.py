@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 from reference_runtime.current import get_current
 from reference_runtime.gmp import G_SYSCALL, NO_G, NO_P, P_IDLE, M, P
-from reference_runtime.sim.machine import BLOCKED, Machine
+from reference_runtime.sim.machine import Machine
+from reference_runtime.sim.threads import BLOCKED
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

@@ -22,8 +22,8 @@ from reference_runtime.policies import make_policy
 from reference_runtime.policies.base import NORMAL, Site
 from reference_runtime.runtime import DEFAULT_QUEUE_CAPACITY, Runtime
 from reference_runtime.sim.costs import Costs
+from reference_runtime.sim.cpus import BEGIN_NS
 from reference_runtime.sim.files import Event
-from reference_runtime.sim.machine import BEGIN_NS
 from reference_runtime.sim.observe import Episode, Observer
 from reference_runtime.sim.oracle import OraclePolicy, oracle_site
 from reference_runtime.sim.sim_host import SimHost

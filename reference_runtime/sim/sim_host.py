@@ -26,9 +26,11 @@ from reference_runtime.host import (
 from reference_runtime.sim.costs import Chaos, Costs
 from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
 from reference_runtime.sim.gil import Gil
-from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+from reference_runtime.sim.locks import SimLock, SimNote
+from reference_runtime.sim.machine import Machine
 from reference_runtime.sim.sim_stopper import SimStopper
 from reference_runtime.sim.switches import SimSwitchWatch
+from reference_runtime.sim.threads import BLOCKED, Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -37,96 +39,6 @@ LOOP_NS: Final = 50_000
 """An endless loop's time goes on in such steps."""
 FIRST_FD: Final = 1_000
 """Descriptors begin here, so that one of the real machine is never taken for one of ours."""
-
-
-A_LOCK: Final = "a lock"
-"""What a thread waits for that is in the middle of the runtime's code."""
-A_NOTE: Final = "its note"
-"""What a parked thread waits for."""
-
-
-class SimLock(Lock):
-    """A lock in virtual time: a free one costs ``lock_ns``, a taken one blocks."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.cost_ns: i64 = machine.costs.lock_ns
-        self.owner: Thread | None = None
-        self.waiters: list[Thread] = []
-
-    def acquire(self) -> None:
-        """As :meth:`Lock.acquire`.
-
-        A thread that holds a lock already pays without losing its CPU (but by chaos): critical
-        sections are a few field accesses, and a kernel that preempts there is rare.
-        """
-        machine = self.machine
-        thread = machine.running
-        if thread.locks:
-            machine.owe(self.cost_ns)
-        else:
-            machine.spend(self.cost_ns)
-        taken = self.owner is not None
-        if taken:
-            machine.pay(0)
-        while self.owner is not None:
-            self.waiters.append(thread)
-            machine.block(A_LOCK)
-        self.owner = thread
-        thread.locks += 1
-
-    def release(self) -> None:
-        """As :meth:`Lock.release`."""
-        thread = self.machine.running
-        if self.owner is not thread:
-            raise RuntimeError("a lock was released by a thread that does not hold it")
-        self.owner = None
-        thread.locks -= 1
-        if self.waiters:
-            self.machine.wake(self.waiters.pop(0))
-
-
-class SimNote(Note):
-    """A note in virtual time: sleeping and waking are futex calls."""
-
-    def __init__(self, host: SimHost) -> None:
-        self.host = host
-        self.machine = host.machine
-        self.woken: bool = False
-        self.sleeper: Thread | None = None
-
-    def sleep(self) -> None:
-        """As :meth:`Note.sleep`."""
-        self.sleep_for(FOR_EVER)
-
-    def sleep_for(self, ns: i64) -> bool:
-        """As :meth:`Note.sleep_for`; timers of parked threads have the kernel's slack too."""
-        machine = self.machine
-        if not self.woken:
-            self.host.gil.drop()
-            machine.pay(self.host.syscall_ns)
-            if not self.woken:
-                if self.sleeper is not None:
-                    raise RuntimeError("two threads sleep on one note")
-                self.sleeper = machine.running
-                machine.block(A_NOTE, ns if ns < 0 else ns + self.host.slack_ns())
-                self.sleeper = None
-            self.host.gil.take()
-            machine.owe(self.host.costs.unpark_ns)
-        woken = self.woken
-        self.woken = False
-        return woken
-
-    def wakeup(self) -> None:
-        """As :meth:`Note.wakeup`."""
-        self.woken = True
-        sleeps = self.sleeper is not None
-        if sleeps:
-            self.machine.owe(self.host.wake_ns)
-        sleeper = self.sleeper
-        if sleeper is not None:
-            self.machine.wake(sleeper)
-            self.machine.owe(self.host.costs.wake_rest_ns)
 
 
 class SimHost(Host):

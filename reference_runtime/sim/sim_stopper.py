@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, cast
 from reference_runtime.gmp import NO_G, NO_P, G, M, P
 from reference_runtime.host import Stopper
 from reference_runtime.sim.gil import Gil
-from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+from reference_runtime.sim.machine import Machine
+from reference_runtime.sim.threads import BLOCKED, Thread
 from reference_runtime.transitions import (
     ACQUIREP,
     BY_SIGNAL,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from reference_runtime.host import SwitchWatch
 from reference_runtime.sim.gil import Gil
-from reference_runtime.sim.machine import BLOCKED, Machine, Thread
+from reference_runtime.sim.machine import Machine
+from reference_runtime.sim.threads import BLOCKED, Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

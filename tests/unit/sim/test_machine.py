@@ -10,8 +10,8 @@ import pytest
 
 from reference_runtime.host import READABLE, Note
 from reference_runtime.sim.costs import Chaos, Costs
+from reference_runtime.sim.cpus import BEGIN_NS
 from reference_runtime.sim.errors import DeadlockError, LivelockError
-from reference_runtime.sim.machine import BEGIN_NS
 from reference_runtime.sim.sim_host import SimHost
 
 US = 1_000
