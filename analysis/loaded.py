@@ -10,15 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracer.manifest import Manifest
-from tracer.trace import Trace
+from tracer.trace.manifest import Manifest
+from tracer.trace.reader import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.summary import Summary
-    from analysis.whatif import Replayer
-    from analysis.witness import Check
+    from analysis.answers.summary import Summary
+    from analysis.trust.witness import Check
+    from analysis.whatif.predict import Replayer
 
 __all__ = ["LoadedTrace", "load"]
 
@@ -51,7 +51,7 @@ class LoadedTrace:
         return self.trace.manifest
 
     def frame(self, table: str) -> pd.DataFrame:
-        """One of the trace's own tables (:data:`tracer.schema.TABLES`) as a DataFrame."""
+        """One of the trace's own tables (:data:`tracer.trace.schema.TABLES`) as a DataFrame."""
         return self.trace.frame(table)
 
     def episodes(self) -> pd.DataFrame:
@@ -59,66 +59,68 @@ class LoadedTrace:
         return self._episodes.copy()
 
     def summary(self) -> Summary:
-        """The figures of the whole trace (:class:`analysis.summary.Summary`)."""
-        from analysis.summary import summary
+        """The figures of the whole trace (:class:`analysis.answers.summary.Summary`)."""
+        from analysis.answers.summary import summary
 
         return summary(self.trace)
 
     def validate(self) -> pd.DataFrame:
-        """Each rule of the model, and how the trace keeps it (:mod:`analysis.validate`)."""
-        from analysis.validate import validate
+        """Each rule of the model, and how the trace keeps it (:mod:`analysis.trust.validate`)."""
+        from analysis.trust.validate import validate
 
         return validate(self.trace)
 
     def check(self, witness: str | Path) -> Check:
-        """The trace against the runtime's own record (:mod:`analysis.witness`)."""
-        from analysis.witness import check
+        """The trace against the runtime's own record (:mod:`analysis.trust.witness`)."""
+        from analysis.trust.witness import check
 
         return check(self.trace, witness)
 
     def sites(self) -> pd.DataFrame:
-        """Episodes by call site and call: a DataFrame of :data:`analysis.sites.SITES`."""
-        from analysis.sites import sites
+        """Episodes by call site and call: a DataFrame of :data:`analysis.answers.sites.SITES`."""
+        from analysis.answers.sites import sites
 
         return sites(self._episodes, self._places)
 
     def places(self) -> pd.DataFrame:
-        """The stacks that threads blocked with, by name: :data:`analysis.places.PLACES`."""
+        """The stacks that threads blocked with, by name:
+        :data:`analysis.answers.places.PLACES`."""
         return self._places.copy()
 
     def preemptions(self) -> pd.DataFrame:
-        """Each request to stop a goroutine: :data:`analysis.preemptions.PREEMPTIONS`."""
-        from analysis.preemptions import preemptions
+        """Each request to stop a goroutine: :data:`analysis.answers.preemptions.PREEMPTIONS`."""
+        from analysis.answers.preemptions import preemptions
 
         return preemptions(self.trace)
 
     def interrupted_calls(self) -> pd.DataFrame:
-        """System calls that SIGURG interrupted: :data:`analysis.preemptions.INTERRUPTED`."""
-        from analysis.preemptions import interrupted_calls
+        """System calls that SIGURG interrupted:
+        :data:`analysis.answers.preemptions.INTERRUPTED`."""
+        from analysis.answers.preemptions import interrupted_calls
 
         return interrupted_calls(self.trace)
 
     def factors(self) -> pd.DataFrame:
-        """What the latency goes together with: :data:`analysis.factors.FACTORS`."""
-        from analysis.factors import factors
+        """What the latency goes together with: :data:`analysis.answers.factors.FACTORS`."""
+        from analysis.answers.factors import factors
 
         return factors(self.trace)
 
     def advise(self) -> pd.DataFrame:
-        """Which way of calling fits each site: :data:`analysis.advise.ADVICE`."""
-        from analysis.advise import advise_trace
+        """Which way of calling fits each site: :data:`analysis.answers.advise.ADVICE`."""
+        from analysis.answers.advise import advise_trace
 
         return advise_trace(self.trace, self._places)
 
     def diff(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
-        """How ``other`` differs from this trace: :data:`analysis.diff.DIFFERENCE`."""
-        from analysis.diff import diff
+        """How ``other`` differs from this trace: :data:`analysis.stats.diff.DIFFERENCE`."""
+        from analysis.stats.diff import diff
 
         return diff(self._episodes, other._episodes, seed)
 
     def rates(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
-        """What ``other`` has more or less of than this trace (:mod:`analysis.rates`)."""
-        from analysis.rates import rates
+        """What ``other`` has more or less of than this trace (:mod:`analysis.stats.rates`)."""
+        from analysis.stats.rates import rates
 
         return rates(self.trace, other.trace, seed)
 
@@ -132,8 +134,8 @@ class LoadedTrace:
         syscall_cost: float = 1.0,
         limit: int = 20_000,
     ) -> pd.DataFrame:
-        """The run under other policies: a DataFrame of :data:`analysis.whatif.WHATIF`."""
-        from analysis.whatif import whatif
+        """The run under other policies: a DataFrame of :data:`analysis.whatif.predict.WHATIF`."""
+        from analysis.whatif.predict import whatif
 
         return whatif(
             self.trace,
@@ -147,12 +149,12 @@ class LoadedTrace:
 
     @cached_property
     def _episodes(self) -> pd.DataFrame:
-        from analysis.episodes import episodes
+        from analysis.ptime.episodes import episodes
 
         return episodes(self.trace)
 
     @cached_property
     def _places(self) -> pd.DataFrame:
-        from analysis.places import places
+        from analysis.answers.places import places
 
         return places(self.trace)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import system_calls
 
-from tracer.schema import UNKNOWN
+from tracer.trace.schema import UNKNOWN
 
 __all__ = ["syscall_names"]
 

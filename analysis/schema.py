@@ -3,8 +3,8 @@ take names, types and meanings from here.
 
 A table is a DataFrame. Numbers that may be unknown have pandas' nullable ``Int64``; unknown is
 ``<NA>``, never 0. While a table is made, its columns are plain int64 with
-:data:`tracer.schema.UNKNOWN` for null: that is several times faster, and :meth:`Frame.finish`
-is the one place where it becomes null.
+:data:`tracer.trace.schema.UNKNOWN` for null: that is several times faster, and
+:meth:`Frame.finish` is the one place where it becomes null.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tracer.schema import UNKNOWN
-from tracer.words import P_USES, RUNTIME_REASONS
+from tracer.trace.schema import UNKNOWN
+from tracer.trace.words import P_USES, RUNTIME_REASONS
 
 __all__ = ["CLASSES", "EPISODES", "OUTCOMES", "PARTS", "Field", "Frame"]
 
@@ -102,7 +102,7 @@ OUTCOMES = (
 """How an episode's hold ended. Null: P was gone when the call returned, and nobody told when."""
 
 CLASSES = ("harmless", "deliberate", "harmful", "kept", "needless", "unknown")
-"""What an episode means; :mod:`analysis.classify` has the rule for each."""
+"""What an episode means; :mod:`analysis.ptime.classify` has the rule for each."""
 
 PARTS = (
     # Each lasts from the moment of the part before it (the first: from the block) to its own.
@@ -177,4 +177,4 @@ EPISODES = Frame(
         Field("censored", "hold_ns is a lower bound: P was still held at its end", "bool"),
     ),
 )
-"""The table that :func:`analysis.episodes.episodes` makes."""
+"""The table that :func:`analysis.ptime.episodes.episodes` makes."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from tracer.bcc_loader import kernel_source, load_bcc
-from tracer.program import Program
-from tracer.schema import TABLES
-from tracer.trace_writer import TraceWriter
+from tracer.kernel.bcc_loader import kernel_source, load_bcc
+from tracer.kernel.program import Program
+from tracer.trace.schema import TABLES
+from tracer.trace.writer import TraceWriter
 
 __all__ = ["drain", "start_s", "sustained"]
 
@@ -175,7 +175,7 @@ def start_s() -> float:
             [sys.executable, "-m", "pretake", "record", "-q", "-o", str(path), "--", "true"],
             check=True,
         )
-        from tracer.trace import Trace
+        from tracer.trace.reader import Trace
 
         first_ns = int(Trace(path).frame("task", ["ts_ns"])["ts_ns"].min())
     return (first_ns - begin_ns) / 1e9

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tracer.manifest import Manifest, Target
-from tracer.schema import TABLES, UNKNOWN
-from tracer.trace_writer import TraceWriter
+from tracer.trace.manifest import Manifest, Target
+from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.writer import TraceWriter
 
 EVENTS_PER_CALL = 24
 PID, MONITOR, THREADS = 100, 103, np.array([101, 102])

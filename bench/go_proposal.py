@@ -21,9 +21,9 @@ from analysis import load
 from analysis.units import duration_text
 from bench import results
 from tests.go import toolchains
-from tracer.launch import RESULT_VARIABLE
-from tracer.options import CaptureOptions
-from tracer.record import record
+from tracer.capture.launch import RESULT_VARIABLE
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
 
 PROGRAMS = Path(__file__).parent / "go"
 PAGE = Path(__file__).parent.parent / "docs" / "go-proposal.md"

@@ -30,8 +30,8 @@ from urllib.request import urlopen
 from analysis import load
 from bench import results
 from tests.go import toolchains
-from tracer.options import CaptureOptions, Progress
-from tracer.record import record
+from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.record import record
 
 MARGIN_S = 0.8
 """A capture stays so much longer than what is measured: it tells that it is there a quarter of a

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.go import toolchains
-from tracer import kernel
-from tracer.adapters import runtimes_of_process
-from tracer.compiler import TRACEPOINTS, compile_programs
-from tracer.program import Program
+from tracer.kernel import bpf
+from tracer.kernel.compiler import TRACEPOINTS, compile_programs
+from tracer.kernel.program import Program
+from tracer.targets import runtimes_of_process
 
 __all__ = ["Cost", "parts"]
 
@@ -154,9 +154,9 @@ class _Capture:
         ids = compile_programs({}).btf_ids
         for name, function in TRACEPOINTS.items():
             if name in _SYSCALLS | _SCHEDULER and name not in self._part.leave_out:
-                how = kernel.TRACING, _NOTHING, kernel.TRACE_TRACEPOINT, ids[function]
-                program = kernel.load_program("nothing", *how)
-                self._fds += [program, kernel.open_tracepoint(program)]
+                how = bpf.TRACING, _NOTHING, bpf.TRACE_TRACEPOINT, ids[function]
+                program = bpf.load_program("nothing", *how)
+                self._fds += [program, bpf.open_tracepoint(program)]
 
     def drain_for(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds

@@ -6,15 +6,15 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from analysis.live import TopCalls
+from analysis.answers.live import TopCalls
+from tracer.capture.live import WHATS, lower_ns
 from tracer.errors import PretakeError
-from tracer.live import WHATS, lower_ns
 
 if TYPE_CHECKING:
     import numpy as np
     from prometheus_client.core import HistogramMetricFamily
 
-    from analysis.live import Call
+    from analysis.answers.live import Call
 
 __all__ = ["UNKNOWN_SITE", "served"]
 

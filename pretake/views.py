@@ -105,7 +105,7 @@ def cells(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def write_rows(frame: pd.DataFrame) -> None:
     """Every row of a frame on stdout, one JSON object a line."""
-    from analysis.export import write_json_lines
+    from analysis.formats.export import write_json_lines
 
     write_json_lines(frame, sys.stdout.buffer)
 

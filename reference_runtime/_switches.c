@@ -4,7 +4,7 @@
  * it is woken at every switch of every thread: without the GIL it can look at each and go back to
  * sleep, so that only a thread that blocked costs the others anything.
  *
- * Records as in include/uapi/linux/perf_event.h; see tracer/perf_events.py, which opens the events.
+ * Records as in include/uapi/linux/perf_event.h; see tracer/kernel/perf_events.py, which opens the events.
  */
 #define _GNU_SOURCE
 #define PY_SSIZE_T_CLEAN

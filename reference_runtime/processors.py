@@ -38,7 +38,7 @@ from reference_runtime.transitions import (
     STOPM,
     transition,
 )
-from tracer.words import RUNTIME_REASONS
+from tracer.trace.words import RUNTIME_REASONS
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

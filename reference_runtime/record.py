@@ -26,7 +26,7 @@ class Retake(NamedTuple):
     """Thread that lost P."""
     goid: int
     reason: str
-    """Word of :data:`tracer.words.RUNTIME_REASONS`."""
+    """Word of :data:`tracer.trace.words.RUNTIME_REASONS`."""
     taker_tid: int
     """Thread that took P."""
 

@@ -15,7 +15,7 @@ from reference_runtime.gmp import G
 from reference_runtime.goroutines import getm, scheduler_of
 from reference_runtime.scheduler import Scheduler
 from reference_runtime.sync import Mutex
-from tracer.words import RUNTIME_REASONS
+from tracer.trace.words import RUNTIME_REASONS
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -78,7 +78,7 @@ def stopped_world(reason: str = "stw") -> StoppedWorld:
     there that waits for another goroutine.
 
     Args:
-        reason: word of :data:`tracer.words.RUNTIME_REASONS`: ``stw`` or ``gc``.
+        reason: word of :data:`tracer.trace.words.RUNTIME_REASONS`: ``stw`` or ``gc``.
     """
     return StoppedWorld(RUNTIME_REASONS.index(reason))
 

@@ -1,7 +1,8 @@
 """Switches of this machine's threads: one perf event a thread, and one who waits for them all.
 
 The events need no privilege up to ``kernel.perf_event_paranoid`` 2, since a thread of one's own
-is watched. How they work, and why a watermark is needed, stands in ``tracer/perf_events.py``.
+is watched. How they work, and why a watermark is needed, stands in
+``tracer/kernel/perf_events.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import select
 from typing import TYPE_CHECKING
 
 from reference_runtime.host import SwitchWatch
-from tracer.perf_events import SwitchEvent
+from tracer.kernel.perf_events import SwitchEvent
 
 if TYPE_CHECKING:
     from mypy_extensions import i64

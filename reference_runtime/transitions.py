@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tracer.words import RUNTIME_KINDS, RUNTIME_REASONS
+from tracer.trace.words import RUNTIME_KINDS, RUNTIME_REASONS
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -72,11 +72,11 @@ def transition(kind: i64, m: M, p: P, g: G, reason: i64, target_tid: i64) -> Non
     """M did ``kind`` to P and G, for ``reason``.
 
     Args:
-        kind: index in :data:`tracer.words.RUNTIME_KINDS`.
+        kind: index in :data:`tracer.trace.words.RUNTIME_KINDS`.
         m: the M that did it, on the calling thread.
         p: the P concerned, or ``NO_P``.
         g: the G concerned, or ``NO_G``.
-        reason: index in :data:`tracer.words.RUNTIME_REASONS`, or -1 for none.
+        reason: index in :data:`tracer.trace.words.RUNTIME_REASONS`, or -1 for none.
         target_tid: kernel id of the thread it was done to, or -1.
     """
     if m.sched.tolled:

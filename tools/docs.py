@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from pretake.cli import group
-from tracer.schema import SCHEMA_VERSION, TABLES, Column
+from tracer.trace.schema import SCHEMA_VERSION, TABLES, Column
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = "<!-- Made by `make docs`; edit the code instead. -->"
@@ -65,7 +65,7 @@ column is an Arrow dictionary of strings. Any tool that reads Parquet reads a tr
 
 def analysis_tables() -> str:
     """The page on the tables that the analysis makes, from their declarations."""
-    from analysis.frames import FRAMES
+    from analysis.formats.frames import FRAMES
 
     def lines() -> Iterator[str]:
         yield "# The tables of the analysis"

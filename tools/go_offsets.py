@@ -1,4 +1,4 @@
-"""Make ``tracer/adapters/go_offsets.json`` from real Go toolchains.
+"""Make ``tracer/targets/go_offsets.json`` from real Go toolchains.
 
     python tools/go_offsets.py /usr/lib/go-1.19 CACHE/go-1.21.13/go ...
 
@@ -15,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tracer.adapters.buildinfo import go_version
-from tracer.adapters.elf import Elf
-from tracer.adapters.go import GO_FIELDS, measure_offsets
+from tracer.targets.buildinfo import go_version
+from tracer.targets.elf import Elf
+from tracer.targets.go import GO_FIELDS, measure_offsets
 
-TABLE = Path(__file__).parent.parent / "tracer" / "adapters" / "go_offsets.json"
+TABLE = Path(__file__).parent.parent / "tracer" / "targets" / "go_offsets.json"
 PROGRAM = "package main\n\nfunc main() {}\n"
 
 

@@ -97,7 +97,7 @@ venv() {
 
 build() {
     local stamp=.venv/built
-    if [ -e "$stamp" ] && [ -z "$(find setup.py tracer/words.py reference_runtime \
+    if [ -e "$stamp" ] && [ -z "$(find setup.py tracer/trace/words.py reference_runtime \
         \( -name '*.py' -o -name '*.c' -o -name '*.h' \) -newer "$stamp" -print -quit)" ]; then
         return 0
     fi

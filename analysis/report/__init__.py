@@ -27,7 +27,7 @@ from analysis.report.answer import answer
 from analysis.report.material import Material, Predictor, gather
 from analysis.units import count_text, duration_text
 from tracer.errors import PretakeError
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 __all__ = ["render", "report"]
 

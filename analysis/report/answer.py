@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analysis.answers.summary import Summary
 from analysis.report.material import Material
-from analysis.summary import Summary
 from analysis.units import count_text, duration_text, percent_text, ratio_text
 
 __all__ = ["Answer", "Figure", "answer"]

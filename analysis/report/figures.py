@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.asof import Ints
+from analysis.ptime.timeline import STATES
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
-from analysis.timeline import STATES
 from analysis.units import count_text, duration_text, percent_text
+from analysis.windowed.asof import Ints
 
 __all__ = ["class_shares", "distribution", "heat_map", "parts", "preemption", "time_line"]
 

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.advise import advise
-from analysis.compare import trace_label
-from analysis.episodes import episode_windows, setting_of
-from analysis.factors import factors
-from analysis.places import places
-from analysis.preemptions import PREEMPTIONS, preemptions
-from analysis.summary import Summary, SummaryBuilder
-from analysis.timeline import timelines
-from tracer.trace import Trace
+from analysis.answers.advise import advise
+from analysis.answers.compare import trace_label
+from analysis.answers.factors import factors
+from analysis.answers.places import places
+from analysis.answers.preemptions import PREEMPTIONS, preemptions
+from analysis.answers.summary import Summary, SummaryBuilder
+from analysis.ptime.episodes import episode_windows, setting_of
+from analysis.ptime.timeline import timelines
+from tracer.trace.reader import Trace
 
 __all__ = ["WORST", "Material", "Predictor", "gather"]
 
 Predictor = Callable[[Trace], "pd.DataFrame | None"]
-"""Makes the what-if table of a trace (:data:`analysis.whatif.WHATIF`), or None where it cannot."""
+"""Makes the what-if table of a trace (:data:`analysis.whatif.predict.WHATIF`), or None where it
+cannot."""
 
 
 WORST = 6

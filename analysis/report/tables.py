@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.compare import compare
-from analysis.preemptions import ledger
+from analysis.answers.compare import compare
+from analysis.answers.preemptions import ledger
+from analysis.answers.sites import sites
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
-from analysis.sites import sites
 from analysis.units import (
     UNKNOWN_TEXT,
     count_text,

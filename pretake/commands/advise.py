@@ -33,7 +33,7 @@ def command(trace: Path, as_json: bool) -> None:
     The gain is P time for each call, with a 95 % interval.
     """
     from analysis import load
-    from analysis.summary import tells_of_ps
+    from analysis.answers.summary import tells_of_ps
 
     loaded = load(trace)
     advice = loaded.advise()

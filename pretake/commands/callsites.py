@@ -41,9 +41,9 @@ def command(
     programs have one, found by frame pointers.
     """
     from analysis import load
-    from analysis.export import folded, write_folded, write_text
-    from analysis.flame import flame_svg
-    from analysis.summary import tells_of_ps
+    from analysis.answers.flame import flame_svg
+    from analysis.answers.summary import tells_of_ps
+    from analysis.formats.export import folded, write_folded, write_text
 
     loaded = load(trace)
     if as_folded:

@@ -10,7 +10,7 @@ import click
 from pretake.views import cells, console, duration, print_json, table
 
 if TYPE_CHECKING:
-    from analysis.witness import Check
+    from analysis.trust.witness import Check
 
 
 @click.command(epilog="Example: pretake check echo.pretake --witness echo.jsonl")

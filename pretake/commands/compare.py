@@ -23,7 +23,7 @@ def command(traces: tuple[str, ...], scheduler: str | None, as_json: bool) -> No
 
     A TRACE is a folder, or an address that fsspec opens (s3://, gs://, sftp:// …).
     """
-    from analysis.cluster import compare_all
+    from analysis.answers.cluster import compare_all
 
     compared = compare_all(traces, scheduler)
     if as_json:

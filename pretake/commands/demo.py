@@ -67,9 +67,9 @@ def command(
     Runs each workload under each policy while bcc captures, writes one trace for each, prints
     a table, and draws a report. Traces of an earlier demo are replaced.
     """
-    from analysis.compare import compare
+    from analysis.answers.compare import compare
     from analysis.report import report
-    from tracer.trace import Trace
+    from tracer.trace.reader import Trace
 
     output.mkdir(parents=True, exist_ok=True)
     terminal = console()

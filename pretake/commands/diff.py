@@ -32,7 +32,7 @@ def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, .
     signals and transitions of the runtime of which one has more a second than the other.
     """
     from analysis import load
-    from analysis.diff import parse_condition
+    from analysis.stats.diff import parse_condition
 
     asked = [(text, parse_condition(text)) for text in conditions]
     before, after = load(baseline), load(trace)

@@ -24,7 +24,7 @@ def command(binary: Path | None, fix: bool, as_json: bool) -> int:
 
     Exit status 1 if a capture is not possible here.
     """
-    from tracer import doctor
+    from tracer.capture import doctor
 
     if fix:
         for done in doctor.fix():

@@ -36,8 +36,8 @@ def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit
     the order of time, with every column.
     """
     from analysis import load
-    from analysis.export import write_parquet
-    from analysis.summary import tells_of_ps
+    from analysis.answers.summary import tells_of_ps
+    from analysis.formats.export import write_parquet
 
     if parquet is not None:
         refuse_existing(parquet, force)

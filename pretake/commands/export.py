@@ -36,8 +36,8 @@ TABLES = ("episodes", "sites", "factors", "advise")
 def command(trace: Path, form: str, name: str, output: Path, force: bool) -> None:
     """Write TRACE, or a table made from it, in a format of another program."""
     from analysis import load
-    from analysis.export import write_table
-    from analysis.perfetto import write_perfetto
+    from analysis.formats.export import write_table
+    from analysis.formats.perfetto import write_perfetto
 
     refuse_existing(output, force)
     loaded = load(trace)

@@ -31,10 +31,10 @@ def command(file: Path, output: Path, force: bool) -> None:
     FILE is a Go execution trace (runtime/trace, from Go 1.22), or what 'perf sched record' wrote,
     as perf.data or as the text of 'perf script'. What it does not tell is null.
     """
-    from analysis.from_go import import_go_trace
-    from analysis.from_perf import import_perf
-    from analysis.go_trace import is_go_trace
-    from tracer.trace_writer import check_output
+    from analysis.formats.from_go import import_go_trace
+    from analysis.formats.from_perf import import_perf
+    from analysis.trust.go_trace import is_go_trace
+    from tracer.trace.writer import check_output
 
     if not file.is_file():
         raise PretakeError(f"there is no file {file}", "name a file that perf or Go wrote")

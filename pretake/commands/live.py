@@ -17,8 +17,8 @@ from pretake.views import console, duration, note, table
 if TYPE_CHECKING:
     import numpy as np
 
-    from analysis.live import Call
-    from tracer.live import Live
+    from analysis.answers.live import Call
+    from tracer.capture.live import Live
 
 
 @click.command(
@@ -68,9 +68,9 @@ def command(
     # Before the program begins: what takes a second now would be a second unseen then.
     import rich.live  # noqa: F401
 
-    import analysis.live
-    import analysis.places  # noqa: F401
-    from tracer.live import live
+    import analysis.answers.live
+    import analysis.answers.places  # noqa: F401
+    from tracer.capture.live import live
 
     with live(list(program) or None, pid, drop=True) as watched, contextlib.ExitStack() as stack:
         watcher = _Watcher(watched)
@@ -89,7 +89,7 @@ class _Watcher:
     """What was counted, by name; asked by the screen and, on another thread, by Prometheus."""
 
     def __init__(self, watched: Live) -> None:
-        from analysis.live import CallSites
+        from analysis.answers.live import CallSites
 
         self._watched = watched
         self._lock = threading.Lock()
@@ -100,7 +100,7 @@ class _Watcher:
             counts = self._watched.counts()
             new = self._watched.new_stacks()
             if new:
-                from analysis.places import places_of
+                from analysis.answers.places import places_of
 
                 self.sites.learn(places_of(new["stack"].to_pandas(), new["address"].to_pandas()))
             return self.sites.sum(counts)
@@ -116,7 +116,7 @@ def _show(
 ) -> None:
     from rich.live import Live as Screen
 
-    from analysis.live import TopCalls, by_syscall
+    from analysis.answers.live import TopCalls, by_syscall
 
     begin_s = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -158,7 +158,7 @@ def _site_row(call: Call, counts: np.ndarray, watcher: _Watcher) -> dict[str, An
 
 def _numbers(counts: np.ndarray) -> dict[str, Any]:
     """How often, and quantiles in ns, of each kind of time."""
-    from tracer.live import WHATS, Histogram
+    from tracer.capture.live import WHATS, Histogram
 
     numbers: dict[str, Any] = {}
     for what, own in zip(WHATS, counts, strict=True):

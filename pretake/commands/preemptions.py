@@ -19,7 +19,7 @@ def command(trace: Path, as_json: bool) -> None:
     so are the system calls that signals interrupted (EINTR).
     """
     from analysis import load
-    from analysis.preemptions import ledger
+    from analysis.answers.preemptions import ledger
 
     loaded = load(trace)
     requests = loaded.preemptions()

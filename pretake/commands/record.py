@@ -14,12 +14,12 @@ import click
 
 from pretake.libraries import import_without_threads
 from pretake.types import SIZE
-from tracer.options import BACKENDS, DETAILS, RUNTIMES
+from tracer.capture.options import BACKENDS, DETAILS, RUNTIMES
 
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from tracer.options import CaptureOptions
+    from tracer.capture.options import CaptureOptions
 
 
 @click.command(
@@ -107,10 +107,10 @@ def command(
     are left alone. Ctrl-C ends the capture in order.
     """
     import_without_threads()
-    from tracer.adapters import reference
-    from tracer.options import CaptureOptions, Progress
-    from tracer.perf_record import record_by_perf
-    from tracer.record import record
+    from tracer.capture.options import CaptureOptions, Progress
+    from tracer.capture.perf_record import record_by_perf
+    from tracer.capture.record import record
+    from tracer.targets import reference
 
     options = CaptureOptions(
         buffer_bytes=buffer,
@@ -158,7 +158,7 @@ def command(
         return
     # After the capture: what it takes to import them is time in which nothing was captured.
     from pretake.views import bytes_text, note
-    from tracer.trace import Trace
+    from tracer.trace.reader import Trace
 
     manifest = Trace(path).manifest
     stored, lost = sum(manifest.events.values()), sum(manifest.lost.values())
@@ -171,7 +171,7 @@ def command(
 
 
 def _tell_overhead(program: tuple[str, ...], options: CaptureOptions, pairs: int) -> None:
-    from tracer.overhead import measure_overhead
+    from tracer.capture.overhead import measure_overhead
 
     told = measure_overhead(program, options, pairs)
     low, high = told.ratios[0], told.ratios[-1]

@@ -14,7 +14,7 @@ from tracer.errors import PretakeError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tracer.trace import Trace
+    from tracer.trace.reader import Trace
 
 _REPLAYED = 4_000
 """Calls of a run that a report replays: about a second for each trace."""
@@ -36,7 +36,7 @@ _REPLAYED = 4_000
 def command(traces: tuple[Path, ...], output: Path, force: bool) -> None:
     """Draw one or more traces into one HTML file that needs no network."""
     from analysis.report import report
-    from tracer.trace import Trace
+    from tracer.trace.reader import Trace
 
     refuse_existing(output, force)
     report([Trace(path) for path in traces], output, _predict)
@@ -45,7 +45,7 @@ def command(traces: tuple[Path, ...], output: Path, force: bool) -> None:
 
 def _predict(trace: Trace) -> pd.DataFrame | None:
     """The what-if table of a trace, or None where too little of its run is known."""
-    from analysis.whatif import whatif
+    from analysis.whatif.predict import whatif
     from pretake.commands.whatif import play
     from reference_runtime.policies import POLICIES
 

@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 from pretake.views import console, duration, note, print_json, table
+from tracer.capture.launch import RECORD_VARIABLE, RESULT_VARIABLE
 from tracer.errors import EXIT_STATUS
-from tracer.launch import RECORD_VARIABLE, RESULT_VARIABLE
 
 _SCHEDULER = {
     ("reference_runtime", "scheduler.py"),

@@ -19,7 +19,7 @@ from pretake.views import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.summary import Summary
+    from analysis.answers.summary import Summary
 
 
 @click.command(epilog="Example: pretake summary server.pretake --json | jq .retake_ns.p99")

@@ -11,8 +11,8 @@ import click
 from pretake.views import cells, console, duration, table, write_rows
 
 if TYPE_CHECKING:
-    from analysis.scripts import Goroutine, Step
-    from analysis.whatif import Machine, Replay
+    from analysis.whatif.predict import Machine, Replay
+    from analysis.whatif.scripts import Goroutine, Step
     from reference_runtime.sim import replay as sim
 
 
@@ -107,16 +107,16 @@ def _percent(value: float | None) -> str | None:
 def play(
     goroutines: Sequence[Goroutine], policy: str, machine: Machine, max_ns: int
 ) -> Replay | None:
-    """Play scripts on the simulated host: a :class:`analysis.whatif.Replayer`."""
+    """Play scripts on the simulated host: a :class:`analysis.whatif.predict.Replayer`."""
     from dataclasses import replace
 
     import numpy as np
 
-    from analysis.whatif import Replay
+    from analysis.whatif.predict import Replay
     from reference_runtime.sim import replay as sim
     from reference_runtime.sim.costs import Costs
     from reference_runtime.sim.errors import DeadlockError, LivelockError
-    from tracer.schema import UNKNOWN
+    from tracer.trace.schema import UNKNOWN
 
     # What a call that did not block costs more than it did: its own time is CPU time already.
     dearer_ns = Costs().syscall_ns * (machine.syscall_cost - 1)
@@ -152,7 +152,7 @@ def play(
 
 def _step(step: Step, dearer_ns: float) -> sim.Step:
     from reference_runtime.sim import replay as sim
-    from tracer.schema import UNKNOWN
+    from tracer.trace.schema import UNKNOWN
 
     if step.kind == "cpu":
         return sim.Cpu(max(step.ns + round(step.calls * dearer_ns), 0))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.go import toolchains
-from tracer.options import CaptureOptions
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
 
 __all__ = ["capture"]
 

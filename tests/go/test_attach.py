@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.go import toolchains
-from tracer.options import CaptureOptions
-from tracer.program import Program
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
+from tracer.kernel.program import Program
+from tracer.trace.reader import Trace
 
 
 @pytest.mark.parametrize("linkage", ["static", "pie", "stripped-cgo-pie"])

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 from tests.go import toolchains
-from tracer.options import CaptureOptions, Progress
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
 
 READS = 100
 FOR_EVER = 1_000_000

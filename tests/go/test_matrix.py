@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from tests.go import toolchains
-from tracer.adapters import go
-from tracer.adapters.elf import Elf
-from tracer.adapters.go_data import all_ps_address, scheduler_address
-from tracer.adapters.pclntab import Pclntab
-from tracer.program import Program
-from tracer.schema import TABLES
+from tracer.kernel.program import Program
+from tracer.targets import go
+from tracer.targets.elf import Elf
+from tracer.targets.go_data import all_ps_address, scheduler_address
+from tracer.targets.pclntab import Pclntab
+from tracer.trace.schema import TABLES
 
 ALWAYS = ("static", "pie", "stripped")
 # Both models of a P in a system call, and the oldest: every way to link.

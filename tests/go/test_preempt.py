@@ -11,12 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.preemptions import interrupted_calls, preemptions
+from analysis.answers.preemptions import interrupted_calls, preemptions
 from tests.go import toolchains
 from tests.go.capture import capture
-from tracer.options import CaptureOptions
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
 
 # Both models of a P in a system call; the oldest.
 VERSIONS = ("1.19.8", "1.25.5", "1.27.3")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.go.capture import capture
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 NR_READ = 0
 NR_NANOSLEEP = 35

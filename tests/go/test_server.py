@@ -14,8 +14,8 @@ import pytest
 
 from analysis import load
 from tests.go import toolchains
-from tracer.options import CaptureOptions
-from tracer.record import record
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
 
 CLIENTS = 4
 NR_READ = 0

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.places import places
+from analysis.answers.places import places
 from tests.go import toolchains
 from tests.go.capture import capture
-from tracer.adapters.elf import Elf
-from tracer.adapters.pclntab import Pclntab
+from tracer.targets.elf import Elf
+from tracer.targets.pclntab import Pclntab
 
 VERSIONS = ("1.19.8", "1.25.5", "1.27.3")
 

@@ -10,8 +10,8 @@ import pytest
 from analysis import load
 from analysis.loaded import LoadedTrace
 from tests.go import toolchains
-from tracer.options import CaptureOptions
-from tracer.record import record
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
 
 READS = 100
 NR_READ = 0

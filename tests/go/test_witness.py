@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.witness import check
+from analysis.trust.witness import check
 from tests.go import toolchains
 from tests.go.capture import capture
 

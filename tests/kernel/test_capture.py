@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.record import record
 from tracer.errors import PretakeError
-from tracer.options import CaptureOptions, Progress
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
 
@@ -281,8 +281,8 @@ def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
 
 TRACER = """
 import sys
-from tracer.options import CaptureOptions
-from tracer.record import record
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
 record(
     sys.argv[2:],
     output=sys.argv[1],

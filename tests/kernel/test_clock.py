@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from reference_runtime.current import COMPILED
-from tracer.schema import TABLES
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES
 
 pytestmark = pytest.mark.kernel
 

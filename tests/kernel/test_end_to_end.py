@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reference_runtime.current import COMPILED
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 pytestmark = [
     pytest.mark.kernel,

@@ -19,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from reference_runtime.current import COMPILED
 from tests.go import toolchains
 from tests.kernel.test_safe import KEPT, capabilities
+from tracer.capture.live import OTHERS, Histogram, live, lower_ns
 from tracer.errors import PretakeError
-from tracer.live import OTHERS, Histogram, live, lower_ns
 
 pytestmark = pytest.mark.kernel
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tracer.options import CaptureOptions
-from tracer.overhead import Overhead, measure_overhead
+from tracer.capture.options import CaptureOptions
+from tracer.capture.overhead import Overhead, measure_overhead
 
 pytestmark = pytest.mark.kernel
 

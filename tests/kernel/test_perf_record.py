@@ -15,14 +15,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.episodes import episodes
+from analysis.ptime.episodes import episodes
 from reference_runtime.current import COMPILED
+from tracer.capture.options import CaptureOptions
+from tracer.capture.perf_record import record_by_perf
+from tracer.capture.record import record
 from tracer.errors import PretakeError
-from tracer.options import CaptureOptions
-from tracer.perf_events import paranoid
-from tracer.perf_record import record_by_perf
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.kernel.perf_events import paranoid
+from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
 
@@ -83,7 +83,7 @@ class Nobody:
         os.chown(folder, NOBODY, NOBODY)
         # One below somebody's home folder is closed to others.
         pythons = [sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"]
-        imports = "import click, pandas, pyarrow, reference_runtime.current, tracer.trace"
+        imports = "import click, pandas, pyarrow, reference_runtime.current, tracer.trace.reader"
         for self.python in pythons:
             with contextlib.suppress(PermissionError, FileNotFoundError):
                 if self.run([self.python, "-c", imports], check=False).returncode == 0:

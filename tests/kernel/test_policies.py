@@ -8,7 +8,7 @@ import pytest
 
 from reference_runtime.current import COMPILED
 from tests.kernel.test_end_to_end import capture
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 pytestmark = [
     pytest.mark.kernel,

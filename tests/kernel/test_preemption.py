@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis.preemptions import preemptions
+from analysis.answers.preemptions import preemptions
 from reference_runtime import _native as native
 from reference_runtime.current import COMPILED
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 pytestmark = [
     pytest.mark.kernel,

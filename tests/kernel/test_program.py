@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tracer import compiler
-from tracer.doctor import diagnose
+from tracer.capture.doctor import diagnose
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
 from tracer.errors import PretakeError
-from tracer.options import CaptureOptions
-from tracer.program import Program, ring_pages
-from tracer.record import record
-from tracer.schema import TABLES
+from tracer.kernel import compiler
+from tracer.kernel.program import Program, ring_pages
+from tracer.trace.schema import TABLES
 
 pytestmark = pytest.mark.kernel
 
@@ -103,7 +103,7 @@ def test_doctor_looks_at_a_binary() -> None:
 
 def test_without_capabilities_a_capture_is_refused(tmp_path: Path) -> None:
     program = (
-        "from tracer.record import record\n"
+        "from tracer.capture.record import record\n"
         "from tracer.errors import PretakeError\n"
         "try:\n"
         f"    record(['true'], output={str(tmp_path / 'x.pretake')!r})\n"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.go import toolchains
-from tracer.options import CaptureOptions
-from tracer.privilege import may_load_bpf
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.capture.options import CaptureOptions
+from tracer.capture.privilege import may_load_bpf
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
 

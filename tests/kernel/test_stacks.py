@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.go import toolchains
-from tracer.options import CaptureOptions
-from tracer.record import record
-from tracer.trace import Trace
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
 
 pytestmark = [pytest.mark.kernel, pytest.mark.go]
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.record import record
 from tracer.errors import PretakeError
-from tracer.options import CaptureOptions, Progress
-from tracer.record import record
-from tracer.schema import TABLES
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES
 
 pytestmark = pytest.mark.kernel
 

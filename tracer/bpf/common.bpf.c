@@ -3,7 +3,7 @@
  * What all the programs share: which threads are targets, what each of them is doing, and the
  * ways out of the kernel.
  *
- * Compiled in front of the other files of this folder (tracer/compiler.py), with -D for the
+ * Compiled in front of the other files of this folder (tracer/kernel/compiler.py), with -D for the
  * running kernel's offsets (from its BTF) and for what was asked. No kernel struct is read
  * through a header: the headers bcc compiles against need not be the running kernel's.
  *
@@ -92,7 +92,7 @@ struct loss_span {
 BPF_PERCPU_ARRAY(loss_spans, struct loss_span, 2 * RING_COUNT);
 BPF_ARRAY(loss_epoch, u32, 1);
 
-/* The sizes of all these are set when the maps are made (tracer/program.py). */
+/* The sizes of all these are set when the maps are made (tracer/kernel/program.py). */
 BPF_F_TABLE("array", u32, struct ring_end, sched_switch_ends, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct ring_end, sched_wakeup_ends, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct ring_end, block_ends, 1, BPF_F_MMAPABLE);

@@ -5,7 +5,7 @@
  * The way there: the thread's FS base (a field of task_struct, its offset from BTF) leads to g,
  * g to M, M to its P and its goroutine. Where a runtime keeps no g in thread-local storage, its
  * M is found by thread id in runtime_ms, which the probe on its mstart fills. Every offset comes
- * from the process's entry in runtime_layouts (tracer/adapters/layout.py); so this file knows no
+ * from the process's entry in runtime_layouts (tracer/targets/layout.py); so this file knows no
  * version of any runtime, only the two models of a P in a system call.
  *
  * All of it is read while the thread stands still in the kernel (it is the current one), with
@@ -14,7 +14,7 @@
  * Functions for the other programs:
  *   runtime_state_at_block()   at sched_switch, for a block row
  *   runtime_at_fork(), runtime_at_exec(), runtime_at_exit()   keep the layouts of processes
- * Compiled with -DOFFSET_... from tracer/btf.py: the kernel's own offsets, -1 where it has none.
+ * Compiled with -DOFFSET_... from tracer/kernel/btf.py: the kernel's own offsets, -1 where it has none.
  */
 
 #define NR_FUTEX 202

@@ -7,8 +7,8 @@ parts there are, about four times a second: what the process has of its own, the
 import sys
 from pathlib import Path
 
-from tracer.options import CaptureOptions, Progress
-from tracer.record import record
+from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.record import record
 
 trace, seconds, part_seconds = Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 STATUS = Path("/proc/self/status")

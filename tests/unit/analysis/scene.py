@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from tracer.made_trace import write_trace
-from tracer.schema import TABLES, Column
-from tracer.trace import Trace
+from tracer.trace.made_trace import write_trace
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES, Column
 
 US = 1_000
 READ, POLL, FUTEX = 0, 7, 202

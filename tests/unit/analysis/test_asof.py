@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.asof import NOT_FOUND, Timelines
+from analysis.windowed.asof import NOT_FOUND, Timelines
 
 EVENTS = st.lists(st.tuples(st.integers(-2, 3), st.integers(0, 12)), max_size=20)
 

@@ -10,14 +10,14 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from analysis.advise import advise, advise_trace
-from analysis.episodes import episodes
-from analysis.factors import factors
-from analysis.validate import validate
+from analysis.answers.advise import advise, advise_trace
+from analysis.answers.factors import factors
+from analysis.ptime.episodes import episodes
+from analysis.trust.validate import validate
 from tests.unit.analysis.scene import POLL, READ, Scene
-from tracer.schema import TABLES
-from tracer.trace import Trace
-from tracer.trace_writer import TraceWriter
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES
+from tracer.trace.writer import TraceWriter
 
 LARGE = ("sched_switch", "sched_wakeup", "block", "syscall", "runtime")
 

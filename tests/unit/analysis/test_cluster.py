@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from distributed import LocalCluster
 
-from analysis.cluster import compare_all, map_traces
-from analysis.episodes import episodes
-from analysis.summary import summary
+from analysis.answers.cluster import compare_all, map_traces
+from analysis.answers.summary import summary
+from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_summary import ten_calls
 from tracer.errors import PretakeError

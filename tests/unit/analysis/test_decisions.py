@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from analysis import load
-from analysis.advise import ADVICE, advise
-from analysis.diff import DIFFERENCE, Condition, diff, parse_condition
-from analysis.episodes import episodes
-from analysis.factors import FACTORS, factors
-from analysis.sites import SITES, sites
+from analysis.answers.advise import ADVICE, advise
+from analysis.answers.factors import FACTORS, factors
+from analysis.answers.sites import SITES, sites
+from analysis.ptime.episodes import episodes
+from analysis.stats.diff import DIFFERENCE, Condition, diff, parse_condition
 from tests.unit.analysis.scene import POLL, READ, US, Scene
 from tracer.errors import PretakeError
 
@@ -186,7 +186,7 @@ def test_no_difference_is_said_to_be_none(tmp_path: Path) -> None:
 
 def test_quantile_intervals_cover_the_truth() -> None:
     """200 samples of 400: the 95 % interval of the p90 misses the true one in about 10."""
-    from analysis.resample import interval, resampled_quantile
+    from analysis.stats.resample import interval, resampled_quantile
 
     random = np.random.default_rng(7)
     missed = 0

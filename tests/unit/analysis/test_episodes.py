@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.episodes import episodes
+from analysis.ptime.episodes import episodes
 from analysis.schema import EPISODES, PARTS
 from tests.unit.analysis.scene import FUTEX, POLL, READ, US, Scene, only
 

@@ -11,13 +11,13 @@ import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as PerfettoTrace
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
 
-from analysis.episodes import episodes
-from analysis.export import write_csv, write_folded, write_json_lines, write_parquet
-from analysis.perfetto import write_perfetto
+from analysis.formats.export import write_csv, write_folded, write_json_lines, write_parquet
+from analysis.formats.perfetto import write_perfetto
+from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_episodes import retaken
 from tracer.errors import PretakeError
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 
 @pytest.fixture

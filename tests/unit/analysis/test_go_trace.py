@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.go_trace import blocked, is_go_trace, read_go_trace, steals
+from analysis.trust.go_trace import blocked, is_go_trace, read_go_trace, steals
 from tracer.errors import PretakeError
 
 # G 7 on thread 101 enters a call on P 2 at 100; sysmon (thread 99) takes P 2 at 300. G 8 on

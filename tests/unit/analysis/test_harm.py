@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.episodes import episodes
+from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import US, Scene, only
 
 

@@ -8,12 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from analysis import load
-from analysis.from_go import go_tables
-from analysis.from_perf import import_perf
+from analysis.formats.from_go import go_tables
+from analysis.formats.from_perf import import_perf
 from pretake.cli import group
 from tests.unit.analysis.scene import only
 from tracer.errors import PretakeError
-from tracer.made_trace import write_trace
+from tracer.trace.made_trace import write_trace
 
 GO = """\
 M=1 P=0 G=-1 StateTransition Time=1000 GoID=7 Undetermined->Running Reason=""

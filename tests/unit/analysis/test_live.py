@@ -7,7 +7,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.live import OTHER, Call, CallSites, TopCalls, by_syscall
+from analysis.answers.live import OTHER, Call, CallSites, TopCalls, by_syscall
 
 READ, WRITE = 0, 1
 

@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 from xml.etree import ElementTree
 
-from analysis.episodes import episodes
-from analysis.export import folded, write_folded
-from analysis.flame import flame_svg
-from analysis.places import PLACES, places
-from analysis.sites import sites
+from analysis.answers.flame import flame_svg
+from analysis.answers.places import PLACES, places
+from analysis.answers.sites import sites
+from analysis.formats.export import folded, write_folded
+from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import Scene
 
 FUNCTIONS = {

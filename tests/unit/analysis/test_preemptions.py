@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.frames import FRAMES
-from analysis.preemptions import PREEMPTIONS, interrupted_calls, ledger, preemptions
+from analysis.answers.preemptions import PREEMPTIONS, interrupted_calls, ledger, preemptions
+from analysis.formats.frames import FRAMES
 from tests.unit.analysis.scene import FUTEX, POLL, US, Scene, only
 
 

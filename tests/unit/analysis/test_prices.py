@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.prices import busy_cpus, prices
+from analysis.whatif.prices import busy_cpus, prices
 from tests.unit.analysis.scene import FUTEX, US, Scene
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 SLEEP = 230
 ROUNDS = 40

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.diff import DIFFERENCE
-from analysis.rates import rates
+from analysis.stats.diff import DIFFERENCE
+from analysis.stats.rates import rates
 from tests.unit.analysis.scene import POLL, READ, US, Scene
 
 SECOND = 1_000_000

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from analysis.ptime.timeline import STATES, TIMELINE, timelines
 from analysis.report import report
 from analysis.report.answer import answer
 from analysis.report.material import gather
-from analysis.timeline import STATES, TIMELINE, timelines
 from analysis.units import count_text, duration_text, percent_text
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_episodes import CALM, retaken
 from tracer.errors import PretakeError
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 

@@ -9,11 +9,11 @@ import pytest
 
 from analysis.report import figures, render, tables
 from analysis.report.material import gather
-from analysis.whatif import WHATIF
+from analysis.whatif.predict import WHATIF
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_report import HOSTILE
 from tests.unit.analysis.test_summary import ten_calls
-from tracer.trace import Trace
+from tracer.trace.reader import Trace
 
 
 def preempted(**manifest: object) -> Scene:

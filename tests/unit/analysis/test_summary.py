@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from analysis import load
-from analysis.compare import COMPARISON, compare
+from analysis.answers.compare import COMPARISON, compare
+from analysis.answers.summary import summary
 from analysis.schema import CLASSES
-from analysis.summary import summary
-from analysis.validate import RULES, validate
+from analysis.trust.validate import RULES, validate
 from tests.unit.analysis.scene import US, Scene
 from tracer.errors import PretakeError
 

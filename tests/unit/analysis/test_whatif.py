@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from analysis import load
-from analysis.episodes import episodes
-from analysis.scripts import Goroutine, Scripts, Step, scripts
-from analysis.whatif import WHATIF, Machine, Replay, used_policy, whatif
+from analysis.ptime.episodes import episodes
+from analysis.whatif.predict import WHATIF, Machine, Replay, used_policy, whatif
+from analysis.whatif.scripts import Goroutine, Scripts, Step, scripts
 from pretake.commands.whatif import command, play
 from tests.unit.analysis.scene import FUTEX, US, Scene
 from tracer.errors import PretakeError

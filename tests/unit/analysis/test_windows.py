@@ -8,11 +8,11 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import plain
-from analysis.episodes import EpisodeStream, Setting, episodes
+from analysis.ptime.episodes import EpisodeStream, Setting, episodes
+from analysis.windowed import plain
 from tests.unit.analysis.scene import Scene
-from tracer.trace import Trace
-from tracer.trace_writer import TraceWriter
+from tracer.trace.reader import Trace
+from tracer.trace.writer import TraceWriter
 
 KINDS = ("retake", "handoff", "startm", "acquirep", "run", "pidle", "exit_slow")
 

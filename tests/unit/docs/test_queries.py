@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analysis import load
-from analysis.export import write_parquet
+from analysis.formats.export import write_parquet
 from tests.unit.analysis.scene import US
 from tests.unit.analysis.test_summary import ten_calls
 

@@ -10,7 +10,7 @@ from elftools.elf.sections import SymbolTableSection
 
 import reference_runtime
 from reference_runtime import transitions
-from tracer.words import RUNTIME_KINDS, RUNTIME_REASONS
+from tracer.trace.words import RUNTIME_KINDS, RUNTIME_REASONS
 
 FIELDS = {
     "M": {"id", "tid", "p", "nextp", "curg", "sched"},

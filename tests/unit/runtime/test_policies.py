@@ -21,7 +21,7 @@ from reference_runtime.sim.sim_host import SimHost
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads import run_workload
 from tracer.errors import PretakeError
-from tracer.perf_events import paranoid
+from tracer.kernel.perf_events import paranoid
 
 US = 1_000
 MS = 1_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer import bcc_loader
+from tracer.kernel import bcc_loader
 
 
 def tree(root: Path, **files: str) -> Path:

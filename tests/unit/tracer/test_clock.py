@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pretake.cli import main
-from tracer.clock import KernelClock, Moment, Offsets, offsets_of, suspended_ns
-from tracer.made_trace import write_trace
-from tracer.manifest import Manifest
+from tracer.trace.clock import KernelClock, Moment, Offsets, offsets_of, suspended_ns
+from tracer.trace.made_trace import write_trace
+from tracer.trace.manifest import Manifest
 
 S = 1_000_000_000
 

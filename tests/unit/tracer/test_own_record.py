@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tracer.errors import PretakeError
-from tracer.own_record import read_own_record
-from tracer.schema import TABLES
+from tracer.trace.own_record import read_own_record
+from tracer.trace.schema import TABLES
 
 ROW = {
     "ts_ns": 50,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tracer.errors import PretakeError
-from tracer.perf_events import SwitchEvent, decode_switches, paranoid
+from tracer.kernel.perf_events import SwitchEvent, decode_switches, paranoid
 
 OUT, PREEMPT = 1 << 13, 1 << 14
 needs_perf = pytest.mark.skipif(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tracer.ringbuf import RingError, committed
-from tracer.schema import TABLES
+from tracer.kernel.ringbuf import RingError, committed
+from tracer.trace.schema import TABLES
 
 BUSY, DISCARD = 1 << 31, 1 << 30
 DTYPE = np.dtype([("a", "<i8"), ("b", "<i2")], align=True)  # 16 bytes

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.slots import END_DTYPE, SlotRing, slots_of
+from tracer.kernel.slots import END_DTYPE, SlotRing, slots_of
 
 # 12 bytes, which BPF puts 16 apart.
 RECORD = np.dtype([("number", "<i4"), ("cpu", "<i4"), ("rest", "<i4")])

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tracer.errors import PretakeError
-from tracer.made_trace import write_trace
-from tracer.manifest import Manifest
-from tracer.schema import SCHEMA_VERSION, TABLES, UNKNOWN
-from tracer.trace import Trace
-from tracer.trace_writer import TraceWriter
+from tracer.trace.made_trace import write_trace
+from tracer.trace.manifest import Manifest
+from tracer.trace.reader import Trace
+from tracer.trace.schema import SCHEMA_VERSION, TABLES, UNKNOWN
+from tracer.trace.writer import TraceWriter
 
 SWITCHES = {
     "sched_switch": {

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tracer.errors import PretakeError
-from tracer.made_trace import write_trace
-from tracer.manifest import Manifest
-from tracer.schema import TABLES
-from tracer.trace import Trace
+from tracer.trace.made_trace import write_trace
+from tracer.trace.manifest import Manifest
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES
 
 EXAMPLES = int(os.environ.get("PRETAKE_FUZZ", "150"))
 FUZZ = settings(

@@ -1,0 +1,1 @@
+"""Answers to questions: what happened, where, why, and what to do about it."""

@@ -1,0 +1,309 @@
+"""Which way to make a call: raw, normal (entersyscall) or block (entersyscallblock).
+
+The doubt in the discussion of SyscallBlock was that users cannot tell whether a call falls into
+the window in which the hint pays. A trace can. For each site the P time that a call costs is
+estimated for each way, from what its calls did:
+
+- *raw*: nobody takes P. It is lost for as long as the call blocks, in those calls in which work
+  waits and nobody else can take it (the *waiting share*).
+- *normal*: what was captured: the harm until P was retaken, and then P's way to the next
+  goroutine (the *move*). Known only where calls of this way were captured.
+- *block*: the move, in every call whether it blocks or not; no hold at all.
+
+The move is the median time from release to the next goroutine in this trace. It counts only
+where work waits too: a P without work loses nothing on its way. What the returning goroutine
+waits for a P is not in it, so the gain of *block* is an upper bound.
+
+A hint pays from the length of call at which raw costs as much as block, and matters up to the
+length at which what normal loses is a hundredth of the call.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.ptime.episodes import episode_windows
+from analysis.schema import Field, Frame
+from analysis.stats.resample import interval, resampled_mean
+from analysis.windowed import plain
+from analysis.windowed.windows import WINDOW_ROWS
+from tracer.trace.reader import Trace
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["ADVICE", "WAYS", "advise", "advise_trace"]
+
+WAYS = ("raw", "normal", "block")
+
+ADVICE = Frame(
+    "advice",
+    "one call site, and which way of calling fits it",
+    (
+        Field("site", "the site: its system call, and its stack where one was captured", "str"),
+        Field("calls", "calls of it that blocked with a P, or had it handed off"),
+        Field(
+            "block_share",
+            "share of all its calls that blocked; null if only those that blocked were captured",
+            "float",
+        ),
+        Field("blocked_p50_ns", "median time from the block to the return"),
+        Field("blocked_p99_ns", "its 99th percentile"),
+        Field(
+            "waiting_share",
+            "share of the calls in which work waited and nobody else could take it",
+            "float",
+        ),
+        Field("way_now", "how most of its calls were made", words=WAYS),
+        Field("raw_loss_ns", "estimated P time lost a call, made raw", "float"),
+        Field(
+            "normal_loss_ns",
+            "the same, made with entersyscall; null if none was captured",
+            "float",
+        ),
+        Field("block_loss_ns", "the same, made with entersyscallblock", "float"),
+        Field(
+            "way_best",
+            "the way with the least loss; null if there is too little evidence",
+            words=WAYS,
+        ),
+        Field("gain_ns", "P time won a call by changing to it", "float"),
+        Field("gain_low_ns", "lower end of its 95 % interval", "float"),
+        Field("gain_high_ns", "upper end", "float"),
+        Field("pays_from_ns", "length of call from which the hint pays"),
+        Field("pays_to_ns", "length of call beyond which it no longer matters"),
+        Field("evidence", "what this stands on, and what is not known", "str"),
+    ),
+)
+
+_FEWEST = 20
+"""Fewer calls than these are no ground for advice."""
+
+_NEGLIGIBLE = 0.01
+_RUNTIME_SLEEPS = ";runtime.futex"
+_SIGNALS = ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")
+_COLUMNS = (
+    *("tid", "nr", "syscall", "stack_id", "p_use", "outcome", "lost_overlap"),
+    *("block_ns", "release_ns", "acquirep_ns", "run_ns", "exit_ns"),
+    *_SIGNALS,
+)
+"""What advice needs of an episode."""
+_NOW = {"syscall": "normal", "raw": "raw", "handed_off": "block"}
+
+
+def advise(
+    episodes: pd.DataFrame,
+    calls: pd.DataFrame | None = None,
+    seed: int = 0,
+    places: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Advise on each call site of a trace.
+
+    Args:
+        episodes: a table of :data:`analysis.schema.EPISODES`.
+        calls: the rows of table ``syscall`` (``nr`` and ``blocks``), from which the share of
+            calls that block is taken if they were all captured (``--detail full``).
+        seed: of the resampling.
+        places: the trace's stacks by name (:data:`analysis.answers.places.PLACES`); those of one
+        call
+            site are one site, and calls that Go's runtime makes for its own locks are left out.
+            Without them each stack is one site.
+
+    Returns:
+        A DataFrame of :data:`ADVICE`: the most P time to be won first.
+    """
+    counted = None if calls is None else _counted(plain.from_frame("syscall", calls))
+    return _advise(_facts(episodes, places), counted, seed)
+
+
+def advise_trace(
+    trace: Trace,
+    places: pd.DataFrame | None = None,
+    seed: int = 0,
+    window_rows: int = WINDOW_ROWS,
+) -> pd.DataFrame:
+    """The same of a trace that may be larger than memory: of a call a few numbers stay.
+
+    Args:
+        trace: the trace.
+        places: its stacks by name.
+        seed: of the resampling.
+        window_rows: rows to hold in memory at once, about; changes nothing in the result.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    pieces = [
+        _facts(window, places) for window in episode_windows(trace, window_rows, columns=_COLUMNS)
+    ]
+    pieces = [piece for piece in pieces if len(piece)] or pieces[:1]
+    sites = pd.api.types.union_categoricals([piece["site"] for piece in pieces])
+    facts = pd.concat([piece.drop(columns="site") for piece in pieces], ignore_index=True)
+    return _advise(facts.assign(site=sites), _counted_calls(trace), seed)
+
+
+def _counted(calls: pd.DataFrame) -> pd.DataFrame:
+    """How many calls of each number were made, and how many of them blocked."""
+    told = calls[calls["blocks"] != UNKNOWN]
+    by_number = (told["blocks"] > 0).groupby(told["nr"])
+    return pd.DataFrame({"made": by_number.size(), "blocked": by_number.sum()})
+
+
+def _counted_calls(trace: Trace) -> pd.DataFrame:
+    """The same of a trace, piece by piece."""
+    pieces = []
+    for group in trace.row_groups("syscall", plain.TIME_COLUMN["syscall"]):
+        rows = plain.from_arrow(
+            "syscall", trace.read_row_group("syscall", group, ["nr", "blocks"])
+        )
+        pieces.append(_counted(rows))
+    return pd.concat(pieces or [_counted(plain.empty("syscall"))]).groupby(level=0).sum()
+
+
+def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None, seed: int) -> pd.DataFrame:
+    # The order in which a whole table has them: chance is to choose the same ones.
+    facts = facts.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
+    moves = facts["move_ns"].dropna()
+    move_ns = float(moves.median()) if len(moves) else np.nan
+    shares = _block_shares(calls)
+    random = np.random.default_rng(seed)
+    rows = [
+        _advise_site(str(site), own, move_ns, shares.get(int(own["nr"].iloc[0])), random)
+        for site, own in facts.groupby("site", sort=True, observed=True)
+    ]
+    table = pd.DataFrame(rows, columns=list(ADVICE.names))
+    table["total"] = table["gain_ns"].astype(float).fillna(0) * table["calls"].astype(float)
+    table = table.sort_values(["total", "calls"], ascending=False, kind="stable")
+    return ADVICE.finish({name: table[name].to_numpy() for name in ADVICE.names})
+
+
+def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Series[bool]:
+    """Calls with which Go's runtime itself sleeps: nobody can make them another way."""
+    if places is None:
+        return pd.Series(False, index=known.index)
+    own = places.loc[places["stack"].astype(str).str.endswith(_RUNTIME_SLEEPS), "stack_id"]
+    return known["stack_id"].isin(own)
+
+
+def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
+    """Of each call that is known to its end what the estimates need, as small as may be."""
+    known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
+    known = known[~_by_the_runtime(known, places)]
+    stack = known["stack_id"]
+    site = known["syscall"].fillna("unknown").astype(object)
+    at = "stack " + stack.astype(str).astype(object)
+    if places is not None:
+        named = stack.map(places.set_index("stack_id")["site"].astype(object)).astype(object)
+        at = at.where(named.isna(), named)
+    site = site.where(stack.isna(), site + " at " + at)
+    numbers = {name: _floats(known[name]) for name in _SIGNALS}
+    queued = np.fmax(numbers["runq"], numbers["global_runq"])
+    alone = (numbers["npidle"] == 0) & ~(numbers["nmspinning"] > 0)
+    told = ~np.isnan(queued) & ~np.isnan(numbers["npidle"])
+    went_on = known["run_ns"].fillna(known["acquirep_ns"])
+    return pd.DataFrame(
+        {
+            "block_ns": known["block_ns"].to_numpy(np.int64),
+            "tid": known["tid"].to_numpy(np.int32),
+            "site": pd.Categorical(site.astype("str")),
+            "nr": known["nr"].to_numpy(np.int16, na_value=UNKNOWN),
+            "blocked_ns": (known["exit_ns"] - known["block_ns"]).to_numpy(np.int64),
+            "waiting": np.where(told, (queued > 0) & alone, UNKNOWN).astype(np.int8),
+            "harm_ns": numbers["harm_ns"],
+            "released": known["outcome"].eq("retaken").to_numpy(bool),
+            "use": known["p_use"].array,
+            # From P's release to its next goroutine.
+            "move_ns": _floats(went_on - known["release_ns"]),
+        }
+    )
+
+
+def _floats(values: pd.Series[int]) -> np.ndarray:
+    return values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
+
+
+def _block_shares(calls: pd.DataFrame | None) -> dict[int, float]:
+    """Share of the calls of each number that blocked; nothing if only those were captured."""
+    if calls is None or not (calls["made"] > calls["blocked"]).any():
+        return {}
+    shares = calls["blocked"] / calls["made"]
+    return {int(str(nr)): float(share) for nr, share in shares.items()}
+
+
+def _advise_site(
+    site: str,
+    own: pd.DataFrame,
+    move_ns: float,
+    block_share: float | None,
+    random: np.random.Generator,
+) -> dict[str, object]:
+    blocked = own["blocked_ns"].to_numpy()
+    waiting = np.where(own["waiting"] == UNKNOWN, np.nan, own["waiting"].astype(float))
+    now = _NOW.get(str(own["use"].mode().iloc[0]), "") if own["use"].notna().any() else ""
+    share = float(np.nanmean(waiting)) if not np.isnan(waiting).all() else np.nan
+    normal_calls = own[(own["use"] == "syscall") & own["harm_ns"].notna()]
+    # A handful of calls made another way than the rest is no sample of that way.
+    normal_calls = normal_calls if len(normal_calls) >= _FEWEST else normal_calls[:0]
+    normal = (normal_calls["harm_ns"] + move_ns * normal_calls["released"] * share).to_numpy()
+    # A call that does not block still pays for its handoff.
+    tries = 1.0 if block_share is None else 1 / max(block_share, 1e-9)
+    losses = {
+        "raw": waiting * blocked,
+        "normal": normal,
+        "block": np.full(len(own), move_ns * share * tries),
+    }
+    losses = {way: values[~np.isnan(values)] for way, values in losses.items()}
+    means = {w: float(v.mean()) if len(v) else np.nan for w, v in losses.items()}
+    row: dict[str, object] = {
+        "site": site,
+        "calls": len(own),
+        "block_share": np.nan if block_share is None else block_share,
+        "blocked_p50_ns": int(np.quantile(blocked, 0.5, method="inverted_cdf")),
+        "blocked_p99_ns": int(np.quantile(blocked, 0.99, method="inverted_cdf")),
+        "waiting_share": share,
+        "way_now": WAYS.index(now) if now else UNKNOWN,
+        **{f"{way}_loss_ns": means[way] for way in WAYS},
+        "way_best": UNKNOWN,
+        "gain_ns": np.nan,
+        "gain_low_ns": np.nan,
+        "gain_high_ns": np.nan,
+        "pays_from_ns": UNKNOWN,
+        "pays_to_ns": UNKNOWN,
+        "evidence": _evidence(own, share, means, block_share, move_ns),
+    }
+    if share > 0 and not np.isnan(move_ns):
+        # raw loses share * length, block share * move: they meet where the call is one move.
+        row["pays_from_ns"] = round(move_ns * tries)
+    if not np.isnan(means["normal"]):
+        row["pays_to_ns"] = round(means["normal"] / _NEGLIGIBLE)
+    if len(own) < _FEWEST or not now or np.isnan(means[now]) or np.isnan(means["block"]):
+        return row
+    best = min((way for way in WAYS if not np.isnan(means[way])), key=lambda way: means[way])
+    # No change unless it wins something: at equal loss the way of now stays.
+    if means[best] >= means[now]:
+        best = now
+    row["way_best"] = WAYS.index(best)
+    row["gain_ns"] = means[now] - means[best]
+    draws = resampled_mean(losses[now], random) - resampled_mean(losses[best], random)
+    row["gain_low_ns"], row["gain_high_ns"] = interval(draws) if best != now else (0.0, 0.0)
+    return row
+
+
+def _evidence(
+    own: pd.DataFrame,
+    share: float,
+    means: dict[str, float],
+    block_share: float | None,
+    move_ns: float,
+) -> str:
+    said = [f"{len(own):,} calls"]
+    if len(own) < _FEWEST:
+        said.append(f"fewer than {_FEWEST} are no ground for advice")
+    if np.isnan(share):
+        said.append("run queues and idle Ps are not known")
+    if np.isnan(move_ns):
+        said.append("no P was seen to run on after a release")
+    if np.isnan(means["normal"]):
+        said.append("too few calls were made with entersyscall to know its loss")
+    if block_share is None:
+        said.append("calls that did not block were not captured and count for nothing")
+    return "; ".join(said)

@@ -1,0 +1,110 @@
+"""Many traces at once: here, or on a Dask cluster; on this disk, or on an object store.
+
+A trace is the piece of work. One worker makes its result in the very way that it is made here, and
+results are put together in the order of the traces; so they are the same to the bit, wherever and
+by however many they are made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pandas as pd
+
+from analysis.answers.compare import COMPARISON, compare
+from tracer.errors import PretakeError
+from tracer.trace.reader import Trace
+
+__all__ = ["compare_all", "map_traces", "opened"]
+
+_Result = TypeVar("_Result")
+
+
+def compare_all(places: Sequence[str], scheduler: str | None = None) -> pd.DataFrame:
+    """The figures of many traces: a DataFrame of :data:`analysis.answers.compare.COMPARISON`.
+
+    Args:
+        places: folders, or what fsspec opens (``s3://bucket/host7.pretake``).
+        scheduler: address of a Dask scheduler (``tcp://host:8786``); None stays in this process.
+
+    Raises:
+        PretakeError: a trace cannot be read, or the scheduler cannot be reached.
+    """
+    rows = map_traces(_compared, places, scheduler)
+    return pd.concat(rows, ignore_index=True) if rows else COMPARISON.finish({})
+
+
+def map_traces(
+    work: Callable[[Trace], _Result], places: Sequence[str], scheduler: str | None = None
+) -> list[_Result]:
+    """``work`` of each trace, in their order; see :func:`compare_all`.
+
+    Args:
+        work: a function of a module, so that it can be sent to a worker by name.
+        places: as in :func:`compare_all`.
+        scheduler: likewise.
+    """
+    if scheduler is None:
+        return [_work_on(place, work) for place in places]
+    try:
+        from distributed import Client
+    except ImportError:
+        raise PretakeError(
+            "work on a cluster needs Dask, which is not installed",
+            "pip install 'pretake[cluster]'",
+        ) from None
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise PretakeError(
+            f"no Dask scheduler answers at {scheduler} ({type(error).__name__})",
+            "start one with 'dask scheduler', and workers with 'dask worker ADDRESS'",
+        ) from None
+    with client:
+        # pure: what a trace gives depends on its files, and those may be others the next time.
+        futures = client.map(_work_on, places, work=work, pure=False)
+        results: list[_Result] = client.gather(futures)
+    return results
+
+
+@contextlib.contextmanager
+def opened(place: str) -> Iterator[Trace]:
+    """A trace from a folder, or, by a copy that lasts as long as this, from an object store.
+
+    Raises:
+        PretakeError: it cannot be fetched or read.
+    """
+    if "://" not in place:
+        yield Trace(place)
+        return
+    try:
+        import fsspec
+    except ImportError:
+        raise PretakeError(
+            f"reading {place} needs fsspec, which is not installed",
+            "pip install 'pretake[cluster]'",
+        ) from None
+    with tempfile.TemporaryDirectory(prefix="pretake-") as folder:
+        copy = Path(folder) / (place.rstrip("/").rsplit("/", 1)[-1] or "trace")
+        try:
+            files, root = fsspec.core.url_to_fs(place)
+            files.get(root.rstrip("/") + "/", f"{copy}/", recursive=True)
+        except (OSError, ValueError, ImportError) as error:
+            raise PretakeError(
+                f"cannot fetch {place}: {str(error).splitlines()[0] if str(error) else error!r}",
+                "check the address, and the credentials that fsspec finds",
+            ) from None
+        yield Trace(copy)
+
+
+def _work_on(place: str, work: Callable[[Trace], _Result]) -> _Result:
+    with opened(place) as trace:
+        return work(trace)
+
+
+def _compared(trace: Trace) -> pd.DataFrame:
+    return compare([trace])

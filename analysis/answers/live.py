@@ -1,0 +1,116 @@
+"""What ``pretake live`` counts, by call site: named, and no more names than are wanted.
+
+Counts are arrays of any shape that only ever grow; what their numbers mean is
+:class:`tracer.capture.live.Live`'s matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.names import syscall_names
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["OTHER", "Call", "CallSites", "TopCalls", "by_syscall"]
+
+OTHER = "other"
+"""The call site of all that have no name of their own. No function of Go's is called so: a
+package stands in front."""
+
+
+class Call(NamedTuple):
+    """A system call and where it is made; ``site`` is None where no stack was to be had."""
+
+    syscall: str
+    site: str | None
+
+
+Counts = Mapping[Call, np.ndarray]
+
+
+class CallSites:
+    """Learns which call site a stack has, and sums counts by it."""
+
+    def __init__(self) -> None:
+        self._sites: dict[int, str | None] = {UNKNOWN: None}
+        self._lines: dict[str, tuple[str, int]] = {}
+
+    def learn(self, places: pd.DataFrame) -> None:
+        """Take more stacks (:data:`analysis.answers.places.PLACES`); one is named once."""
+        wanted = places[["stack_id", "site", "file", "line"]].astype(object)
+        for stack_id, site, file, line in wanted.where(wanted.notna(), None).to_numpy().tolist():
+            self._sites[stack_id] = site
+            if site is not None and file is not None and line is not None:
+                self._lines.setdefault(site, (file, line))
+
+    def line_of(self, site: str | None) -> tuple[str | None, int | None]:
+        """File and line of a call site's call, of the first of its stacks that was seen."""
+        return self._lines.get(site or "", (None, None))
+
+    def sum(self, counts: Mapping[tuple[int, int], np.ndarray]) -> dict[Call, np.ndarray]:
+        """Counts by call.
+
+        Args:
+            counts: by number of the system call and stack_id; one that nobody named is
+                :data:`OTHER`.
+        """
+        found: dict[Call, np.ndarray] = {}
+        for (number, stack_id), own in counts.items():
+            call = Call(str(syscall_names([number])[0]), self._sites.get(stack_id, OTHER))
+            found[call] = found[call] + own if call in found else own
+        return found
+
+
+def by_syscall(counts: Counts) -> dict[Call, np.ndarray]:
+    """The same with all call sites of a system call together."""
+    found: dict[Call, np.ndarray] = {}
+    for (syscall, _), own in counts.items():
+        call = Call(syscall, None)
+        found[call] = found[call] + own if call in found else own
+    return found
+
+
+class TopCalls:
+    """Keeps the names to the calls with the most counts; the others of each system call are one.
+
+    No count that was told goes back, as one who reads them now and then (Prometheus) must be able
+    to rely on: a call that gets a name starts from what it had at the look before, which stays
+    with the others; and what a call told before it lost its name does not go to them.
+
+    Args:
+        most: how many calls have a name at one time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._before: dict[Call, np.ndarray] = {}
+        # Of each call that has a name: what the others had told for it.
+        self._base: dict[Call, np.ndarray] = {}
+        # By system call: what calls told that have lost their names.
+        self._told: dict[str, np.ndarray] = {}
+
+    def look(self, counts: Counts) -> dict[Call, np.ndarray]:
+        """What to tell now; :data:`OTHER` is there only where it has something to tell."""
+        ranked = sorted(
+            (call for call in counts if call.site != OTHER),
+            # Of two alike the one that has a name keeps it.
+            key=lambda call: (-int(counts[call][0].sum()), call not in self._base),
+        )[: self._most]
+        for call in self._base.keys() - set(ranked):
+            told = self._before[call] - self._base.pop(call)
+            self._told[call.syscall] = self._told.get(call.syscall, 0) + told
+        for call in ranked:
+            nothing = np.zeros_like(counts[call])
+            self._base.setdefault(call, self._before.get(call, nothing))
+        named = {call: counts[call] - self._base[call] for call in ranked}
+        for (syscall, _), own in by_syscall(counts).items():
+            rest = own - self._told.get(syscall, 0)
+            rest = rest - sum(own for call, own in named.items() if call.syscall == syscall)
+            if rest.any():
+                named[Call(syscall, OTHER)] = rest
+        self._before = dict(counts)
+        return named

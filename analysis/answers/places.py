@@ -1,0 +1,78 @@
+"""Where calls were made: stacks with names, and the call site in each.
+
+The *call site* is the innermost function that is not on the way to every system call: the
+packages ``runtime``, ``syscall``, ``internal/…``, ``os`` and ``golang.org/x/sys/unix`` are that.
+Where all of a stack is of these, it is the innermost function that has a name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.schema import Field, Frame
+from tracer.trace.reader import Trace
+
+__all__ = ["PLACES", "places", "places_of"]
+
+PLACES = Frame(
+    "places",
+    "one stack that threads blocked with",
+    (
+        Field("stack_id", "the stack; as in table block"),
+        Field("site", "function that is the call site", "str"),
+        Field("file", "source file of the call there", "str"),
+        Field("line", "its line; of a stripped program's inlined code, where that was written"),
+        Field("stack", "all functions, outermost first, with ; between", "str"),
+    ),
+)
+
+_PLUMBING = (
+    r"^(?:_|runtime|syscall|os|internal/[^.]*|runtime/internal/[^.]*|golang\.org/x/sys/unix)\."
+)
+_NAMELESS = "?"
+
+
+def places(trace: Trace) -> pd.DataFrame:
+    """The stacks of a trace, by name.
+
+    Returns:
+        A DataFrame of :data:`PLACES`; empty where no stack was captured.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    return places_of(trace.frame("stack"), trace.frame("address"))
+
+
+def places_of(stacks: pd.DataFrame, addresses: pd.DataFrame) -> pd.DataFrame:
+    """The same from the tables stack and address.
+
+    Args:
+        stacks: stack_id, pid, pc and depth of each frame.
+        addresses: function, file and line by pid and pc.
+    """
+    frames = stacks.merge(addresses.drop_duplicates(["pid", "pc"]), on=["pid", "pc"], how="left")
+    frames = frames.sort_values(["stack_id", "depth"], kind="stable").reset_index(drop=True)
+    # What separates frames must not come out of a name.
+    names = frames["function"].astype(object).where(frames["function"].notna(), _NAMELESS)
+    names = names.astype(str).str.replace(r"[;\s]", "_", regex=True)
+    plumbing = names.str.match(_PLUMBING) | names.eq(_NAMELESS)
+    # 0 for the first candidates, 1 for what is named at all, 2 for the rest; innermost first.
+    rank = np.where(~plumbing, 0, np.where(names.eq(_NAMELESS), 2, 1))
+    order = frames.assign(name=names, rank=rank).sort_values(
+        ["stack_id", "rank", "depth"], kind="stable"
+    )
+    sites = order.drop_duplicates("stack_id").set_index("stack_id")
+    outermost_first = frames.assign(name=names).iloc[::-1]
+    texts = outermost_first.groupby("stack_id")["name"].agg(";".join)
+    nameless = sites["rank"].eq(2)
+    return PLACES.finish(
+        {
+            "stack_id": sites.index.to_numpy(np.int64),
+            "site": sites["name"].astype(object).mask(nameless, None).to_numpy(object),
+            "file": sites["file"].astype(object).mask(sites["file"].isna(), None).to_numpy(),
+            "line": sites["line"].astype("Int64").to_numpy(np.int64, na_value=-1),
+            "stack": texts.reindex(sites.index).to_numpy(object),
+        }
+    )

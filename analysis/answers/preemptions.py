@@ -1,0 +1,275 @@
+"""Preemptions: each request that a goroutine stop, and the way it went.
+
+A request is a row of kind ``preempt_request``. What belongs to it is what happened to its
+thread from then until the next request for that thread: the signal sent (``tgkill``), its
+delivery, and the end: stopped (``preempted``) or refused (``preempt_refused``, with the reason).
+Go coalesces requests (``m.signalPending``), so a request may have no signal of its own.
+
+Go tells of no refusal. But its handler, where it accepts, lets the thread return into
+asyncPreempt, which is probed; so a signal that was delivered and not followed by that was
+refused: for what the binary says of the interrupted instruction (table address), or, where that
+is safe, since the request was not wanted any more (the goroutine had yielded meanwhile, was not
+running, or its M held a lock).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.names import syscall_names
+from analysis.ptime.tasks import Tasks
+from analysis.schema import Field, Frame
+from analysis.windowed import plain
+from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.words import RUNTIME_REASONS, SAFE_POINTS
+
+__all__ = [
+    "ENDS",
+    "INTERRUPTED",
+    "LEDGER",
+    "PREEMPTIONS",
+    "interrupted_calls",
+    "ledger",
+    "preemptions",
+]
+
+ENDS = ("stopped", "refused")
+"""How a request ended."""
+
+PREEMPTIONS = Frame(
+    "preemptions",
+    "one request that a goroutine stop",
+    (
+        Field("tid", "thread that runs the goroutine"),
+        Field("asker_tid", "thread that asked"),
+        Field("goid", "goroutine that shall stop"),
+        Field("p", "P that it runs on"),
+        Field("reason", "why it was asked", words=RUNTIME_REASONS),
+        Field("asked_ns", "when it was asked"),
+        Field("sent_ns", "when the signal was sent to the thread"),
+        Field("delivered_ns", "when the kernel delivered it"),
+        Field("ended_ns", "when the goroutine stopped, or refused to"),
+        Field("pc", "user address that the signal interrupted"),
+        Field("function", "function that the address lies in", "str"),
+        Field("point", "what stands there in the way of preempting", words=SAFE_POINTS),
+        Field("outcome", "how it ended; null if the trace does not tell", words=ENDS),
+        Field("how", "the way it stopped, or why it did not", words=RUNTIME_REASONS),
+        Field("part_sent_ns", "part: asked to sent"),
+        Field("part_delivered_ns", "part: sent to delivered"),
+        Field("part_stopped_ns", "part: delivered (or asked, without a signal) to the end"),
+        Field("latency_ns", "asked to stopped; null if it did not stop"),
+        Field("interrupted_nr", "system call that the signal interrupted (EINTR), if any"),
+        Field("why", "how it ended, in words: unsafe point in function F", "str"),
+    ),
+)
+
+LEDGER = Frame(
+    "ledger",
+    "the requests that were asked for one reason and ended in one way",
+    (
+        Field("reason", "why they were asked", "str"),
+        Field("outcome", "how they ended; null if the trace does not tell", "str"),
+        Field("why", "the way they stopped, or why they did not", "str"),
+        Field("requests", "how many"),
+        Field("signals", "how many of them had a signal delivered"),
+        Field("interrupted", "how many of those interrupted a system call (EINTR)"),
+        Field("sent_p50_ns", "median from asked to sent"),
+        Field("delivered_p50_ns", "median from sent to delivered"),
+        Field("latency_p50_ns", "median from asked to stopped"),
+        Field("latency_p99_ns", "its 99th percentile"),
+    ),
+)
+
+INTERRUPTED = Frame(
+    "interrupted_calls",
+    "a system call that SIGURG interrupted (EINTR)",
+    (
+        Field("nr", "number of the system call (x86-64)"),
+        Field("syscall", "its name", "str"),
+        Field("times", "how often it failed with EINTR"),
+    ),
+)
+
+_KIND = TABLES["runtime"].column("kind")
+_SIGNAL = TABLES["signal"].column("kind")
+_SIGURG = 23
+_STOPPED, _REFUSED = range(2)
+_PROBE = "uprobe:runtime.asyncPreempt2"
+_HANDLER_NS = 1_000_000
+_REASONS = {word: RUNTIME_REASONS.index(word) for word in ("not_wanted", "unsafe_point")}
+_POINTS = {
+    "unsafe_point": "unsafe point in function {}",
+    "assembly": "assembly function {}",
+    "runtime": "the runtime's own function {}",
+    "no_go": "no Go code",
+}
+
+
+def preemptions(trace: Trace) -> pd.DataFrame:
+    """The preemption requests of a trace.
+
+    Returns:
+        A DataFrame of :data:`PREEMPTIONS`, in the order of ``asked_ns``.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    runtime = plain.from_arrow("runtime", trace.arrow("runtime"))
+    signals = _sigurgs(trace)
+    asked = runtime[(runtime["kind"] == _KIND.code("preempt_request"))]
+    asked = asked[asked["target_tid"] != UNKNOWN].reset_index(drop=True)
+    tid, asked_ns = asked["target_tid"].to_numpy(np.int64), asked["ts_ns"].to_numpy(np.int64)
+    again = Timelines(tid, asked_ns)
+    until = take(asked_ns, again.first_after(tid, asked_ns, strictly=True), UNKNOWN)
+    until = np.where(until == UNKNOWN, np.iinfo(np.int64).max, until)
+
+    sent = signals[signals["kind"] == _SIGNAL.code("tgkill")]
+    sent_ns = take(sent["ts_ns"], _first(sent, tid, asked_ns, until), UNKNOWN)
+    delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
+    came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
+    delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
+    ends = runtime[runtime["kind"].isin([_KIND.code("preempted"), _KIND.code("preempt_refused")])]
+    end = _first(ends, tid, asked_ns, until)
+    ended_ns = take(ends["ts_ns"], end, UNKNOWN)
+    stopped = take(ends["kind"], end, UNKNOWN) == _KIND.code("preempted")
+    pc = take(delivered["pc"], came, UNKNOWN)
+    function, point = _address(trace, tid, asked_ns, pc)
+    outcome = np.where(end == NOT_FOUND, UNKNOWN, np.where(stopped, _STOPPED, _REFUSED))
+    how = take(ends["reason"], end, UNKNOWN)
+    if _PROBE in trace.manifest.attached:
+        # Its last moments tell of no end, since the probes may be gone before it.
+        last_ns = (trace.manifest.end_ns or np.iinfo(np.int64).max) - _HANDLER_NS
+        silent = (outcome == UNKNOWN) & (delivered_ns != UNKNOWN) & (delivered_ns < last_ns)
+        outcome = np.where(silent, _REFUSED, outcome)
+        safe = point == SAFE_POINTS.index("safe")
+        because = np.where(safe, _REASONS["not_wanted"], _REASONS["unsafe_point"])
+        how = np.where(silent & (point != UNKNOWN), because, how)
+    before_end = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
+    return PREEMPTIONS.finish(
+        {
+            "tid": tid,
+            "asker_tid": asked["tid"].to_numpy(np.int64),
+            "goid": asked["goid"].to_numpy(np.int64),
+            "p": asked["p"].to_numpy(np.int64),
+            "reason": asked["reason"].to_numpy(np.int64),
+            "asked_ns": asked_ns,
+            "sent_ns": sent_ns,
+            "delivered_ns": delivered_ns,
+            "ended_ns": ended_ns,
+            "pc": pc,
+            "function": function,
+            "point": point,
+            "outcome": outcome,
+            "how": how,
+            "why": _in_words(outcome, how, point, function),
+            "part_sent_ns": _apart(sent_ns, asked_ns),
+            "part_delivered_ns": _apart(delivered_ns, sent_ns),
+            "part_stopped_ns": _apart(ended_ns, before_end),
+            "latency_ns": np.where(stopped, _apart(ended_ns, asked_ns), UNKNOWN),
+            "interrupted_nr": take(delivered["interrupted_nr"], came, UNKNOWN),
+        }
+    )
+
+
+def interrupted_calls(trace: Trace) -> pd.DataFrame:
+    """The system calls that SIGURG interrupted, so that they failed with EINTR.
+
+    Calls that the kernel begins again by itself are not among them: their caller sees nothing.
+    Whose request the signal was is not asked, so a program whose offsets are not known has them.
+
+    Returns:
+        A DataFrame of :data:`INTERRUPTED`, the most frequent first.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    signals = _sigurgs(trace)
+    numbers = signals.loc[signals["interrupted_nr"] != UNKNOWN, "interrupted_nr"]
+    counts = numbers.value_counts()
+    nr = counts.index.to_numpy(np.int64)
+    names = np.array(syscall_names(nr), object)
+    return INTERRUPTED.finish({"nr": nr, "syscall": names, "times": counts.to_numpy(np.int64)})
+
+
+def _sigurgs(trace: Trace) -> pd.DataFrame:
+    signals = plain.from_arrow("signal", trace.arrow("signal"))
+    return signals[signals["signo"] == _SIGURG]
+
+
+def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:
+    """The first event of each thread since a moment and before another."""
+    lines = Timelines(events["tid"], events["ts_ns"])
+    found = lines.first_after(tid, since)
+    inside = take(events["ts_ns"], found, UNKNOWN) < until
+    return np.where(inside, found, NOT_FOUND)
+
+
+def _apart(later: Ints, earlier: Ints) -> Ints:
+    known = (later != UNKNOWN) & (earlier != UNKNOWN) & (later >= earlier)
+    return np.where(known, later - earlier, UNKNOWN)
+
+
+def _address(trace: Trace, tid: Ints, asked_ns: Ints, pc: Ints) -> tuple[np.ndarray, Ints]:
+    """Function and point of each address, from table address."""
+    known = plain.from_arrow("address", trace.arrow("address"))
+    function = np.full(len(pc), None, object)
+    if len(known) == 0:
+        return function, np.full(len(pc), UNKNOWN)
+    pid = Tasks(trace.frame("task"), trace.manifest.pid).pid(tid, asked_ns)
+    index = pd.MultiIndex.from_frame(known[["pid", "pc"]])
+    wanted = pd.MultiIndex.from_arrays([pid, pc])
+    first = ~index.duplicated()
+    at = index[first].get_indexer(wanted)
+    rows = known[first]
+    function[at >= 0] = rows["function"].to_numpy(object)[at[at >= 0]]
+    return function, take(rows["preemption"], at, UNKNOWN)
+
+
+def _in_words(outcome: Ints, how: Ints, point: Ints, function: np.ndarray) -> np.ndarray:
+    words = np.full(len(outcome), None, object)
+    for i, reason in enumerate(how):
+        if reason == UNKNOWN:
+            continue
+        words[i] = RUNTIME_REASONS[reason].replace("_", " ")
+        if outcome[i] == _REFUSED and reason == _REASONS["unsafe_point"] and point[i] != UNKNOWN:
+            words[i] = _POINTS.get(SAFE_POINTS[point[i]], words[i]).format(function[i])
+    return words
+
+
+def ledger(requests: pd.DataFrame) -> pd.DataFrame:
+    """Count requests by why they were asked and how they ended.
+
+    Args:
+        requests: a table of :data:`PREEMPTIONS`.
+
+    Returns:
+        A DataFrame of :data:`LEDGER`, the most frequent first.
+    """
+    keys = [requests[name].astype(object) for name in ("reason", "outcome", "why")]
+    keys = [key.where(key.notna(), None) for key in keys]
+    groups = requests.groupby(keys, dropna=False)
+    columns = {
+        "requests": groups.size(),
+        "signals": groups["delivered_ns"].count(),
+        "interrupted": groups["interrupted_nr"].count(),
+    }
+    for name, column, share in (
+        ("sent_p50_ns", "part_sent_ns", 0.5),
+        ("delivered_p50_ns", "part_delivered_ns", 0.5),
+        ("latency_p50_ns", "latency_ns", 0.5),
+        ("latency_p99_ns", "latency_ns", 0.99),
+    ):
+        columns[name] = groups[column].quantile(share, interpolation="lower").round()
+    rows = pd.DataFrame(columns).reset_index().sort_values("requests", ascending=False)
+    texts = ("reason", "outcome", "why")
+    return LEDGER.finish(
+        {
+            name: rows[name].astype(object).where(rows[name].notna(), None).to_numpy(object)
+            if name in texts
+            else rows[name].astype("Int64").to_numpy(np.int64, na_value=UNKNOWN)
+            for name in LEDGER.names
+        }
+    )

@@ -1,0 +1,101 @@
+"""Where calls block: episodes by call site and system call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.schema import Field, Frame
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["SITES", "sites"]
+
+SITES = Frame(
+    "sites",
+    "the episodes of one call site and system call",
+    (
+        Field("site", "function that made the call; null where no stack was captured", "str"),
+        Field("file", "source file of the call there, of its most frequent stack", "str"),
+        Field("line", "its line"),
+        Field("syscall", "name of the system call", "str"),
+        Field("episodes", "how many there are"),
+        Field("blocked_p50_ns", "median time that the call blocked"),
+        Field("hold_p50_ns", "median hold"),
+        Field("hold_p99_ns", "99th percentile of the hold"),
+        Field("hold_sum_ns", "all hold together; null where no episode's is known"),
+        Field("retake_p50_ns", "median P-retake latency"),
+        Field("harm_sum_ns", "all harm together; null where most episodes' is not known"),
+        Field("kept", "episodes whose call returned with its P"),
+        Field("harmful", "episodes with harm"),
+        Field("needless", "handoffs that bought nothing"),
+    ),
+)
+
+
+def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Group episodes by call site and system call.
+
+    Args:
+        episodes: a table of :data:`analysis.schema.EPISODES`; rows of a lost span are left out.
+        places: the trace's stacks (:data:`analysis.answers.places.PLACES`); None for one site.
+
+    Returns:
+        A DataFrame of :data:`SITES`: the most harm first, then the most hold.
+    """
+    trusted = episodes[~episodes["lost_overlap"]].reset_index(drop=True)
+    trusted = trusted.join(_place_of(trusted, places))
+    keys = [trusted[name].astype(object) for name in ("site", "syscall")]
+    keys = [key.where(key.notna(), None) for key in keys]
+    by_call = trusted.groupby(keys, sort=True, dropna=False)
+    sizes = by_call.size()
+    columns = {
+        "episodes": sizes,
+        # A few that are known would pass for all of them.
+        "harm_sum_ns": by_call["harm_ns"].sum().where(by_call["harm_ns"].count() * 2 >= sizes),
+        "hold_sum_ns": by_call["hold_ns"].sum(min_count=1),
+        "kept": trusted["outcome"].eq("kept").groupby(keys, dropna=False).sum(),
+        "line": by_call["line"].agg(_commonest),
+        "file": by_call["file"].agg(_commonest),
+    }
+    for word in ("harmful", "needless"):
+        columns[word] = trusted["class"].eq(word).groupby(keys, dropna=False).sum()
+    for name, column, share in (
+        ("blocked_p50_ns", "blocked_ns", 0.5),
+        ("hold_p50_ns", "hold_ns", 0.5),
+        ("hold_p99_ns", "hold_ns", 0.99),
+        ("retake_p50_ns", "retake_ns", 0.5),
+    ):
+        found = by_call[column].quantile(share, interpolation="lower")
+        columns[name] = found.astype("Float64").round()
+    rows = pd.DataFrame(columns).reset_index()
+    # Unknown harm is no less than none: then the hold decides.
+    worst = rows[["harm_sum_ns", "hold_sum_ns"]].fillna(0)
+    rows = rows.loc[worst.sort_values([*worst], ascending=False, kind="stable").index]
+    texts = {field.name for field in SITES.fields if field.type == "str"}
+    return SITES.finish(
+        {
+            name: rows[name].astype(object).where(rows[name].notna(), None).to_numpy(object)
+            if name in texts
+            else rows[name].astype("Int64").to_numpy(np.int64, na_value=UNKNOWN)
+            for name in SITES.names
+        }
+    )
+
+
+def _place_of(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
+    """Call site, file and line of each episode, in their order."""
+    wanted = ["site", "file", "line"]
+    if places is None or len(places) == 0:
+        nothing = dict.fromkeys(wanted, pd.Series(None, index=episodes.index, dtype=object))
+        return pd.DataFrame(nothing)
+    at = pd.Index(places["stack_id"]).get_indexer(pd.Index(episodes["stack_id"].fillna(UNKNOWN)))
+    found = places[wanted].astype(object).take(np.maximum(at, 0)).reset_index(drop=True)
+    found.loc[at < 0] = None
+    return found
+
+
+def _commonest(values: pd.Series[Any]) -> object:
+    counts = values.dropna().value_counts()
+    return counts.index[0] if len(counts) else None

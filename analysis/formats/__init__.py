@@ -1,0 +1,1 @@
+"""Other tools' formats: into a trace, and out of it."""

@@ -1,0 +1,34 @@
+"""Every table that the analysis makes: what the documentation and the exports go through."""
+
+from __future__ import annotations
+
+from analysis.answers.advise import ADVICE
+from analysis.answers.compare import COMPARISON
+from analysis.answers.factors import FACTORS
+from analysis.answers.places import PLACES
+from analysis.answers.preemptions import INTERRUPTED, LEDGER, PREEMPTIONS
+from analysis.answers.sites import SITES
+from analysis.ptime.timeline import TIMELINE
+from analysis.schema import EPISODES, Frame
+from analysis.stats.diff import DIFFERENCE
+from analysis.trust.validate import VALIDATION
+from analysis.whatif.predict import WHATIF
+
+__all__ = ["FRAMES"]
+
+FRAMES: tuple[Frame, ...] = (
+    EPISODES,
+    SITES,
+    PLACES,
+    PREEMPTIONS,
+    LEDGER,
+    INTERRUPTED,
+    FACTORS,
+    ADVICE,
+    WHATIF,
+    COMPARISON,
+    DIFFERENCE,
+    TIMELINE,
+    VALIDATION,
+)
+"""In the order in which a reader meets them."""

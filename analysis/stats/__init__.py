@@ -1,0 +1,1 @@
+"""Statistics: quantiles, resampling, rates, and whether two traces differ."""

@@ -1,0 +1,1 @@
+"""Whether a trace can be trusted: its rules, and second witnesses."""

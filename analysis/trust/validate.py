@@ -1,0 +1,354 @@
+"""Replays a trace against the rules of the model and counts what breaks them.
+
+The reader checks files, this checks sense: a trace whose rows contradict the model was captured
+wrongly, or the model is wrong. Each rule is one function from the trace's rows to the number of
+things that it looked at and the moments at which they broke it. Where records were lost, rules
+that need every row of a table look only at what is left, and say so by their count.
+
+A trace may be larger than memory. What a rule says of single rows is asked of one piece of a
+table after the other, and what it says of a thread's next switch, of one window of time after the
+other; what it says of a thread's calls, of some threads after the others, as many as :data:`ROWS`
+rows belong to. Of an episode the few numbers stay that the rules are about.
+
+A rule is of one of two kinds. A *runtime* rule holds of the program's scheduler whatever the
+kernel tells, so a break is a fault of the capture or of the model. A *kernel* rule asks that the
+kernel told everything, and it does not always: threads that a hypervisor's agent or the kernel
+hides from tracepoints are switched to unseen, and ``perf sched record`` misses the same switches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.ptime.episodes import episode_windows, setting_of
+from analysis.ptime.tasks import p_key
+from analysis.schema import Field, Frame
+from analysis.windowed import plain
+from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
+from analysis.windowed.memory import LastRows
+from analysis.windowed.windows import windows
+from tracer.trace.reader import Trace
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["KINDS", "ROWS", "RULES", "VALIDATION", "validate"]
+
+ROWS = 4_000_000
+"""Rows of one table that are in memory at once, about; more only where one thread has more."""
+
+KINDS = ("runtime", "kernel")
+"""What a rule asks about: the program's scheduler, or the completeness of what the kernel told."""
+
+VALIDATION = Frame(
+    "validation",
+    "one rule of the model, and how the trace keeps it",
+    (
+        Field("rule", "name of the rule", "str"),
+        Field("kind", "what it asks about", words=KINDS),
+        Field("meaning", "what must hold", "str"),
+        Field("checked", "things looked at"),
+        Field("broken", "those that break the rule"),
+        Field("first_ns", "when the first of them happened"),
+    ),
+)
+
+
+_Found = tuple[int, Ints]
+"""How many things were looked at, and when each of those that break the rule happened."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the rules look at: a trace, and its episodes as plain numbers."""
+
+    trace: Trace
+    episodes: pd.DataFrame
+    ways: _Found
+    """What breaks the order of the episodes' ways of P."""
+    rows: int
+    tells_run: bool
+
+    def pieces(self, table: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """The plain rows of a table, one row group after the other."""
+        for group in self.trace.row_groups(table, plain.TIME_COLUMN[table]):
+            rows = self.trace.read_row_group(table, group, list(columns))
+            yield plain.from_arrow(table, rows)
+
+    def of_threads(
+        self,
+        wanted: Mapping[str, Sequence[str]],
+    ) -> Iterator[Mapping[str, pd.DataFrame]]:
+        """All rows of some threads, then those of the next ones.
+
+        Args:
+            wanted: tables and their columns, of which ``tid`` is one.
+        """
+        counts: pd.Series[int] = pd.Series(dtype="int64")
+        for table in wanted:
+            for rows in self.pieces(table, ["tid"]):
+                counts = counts.add(rows["tid"].value_counts(), fill_value=0)
+        # Threads with many rows first, each into the lot that its rows begin in.
+        counts = counts.sort_index().sort_values(ascending=False, kind="stable")
+        lots = ((counts.cumsum() - counts) // self.rows).astype(np.int64)
+        for _, threads in counts.index.to_series().groupby(lots.to_numpy()):
+            these = pa.array(threads.to_numpy(np.int64), pa.int32())
+            yield {table: self._rows_of(table, names, these) for table, names in wanted.items()}
+
+    def _rows_of(self, table: str, columns: Sequence[str], threads: pa.Array) -> pd.DataFrame:
+        found = [plain.empty(table, columns)]
+        for group in self.trace.row_groups(table, plain.TIME_COLUMN[table]):
+            rows = self.trace.read_row_group(table, group, list(columns))
+            found.append(plain.from_arrow(table, rows.filter(pc.is_in(rows["tid"], threads))))
+        whole = pd.concat(found, ignore_index=True)
+        return whole.sort_values(plain.TIME_COLUMN[table], kind="stable", ignore_index=True)
+
+
+def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
+    """Check a trace against every rule.
+
+    Args:
+        trace: the trace.
+        rows: of one table, to hold in memory at once, about; changes nothing in the result.
+
+    Returns:
+        A DataFrame of :data:`VALIDATION`, one row for each of :data:`RULES`.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    pieces: dict[str, list[Ints]] = {name: [] for name in (*_NARROW, *_WIDE)}
+    ways = []
+    setting = setting_of(trace)
+    for piece in episode_windows(trace, setting=setting, columns=(*pieces, *_WAY)):
+        ways.append(_out_of_order(piece))
+        for name, parts in pieces.items():
+            width = np.int32 if name in _NARROW else np.int64
+            parts.append(piece[name].to_numpy(width, na_value=UNKNOWN))
+    # Column by column, so that no more than one of them is there twice.
+    columns = {name: np.concatenate(pieces.pop(name)) for name in [*pieces]}
+    # In order: a thread's first M is that of its first block.
+    order = np.lexsort((columns["tid"], columns["block_ns"]))
+    episodes = pd.DataFrame({name: columns.pop(name)[order] for name in [*columns]})
+    seen = _Seen(trace, episodes, _together(iter(ways)), rows, setting.tells_run)
+    found = [rule(seen) for rule in RULES.values()]
+    return VALIDATION.finish(
+        {
+            "rule": np.array(list(RULES), object),
+            "kind": np.array(
+                [KINDS.index("kernel" if n in _KERNEL else "runtime") for n in RULES]
+            ),
+            "meaning": np.array([(rule.__doc__ or "").strip() for rule in RULES.values()], object),
+            "checked": np.array([checked for checked, _ in found]),
+            "broken": np.array([len(broken) for _, broken in found]),
+            "first_ns": np.array(
+                [broken.min() if len(broken) else UNKNOWN for _, broken in found]
+            ),
+        }
+    )
+
+
+def _together(parts: Iterator[_Found]) -> _Found:
+    """What was found piece by piece."""
+    checked, broken = 0, [np.empty(0, np.int64)]
+    for count, times in parts:
+        checked += count
+        broken.append(times)
+    return checked, np.concatenate(broken)
+
+
+def _in_capture(seen: _Seen) -> _Found:
+    """Every row's time is within the capture."""
+    begin, end = seen.trace.manifest.begin_ns, seen.trace.manifest.end_ns
+
+    def found() -> Iterator[_Found]:
+        for table, column in plain.TIME_COLUMN.items():
+            for rows in seen.pieces(table, [column]):
+                times = _times(rows, column)
+                broken = np.zeros(len(times), bool)
+                if begin is not None:
+                    broken |= times < begin
+                if end is not None:
+                    broken |= times > end
+                yield len(times), times[broken]
+
+    return _together(found())
+
+
+def _call_in_order(seen: _Seen) -> _Found:
+    """A call returns no sooner than it was entered."""
+
+    def found() -> Iterator[_Found]:
+        for calls in seen.pieces("syscall", ["enter_ns", "exit_ns"]):
+            known = calls[calls["enter_ns"] != UNKNOWN]
+            yield len(known), _times(known[known["exit_ns"] < known["enter_ns"]], "exit_ns")
+
+    return _together(found())
+
+
+def _calls_apart(seen: _Seen) -> _Found:
+    """A thread is in one call at a time."""
+
+    def found() -> Iterator[_Found]:
+        for tables in seen.of_threads({"syscall": ["tid", "enter_ns", "exit_ns"]}):
+            calls = tables["syscall"]
+            known = calls[calls["enter_ns"] != UNKNOWN]
+            yield _overlaps(known["tid"], known["enter_ns"], known["exit_ns"])
+
+    return _together(found())
+
+
+def _block_in_call(seen: _Seen) -> _Found:
+    """A thread blocks between its call's entry and its return."""
+    wanted = {"block": ["ts_ns", "tid", "enter_ns"], "syscall": ["tid", "enter_ns", "exit_ns"]}
+
+    def found() -> Iterator[_Found]:
+        for tables in seen.of_threads(wanted):
+            blocks, calls = tables["block"], tables["syscall"]
+            known = blocks[blocks["enter_ns"] != UNKNOWN]
+            calls = calls[calls["enter_ns"] != UNKNOWN]
+            lines = Timelines(calls["tid"], calls["enter_ns"])
+            at = lines.first_after(known["tid"], known["enter_ns"])
+            own = take(calls["enter_ns"], at, UNKNOWN) == known["enter_ns"].to_numpy()
+            exits = np.where(own & (at != NOT_FOUND), take(calls["exit_ns"], at, UNKNOWN), UNKNOWN)
+            times = _times(known, "ts_ns")
+            early = times < known["enter_ns"].to_numpy()
+            yield len(known), times[early | ((exits != UNKNOWN) & (times > exits))]
+
+    return _together(found())
+
+
+def _episode_in_order(seen: _Seen) -> _Found:
+    """P's way goes forward: block, release, handoff, acquirep, run."""
+    return seen.ways
+
+
+def _out_of_order(episodes: pd.DataFrame) -> _Found:
+    way = {name: episodes[name].to_numpy(np.int64, na_value=UNKNOWN) for name in _WAY}
+    broken = np.zeros(len(episodes), bool)
+    before = way["release_ns"]
+    for column in ("handoff_ns", "acquirep_ns", "run_ns"):
+        at = way[column]
+        broken |= (at != UNKNOWN) & (at < before)
+        before = np.maximum(before, at)
+    return len(episodes), episodes["block_ns"].to_numpy(np.int64)[broken]
+
+
+def _p_at_one_m(seen: _Seen) -> _Found:
+    """A P is held by one blocked thread at a time."""
+    held = _held(seen.episodes)
+    if seen.tells_run:
+        # Such a runtime tells each change of P. Where it does not, as Go, who uses a P that
+        # another seemed to hold is no fault of the trace: the hold's end is unknown then.
+        held = pd.concat([held, _lost(seen.episodes)], ignore_index=True)
+    return _overlaps(p_key(held["pid"], held["p"]), held["block_ns"], held["until_ns"])
+
+
+def _m_has_one_p(seen: _Seen) -> _Found:
+    """An M holds one P at a time."""
+    held = _held(seen.episodes)
+    return _overlaps(held["tid"], held["block_ns"], held["until_ns"])
+
+
+def _g_in_one_call(seen: _Seen) -> _Found:
+    """A goroutine is in one call at a time."""
+    calls = seen.episodes
+    calls = calls[(calls["goid"] != UNKNOWN) & (calls["exit_ns"] != UNKNOWN)]
+    goroutines = calls.groupby(["pid", "goid"]).ngroup()
+    return _overlaps(goroutines, calls["block_ns"], calls["exit_ns"])
+
+
+def _m_is_one_thread(seen: _Seen) -> _Found:
+    """An M is the same thread for as long as that thread lives."""
+    found = seen.episodes[seen.episodes["m"] != UNKNOWN]
+    first = found.groupby(["pid", "tid"])["m"].transform("first")
+    return len(found), _times(found[found["m"] != first], "block_ns")
+
+
+def _switches_alternate(seen: _Seen) -> _Found:
+    """A thread enters a CPU and leaves it in turn: it never runs on two."""
+    targets = plain.from_arrow("task", seen.trace.arrow("task", ["tid"]))["tid"].unique()
+    last = LastRows("tid")
+
+    def found() -> Iterator[_Found]:
+        for window in windows(seen.trace, {"sched_switch": ("ts_ns", *_EDGES)}):
+            switches = window.tables["sched_switch"]
+            edges = pd.concat(
+                [
+                    pd.DataFrame(
+                        {"tid": switches[name], "ts_ns": switches["ts_ns"], "enters": way}
+                    )
+                    for name, way in _EDGES.items()
+                ],
+                ignore_index=True,
+            )
+            edges = edges[edges["tid"].isin(targets) & (edges["tid"] > 0)]
+            # In one switch the leaving comes first: a thread can follow itself after a migration.
+            edges = edges.sort_values(["ts_ns", "enters"], kind="stable")
+            both = last.extend(edges).sort_values(["tid"], kind="stable")
+            tids, enters = both["tid"].to_numpy(), both["enters"].to_numpy()
+            broken = (tids[1:] == tids[:-1]) & (enters[1:] == enters[:-1])
+            yield len(edges), both["ts_ns"].to_numpy(np.int64)[1:][broken]
+
+    return _together(found())
+
+
+_EDGES = {"prev_tid": 0, "next_tid": 1}
+"""Who leaves a CPU in a switch, and who enters it."""
+
+
+RULES: Mapping[str, Callable[[_Seen], _Found]] = {
+    "in_capture": _in_capture,
+    "call_in_order": _call_in_order,
+    "calls_apart": _calls_apart,
+    "block_in_call": _block_in_call,
+    "episode_in_order": _episode_in_order,
+    "p_at_one_m": _p_at_one_m,
+    "m_has_one_p": _m_has_one_p,
+    "g_in_one_call": _g_in_one_call,
+    "m_is_one_thread": _m_is_one_thread,
+    "switches_alternate": _switches_alternate,
+}
+"""Every rule, by name; a rule's docstring is its meaning."""
+
+_KERNEL = ("switches_alternate",)
+_NARROW = ("pid", "tid", "p", "m")
+_WIDE = ("goid", "block_ns", "hold_ns", "exit_ns", "exit_slow_ns")
+_WAY = ("release_ns", "handoff_ns", "acquirep_ns", "run_ns")
+"""What the rules need of an episode; the way, only while it is at hand."""
+
+
+def _held(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Episodes that held a P for a known time, with its end as ``until_ns``."""
+    known = episodes[(episodes["p"] != UNKNOWN) & (episodes["hold_ns"] > 0)]
+    return known.assign(until_ns=known["block_ns"] + known["hold_ns"])
+
+
+def _lost(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Episodes of which nobody tells when P was released, up to their return."""
+    lost = episodes[
+        (episodes["p"] != UNKNOWN)
+        & (episodes["hold_ns"] == UNKNOWN)
+        & (episodes["exit_slow_ns"] == UNKNOWN)
+        & (episodes["exit_ns"] != UNKNOWN)
+    ]
+    return lost.assign(until_ns=lost["exit_ns"])
+
+
+def _overlaps(keys: pd.Series | Ints, begin: pd.Series, end: pd.Series) -> _Found:
+    """Spans of one key that begin before the one before them is over."""
+    spans = pd.DataFrame(
+        {"key": np.asarray(keys), "begin": begin.to_numpy(), "end": end.to_numpy()}
+    ).sort_values(["key", "begin"], kind="stable")
+    over = spans.groupby("key")["end"].cummax().shift(fill_value=UNKNOWN)
+    same_key = spans["key"] == spans["key"].shift()
+    broken = spans[same_key & (spans["begin"] < over)]
+    return len(spans), broken["begin"].to_numpy(np.int64)
+
+
+def _times(rows: pd.DataFrame, column: str) -> Ints:
+    return rows[column].to_numpy(np.int64)

@@ -1,0 +1,232 @@
+"""The trace against a second witness: the runtime's own record of each retake that it did.
+
+The reference runtime keeps such a record on request (``pretake run … --witness FILE``): one
+JSON object a line (or a Parquet file) with ``ts_ns``, its own clock's reading at the release of
+P, and ``tid`` and ``p``, the thread that lost it. A Go program keeps one in its own execution
+trace (:mod:`analysis.trust.go_trace`). All clocks are CLOCK_MONOTONIC, so nothing
+is fitted; one in a time namespace is put right by the offset that the kernel tells.
+
+A record row belongs to the episode of the same thread and P in whose call it lies (until
+:data:`analysis.ptime.way.RETURN_RACE_NS` after the return). An episode or a row is used once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from analysis.ptime.episodes import episode_windows
+from analysis.ptime.way import RETURN_RACE_NS
+from analysis.stats.quantiles import quantiles
+from analysis.trust.go_trace import blocked, is_go_trace, read_go_trace
+from analysis.windowed.asof import NOT_FOUND, Timelines, take
+from tracer.errors import PretakeError
+from tracer.trace.reader import Trace
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["Check", "Pair", "check", "compare", "read_witness"]
+
+_COLUMNS = ("ts_ns", "tid", "p")
+_COMPARED = ("outcome", "tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
+_SHOWN = 10
+
+
+class Pair(TypedDict):
+    """A row of one side that has none on the other."""
+
+    ts_ns: int
+    tid: int
+    p: int | None
+
+
+class Difference(TypedDict):
+    """Quantiles of |release in the trace - time in the record|, in ns."""
+
+    p50: int | None
+    p99: int | None
+    max: int | None
+
+
+class Check(TypedDict):
+    """What :func:`check` returns.
+
+    Keys:
+        records: rows of the record within the capture; outside: the others.
+        unblocked: rows of a Go trace that do not count, since their thread never blocked.
+        episodes: retake episodes of the trace.
+        matched: those that both tell.
+        recall: matched / records; precision: matched / episodes; None for none of them.
+        missed: the first rows that the trace has not; extra: that the record has not.
+        lost: records that the capture lost, of any table: they explain a miss.
+    """
+
+    records: int
+    outside: int
+    unblocked: int
+    episodes: int
+    matched: int
+    recall: float | None
+    precision: float | None
+    difference_ns: Difference
+    missed: list[Pair]
+    extra: list[Pair]
+    lost: int
+
+
+def check(trace: Trace, witness: str | Path) -> Check:
+    """Compare a trace's retake episodes with the runtime's own record.
+
+    Args:
+        trace: the trace.
+        witness: file with the record.
+
+    Raises:
+        PretakeError: the file is no such record, or the trace cannot be read.
+    """
+    manifest = trace.manifest
+    records = _on_the_traces_clock(read_witness(witness), trace)
+    # Of each window only what is compared stays.
+    pieces = [
+        piece[piece["outcome"] == "retaken"] for piece in episode_windows(trace, columns=_COMPARED)
+    ]
+    found = pd.concat(pieces, ignore_index=True)
+    found = found.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
+    unblocked = 0
+    if records.attrs:
+        # A Go trace: of a part of the program's life, and of calls that never blocked, too.
+        began, ended = records.attrs["begin_ns"], records.attrs["end_ns"]
+        found = found[found["release_ns"].between(began, ended).fillna(True)]
+        told = blocked(records, trace.frame("sched_switch", ["ts_ns", "prev_tid", "prev_state"]))
+        unblocked = int((~told).sum())
+        records = records[told]
+    result = compare(found, records, manifest.begin_ns, manifest.end_ns)
+    result["unblocked"] = unblocked
+    result["lost"] = sum(manifest.lost.values())
+    return result
+
+
+def _on_the_traces_clock(records: pd.DataFrame, trace: Trace) -> pd.DataFrame:
+    """Records of processes whose own clock is ahead (time namespaces), with that taken off."""
+    ahead_ns = {int(pid): ns for pid, ns in trace.manifest.clocks_ahead_ns.items()}
+    if not ahead_ns or records.empty:
+        return records
+    tasks = trace.frame("task", ["tid", "pid"]).drop_duplicates("tid", keep="last")
+    pids = records["tid"].map(tasks.set_index("tid")["pid"])
+    off_ns = pids.map(ahead_ns).fillna(0).astype("int64")
+    moved = records.assign(ts_ns=records["ts_ns"] - off_ns)
+    # Of a Go trace, which is one process's.
+    moved.attrs = {name: ns - int(off_ns.max()) for name, ns in records.attrs.items()}
+    return moved
+
+
+def read_witness(path: str | Path) -> pd.DataFrame:
+    """The record in a file, as a DataFrame with ts_ns, tid and p.
+
+    Raises:
+        PretakeError: there is no such file, or it is no record.
+    """
+    path = Path(path)
+    mend = "name what 'pretake run --witness' or a Go program's runtime/trace wrote"
+    try:
+        if is_go_trace(path):
+            return read_go_trace(path)
+        if path.suffix == ".parquet":
+            table = pq.read_table(path, columns=list(_COLUMNS))
+        elif path.stat().st_size == 0:
+            # A run without a retake writes no line at all, and that is a record too.
+            table = pa.table({name: pa.array([], pa.int64()) for name in _COLUMNS})
+        else:
+            schema = pa.schema([pa.field(name, pa.int64()) for name in _COLUMNS])
+            options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+            table = pj.read_json(path, parse_options=options)
+    except OSError as error:
+        raise PretakeError(f"cannot read {path}: {error.strerror or 'no file'}", mend) from None
+    except pa.ArrowException:
+        raise PretakeError(f"{path} is no record of retakes", mend) from None
+    if any(table.column(name).null_count for name in _COLUMNS):
+        raise PretakeError(f"{path} has rows without {', '.join(_COLUMNS)}", mend)
+    return pd.DataFrame({name: table.column(name).to_numpy() for name in _COLUMNS})
+
+
+def compare(
+    episodes: pd.DataFrame,
+    records: pd.DataFrame,
+    begin_ns: int | None = None,
+    end_ns: int | None = None,
+) -> Check:
+    """Join retake episodes with record rows.
+
+    Args:
+        episodes: a table of :data:`analysis.schema.EPISODES`.
+        records: ts_ns, tid and p of each row of the record.
+        begin_ns: begin of the capture; earlier rows do not count. None for no limit.
+        end_ns: its end likewise.
+    """
+    inside = pd.Series(True, index=records.index)
+    if begin_ns is not None:
+        inside &= records["ts_ns"] >= begin_ns
+    if end_ns is not None:
+        inside &= records["ts_ns"] <= end_ns
+    outside = int((~inside).sum())
+    records = records[inside].reset_index(drop=True)
+    retaken = episodes[episodes["outcome"] == "retaken"].reset_index(drop=True)
+    pairs = _pairs(retaken, records)
+    missed = records[~records.index.isin(pairs["record"])]
+    retaken = retaken.assign(ts_ns=retaken["release_ns"])
+    extra = retaken[~retaken.index.isin(pairs["episode"])]
+    found = quantiles(pairs["apart_ns"], 0.5, 0.99, 1.0)
+    return {
+        "records": len(records),
+        "outside": outside,
+        "unblocked": 0,
+        "episodes": len(retaken),
+        "matched": len(pairs),
+        "recall": len(pairs) / len(records) if len(records) else None,
+        "precision": len(pairs) / len(retaken) if len(retaken) else None,
+        "difference_ns": {"p50": found["p50"], "p99": found["p99"], "max": found["p100"]},
+        "missed": _shown(missed),
+        "extra": _shown(extra),
+        "lost": 0,
+    }
+
+
+def _pairs(retaken: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Indices of record rows and episodes that tell of the same retake, and how far apart."""
+    plain = {
+        name: retaken[name].to_numpy(np.int64, na_value=UNKNOWN)
+        for name in ("tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
+    }
+    begin = np.where(plain["enter_ns"] == UNKNOWN, plain["block_ns"], plain["enter_ns"])
+    end = np.where(plain["exit_ns"] == UNKNOWN, np.iinfo(np.int64).max, plain["exit_ns"])
+    end = np.maximum(end, plain["release_ns"])
+    end += np.where(end < np.iinfo(np.int64).max, RETURN_RACE_NS, 0)
+    calls = Timelines(plain["tid"], begin)
+    at = calls.last_before(records["tid"], records["ts_ns"])
+    times = records["ts_ns"].to_numpy(np.int64)
+    ours = (
+        (at != NOT_FOUND)
+        & (take(plain["p"], at, UNKNOWN) == records["p"].to_numpy())
+        & (take(end, at, UNKNOWN) >= times)
+    )
+    pairs = pd.DataFrame(
+        {
+            "record": np.flatnonzero(ours),
+            "episode": at[ours],
+            "apart_ns": np.abs(take(plain["release_ns"], at, UNKNOWN) - times)[ours],
+        }
+    )
+    # Two rows in one call: the nearer one is the episode's, the other has none.
+    return pairs.sort_values("apart_ns", kind="stable").drop_duplicates("episode")
+
+
+def _shown(rows: pd.DataFrame) -> list[Pair]:
+    return [
+        {"ts_ns": int(ts_ns), "tid": int(tid), "p": None if pd.isna(p) else int(p)}
+        for ts_ns, tid, p in rows[list(_COLUMNS)].head(_SHOWN).itertuples(index=False)
+    ]

@@ -1,0 +1,351 @@
+"""What another policy, machine or number of Ps would have made of a captured run.
+
+The run's scripts (:mod:`analysis.whatif.scripts`) are replayed by a simulator that the caller
+gives; this module makes the scripts, sets the simulated machine's prices, and says how far to
+trust it.
+
+What the simulated machine charges for each step of a P's way is read off the *first* half of the
+capture (:mod:`analysis.whatif.prices`). Where a capture does not tell a price (a trace by hand, a
+Go program that hardly retakes), it is fitted: so that the replay of the policy that was really
+used agrees with that half, by the median way of P (release to run), by the part of it until the
+next thread is woken, and under ``sysmon`` by the median hold. Then the *second* half is replayed,
+under that policy and the others. How far the replay of the policy used is from that half, which it
+has not seen, is the error that stands beside every prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from analysis.ptime.episodes import episode_windows
+from analysis.schema import Field, Frame
+from analysis.stats.quantiles import quantiles
+from analysis.whatif.prices import Price, busy_cpus, prices
+from analysis.whatif.scripts import Goroutine, Scripts, scripts
+from analysis.windowed.asof import Ints
+from tracer.errors import PretakeError
+from tracer.trace.reader import Trace
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["WHATIF", "Machine", "Replay", "Replayer", "used_policy", "whatif"]
+
+SOURCES = ("captured", "replayed")
+
+WHATIF = Frame(
+    "whatif",
+    "a captured run (its second half), or its replay under a policy",
+    (
+        Field("policy", "retake policy", "str"),
+        Field("source", "captured, or replayed on the simulated host", words=SOURCES),
+        Field("used", "whether it is the policy that the run was captured under", "bool"),
+        Field("procs", "number of Ps"),
+        Field("cpus", "number of CPUs"),
+        Field("syscall_cost", "price of a system call, times the captured machine's", "float"),
+        Field("calls", "system calls that blocked"),
+        Field("retake_p50_ns", "median P-retake latency"),
+        Field("retake_p90_ns", "its 90th percentile"),
+        Field("retake_p99_ns", "its 99th percentile"),
+        Field("harm_ns", "time in which work waited for Ps that blocked threads held"),
+        Field("calls_per_s", "calls by wall (or virtual) time", "float"),
+        Field("handoffs", "Ps given away before a call"),
+        Field(
+            "error_percent",
+            "how far the median latency of the used policy's replay is from the capture; it "
+            "stands beside every prediction. Null where that policy is not known or has no "
+            "latency",
+            "float",
+        ),
+        Field("calls_error_percent", "the same of calls_per_s", "float"),
+        Field(
+            "ends",
+            "whether the replay came to an end; goroutines that wait for each other in calls that "
+            "keep every P never do",
+            "bool",
+        ),
+    ),
+)
+
+_FITTED = (
+    ("wake_call_ns", "wake_call_ns", 1_000),
+    ("wakeup_ns", "unpark_ns", 3_000),
+    ("timer_slack_ns", "timer_spread_ns", 50_000),
+)
+"""Prices that are fitted where the capture does not tell them, the price that would tell, and
+what they are at first."""
+_ROUNDS = 4
+_FEWEST = 40
+_MOST_CALLS = 20_000
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to replay on.
+
+    Args:
+        procs: number of Ps.
+        cpus: number of CPUs.
+        syscall_cost: price of a system call, times what it is on the captured machine. costs:
+        prices that differ from the simulator's own, by name (:mod:`analysis.whatif.prices`).
+    """
+
+    procs: int
+    cpus: int
+    syscall_cost: float = 1.0
+    costs: Mapping[str, Price] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a simulator made of the scripts: one number an episode, ns; ``UNKNOWN`` for none.
+
+    Args:
+        retake_ns: P-retake latencies.
+        hold_ns: holds.
+        move_ns: from P's release to its next goroutine.
+        ahead_ns: from a handoff before a call to the block.
+        harm_ns: all harm together.
+        calls: system calls made.
+        elapsed_ns: from the first step to the last.
+        handoffs: Ps given away before a call.
+    """
+
+    retake_ns: Ints
+    hold_ns: Ints
+    move_ns: Ints
+    ahead_ns: Ints
+    harm_ns: int
+    calls: int
+    elapsed_ns: int
+    handoffs: int
+
+
+class Replayer(Protocol):
+    """Plays scripts under a policy on a simulated machine."""
+
+    def __call__(
+        self, goroutines: Sequence[Goroutine], policy: str, machine: Machine, max_ns: int
+    ) -> Replay | None:
+        """The replay, or None if it has no end within ``max_ns``."""
+
+
+def used_policy(trace: Trace) -> str | None:
+    """The policy that a run was captured under; Go's own is ``sysmon``."""
+    told = (trace.manifest.workload or {}).get("policy")
+    if isinstance(told, str):
+        return told
+    return "sysmon" if trace.manifest.target.runtime == "go" else None
+
+
+def whatif(
+    trace: Trace,
+    policies: Sequence[str],
+    replay: Replayer,
+    *,
+    procs: int | None = None,
+    cpus: int | None = None,
+    syscall_cost: float = 1.0,
+    limit: int = _MOST_CALLS,
+) -> pd.DataFrame:
+    """Predict what a captured run had been under other policies.
+
+    Args:
+        trace: the trace.
+        policies: names that ``replay`` knows.
+        replay: the simulator.
+        procs: number of Ps to ask about; None for as many as the run had.
+        cpus: number of CPUs; None for as many as the run was seen on.
+        syscall_cost: price of a system call, times the captured machine's.
+        limit: calls to take of the run, from its begin.
+
+    Returns:
+        A DataFrame of :data:`WHATIF`: the capture, then each policy.
+
+    Raises:
+        PretakeError: too few calls whose goroutine is known, or what ``replay`` raises.
+    """
+    known = _first_episodes(trace, limit)
+    middle = len(known) // 2
+    first_ns, last_ns = _span(known[:middle])
+    costs = prices(trace, first_ns, last_ns)
+    probe = costs.get("probe_ns", 0)
+    probe_ns = probe if isinstance(probe, int) else 0
+    first = scripts(trace, known[:middle], probe_ns)
+    second = scripts(trace, known[middle:], probe_ns)
+    if first.calls + second.calls < _FEWEST:
+        raise PretakeError(
+            f"{trace.path} has {first.calls + second.calls} calls whose goroutine and return are "
+            f"known, and a replay needs {_FEWEST}",
+            "capture for longer, or with 'pretake record' as root",
+        )
+    # CPython's threads need its lock for all that the runtime does; Go's have none.
+    costs["gil"] = trace.manifest.target.runtime == "reference"
+    own = _own_machine(trace, known, busy_cpus(trace, first_ns, last_ns))
+    used = used_policy(trace)
+    measured = _measured(known[middle:], second)
+    error = calls_error = None
+    if used is not None:
+        _fit(costs, first, known[:middle], used, own, replay)
+        as_used = Machine(own.procs, own.cpus, 1.0, costs)
+        told = replay(second.goroutines, used, as_used, _bound(second))
+        if told is not None:
+            error = _apart(_median(told.retake_ns), _median(measured.retake_ns))
+            calls_error = _apart(_rate(told), _rate(measured))
+    asked = Machine(procs or own.procs, cpus or own.cpus, syscall_cost, costs)
+    rows = [_row(used or "unknown", "captured", own, measured, True)]
+    for policy in policies:
+        told = replay(second.goroutines, policy, asked, _bound(second))
+        rows.append(_row(policy, "replayed", asked, told, policy == used))
+    table = pd.DataFrame(rows)
+    replayed = (table["source"] == SOURCES.index("replayed")).to_numpy()
+    for name, value in (("error_percent", error), ("calls_error_percent", calls_error)):
+        table[name] = np.where(replayed & (value is not None), value or 0.0, np.nan)
+    return WHATIF.finish({str(name): table[name].to_numpy() for name in table})
+
+
+def _first_episodes(trace: Trace, limit: int) -> pd.DataFrame:
+    """The first trusted episodes of a trace; what comes after them is not read."""
+    pieces: list[pd.DataFrame] = []
+    for piece in episode_windows(trace):
+        pieces.append(piece[~piece["lost_overlap"]])
+        if sum(len(p) for p in pieces) >= limit:
+            break
+    known = pd.concat([p for p in pieces if len(p)] or pieces[:1], ignore_index=True)
+    return known.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True).head(limit)
+
+
+def _bound(own: Scripts) -> int:
+    """Virtual time after which a replay will not end any more."""
+    return 100 * (own.end_ns - own.begin_ns) + 1_000_000_000
+
+
+def _span(known: pd.DataFrame) -> tuple[int, int]:
+    """From the first block of some episodes to the last end."""
+    if known.empty:
+        return 0, 0
+    ends = known["exit_ns"].fillna(known["block_ns"])
+    return int(known["block_ns"].min()), int(ends.max())
+
+
+def _own_machine(trace: Trace, known: pd.DataFrame, cpus: int) -> Machine:
+    """Ps and CPUs that the run had."""
+    told = (trace.manifest.workload or {}).get("procs")
+    highest = known["p"].max()
+    procs = 1 if pd.isna(highest) else int(highest) + 1
+    if isinstance(told, int) and told > 0:
+        procs = told
+    return Machine(procs, cpus)
+
+
+def _measured(known: pd.DataFrame, own: Scripts) -> Replay:
+    """The capture itself, in the words of a replay."""
+    went_on = known["run_ns"].fillna(known["acquirep_ns"])
+    given = known["outcome"].eq("handed_off") & went_on.notna()
+    return Replay(
+        _plain(known["retake_ns"]),
+        _plain(known["hold_ns"].where(known["outcome"].eq("retaken"))),
+        _plain(went_on - known["release_ns"]),
+        _plain((known["block_ns"] - known["release_ns"]).where(given)),
+        int(known["harm_ns"].fillna(0).sum()),
+        own.calls,
+        own.end_ns - own.begin_ns,
+        int(known["outcome"].eq("handed_off").sum()),
+    )
+
+
+def _fit(
+    costs: dict[str, Price],
+    own: Scripts,
+    known: pd.DataFrame,
+    used: str,
+    machine: Machine,
+    replay: Replayer,
+) -> None:
+    """Set what the capture does not tell, so that the replay of the used policy agrees with it."""
+    fitted = {
+        name: first
+        for name, seen, first in _FITTED
+        if seen not in costs and (name != "timer_slack_ns" or used == "sysmon")
+    }
+    if not fitted:
+        return
+    # What waking costs is told by the moves that woke a thread; an M that spins needs no waking.
+    woke = known[known["m_wake_ns"].notna()]
+    known = woke if len(woke) >= _FEWEST // 2 else known
+    measured = _measured(known, own)
+    woken_ns = _median(_plain(known["m_wake_ns"] - known["release_ns"]))
+    if "wake_call_ns" in fitted and woken_ns is not None:
+        fitted["wake_call_ns"] = woken_ns
+    for _ in range(_ROUNDS):
+        as_used = Machine(machine.procs, machine.cpus, 1.0, costs | fitted)
+        told = replay(own.goroutines, used, as_used, _bound(own))
+        if told is None:
+            break
+        _correct(fitted, "wake_call_ns", _median(measured.ahead_ns), _median(told.ahead_ns))
+        _correct(fitted, "wakeup_ns", _median(measured.move_ns), _median(told.move_ns))
+        # Two sightings, so that two late timers stand in each hold.
+        want, have = _median(measured.hold_ns), _median(told.hold_ns)
+        _correct(fitted, "timer_slack_ns", want, have, 2)
+    costs |= fitted
+
+
+def _correct(
+    costs: dict[str, int], name: str, want: int | None, have: int | None, times: int = 1
+) -> None:
+    if name in costs and want is not None and have is not None:
+        costs[name] = max(costs[name] + (want - have) // times, 0)
+
+
+def _row(
+    policy: str, source: str, machine: Machine, told: Replay | None, used: bool
+) -> dict[str, object]:
+    row: dict[str, object] = {
+        "policy": policy,
+        "source": SOURCES.index(source),
+        "used": used,
+        "procs": machine.procs,
+        "cpus": machine.cpus,
+        "syscall_cost": machine.syscall_cost,
+        "calls": UNKNOWN,
+        **dict.fromkeys(("retake_p50_ns", "retake_p90_ns", "retake_p99_ns"), UNKNOWN),
+        "harm_ns": UNKNOWN,
+        "calls_per_s": np.nan,
+        "handoffs": UNKNOWN,
+        "ends": told is not None,
+    }
+    if told is None:
+        return row
+    spread = quantiles(told.retake_ns[told.retake_ns != UNKNOWN], 0.5, 0.9, 0.99)
+    for name, value in spread.items():
+        row[f"retake_{name}_ns"] = UNKNOWN if value is None else value
+    return row | {
+        "calls": told.calls,
+        "harm_ns": told.harm_ns,
+        "calls_per_s": _rate(told),
+        "handoffs": told.handoffs,
+    }
+
+
+def _rate(told: Replay) -> float:
+    return told.calls * 1e9 / told.elapsed_ns if told.elapsed_ns else 0.0
+
+
+def _median(values: Ints) -> int | None:
+    return quantiles(values[values != UNKNOWN], 0.5)["p50"]
+
+
+def _apart(predicted: float | None, measured: float | None) -> float | None:
+    """Difference in percent of what was measured."""
+    if predicted is None or measured is None:
+        return None
+    if measured == 0:
+        return 0.0 if predicted == 0 else None
+    return 100 * (predicted - measured) / measured
+
+
+def _plain(values: pd.Series[Any]) -> Ints:
+    return values.to_numpy(np.int64, na_value=UNKNOWN)

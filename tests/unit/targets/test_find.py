@@ -1,0 +1,134 @@
+"""Which runtime a file or a process has."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference_runtime
+from tracer.errors import PretakeError
+from tracer.targets import reference, runtime_of, runtimes_of_process
+from tracer.targets.go import GO_FIELDS, offsets_of_version, shipped_offsets
+from tracer.targets.layout import RuntimeLayout
+
+needs_compiled = pytest.mark.skipif(
+    not reference_runtime.COMPILED, reason="an interpreted runtime has no symbols"
+)
+
+
+def test_other_programs_have_no_runtime(tmp_path: Path) -> None:
+    assert runtime_of(Path("/bin/sh")) is None
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\n")
+    assert runtime_of(script) is None
+    (tmp_path / "short").write_bytes(b"\x7fELF\x02\x01")
+    assert runtime_of(tmp_path / "short") is None
+
+
+def test_an_elf_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+    cut.write_bytes(Path("/bin/sh").read_bytes()[:64])
+    with pytest.raises(PretakeError, match="no whole ELF file"):
+        runtime_of(cut)
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_file_never_is_a_traceback(data: st.DataObject) -> None:
+    whole = bytearray(Path("/bin/true").read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        at = data.draw(
+            st.integers(20, len(whole) - 1) | st.integers(len(whole) - 3000, len(whole) - 1)
+        )
+        whole[at] = data.draw(st.integers(0, 255))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(whole)
+        file.flush()
+        with contextlib.suppress(PretakeError):
+            assert runtime_of(Path(file.name)) is None
+
+
+def test_no_such_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PretakeError, match="No such file"):
+        runtime_of(tmp_path / "none")
+
+
+@needs_compiled
+def test_the_reference_runtimes_offsets_are_those_of_its_objects() -> None:
+    from reference_runtime.gmp import NO_P, P
+    from reference_runtime.host import Lock
+
+    library = reference.find()
+    assert library is not None
+    found = runtime_of(library)
+    assert found is not None
+    assert found.missing == ()
+    assert {probe.handler for probe in found.probes} == {
+        "reference_mstart",
+        "reference_transition",
+    }
+    layout = found.layout
+
+    def number(of: object, offset: int) -> int:
+        return ctypes.c_int64.from_address(id(of) + offset).value
+
+    p = P(7, 4, Lock())
+    p.runqhead, p.runqtail = 11, 13
+    assert number(p, layout.p_id) == 7
+    assert number(p, layout.p_runqhead) == 11
+    assert number(p, layout.p_runqtail) == 13
+    assert number(NO_P, layout.p_id) == -1
+
+
+@needs_compiled
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may open what another has mapped")
+def test_the_reference_runtime_is_found_in_a_process() -> None:
+    found = runtimes_of_process(os.getpid())
+    assert [runtime.runtime for runtime in found] == ["reference"]
+
+
+def test_a_process_that_is_gone_is_told() -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with pytest.raises(PretakeError):
+        runtimes_of_process(pid)
+
+
+def test_every_shipped_row_has_every_offset() -> None:
+    rows = shipped_offsets()
+    series = {version.rpartition(".")[0] for version in rows}
+    assert {"go1.19", "go1.21", "go1.22", "go1.24", "go1.25", "go1.26", "go1.27"} <= series
+    for version, offsets in rows.items():
+        assert set(offsets) == set(GO_FIELDS), version
+        RuntimeLayout().with_offsets(offsets).pack()
+
+
+@pytest.mark.parametrize(
+    ("version", "offsets", "of"),
+    [
+        ("go1.24.3", {"m_p": 208, "m_syscalltick": 740}, ("go1.24.3",)),
+        # Between two: what did not move.
+        ("go1.24.7", {"m_p": 208}, ("go1.24.3", "go1.24.11")),
+        # Beyond what was measured, or no release: nothing.
+        ("go1.24.12", {}, ()),
+        ("go1.24", {}, ()),
+        ("go1.25.1", {}, ()),
+        ("go1.24.7-custom", {}, ()),
+    ],
+)
+def test_no_version_is_guessed(version: str, offsets: dict[str, int], of: tuple[str, ...]) -> None:
+    rows = {
+        "go1.24.11": {"m_p": 208, "m_syscalltick": 764},
+        "go1.24.3": {"m_p": 208, "m_syscalltick": 740},
+        "go1.25.0": {"m_p": 200, "m_syscalltick": 788},
+    }
+    assert offsets_of_version(version, rows) == (offsets, of)

@@ -1,0 +1,1 @@
+"""Captures: who is traced, when programs are attached, and where records go."""

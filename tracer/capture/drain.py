@@ -1,0 +1,148 @@
+"""From the rings in the kernel to the parts on disk, a ring at a time.
+
+The drain looks at the rings on a timer whose period follows how fast they fill; the kernel wakes
+it for an exec alone. So the tracer's own switches never depend on the target's, and do not feed
+back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.capture.background import BackgroundWriter
+from tracer.errors import PretakeError
+from tracer.kernel.program import LossSpan, Program
+from tracer.trace.schema import TABLES
+from tracer.trace.writer import TraceWriter
+
+__all__ = ["Drain"]
+
+_FILL_WANTED: Final = 0.2
+_PERIOD_MIN_S: Final = 0.002
+_PERIOD_MAX_S: Final = 0.1
+_COUNTS_PERIOD_S: Final = 0.25
+_LAST_RECORDS_S: Final = 2.0
+
+
+class Drain:
+    """Moves records from a program's rings to a trace.
+
+    Args:
+        program: where they come from.
+        writer: where they go; nobody else may use it until :meth:`finish` or :meth:`abandon`.
+        observers: called with the records of a table, by its name, before they are written.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        writer: TraceWriter,
+        observers: Mapping[str, Callable[[np.ndarray], None]] | None = None,
+    ) -> None:
+        self._program = program
+        self._writer = BackgroundWriter(writer)
+        self._observers = dict(observers or {})
+        self._period_s = _PERIOD_MIN_S
+        self._counted_at_s = 0.0
+        self._spans_taken = 0
+        self.stored: dict[str, int] = dict.fromkeys(program.rings, 0)
+        self.lost = 0
+
+    @property
+    def events(self) -> int:
+        """Records stored so far."""
+        return sum(self.stored.values())
+
+    def add(self, table: str, rows: pa.Table) -> None:
+        """Put rows among the others that came through no ring."""
+        self._writer.write(table, rows)
+
+    def step(self) -> float:
+        """Take what the rings hold.
+
+        Returns:
+            Seconds to wait before the next call.
+
+        Raises:
+            PretakeError: the disk is full.
+        """
+        fill = max(ring.fill for ring in self._program.rings.values())
+        self._take_all()
+        now_s = time.monotonic()
+        if now_s - self._counted_at_s >= _COUNTS_PERIOD_S:
+            self._counted_at_s = now_s
+            self._take_losses()
+        wanted_s = self._period_s * _FILL_WANTED / max(fill, 1e-3)
+        # Slower by steps, since a burst may follow a silence; faster at once.
+        wanted_s = min(wanted_s, 2 * self._period_s)
+        self._period_s = min(max(wanted_s, _PERIOD_MIN_S), _PERIOD_MAX_S)
+        return self._period_s
+
+    def drain(self) -> None:
+        """Take the last records, once every probe is away: until all that was sent is there.
+
+        Raises:
+            PretakeError: the disk is full, or a record that was sent never came.
+        """
+        deadline = time.monotonic() + _LAST_RECORDS_S
+        while True:
+            self._take_all()
+            counts = self._program.counts()
+            missing = [name for name, n in counts.items() if n.sent - n.lost != self.stored[name]]
+            if not missing:
+                break
+            if time.monotonic() > deadline:
+                raise PretakeError(f"records of {', '.join(missing)} were sent and never came")
+            # A program that ran when its probe was taken away still writes, elsewhere.
+            time.sleep(_PERIOD_MIN_S)
+        # Both halves: what the last epoch left, and what this one did.
+        self._take_losses()
+        self._take_losses()
+
+    def finish(self) -> None:
+        """Let the writer finish what it was given; drain first.
+
+        Raises:
+            PretakeError: the disk is full.
+        """
+        self._writer.finish()
+
+    def abandon(self) -> None:
+        """Let go of the writer after an error; rows that wait for it are dropped."""
+        with contextlib.suppress(PretakeError):
+            self._writer.finish()
+
+    def _take_all(self) -> None:
+        for name, ring in self._program.rings.items():
+            records = ring.peek()
+            if len(records):
+                if name in self._observers:
+                    self._observers[name](records)
+                self.stored[name] += len(records)
+                self._writer.write(name, TABLES[name].to_arrow(records))
+            ring.release()
+
+    def _take_losses(self) -> None:
+        self.lost = sum(count.lost for count in self._program.counts().values())
+        if self._spans_taken == self.lost:
+            return
+        spans = self._program.take_loss_spans()
+        if spans:
+            self._spans_taken += sum(span.lost for span in spans)
+            self._writer.write("loss", _loss_rows(spans))
+
+
+def _loss_rows(spans: list[LossSpan]) -> pa.Table:
+    table = TABLES["loss"]
+    rows = np.zeros(len(spans), table.dtype)
+    code = table.column("table").code
+    for row, span in zip(rows, spans, strict=True):
+        row["begin_ns"], row["end_ns"] = span.begin_ns, span.end_ns
+        row["lost"], row["cpu"], row["table"] = span.lost, span.cpu, code(span.table)
+    return table.to_arrow(rows)

@@ -1,0 +1,195 @@
+"""How long Ps are held, while a program runs: histograms kept in the kernel, and nothing else.
+
+No row leaves the kernel but one for each new program, so the cost for hours is that of the
+probes. What is told is the time from a thread's block to the moment the runtime took its P
+(``retake``), and the same where at the block a goroutine waited and no idle P and no spinning M
+could take it (``harm``), by system call and by the stack that it was made with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.capture.launch import Command, RunningProcess, threads_of
+from tracer.capture.options import CaptureOptions
+from tracer.capture.privilege import check_privilege, drop_capabilities
+from tracer.capture.runtimes import Runtimes
+from tracer.capture.symbols import Symbols
+from tracer.errors import PretakeError
+from tracer.kernel.program import Program
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["OTHERS", "WHATS", "Histogram", "Live", "live", "lower_ns"]
+
+WHATS: Final = ("retake", "harm")
+"""What is counted: the rows of an array from :meth:`Live.counts`."""
+
+OTHERS: Final = -2
+"""Stands for the stacks that the kernel had no room to tell apart."""
+
+_BUFFER_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of times in buckets a quarter of an octave wide: each is known to within 12 %.
+
+    Args:
+        counts: by number of the bucket; bucket ``4 * e + q`` holds the times of
+            ``2**e * (1 + q / 4)`` ns and above.
+    """
+
+    counts: np.ndarray
+
+    @property
+    def total(self) -> int:
+        """How many times were counted."""
+        return int(self.counts.sum())
+
+    def quantile(self, share: float) -> float | None:
+        """The time, ns, that ``share`` of all are no longer than; None where there are none."""
+        if not self.total:
+            return None
+        reached = np.searchsorted(np.cumsum(self.counts), share * self.total)
+        # The middle of the bucket.
+        return float((lower_ns(int(reached)) + lower_ns(int(reached) + 1)) / 2)
+
+
+def lower_ns(bucket: int) -> float:
+    """The least time that a bucket holds."""
+    exponent, quarter = divmod(bucket, 4)
+    return float(2.0**exponent * (1 + quarter / 4)) if bucket else 0.0
+
+
+class Live:
+    """A program that is watched; made by :func:`live`."""
+
+    def __init__(self, target: Command | RunningProcess, program: Program, drop: bool) -> None:
+        self._target = target
+        self._program = program
+        self._symbols = Symbols(program)
+        self._runtimes = Runtimes(program, CaptureOptions(), self._symbols)
+        # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
+        self._stack_ids: dict[int, int] = {}
+        self._new_stacks: dict[int, tuple[int, list[int]]] = {}
+        if isinstance(target, Command):
+            self._runtimes.expect(target.executable)
+        else:
+            self._runtimes.attach_running(target.pid)
+        program.attach()
+        if drop:
+            drop_capabilities(files_for_another=False, uprobes_as_admin=not program.uprobe_links)
+        if isinstance(target, Command):
+            program.follow(target.pid, before_exec=True)
+            target.open_gate()
+            return
+        known: set[int] = set()
+        # One that is made meanwhile is a target from birth, or seen by the next look.
+        while new := set(threads_of(target.pid)) - known:
+            program.follow(target.pid)
+            known |= new
+
+    def wait(self, seconds: float) -> bool:
+        """Watch for so long; True if the program has ended.
+
+        The watcher sleeps, unless the kernel wakes it because a target became another program.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            for name, ring in self._program.rings.items():
+                records = ring.peek()
+                if name == "task" and len(records):
+                    self._runtimes.on_tasks(records.copy())
+                ring.release()
+            more = self._runtimes.step()
+            left_s = max(deadline - time.monotonic(), 0)
+            if self._target.wait(0 if more else left_s, self._program.wake_fd):
+                return True
+            if left_s <= 0:
+                return False
+
+    @property
+    def runtime(self) -> str:
+        """Whose P, M and G are in reach so far: ``go``, ``reference`` or ``none``."""
+        self._runtimes.finish()
+        return self._runtimes.target.runtime
+
+    @property
+    def missing(self) -> list[str]:
+        """What cannot be seen, and why."""
+        return [f"{missing.what}: {missing.why}" for missing in self._runtimes.missing]
+
+    def counts(self) -> dict[tuple[int, int], np.ndarray]:
+        """What was counted since the begin.
+
+        Returns:
+            By number of the system call and stack_id (``UNKNOWN`` where there is no stack,
+            :data:`OTHERS` where there was no room for it): a row of counts, as a
+            :class:`Histogram` takes them, for each of :data:`WHATS`.
+        """
+        found = {}
+        for stack, number, counts in self._program.live_counts():
+            found[number, self._stack_id(stack)] = np.stack([counts[what] for what in WHATS])
+        for number, counts in self._program.live_others():
+            found[number, OTHERS] = np.stack([counts[what] for what in WHATS])
+        return found
+
+    def new_stacks(self) -> dict[str, pa.Table]:
+        """The tables stack and address of stacks that are new in :meth:`counts`, if any are."""
+        new, self._new_stacks = self._new_stacks, {}
+        return self._symbols.tables_of(new) if new else {}
+
+    def close(self) -> None:
+        """Let go of the files that were looked at."""
+        self._symbols.close()
+        self._runtimes.close()
+
+    def _stack_id(self, stack: int) -> int:
+        if not stack:
+            return UNKNOWN
+        if stack not in self._stack_ids:
+            number = self._stack_ids[stack] = len(self._stack_ids)
+            self._new_stacks[number] = self._program.live_stack(stack)
+        return self._stack_ids[stack]
+
+
+@contextlib.contextmanager
+def live(
+    command: Sequence[str] | None = None,
+    pid: int | None = None,
+    *,
+    max_sites: int = 2048,
+    drop: bool = False,
+) -> Iterator[Live]:
+    """Watch a command, which is ended in the end, or a running process, which is left running.
+
+    Args:
+        command: program and arguments.
+        pid: a running process, instead of a command.
+        max_sites: stacks that are told apart, and pairs of a system call and a stack.
+        drop: give up this process's capabilities, as far as they are not needed any more, for
+            good once the probes are in place.
+
+    Raises:
+        PretakeError: there is nothing to watch, or the caller lacks the privilege.
+    """
+    if (command is None) == (pid is None):
+        raise PretakeError("there is nothing to watch", "give a command behind --, or --pid")
+    check_privilege()
+    with contextlib.ExitStack() as stack:
+        target = RunningProcess(pid) if pid is not None else Command(command or ())
+        stack.callback(target.close)
+        program = Program(_BUFFER_BYTES, max_sites=max_sites, defines={"LIVE": 1})
+        stack.callback(program.close)
+        if isinstance(target, Command):
+            stack.callback(target.end)
+        watched = Live(target, program, drop)
+        stack.callback(watched.close)
+        yield watched

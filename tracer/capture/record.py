@@ -1,0 +1,327 @@
+"""One capture, from start to finish.
+
+Example:
+    >>> record(["./server"], output="server.pretake", options=CaptureOptions(seconds=10))
+    PosixPath('server.pretake')
+
+The order is what makes it exact: the command waits at a gate; the programs are loaded and put at
+their tracepoints, which drop everything, since there is no target; the command becomes a target;
+the gate opens. At the end the probes go first, and the drain stops when everything that was sent
+is stored or counted as lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tracer.capture.cost import RunTimeSampler, StatisticsHelper
+from tracer.capture.drain import Drain
+from tracer.capture.launch import Command, RunningProcess, threads_of
+from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.privilege import check_privilege, drop_capabilities
+from tracer.capture.runtimes import Runtimes
+from tracer.capture.symbols import Symbols
+from tracer.errors import PretakeError
+from tracer.kernel.bcc_loader import calling_user
+from tracer.kernel.program import Program
+from tracer.trace.clock import KernelClock, clocks_ahead
+from tracer.trace.manifest import Manifest, Missing
+from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.writer import TraceWriter, check_output
+
+__all__ = ["new_manifest", "record", "stopped_by_signals"]
+
+_PROGRESS_PERIOD_S: Final = 0.25
+_EXEC: Final = TABLES["task"].column("kind").code("exec")
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def record(
+    command: Sequence[str] | None = None,
+    *,
+    output: str | Path,
+    pid: int | None = None,
+    options: CaptureOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    drop: bool = False,
+) -> Path:
+    """Capture a command or a running process, until it ends, time is up, or Ctrl-C.
+
+    Args:
+        command: program and arguments; its input and output are left alone. When the capture
+            ends before the command does, the command is ended too.
+        output: the trace's folder.
+        pid: a running process, instead of a command; it is left running.
+        options: what to capture.
+        progress: called about four times a second.
+        drop: give up this process's capabilities, as far as they are not needed any more, for
+            good once the probes are in place.
+
+    Returns:
+        The trace's folder. ``manifest.exit_status`` tells how the command ended.
+
+    Raises:
+        PretakeError: nothing was captured, for a reason the user can mend; or the disk filled
+            up, and then the trace up to there is whole.
+    """
+    options = options or CaptureOptions()
+    path = Path(output)
+    check_output(path, options.force)
+    if (command is None) == (pid is None):
+        raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
+    check_privilege()
+    defines = {}
+    if options.detail == "full":
+        defines["DETAIL_FULL"] = 1
+    if options.all_signals:
+        defines["ALL_SIGNALS"] = 1
+    if options.host:
+        defines["HOST"] = 1
+    if not options.stacks:
+        defines["NO_STACKS"] = 1
+    with contextlib.ExitStack() as stack:
+        target = RunningProcess(pid) if pid is not None else Command(command or ())
+        stack.callback(target.close)
+        program = Program(options.buffer_bytes, options.max_threads, defines=defines)
+        stack.callback(program.close)
+        stop = threading.Event()
+        # From here on there is something to end in order.
+        stack.enter_context(stopped_by_signals(stop))
+        capture = _Capture(path, target, program, options, stop, drop)
+        return capture.run(progress)
+
+
+class _Capture:
+    def __init__(
+        self,
+        path: Path,
+        target: Command | RunningProcess,
+        program: Program,
+        options: CaptureOptions,
+        stop: threading.Event,
+        drop: bool,
+    ) -> None:
+        # Before the capabilities go.
+        statistics = StatisticsHelper() if drop else None
+        self._clock = KernelClock()
+        self._target = target
+        self._program = program
+        self._options = options
+        self._symbols = Symbols(program)
+        self._runtimes = Runtimes(program, options, self._symbols)
+        self._manifest = new_manifest(target, options)
+        self._stop = stop
+        self._present = 0
+        self._exec_seen = False
+        if isinstance(target, Command):
+            self._runtimes.expect(target.executable)
+        else:
+            self._runtimes.attach_running(target.pid)
+        self._manifest.attached = program.attach()
+        if drop:
+            # Before there are threads, which have capabilities of their own.
+            drop_capabilities(
+                files_for_another=calling_user() is not None,
+                uprobes_as_admin=not program.uprobe_links,
+            )
+        self._writer = TraceWriter(
+            path,
+            self._manifest,
+            force=options.force,
+            owner=calling_user(),
+            part_seconds=options.part_seconds,
+        )
+        observers = {"task": self._on_tasks, "signal": self._symbols.on_signals}
+        self._drain = Drain(program, self._writer, observers)
+        self._sampler = RunTimeSampler(program, statistics)
+
+    def run(self, progress: Callable[[Progress], None] | None) -> Path:
+        began_s = time.monotonic()
+        cpu_s = time.process_time()
+        self._manifest.begins(self._clock.moment())
+        try:
+            self._begin()
+            self._loop(began_s, progress)
+        except PretakeError as error:
+            self._manifest.error = error.problem
+            self._end(began_s, cpu_s)
+            raise
+        self._end(began_s, cpu_s)
+        return self._writer.path
+
+    def _begin(self) -> None:
+        if isinstance(self._target, Command):
+            self._program.follow(self._target.pid, before_exec=True)
+            self._target.open_gate()
+            return
+        self._add_present()
+
+    def _add_present(self) -> None:
+        """Make targets of a running process's threads.
+
+        One that a thread makes before it is a target itself is seen by the next look; one that
+        it makes afterwards is a target from birth.
+        """
+        pid = self._target.pid
+        self._manifest.clocks_ahead_ns |= clocks_ahead([pid])
+        known: set[int] = set()
+        while new := set(threads_of(pid)) - known:
+            self._program.follow(pid)
+            known |= new
+        table = TABLES["task"]
+        rows = np.zeros(len(known), table.dtype)
+        rows["ts_ns"] = self._clock.now_ns()
+        rows["tid"] = sorted(known)
+        rows["pid"] = pid
+        rows["parent_tid"] = rows["cpu"] = UNKNOWN
+        rows["comm"] = [_comm(pid, tid) for tid in sorted(known)]
+        rows["kind"] = table.column("kind").code("present")
+        self._present = len(rows)
+        self._symbols.on_tasks(rows)
+        self._drain.add("task", table.to_arrow(rows))
+
+    def _on_tasks(self, records: np.ndarray) -> None:
+        became = records["pid"][records["kind"] == _EXEC].tolist()
+        self._exec_seen = self._exec_seen or bool(became)
+        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
+        self._symbols.on_tasks(records)
+        self._runtimes.on_tasks(records)
+
+    def _loop(self, began_s: float, progress: Callable[[Progress], None] | None) -> None:
+        limit_s = self._options.seconds
+        told_s = began_s
+        ended = False
+        while not (ended or self._stop.is_set()):
+            self._sampler.step()
+            wait_s = self._drain.step()
+            if self._runtimes.step():
+                wait_s = 0
+            now_s = time.monotonic()
+            if limit_s is not None:
+                if now_s - began_s >= limit_s:
+                    break
+                wait_s = min(wait_s, limit_s - (now_s - began_s))
+            if progress is not None and now_s - told_s >= _PROGRESS_PERIOD_S:
+                told_s = now_s
+                drain, size = self._drain, self._writer.bytes
+                progress(Progress(now_s - began_s, drain.events, drain.lost, size))
+            ended = self._target.wait(wait_s, self._program.wake_fd)
+
+    def _end(self, began_s: float, cpu_s: float) -> None:
+        manifest = self._manifest
+        if self._exec_seen or not isinstance(self._target, Command):
+            self._program.leave()
+        # Else it is yet to be seen whether the command is a program at all.
+        manifest.ends(self._clock.moment())
+        wall_s = time.monotonic() - began_s
+        self._sampler.finish(wall_s, manifest.capture)
+        self._program.detach()
+        failure: PretakeError | None = None
+        if manifest.error is not None:
+            self._drain.abandon()
+        else:
+            try:
+                self._drain.drain()
+                for table, rows in self._symbols.tables().items():
+                    self._drain.add(table, rows)
+                self._drain.finish()
+            except PretakeError as error:
+                manifest.error, failure = error.problem, error
+        self._symbols.close()
+        self._runtimes.close()
+        self._runtimes.finish()
+        if isinstance(self._target, Command):
+            self._target.end()
+            manifest.exit_status = self._target.exit_status
+            manifest.workload = self._target.result()
+            if not self._exec_seen and failure is None:
+                self._writer.abort()
+                raise PretakeError(
+                    f"{self._target.argv[0]} cannot be run",
+                    "the shell's message above says why; try it without pretake",
+                )
+        counts = self._program.counts()
+        manifest.sent = {name: count.sent for name, count in counts.items()}
+        manifest.sent["task"] += self._present
+        manifest.lost = {name: count.lost for name, count in counts.items()}
+        found = self._runtimes.target
+        manifest.target.runtime, manifest.target.version = found.runtime, found.version
+        manifest.target.p_in_syscall = found.p_in_syscall
+        manifest.target.path = found.path or manifest.target.path
+        manifest.target.build_id = found.build_id or manifest.target.build_id
+        manifest.attached += self._runtimes.attached
+        manifest.missing += [*self._runtimes.missing, *self._left_out()]
+        manifest.capture.wall_s = wall_s
+        manifest.capture.cpu_s = time.process_time() - cpu_s
+        manifest.capture.events_per_s = self._drain.events / wall_s if wall_s > 0 else None
+        self._writer.close(manifest)
+        if failure is not None:
+            raise failure
+
+    def _left_out(self) -> Iterator[Missing]:
+        missed = self._program.threads_missed()
+        if missed:
+            limit = self._options.max_threads
+            yield Missing(f"{missed} threads", f"more than {limit} lived at one time")
+        for name, numbers in self._program.run_statistics().items():
+            if numbers["recursion_misses"]:
+                yield Missing(
+                    f"{numbers['recursion_misses']} runs of {name}",
+                    "the program ran already on that CPU",
+                )
+
+
+def new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> Manifest:
+    """What is known of a capture before it begins."""
+    manifest = Manifest(
+        boot_id=_BOOT_ID.read_text().strip(),
+        host=socket.gethostname(),
+        kernel=platform.release(),
+        arch=platform.machine(),
+        pid=target.pid,
+        asked=options.as_asked(),
+    )
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        manifest.pretake_version = metadata.version("pretake")
+    if isinstance(target, Command):
+        manifest.command = target.argv
+        manifest.target.path = str(target.executable)
+    else:
+        with contextlib.suppress(OSError):
+            manifest.target.path = str(target.executable.readlink())
+    return manifest
+
+
+def _comm(pid: int, tid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/task/{tid}/comm").read_bytes().rstrip(b"\n")
+    return b""
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the capture, which ends in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def set_stop(_signo: int, _frame: object) -> None:
+        stop.set()
+
+    saved = {signo: signal.signal(signo, set_stop) for signo in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signo, handler in saved.items():
+            signal.signal(signo, handler)

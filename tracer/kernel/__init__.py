@@ -1,0 +1,1 @@
+"""The kernel side: bpf(2), BTF, compiling and loading the programs, their rings."""

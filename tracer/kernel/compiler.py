@@ -1,0 +1,404 @@
+"""The BPF programs of ``tracer/bpf``, compiled by bcc; and kept, since that takes a second.
+
+The files are joined into one text, each behind a ``#line`` so that a message names the right
+place, and compiled with the record structs made from :mod:`tracer.trace.schema` and the running
+kernel's offsets from its BTF. What varies goes in as ``-D`` numbers; no text is substituted.
+
+bcc is used as a compiler only. What it made, instructions and the shapes of the maps, is an
+:class:`Object`, which is loaded without bcc; so a second capture needs neither clang's second
+nor the headers.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tracer.errors import PretakeError
+from tracer.kernel.bcc_loader import cache_folder, kernel_source, load_bcc
+from tracer.kernel.btf import kernel_btf
+from tracer.targets.layout import layout_c_header
+from tracer.trace.schema import TABLES, c_header
+
+__all__ = [
+    "FOLLOW_PROCESS",
+    "RING_TABLES",
+    "TASK_STORAGE",
+    "TRACEPOINTS",
+    "MapShape",
+    "Object",
+    "compile_programs",
+]
+
+SOURCES: Final = (
+    "common.bpf.c",
+    "runtime_state.bpf.c",
+    "live.bpf.c",
+    "runtime_probes.bpf.c",
+    "signals.bpf.c",
+    "stacks.bpf.c",
+    "sched.bpf.c",
+    "syscalls.bpf.c",
+    "tasks.bpf.c",
+)
+
+RING_TABLES: Final = tuple(table for table in TABLES.values() if table.ring)
+"""Tables that are filled through a ring, in the order of their numbers in BPF."""
+
+TRACEPOINTS: Final = {
+    # Those that tell of new targets come first, so that no target is born unseen.
+    "sched_process_fork": "on_sched_process_fork",
+    "sched_process_exec": "on_sched_process_exec",
+    "sched_process_exit": "on_sched_process_exit",
+    "task_rename": "on_task_rename",
+    "sys_exit": "on_sys_exit",
+    "sys_enter": "on_sys_enter",
+    "sched_waking": "on_sched_waking",
+    "sched_wakeup_new": "on_sched_wakeup_new",
+    "signal_generate": "on_signal_generate",
+    "signal_deliver": "on_signal_deliver",
+    "sched_switch": "on_sched_switch",
+}
+"""Tracepoints and the programs that go there, in the order they are attached."""
+
+FOLLOW_PROCESS: Final = "follow_process"
+"""The program that walks over the machine's threads."""
+
+TASK_STORAGE: Final = 29
+"""``enum bpf_map_type`` of a map whose values are on tasks."""
+
+_OFFSETS: Final = {
+    # The first struct and path that this kernel has.
+    "TASK_PID": (("task_struct", "pid"),),
+    "TASK_TGID": (("task_struct", "tgid"),),
+    "TASK_COMM": (("task_struct", "comm"),),
+    # __state since 2f064a59a11f ("sched: Change task_struct::state").
+    "TASK_STATE": (("task_struct", "__state"), ("task_struct", "state")),
+    # In thread_info since bcf9033e5449 ("sched: move CPU field back into thread_info").
+    "TASK_CPU": (("task_struct", "thread_info.cpu"), ("task_struct", "cpu")),
+    "TASK_FSBASE": (("task_struct", "thread.fsbase"),),
+    "TASK_MM": (("task_struct", "mm"),),
+    "MM_EXE_FILE": (("mm_struct", "exe_file"),),
+    "MM_START_CODE": (("mm_struct", "start_code"),),
+    "FILE_INODE": (("file", "f_inode"),),
+    "INODE_INO": (("inode", "i_ino"),),
+    "INODE_SIZE": (("inode", "i_size"),),
+    "REGS_NR": (("pt_regs", "orig_ax"),),
+    "REGS_SP": (("pt_regs", "sp"),),
+    "REGS_BP": (("pt_regs", "bp"),),
+    "REGS_PC": (("pt_regs", "ip"),),
+    "REGS_ARG0": (("pt_regs", "di"),),
+    "REGS_ARG1": (("pt_regs", "si"),),
+    "REGS_ARG2": (("pt_regs", "dx"),),
+    "REGS_RETURN": (("pt_regs", "ax"),),
+    "SIGACTION_FLAGS": (("k_sigaction", "sa.sa_flags"),),
+}
+
+_UPROBE_LINK: Final = "bpf_uprobe_multi_link"
+_KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build id
+_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+_CACHE_LIMIT: Final = 16 << 20
+
+_LOAD_IMMEDIATE_64: Final = 0x18
+_PSEUDO_MAP_FD: Final = 1
+_INSTRUCTION: Final = np.dtype([("op", "u1"), ("regs", "u1"), ("off", "<i2"), ("imm", "<i4")])
+_NUMPY_OF_C: Final = {
+    "unsigned char": "u1",
+    "char": "i1",
+    "signed char": "i1",
+    "short": "<i2",
+    "unsigned short": "<u2",
+    "int": "<i4",
+    "unsigned int": "<u4",
+    "long": "<i8",
+    "unsigned long": "<u8",
+    "long long": "<i8",
+    "unsigned long long": "<u8",
+}
+
+
+@dataclass(frozen=True)
+class MapShape:
+    """A map that the programs use, as it is to be created.
+
+    Args:
+        name: in the C source.
+        kind: ``enum bpf_map_type``.
+        key: bytes of a key.
+        value: bytes of a value.
+        entries: ``max_entries``.
+        flags: ``map_flags``.
+        description: of the value's type, as bcc tells it.
+    """
+
+    name: str
+    kind: int
+    key: int
+    value: int
+    entries: int
+    flags: int
+    description: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy type of a value: the C struct's, so that it is declared there alone."""
+        return _dtype(json.loads(self.description))
+
+
+@dataclass(frozen=True)
+class Object:
+    """What the compiler made.
+
+    Args:
+        maps: the maps.
+        functions: instructions by the function's name; where one refers to a map, its number
+            in ``maps`` stands for the file descriptor.
+        btf_ids: of what a function is attached to, by the function's name; those that this
+            kernel lacks are not there.
+        uprobe_links: whether uprobes are to be had without CAP_SYS_ADMIN.
+    """
+
+    maps: tuple[MapShape, ...]
+    functions: Mapping[str, bytes]
+    btf_ids: Mapping[str, int]
+    uprobe_links: bool
+
+    def linked(self, function: str, map_fds: Mapping[str, int]) -> bytes:
+        """A function's instructions with the file descriptors of its maps."""
+        code = np.frombuffer(self.functions[function], _INSTRUCTION).copy()
+        where = _map_references(code)
+        fds = np.array([map_fds[shape.name] for shape in self.maps], np.int32)
+        code["imm"][where] = fds[code["imm"][where]]
+        return code.tobytes()
+
+    def to_json(self) -> str:
+        """The object as text, for the cache."""
+        return json.dumps(
+            {
+                "maps": [dataclasses.asdict(shape) for shape in self.maps],
+                "functions": {
+                    name: base64.b64encode(code).decode() for name, code in self.functions.items()
+                },
+                "btf_ids": dict(self.btf_ids),
+                "uprobe_links": self.uprobe_links,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Object:
+        """The object that :meth:`to_json` gave."""
+        raw = json.loads(text)
+        return cls(
+            tuple(MapShape(**shape) for shape in raw["maps"]),
+            {name: base64.b64decode(code) for name, code in raw["functions"].items()},
+            raw["btf_ids"],
+            raw["uprobe_links"],
+        )
+
+
+def compile_programs(defines: Mapping[str, int]) -> Object:
+    """All programs, compiled now or before.
+
+    Args:
+        defines: ``-D`` numbers, as ``DETAIL_FULL``.
+
+    Raises:
+        PretakeError: bcc or headers are missing, or the kernel lacks something.
+    """
+    text, headers = _source_text(), _headers()
+    flags = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    key = hashlib.sha256("\0".join([text, *headers.values(), *flags]).encode())
+    with contextlib.suppress(OSError):
+        key.update(_KERNEL_NOTES.read_bytes())
+        kept = _kept(f"programs-{key.hexdigest()[:32]}.json")
+        if kept is not None:
+            return kept
+    flags += [f"-D{name}={value}" for name, value in _kernel_defines().items()]
+    compiled = _compile(text, headers, flags)
+    _keep(f"programs-{key.hexdigest()[:32]}.json", compiled)
+    return compiled
+
+
+def _source_text() -> str:
+    folder = resources.files("tracer") / "bpf"
+    return "\n".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES)
+
+
+def _headers() -> dict[str, str]:
+    rings = [f"\tRING_{table.name.upper()}," for table in RING_TABLES]
+    numbers = "\n".join(["enum ring {", *rings, "\tRING_COUNT,", "};", ""])
+    return {"records.h": c_header() + "\n" + numbers, "layout.h": layout_c_header()}
+
+
+def _kernel_defines() -> dict[str, int]:
+    btf = kernel_btf()
+    defines: dict[str, int] = {}
+    for name, places in _OFFSETS.items():
+        offset = -1
+        for struct_name, path in reversed(places):
+            with contextlib.suppress(KeyError):
+                offset = btf.offset(struct_name, path)
+        defines[f"OFFSET_{name}"] = offset
+    # preempt, prev, next, and since 5.18 prev_state.
+    if btf.tracepoint_arguments("sched_switch") >= 4:
+        defines["SCHED_SWITCH_HAS_PREV_STATE"] = 1
+    return defines
+
+
+def _compile(text: str, headers: Mapping[str, str], flags: list[str]) -> Object:
+    bcc = load_bcc()
+    if "BCC_KERNEL_SOURCE" not in os.environ:
+        os.environ["BCC_KERNEL_SOURCE"] = str(kernel_source())
+    with tempfile.TemporaryDirectory(prefix="pretake-") as folder:
+        for name, content in headers.items():
+            Path(folder, name).write_text(content)
+        try:
+            with _stderr_to_text() as log:
+                bpf = bcc.BPF(text=text.encode(), cflags=[f"-I{folder}", *flags])
+        except Exception as error:
+            if os.geteuid() != 0:
+                raise PretakeError(
+                    "the kernel lets only root load BPF programs", "run it with sudo"
+                ) from error
+            raise PretakeError(
+                f"the BPF programs cannot be compiled: {_telling_line(log(), error)}",
+                "see 'pretake doctor'",
+            ) from error
+        try:
+            return _taken_from(bcc.libbcc.lib, bpf.module)
+        finally:
+            bpf.cleanup()
+
+
+def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no types
+    """Maps and instructions of a module that bcc compiled."""
+    handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_ulonglong
+    # Those that bcc's own Python does not declare.
+    for name, result, arguments in (
+        ("bpf_num_tables", number, [handle]),
+        ("bpf_table_name", ctypes.c_char_p, [handle, number]),
+        ("bpf_table_key_size_id", size, [handle, number]),
+        ("bpf_table_leaf_size_id", size, [handle, number]),
+        ("bpf_table_fd_id", ctypes.c_int, [handle, number]),
+        ("bpf_table_flags_id", ctypes.c_int, [handle, number]),
+    ):
+        getattr(lib, name).restype, getattr(lib, name).argtypes = result, arguments
+    maps, by_fd = [], {}
+    for i in range(lib.bpf_num_tables(module)):
+        name = lib.bpf_table_name(module, i)
+        by_fd[lib.bpf_table_fd_id(module, i)] = i
+        maps.append(
+            MapShape(
+                name.decode(),
+                lib.bpf_table_type_id(module, i),
+                lib.bpf_table_key_size_id(module, i),
+                lib.bpf_table_leaf_size_id(module, i),
+                lib.bpf_table_max_entries_id(module, i),
+                lib.bpf_table_flags_id(module, i),
+                lib.bpf_table_leaf_desc(module, name).decode(),
+            )
+        )
+    functions = {}
+    for i in range(lib.bpf_num_functions(module)):
+        name = lib.bpf_function_name(module, i)
+        raw = ctypes.string_at(
+            lib.bpf_function_start(module, name), lib.bpf_function_size(module, name)
+        )
+        code = np.frombuffer(raw, _INSTRUCTION).copy()
+        for at in _map_references(code):
+            code["imm"][at] = by_fd[int(code["imm"][at])]
+        functions[name.decode()] = code.tobytes()
+    return Object(tuple(maps), functions, _btf_ids(), kernel_btf().has_struct(_UPROBE_LINK))
+
+
+def _btf_ids() -> dict[str, int]:
+    places = {function: f"btf_trace_{name}" for name, function in TRACEPOINTS.items()}
+    places[FOLLOW_PROCESS] = "bpf_iter_task"
+    found = {}
+    for function, place in places.items():
+        with contextlib.suppress(KeyError):
+            found[function] = kernel_btf().attach_id(place)
+    return found
+
+
+def _map_references(code: np.ndarray) -> np.ndarray:
+    """Where instructions load a map; the second half of a wide one never looks like that."""
+    wide = (code["op"] == _LOAD_IMMEDIATE_64) & (code["regs"] >> 4 == _PSEUDO_MAP_FD)
+    return np.flatnonzero(wide)
+
+
+def _dtype(description: Any) -> np.dtype[Any]:  # noqa: ANN401 - bcc's JSON
+    if isinstance(description, str):
+        return np.dtype(_NUMPY_OF_C[description])
+    members: list[Any] = []
+    for member in description[1]:
+        shape = tuple(member[2]) if len(member) > 2 and isinstance(member[2], list) else ()
+        members.append((member[0], _dtype(member[1]), shape))
+    return np.dtype(members, align=True)
+
+
+def _kept(name: str) -> Object | None:
+    path = cache_folder() / name
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(fd) as file:
+        # Code for the kernel is taken from nobody but the one who loads it.
+        for status in (os.fstat(file.fileno()), path.parent.stat()):
+            if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE_BY_OTHERS:
+                return None
+        try:
+            return Object.from_json(file.read(_CACHE_LIMIT))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def _keep(name: str, compiled: Object) -> None:
+    """Keep it for the next capture; one that cannot be kept is compiled again."""
+    with contextlib.suppress(OSError):
+        folder = cache_folder()
+        # Of another version of the programs, or of another kernel.
+        old = sorted(folder.glob("programs-*.json"), key=lambda path: path.stat().st_mtime)
+        for path in old[:-8]:
+            path.unlink(missing_ok=True)
+        aside = folder / f".{name}.{os.getpid()}"
+        aside.write_text(compiled.to_json())
+        aside.rename(folder / name)
+
+
+@contextlib.contextmanager
+def _stderr_to_text() -> Iterator[Callable[[], str]]:
+    """Catch what bcc's library writes to file descriptor 2; yields a function that tells it."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        text = ""
+        try:
+            yield lambda: text
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            file.seek(0)
+            text = file.read().decode("utf-8", "replace")
+
+
+def _telling_line(log: str, error: Exception) -> str:
+    """The line of a compiler's log that tells most."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line]
+    return (errors or lines[-1:] or [str(error)])[0][:200]

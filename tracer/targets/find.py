@@ -1,0 +1,91 @@
+"""Which runtime a program or a running process has."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from tracer.errors import PretakeError
+from tracer.targets import go, reference
+from tracer.targets.binary import RuntimeBinary
+from tracer.targets.elf import is_elf
+
+__all__ = ["load_bias", "runtime_of", "runtimes_of_process"]
+
+_START_CODE = 26 - 3  # proc(5) counts from 1; the third is the first after the name
+
+
+def runtime_of(path: Path) -> RuntimeBinary | None:
+    """The runtime in a program or library.
+
+    Args:
+        path: the file.
+
+    Returns:
+        None where there is none that pretake can read: another language's program, a script,
+        another machine's program.
+
+    Raises:
+        PretakeError: it cannot be read, or is damaged.
+
+    Example:
+        ``runtime_of(Path("./server")).version``
+    """
+    if not is_elf(path):
+        return None
+    return go.inspect(path) or reference.inspect(path)
+
+
+def runtimes_of_process(pid: int) -> list[RuntimeBinary]:
+    """The runtimes in a running process, their layouts as they lie in its memory now.
+
+    The files are named below ``/proc/PID``: so they are found in any container, and also where
+    they were replaced or deleted since the process began.
+
+    Raises:
+        PretakeError: the process is gone, or may not be read.
+    """
+    process = Path(f"/proc/{pid}")
+    found: list[RuntimeBinary] = []
+    try:
+        program = go.inspect(process / "exe") if is_elf(process / "exe") else None
+        if program is not None:
+            layout = program.layout.at(load_bias(pid, program.layout.first_code))
+            found.append(dataclasses.replace(program, layout=layout))
+        for library in _mapped(process, reference.LIBRARY):
+            runtime = reference.inspect(library)
+            if runtime is not None:
+                found.append(runtime)
+    except OSError as error:
+        raise PretakeError(
+            f"cannot read process {pid}: {error.strerror}", "run it with sudo, while it lives"
+        ) from error
+    return found
+
+
+def load_bias(pid: int, first_code: int) -> int:
+    """How many bytes higher than linked a process has its program loaded; 0 if not PIE.
+
+    Args:
+        pid: the process.
+        first_code: link-time address of the program's first executable segment.
+
+    Raises:
+        OSError: the process is gone.
+    """
+    # The name stands in brackets and may itself have any of them.
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[_START_CODE]) - first_code
+
+
+def _mapped(process: Path, prefix: str) -> list[Path]:
+    """Files that a process has mapped and whose name begins so, each once."""
+    paths: dict[str, Path] = {}
+    for line in os.fsdecode((process / "maps").read_bytes()).splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and os.path.basename(fields[5]).startswith(prefix):  # noqa: PTH119
+            # By its range of addresses, which leads there whatever its name is by now.
+            begin, end = (int(address, 16) for address in fields[0].split("-"))
+            paths.setdefault(fields[5], process / "map_files" / f"{begin:x}-{end:x}")
+    return list(paths.values())

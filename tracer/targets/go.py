@@ -1,0 +1,360 @@
+"""How to read a Go program: its version, its functions, and where it keeps P, M and G.
+
+Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
+
+- the version is in ``.go.buildinfo``, the functions are in ``.gopclntab``; neither can go;
+- offsets of fields come from the binary's own DWARF, and where there is none from
+  ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains;
+- ``runtime.sched`` and ``runtime.allp`` are data symbols, which a stripped binary has not: there
+  the code that uses them tells where they are (``go_data.py``).
+
+What could not be had is said in :attr:`GoBinary.missing`; what does not hang on it is captured
+all the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer.targets.binary import RuntimeBinary
+from tracer.targets.buildinfo import go_version
+from tracer.targets.elf import Elf
+from tracer.targets.go_data import all_ps_address, scheduler_address
+from tracer.targets.layout import CallerRange, Probe, RuntimeLayout
+from tracer.targets.pclntab import CALL_SIZE, Function, Pclntab
+from tracer.trace.manifest import Missing
+from tracer.trace.schema import UNKNOWN
+
+__all__ = [
+    "GO_FIELDS",
+    "GO_STRUCTS",
+    "GoBinary",
+    "inspect",
+    "measure_offsets",
+    "offsets_of_version",
+    "shipped_offsets",
+]
+
+GO_STRUCTS = ("runtime.g", "runtime.m", "runtime.p", "runtime.schedt")
+"""The structs of Go's ``runtime/runtime2.go`` that are read."""
+
+GO_FIELDS: dict[str, tuple[str, ...]] = {
+    # RuntimeLayout's field: struct, and the member's names, newest first.
+    "g_m": ("runtime.g", "m"),
+    "g_goid": ("runtime.g", "goid"),
+    "g_status": ("runtime.g", "atomicstatus"),
+    "m_id": ("runtime.m", "id"),
+    "m_procid": ("runtime.m", "procid"),
+    "m_curg": ("runtime.m", "curg"),
+    "m_p": ("runtime.m", "p"),
+    "m_oldp": ("runtime.m", "oldp"),
+    "m_nextp": ("runtime.m", "nextp"),
+    "m_syscalltick": ("runtime.m", "syscalltick"),
+    "p_id": ("runtime.p", "id"),
+    "p_status": ("runtime.p", "status"),
+    "p_m": ("runtime.p", "m"),
+    "p_syscalltick": ("runtime.p", "syscalltick"),
+    "p_runqhead": ("runtime.p", "runqhead"),
+    "p_runqtail": ("runtime.p", "runqtail"),
+    "p_runnext": ("runtime.p", "runnext"),
+    "sched_lock": ("runtime.schedt", "lock"),
+    "sched_npidle": ("runtime.schedt", "npidle"),
+    "sched_nmspinning": ("runtime.schedt", "nmspinning"),
+    "sched_runqsize": ("runtime.schedt", "runq.size", "runqsize"),
+}
+"""What is read of which struct."""
+
+_PROBES = (
+    # Function, BPF handler. All of them cold: a P changes hands, a goroutine is preempted, the
+    # world stops.
+    ("runtime.handoffp", "go_handoffp"),
+    ("runtime.preemptone", "go_preemptone"),
+    ("runtime.asyncPreempt2", "go_async_preempt2"),
+    ("runtime.stopTheWorldWithSema", "go_stop_the_world"),
+    ("runtime.startTheWorldWithSema", "go_start_the_world"),
+)
+_PROBES_EITHER = (
+    # One of these, as the version has it: to Go 1.25, from 1.26.
+    (("runtime.exitsyscall0", "runtime.exitsyscallNoP"), "go_exitsyscall_slow"),
+)
+_PROBES_IF_THERE = (
+    # Functions of some versions only; the others have nothing to probe in their place.
+    ("runtime.exitsyscallTryGetP", "go_exitsyscall_try"),
+)
+_PROBES_ON_CALLS = (
+    # Functions that are called from elsewhere too: probed where this one calls them.
+    ("runtime.handoffp", "runtime.startm", "go_startm"),
+    ("runtime.handoffp", "runtime.pidleput", "go_pidleput"),
+    # preemptone sends by preemptM, which is inlined in both; its requests are told at its begin.
+    ("runtime.suspendG", "runtime.signalM", "go_suspend"),
+)
+
+_PROBES_BEHIND_CALLS = (
+    # The moment between two parts of a function: the first of them has returned.
+    ("runtime.stopTheWorldWithSema", "runtime.preemptall", "go_stw_takes"),
+)
+
+_CALLERS = {
+    # Functions that call a probed one, and what that tells.
+    "runtime.retake": "retake",
+    "runtime.entersyscallblock": "entersyscallblock",
+    "runtime.entersyscallblock_handoff": "entersyscallblock",
+    "runtime.stoplockedm": "stoplockedm",
+    "runtime.mexit": "mexit",
+    "runtime.preemptall": "stw",
+    "runtime.stopTheWorldWithSema": "stw",
+    "runtime.forEachPInternal": "gc",
+    "runtime.forEachP": "gc",
+    "runtime.(*gcControllerState).enlistWorker": "gc",
+    "runtime.freezetheworld": "panic",
+}
+_CLOSURES_TOO = ("runtime.entersyscallblock",)
+
+_G_TLS = -8
+"""Go's own place for g, just below the thread pointer, unless a C library's variables push it."""
+
+_SHIPPED = Path(__file__).with_name("go_offsets.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoBinary(RuntimeBinary):
+    """A Go program, as far as it can be read.
+
+    Args:
+        position_independent: whether only the running process knows where it is loaded.
+        has_symbols: whether there is a symbol table.
+        offsets_from: ``dwarf``, or the version of the shipped table's row, or None.
+    """
+
+    position_independent: bool
+    has_symbols: bool
+    offsets_from: str | None
+
+
+def inspect(path: Path) -> GoBinary | None:
+    """Look at a binary.
+
+    Args:
+        path: the file; of a running process ``/proc/PID/exe``.
+
+    Returns:
+        What there is to know, or None where it is no Go program of Go 1.18 or later.
+
+    Raises:
+        PretakeError: no such file, no ELF file, or one that is damaged.
+    """
+    with Elf(path) as elf:
+        version = go_version(elf)
+        if version is None:
+            return None
+        return _inspect(elf, version)
+
+
+def _inspect(elf: Elf, version: str) -> GoBinary:
+    missing: list[Missing] = []
+    table = Pclntab(elf)
+    offsets, offsets_from = _offsets(elf, version, missing)
+    sched, allp = _data(elf, table, offsets.get("sched_lock"), missing)
+    layout = RuntimeLayout(
+        first_code=elf.first_code,
+        sched=UNKNOWN if sched is None else sched,
+        allp=UNKNOWN if allp is None else allp,
+        model=_model(table),
+        g_tls=_g_tls(elf, missing),
+        callers=_callers(table),
+    )
+    return GoBinary(
+        path=elf.path,
+        runtime="go",
+        version=version,
+        build_id=elf.build_id,
+        position_independent=elf.position_independent,
+        has_symbols=elf.has_symbols,
+        offsets_from=offsets_from,
+        layout=layout.with_offsets(offsets),
+        probes=_probes(elf, table, missing),
+        missing=tuple(missing),
+    )
+
+
+def _data(
+    elf: Elf, table: Pclntab, lock_offset: int | None, missing: list[Missing]
+) -> tuple[int | None, int | None]:
+    """The addresses of ``runtime.sched`` and ``runtime.allp``."""
+    sched, allp = elf.symbol("runtime.sched"), elf.symbol("runtime.allp")
+    if sched is None and lock_offset is not None:
+        sched = scheduler_address(elf, table, lock_offset)
+    if allp is None:
+        allp = all_ps_address(elf, table)
+    for address, what in (
+        (sched, "npidle, nmspinning and global_runq"),
+        (allp, "retakes by stop-the-world"),
+    ):
+        if address is None:
+            missing.append(Missing(what, f"{elf.path} is stripped of data symbols"))
+    return sched, allp
+
+
+def _model(table: Pclntab) -> str:
+    """How a P in a system call looks, told by the function that its loss leads to.
+
+    Go 1.26 left ``_Psyscall`` behind, and in the same change exitsyscall0 became
+    exitsyscallNoP: so this asks for what the binary does and not for its version.
+    """
+    return "psyscall" if table.function("runtime.exitsyscall0") else "prunning"
+
+
+def _g_tls(elf: Elf, missing: list[Missing]) -> int:
+    """Offset of g from the thread pointer (the variable ``runtime.tlsg``)."""
+    tls = elf.tls
+    if tls is None:
+        return _G_TLS
+    size, alignment = tls
+    variable = elf.symbol("runtime.tlsg")
+    if variable is None:
+        # Alone in its segment, there is only one place for it.
+        variable = 0 if size == -_G_TLS else None
+    if variable is None:
+        missing.append(
+            Missing("block, p and goid", f"{elf.path} is stripped, and C has thread-locals in it")
+        )
+        return UNKNOWN
+    # The segment ends at the thread pointer, which has the segment's alignment.
+    return variable - (size + max(alignment, 1) - 1) // max(alignment, 1) * max(alignment, 1)
+
+
+def _callers(table: Pclntab) -> tuple[CallerRange, ...]:
+    found = []
+    for name, caller in _CALLERS.items():
+        functions = table.functions(name)
+        if name in _CLOSURES_TOO:
+            functions += table.starting_with(name + ".")
+        found += [CallerRange(f.begin, f.end, caller) for f in functions]
+    return tuple(found)
+
+
+def _probes(elf: Elf, table: Pclntab, missing: list[Missing]) -> tuple[Probe, ...]:
+    found: list[Probe] = []
+
+    def probe(symbol: str, address: int, handler: str) -> None:
+        found.append(Probe(elf.path, symbol, elf.file_offset(address), handler))
+
+    def lacks(name: str) -> None:
+        missing.append(Missing(f"probe {name}", f"no such function in {elf.path}"))
+
+    for name, handler in _PROBES:
+        function = table.function(name)
+        if function is None:
+            lacks(name)
+        else:
+            probe(name, function.begin, handler)
+    for names, handler in _PROBES_EITHER:
+        functions = [f for f in map(table.function, names) if f is not None]
+        if not functions:
+            lacks(" or ".join(names))
+        for function in functions:
+            probe(function.name, function.begin, handler)
+    for name, handler in _PROBES_IF_THERE:
+        function = table.function(name)
+        if function is not None:
+            probe(name, function.begin, handler)
+    for calls_probed, behind in ((_PROBES_ON_CALLS, 0), (_PROBES_BEHIND_CALLS, CALL_SIZE)):
+        for caller_name, callee_name, handler in calls_probed:
+            calls = _calls(table, table.function(caller_name), table.function(callee_name))
+            if not calls:
+                lacks(f"{callee_name} in {caller_name}")
+            for address in calls:
+                probe(f"{caller_name}: {callee_name}", address + behind, handler)
+    return tuple(found)
+
+
+def _calls(table: Pclntab, caller: Function | None, callee: Function | None) -> list[int]:
+    return table.calls(caller, callee) if caller and callee else []
+
+
+def _offsets(
+    elf: Elf, version: str, missing: list[Missing]
+) -> tuple[Mapping[str, int], str | None]:
+    """Offsets for :class:`RuntimeLayout`, and where they are from."""
+    offsets = measure_offsets(elf)
+    if len(offsets) == len(GO_FIELDS):
+        return offsets, "dwarf"
+    offsets, standing_in = offsets_of_version(version, shipped_offsets())
+    if not offsets:
+        why = f"no debug information, and no row for {version} in the shipped table"
+        missing.append(Missing("block, and p, m and goid of runtime", why))
+        return {}, None
+    if len(standing_in) > 1:
+        between = " and ".join(standing_in)
+        why = f"{version} is not in the shipped table; used is what {between} have in common"
+        missing.append(Missing("offsets of this very version", why))
+    return offsets, standing_in[0]
+
+
+def measure_offsets(elf: Elf) -> dict[str, int]:
+    """The offsets that a binary's own DWARF gives, by field of :class:`RuntimeLayout`.
+
+    Args:
+        elf: an open Go binary.
+
+    Returns:
+        Fewer than :data:`GO_FIELDS`, or none, where DWARF is not there.
+    """
+    structs = elf.struct_offsets(GO_STRUCTS, unit="runtime")
+    found = {}
+    for name, (struct, *members) in GO_FIELDS.items():
+        for member in members:
+            if member in structs.get(struct, {}):
+                found[name] = structs[struct][member]
+                break
+    return found
+
+
+@functools.cache
+def shipped_offsets() -> dict[str, dict[str, int]]:
+    """The shipped table: offsets by version (``go1.27.3``)."""
+    rows: dict[str, dict[str, int]] = json.loads(_SHIPPED.read_text())["versions"]
+    return rows
+
+
+def offsets_of_version(
+    version: str, rows: Mapping[str, Mapping[str, int]]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The offsets that a table tells of a version.
+
+    Structs do change within a series (1.24.3 and 1.24.11 differ), so one version never stands
+    in for another. But what its neighbours on both sides, of the same series, have in common
+    was the same between them.
+
+    Args:
+        version: as in ``go1.27.3``.
+        rows: the table.
+
+    Returns:
+        The offsets, and the version or the two versions they are from; both empty where the
+        table has nothing to say.
+    """
+    if version in rows:
+        return dict(rows[version]), (version,)
+    wanted = _numbers(version)
+    if wanted is None:
+        return {}, ()
+    series = sorted((n, row) for row in rows if (n := _numbers(row)) and n[0] == wanted[0])
+    below = [row for n, row in series if n < wanted]
+    above = [row for n, row in series if n > wanted]
+    if not below or not above:
+        return {}, ()
+    low, high = below[-1], above[0]
+    common = rows[low].items() & rows[high].items()
+    return dict(common), (low, high)
+
+
+def _numbers(version: str) -> tuple[int, int] | None:
+    """(27, 3) of ``go1.27.3``; None for what is no release."""
+    match = re.fullmatch(r"go1\.(\d+)(?:\.(\d+))?", version)
+    return (int(match[1]), int(match[2] or 0)) if match else None

@@ -1,0 +1,98 @@
+"""Where a Go binary keeps variables of its runtime that it has no symbols of.
+
+A stripped binary has lost the names of its data, but not the code that uses it: the scheduler is
+where functions that begin with ``lock(&sched.lock)`` say, and the slice of all Ps is where those
+that walk over it load it from. The functions themselves are known by name (``.gopclntab``). An
+address is believed only where several functions agree on exactly one; else it is unknown.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from tracer.targets.elf import Elf
+from tracer.targets.pclntab import Function, Pclntab
+
+__all__ = ["all_ps_address", "scheduler_address"]
+
+_LOCK_THE_SCHEDULER = (
+    "runtime.stopm",
+    "runtime.gcstopm",
+    "runtime.goschedImpl",
+    "runtime.injectglist",
+    "runtime.mcommoninit",
+)
+_FEWEST = 3
+_WALK_OVER_ALL_PS = ("runtime.stopTheWorldWithSema", "runtime.preemptall")
+
+_LEA_AX = b"\x48\x8d\x05"
+"""LEAQ distance(IP), AX: Go's first argument is in AX."""
+_LEA_SIZE = 7
+_LOAD_SIZE = 7
+_WORD = 8
+
+
+def scheduler_address(elf: Elf, table: Pclntab, lock_offset: int) -> int | None:
+    """The link-time address of ``runtime.sched``.
+
+    Args:
+        elf: an open Go binary.
+        table: its functions.
+        lock_offset: of the field ``lock`` in ``runtime.schedt``.
+
+    Returns:
+        None where the code does not tell it beyond doubt.
+    """
+    lock = table.function("runtime.lock2")
+    callers = [f for f in map(table.function, _LOCK_THE_SCHEDULER) if f is not None]
+    if lock is None:
+        return None
+    locked = [_arguments(elf, table, caller, lock) for caller in callers]
+    agreed = _agreed([addresses for addresses in locked if addresses], _FEWEST)
+    return None if agreed is None else agreed - lock_offset
+
+
+def all_ps_address(elf: Elf, table: Pclntab) -> int | None:
+    """The link-time address of ``runtime.allp``, a slice: its array, and behind that its length.
+
+    Args:
+        elf: an open Go binary.
+        table: its functions.
+
+    Returns:
+        None where the code does not tell it beyond doubt.
+    """
+    functions = [f for f in map(table.function, _WALK_OVER_ALL_PS) if f is not None]
+    loaded = [_loads(elf, function) for function in functions]
+    slices = [{at for at in addresses if at + _WORD in addresses} for addresses in loaded]
+    return _agreed(slices, len(_WALK_OVER_ALL_PS))
+
+
+def _agreed(told: list[set[int]], fewest: int) -> int | None:
+    if len(told) < fewest:
+        return None
+    common = set.intersection(*told)
+    return common.pop() if len(common) == 1 else None
+
+
+def _arguments(elf: Elf, table: Pclntab, caller: Function, callee: Function) -> set[int]:
+    """Addresses of variables that a function calls another one with."""
+    found = set()
+    for call in table.calls(caller, callee):
+        code = elf.read(call - _LEA_SIZE, _LEA_SIZE)
+        if code.startswith(_LEA_AX):
+            (distance,) = struct.unpack_from("<i", code, len(_LEA_AX))
+            found.add(call + distance)
+    return found
+
+
+def _loads(elf: Elf, function: Function) -> set[int]:
+    """Addresses that instructions ``MOVQ distance(IP), REGISTER`` of a function load from."""
+    code = elf.read(function.begin, function.end - function.begin)
+    found = set()
+    for at in range(len(code) - _LOAD_SIZE + 1):
+        # REX.W with or without R; MOV r64, r/m64; mod 00 and r/m 101 are relative to IP.
+        if code[at] in (0x48, 0x4C) and code[at + 1] == 0x8B and code[at + 2] & 0xC7 == 0x05:
+            (distance,) = struct.unpack_from("<i", code, at + 3)
+            found.add(function.begin + at + _LOAD_SIZE + distance)
+    return found

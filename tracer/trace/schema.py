@@ -1,0 +1,435 @@
+"""Every table of a trace, declared once.
+
+The C structs that the BPF programs fill, the numpy types that read them out of a ring, the
+Arrow schemas of the Parquet files and the page ``docs/trace-format.md`` are all made from the
+declarations in this file; nothing else says what a column is.
+
+Conventions:
+
+- Time is ``CLOCK_MONOTONIC`` in nanoseconds (``bpf_ktime_get_ns``, ``time.monotonic_ns``).
+- All numbers are signed, so that a difference of two is never a wrapped giant.
+- Unknown is ``UNKNOWN`` (-1) in a record and null in Arrow. It is never 0.
+- A column with ``words`` holds the index of a word; in Arrow it is a dictionary of strings.
+- Columns stand in descending size, so that the C struct and the numpy type have no padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.trace.words import P_USES, RUNTIME_KINDS, RUNTIME_REASONS, SAFE_POINTS
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "TABLES",
+    "UNKNOWN",
+    "Column",
+    "Table",
+    "c_header",
+    "column_array",
+    "text_array",
+]
+
+SCHEMA_VERSION = 1
+"""Version of a trace's layout. A reader refuses a trace with a higher one."""
+
+UNKNOWN = -1
+"""The value that stands for "not known" in a fixed-size record."""
+
+_C_TYPES = {"i8": "__s8", "i16": "__s16", "i32": "__s32", "i64": "__s64", "comm": "char"}
+_NUMPY_TYPES = {"i8": "i1", "i16": "<i2", "i32": "<i4", "i64": "<i8", "comm": "S16"}
+_ARROW_TYPES = {"i8": pa.int8(), "i16": pa.int16(), "i32": pa.int32(), "i64": pa.int64()}
+_TEXTS = ("comm", "text")
+_COMM_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of one table.
+
+    Args:
+        name: carries its unit as a suffix where it has one (``_ns``).
+        type: ``i8``, ``i16``, ``i32``, ``i64``, ``comm`` (a thread's name, 16 bytes), or
+            ``text`` of any length (only in a table without a ring).
+        meaning: one sentence for the documentation.
+        nullable: whether ``UNKNOWN`` may stand here; it becomes null in Arrow.
+        words: the words that an enumerated column's numbers stand for, from 0.
+    """
+
+    name: str
+    type: str
+    meaning: str
+    nullable: bool = False
+    words: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """The unit, from the name's suffix; empty for counts, identities and words."""
+        return "ns" if self.name.endswith("_ns") else ""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its values are strings that are no words of the schema."""
+        return self.type in _TEXTS
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """The column's type in Arrow and Parquet."""
+        if self.is_text:
+            return pa.string()
+        if self.words:
+            return pa.dictionary(pa.int8(), pa.string())
+        return _ARROW_TYPES[self.type]
+
+    @property
+    def numpy_type(self) -> np.dtype[Any]:
+        """The column's type in a fixed-size record; KeyError for a text of any length."""
+        return np.dtype(_NUMPY_TYPES[self.type])
+
+    @property
+    def c_declaration(self) -> str:
+        """The column as a member of a C struct."""
+        array = f"[{_COMM_LENGTH}]" if self.type == "comm" else ""
+        return f"{_C_TYPES[self.type]} {self.name}{array};"
+
+    def code(self, word: str) -> int:
+        """The number that stands for ``word``; ValueError where the column has no such word."""
+        return self.words.index(word)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a trace: a Parquet dataset of part files, and, if ``ring``, a BPF ring."""
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+    ring: bool = True
+
+    def column(self, name: str) -> Column:
+        """The column called ``name``; KeyError where there is none."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """The numpy type of one fixed-size record, laid out as the C struct is."""
+        return np.dtype([(c.name, c.numpy_type) for c in self.columns], align=True)
+
+    @cached_property
+    def arrow_schema(self) -> pa.Schema:
+        """The Arrow schema of the table's part files."""
+        return pa.schema(
+            [pa.field(c.name, c.arrow_type, nullable=c.nullable) for c in self.columns]
+        )
+
+    def to_arrow(self, records: np.ndarray) -> pa.Table:
+        """Turn fixed-size records into an Arrow table, column by column.
+
+        Args:
+            records: a one-dimensional array of :attr:`dtype`.
+
+        Returns:
+            A table with :attr:`arrow_schema`; ``UNKNOWN`` in a nullable column is null.
+        """
+        return pa.Table.from_arrays(
+            [column_array(c, records[c.name]) for c in self.columns],
+            schema=self.arrow_schema,
+        )
+
+
+def column_array(column: Column, values: np.ndarray) -> pa.Array:
+    """Values of one column, as fixed-size records have them, out of their buffers.
+
+    ``pa.array`` would ask whether it is given something of pandas', and import it for that: half
+    of the time that a capture takes to begin.
+    """
+    if column.type == "comm":
+        # A thread's name is bytes that its owner chose: not always UTF-8, never trusted.
+        return text_array([name.decode("utf-8", "replace") for name in values.tolist()])
+    # A field of a record array is strided, and one record's is the ring's own memory.
+    values = values.copy()
+    valid, unknown = None, 0
+    if column.nullable:
+        known = values != UNKNOWN
+        unknown = len(values) - int(np.count_nonzero(known))
+        valid = pa.py_buffer(np.packbits(known, bitorder="little")) if unknown else None
+    numbers = pa.Array.from_buffers(
+        _ARROW_TYPES[column.type], len(values), [valid, pa.py_buffer(values)], unknown
+    )
+    if not column.words:
+        return numbers
+    return pa.DictionaryArray.from_arrays(numbers, text_array(column.words))
+
+
+def text_array(texts: Sequence[str | None]) -> pa.Array:
+    """Strings as Arrow has them; None is null."""
+    pieces = [b"" if text is None else text.encode() for text in texts]
+    ends = np.zeros(len(pieces) + 1, np.int32)
+    np.cumsum([len(piece) for piece in pieces], out=ends[1:])
+    known = np.array([text is not None for text in texts], bool)
+    return pa.StringArray.from_buffers(
+        len(pieces),
+        pa.py_buffer(ends),
+        pa.py_buffer(b"".join(pieces)),
+        pa.py_buffer(np.packbits(known, bitorder="little")),
+        len(pieces) - int(np.count_nonzero(known)),
+    )
+
+
+_TS = Column("ts_ns", "i64", "when it happened, CLOCK_MONOTONIC")
+_CPU = Column("cpu", "i16", "CPU on which it happened", nullable=True)
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        Table(
+            "sched_switch",
+            "a switch on a CPU that a target thread leaves or enters (tracepoint "
+            "sched:sched_switch, or PERF_RECORD_SWITCH)",
+            (
+                _TS,
+                Column(
+                    "prev_tid",
+                    "i32",
+                    "thread that leaves the CPU; null where the source cannot tell",
+                    nullable=True,
+                ),
+                Column(
+                    "next_tid",
+                    "i32",
+                    "thread that enters the CPU, 0 for idle; null where the source cannot tell",
+                    nullable=True,
+                ),
+                _CPU,
+                Column(
+                    "prev_state",
+                    "i8",
+                    "why the leaving thread left",
+                    nullable=True,
+                    words=("preempted", "blocked", "dead"),
+                ),
+            ),
+        ),
+        Table(
+            "sched_wakeup",
+            "a target thread made runnable (tracepoints sched:sched_waking, "
+            "sched:sched_wakeup_new)",
+            (
+                _TS,
+                Column("tid", "i32", "thread that was woken"),
+                Column(
+                    "waker_tid",
+                    "i32",
+                    "thread that ran on the waking CPU; 0 when that CPU was idle",
+                    nullable=True,
+                ),
+                _CPU,
+                Column("target_cpu", "i16", "CPU the thread is to run on", nullable=True),
+                Column("kind", "i8", "an old thread or a new one", words=("wakeup", "new")),
+            ),
+        ),
+        Table(
+            "block",
+            "a target thread blocked inside a system call while its runtime was in reach, and "
+            "what the runtime's own memory said at that moment; the runtime's own threads "
+            "make none",
+            (
+                _TS,
+                Column("enter_ns", "i64", "when the system call was entered", nullable=True),
+                Column("goid", "i64", "goroutine whose call it is", nullable=True),
+                Column(
+                    "arg0",
+                    "i64",
+                    "the call's first argument, often a file descriptor",
+                    nullable=True,
+                ),
+                Column("tid", "i32", "thread that blocked"),
+                Column("p", "i32", "P that it held; null for none or not known", nullable=True),
+                Column("m", "i32", "M that the thread is", nullable=True),
+                Column("runq", "i32", "goroutines in P's local run queue", nullable=True),
+                Column("global_runq", "i32", "goroutines in the global queue", nullable=True),
+                Column("npidle", "i32", "idle Ps", nullable=True),
+                Column("nmspinning", "i32", "Ms looking for work", nullable=True),
+                Column("stack_id", "i32", "row in table stack", nullable=True),
+                Column("nr", "i16", "number of the system call (x86-64)", nullable=True),
+                _CPU,
+                Column("p_use", "i8", "how P stood to the thread", nullable=True, words=P_USES),
+            ),
+        ),
+        Table(
+            "syscall",
+            "a finished system call of a target thread: those that blocked, or all on request",
+            (
+                Column("enter_ns", "i64", "when it was entered", nullable=True),
+                Column("exit_ns", "i64", "when it returned"),
+                Column(
+                    "ret",
+                    "i64",
+                    "what it returned; negative is -errno, and from -516 to -512 the kernel's own "
+                    "word for a call that a signal ends: what the caller sees of it hangs on the "
+                    "handler (table signal, interrupted_nr)",
+                ),
+                Column("arg0", "i64", "its first argument", nullable=True),
+                Column("blocked_ns", "i64", "time not runnable inside it", nullable=True),
+                Column("tid", "i32", "thread that called"),
+                Column("blocks", "i32", "how many times it blocked", nullable=True),
+                Column("nr", "i16", "number of the system call (x86-64)", nullable=True),
+                _CPU,
+            ),
+        ),
+        Table(
+            "runtime",
+            "a transition of the runtime, told by the runtime's own functions (uprobes) or "
+            "read from its memory",
+            (
+                _TS,
+                Column("goid", "i64", "goroutine concerned", nullable=True),
+                Column("tid", "i32", "thread that did it"),
+                Column("p", "i32", "P concerned", nullable=True),
+                Column("m", "i32", "M concerned", nullable=True),
+                Column("target_tid", "i32", "thread it was done to, if another", nullable=True),
+                Column("runq", "i32", "goroutines in P's local run queue", nullable=True),
+                Column("global_runq", "i32", "goroutines in the global queue", nullable=True),
+                Column("npidle", "i32", "idle Ps", nullable=True),
+                Column("nmspinning", "i32", "Ms looking for work", nullable=True),
+                _CPU,
+                Column("kind", "i8", "which transition", words=RUNTIME_KINDS),
+                Column("reason", "i8", "why", nullable=True, words=RUNTIME_REASONS),
+            ),
+        ),
+        Table(
+            "signal",
+            "a signal sent to a target thread, or delivered there (SIGURG; all on request)",
+            (
+                _TS,
+                Column("pc", "i64", "user address that was interrupted", nullable=True),
+                Column("tid", "i32", "thread it goes to"),
+                Column("sender_tid", "i32", "thread that sent it", nullable=True),
+                Column("errno", "i32", "0, or why tgkill failed", nullable=True),
+                Column(
+                    "interrupted_nr",
+                    "i16",
+                    "number of the system call that its delivery made fail with EINTR",
+                    nullable=True,
+                ),
+                Column("signo", "i16", "number of the signal"),
+                _CPU,
+                Column("kind", "i8", "which end of it", words=("tgkill", "generate", "deliver")),
+            ),
+        ),
+        Table(
+            "task",
+            "the life of a target thread or process",
+            (
+                _TS,
+                Column("tid", "i32", "thread"),
+                Column("pid", "i32", "its process (thread group)"),
+                Column("parent_tid", "i32", "thread that made it", nullable=True),
+                Column("comm", "comm", "its name"),
+                _CPU,
+                Column(
+                    "kind",
+                    "i8",
+                    "what happened; 'present' was there when the capture began",
+                    words=("present", "fork", "exec", "name", "exit"),
+                ),
+            ),
+        ),
+        Table(
+            "loss",
+            "a span of time in which a ring lost records, and how many",
+            (
+                Column("begin_ns", "i64", "no loss before this"),
+                Column("end_ns", "i64", "no loss after this"),
+                Column("lost", "i64", "records that found no room"),
+                _CPU,
+                Column(
+                    "table",
+                    "i8",
+                    "table whose ring it was",
+                    words=(
+                        "sched_switch",
+                        "sched_wakeup",
+                        "block",
+                        "syscall",
+                        "runtime",
+                        "signal",
+                        "task",
+                    ),
+                ),
+            ),
+            ring=False,
+        ),
+        Table(
+            "stack",
+            "one frame of a stack that a target thread blocked with, walked by frame pointers: "
+            "a function that keeps none, as the system call's own, hides its caller; written "
+            "at the end of the capture",
+            (
+                Column("pc", "i64", "user address: where it is, or where it will return to"),
+                Column("stack_id", "i32", "the stack; as in table block"),
+                Column("pid", "i32", "process that blocked with it first"),
+                Column("depth", "i16", "0 for the innermost frame"),
+            ),
+            ring=False,
+        ),
+        Table(
+            "address",
+            "what is known of one code address that tables stack and signal mention, from the "
+            "program's own function table; written at the end of the capture",
+            (
+                Column("function", "text", "function that it lies in", nullable=True),
+                Column("file", "text", "source file", nullable=True),
+                Column("pc", "i64", "the address, as it was in the process"),
+                Column("pid", "i32", "the process"),
+                Column("line", "i32", "line of the source file", nullable=True),
+                Column(
+                    "preemption",
+                    "i8",
+                    "whether Go stops a goroutine there, or why not (isAsyncSafePoint in "
+                    "runtime/preempt.go): the compiler marked it unsafe, it is assembly, it "
+                    "belongs to the runtime, it is no Go code",
+                    nullable=True,
+                    words=SAFE_POINTS,
+                ),
+            ),
+            ring=False,
+        ),
+    )
+}
+"""The tables of a trace, by name."""
+
+
+def c_header() -> str:
+    """The C structs and word numbers that the BPF programs share with this schema."""
+    lines = ["/* Made from tracer/trace/schema.py; do not edit. */", "#pragma once", ""]
+    for table in TABLES.values():
+        if not table.ring:
+            continue
+        lines.append(f"/* {table.meaning} */")
+        lines.append(f"struct {table.name}_record {{")
+        lines += [f"\t{column.c_declaration}" for column in table.columns]
+        padding = table.dtype.itemsize - sum(
+            table.dtype[column.name].itemsize for column in table.columns
+        )
+        if padding:
+            # Named, so that a program that sets every member leaves no byte unset.
+            lines.append(f"\tchar padding[{padding}];")
+        lines += ["};", ""]
+        for column in table.columns:
+            if column.words:
+                lines.append(f"enum {table.name}_{column.name} {{")
+                prefix = f"{table.name}_{column.name}_".upper()
+                lines += [f"\t{prefix}{w.upper()} = {i}," for i, w in enumerate(column.words)]
+                lines += ["};", ""]
+    return "\n".join(lines)
