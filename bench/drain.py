@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tracer.capture.programs import Programs
 from tracer.kernel.bcc_loader import kernel_source, load_bcc
-from tracer.kernel.program import Program
 from tracer.trace.schema import TABLES
 from tracer.trace.writer import TraceWriter
 
@@ -51,14 +51,14 @@ def drain(calls: Path) -> dict[str, float]:
 
 
 def _own(calls: Path) -> dict[str, float]:
-    program = Program(_BUFFER, defines={"DETAIL_FULL": 1})
-    ring, table = program.rings["syscall"], TABLES["syscall"]
+    programs = Programs(_BUFFER, defines={"DETAIL_FULL": 1})
+    ring, table = programs.rings.rings["syscall"], TABLES["syscall"]
     taken_s = stored_s = 0.0
     count = 0
     try:
-        program.attach()
+        programs.probes.attach()
         for _ in range(_PASSES):
-            _fill(program, calls)
+            _fill(programs, calls)
             begin_s = time.process_time()
             rows = table.to_arrow(ring.peek())
             ring.release()
@@ -71,11 +71,11 @@ def _own(calls: Path) -> dict[str, float]:
                 writer.rotate(now=True)
                 stored_s += time.process_time() - begin_s
     finally:
-        program.close()
+        programs.close()
     return {"events_per_s": count / taken_s, "stored_per_s": count / (taken_s + stored_s)}
 
 
-def _fill(program: Program, calls: Path) -> None:
+def _fill(programs: Programs, calls: Path) -> None:
     """Let a program fill the ring of table syscall, and end."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
@@ -84,7 +84,7 @@ def _fill(program: Program, calls: Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     os.close(reader)
-    program.follow(process.pid)
+    programs.followed.follow(process.pid)
     os.write(writer, b"\n")
     os.close(writer)
     process.wait()

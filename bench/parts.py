@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.go import toolchains
+from tracer.capture.programs import Programs
 from tracer.kernel import bpf
 from tracer.kernel.compiler import TRACEPOINTS, compile_programs
-from tracer.kernel.program import Program
 from tracer.targets import runtimes_of_process
 
 __all__ = ["Cost", "parts"]
@@ -140,16 +140,16 @@ class _Capture:
     def __init__(self, part: Part, pid: int) -> None:
         self._part = part
         self._pid = pid
-        self._program = Program(_BUFFER_BYTES, defines=dict.fromkeys(part.defines, 1))
+        self._programs = Programs(_BUFFER_BYTES, defines=dict.fromkeys(part.defines, 1))
         self._fds: list[int] = []
         if part.runtime:
             for binary in runtimes_of_process(pid):
-                self._program.set_layout(pid, binary.layout)
+                self._programs.layouts.set_layout(pid, binary.layout)
 
     def attach(self) -> None:
         if not self._part.empty:
-            self._program.attach(self._part.leave_out)
-            self._program.follow(self._pid)
+            self._programs.probes.attach(self._part.leave_out)
+            self._programs.followed.follow(self._pid)
             return
         ids = compile_programs({}).btf_ids
         for name, function in TRACEPOINTS.items():
@@ -165,19 +165,19 @@ class _Capture:
             self._discard()
 
     def detach(self) -> None:
-        self._program.detach()
+        self._programs.probes.detach()
         for fd in self._fds:
             os.close(fd)
         self._fds.clear()
         self._discard()
 
     def _discard(self) -> None:
-        for ring in self._program.rings.values():
+        for ring in self._programs.rings.rings.values():
             ring.peek()
             ring.release()
 
     def close(self) -> None:
-        self._program.close()
+        self._programs.close()
 
 
 def show(costs: dict[str, Cost]) -> None:

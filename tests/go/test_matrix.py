@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.go import toolchains
-from tracer.kernel.program import Program
+from tracer.capture.programs import Programs
 from tracer.targets import go
 from tracer.targets.elf import Elf
 from tracer.targets.go_data import all_ps_address, scheduler_address
@@ -35,32 +35,32 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[Program]:
-    program = Program(buffer_bytes=16 << 20)
-    yield program
-    program.close()
+def kernel() -> Iterator[Programs]:
+    programs = Programs(buffer_bytes=16 << 20)
+    yield programs
+    programs.close()
 
 
-def run(kernel: Program, binary: go.GoBinary, *arguments: str) -> dict[str, pd.DataFrame]:
+def run(kernel: Programs, binary: go.GoBinary, *arguments: str) -> dict[str, pd.DataFrame]:
     """Run a binary as the target, and give what the rings hold at its end."""
-    kernel.set_binary(binary.path, binary.layout)
+    kernel.layouts.set_binary(binary.path, binary.layout)
     for probe in binary.probes:
-        kernel.attach_uprobe(probe)
-    kernel.attach()
+        kernel.probes.attach_uprobe(probe)
+    kernel.probes.attach()
     gate_out, gate_in = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.read(gate_out, 1)
         os.execv(binary.path, [str(binary.path), *arguments])
-    kernel.follow(pid, before_exec=True)
+    kernel.followed.follow(pid, before_exec=True)
     os.write(gate_in, b"x")
     _, status = os.waitpid(pid, 0)
     assert status == 0
     os.close(gate_in)
     os.close(gate_out)
-    kernel.detach()
+    kernel.probes.detach()
     tables = {}
-    for name, ring in kernel.rings.items():
+    for name, ring in kernel.rings.rings.items():
         tables[name] = TABLES[name].to_arrow(ring.peek().copy()).to_pandas()
         ring.release()
     return tables
@@ -87,7 +87,7 @@ def test_code_tells_the_addresses_that_symbols_tell(version: str, linkage: str) 
 
 
 @pytest.mark.parametrize(("version", "linkage"), CASES)
-def test_blocks_and_retakes_are_told(kernel: Program, version: str, linkage: str) -> None:
+def test_blocks_and_retakes_are_told(kernel: Programs, version: str, linkage: str) -> None:
     binary = go.inspect(build(version, linkage))
     assert binary is not None
     assert binary.version == f"go{version}"

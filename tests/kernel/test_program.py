@@ -11,10 +11,11 @@ import pytest
 
 from tracer.capture.doctor import diagnose
 from tracer.capture.options import CaptureOptions
+from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.errors import PretakeError
 from tracer.kernel import compiler
-from tracer.kernel.program import Program, ring_pages
+from tracer.kernel.table_rings import ring_pages
 from tracer.trace.schema import TABLES
 
 pytestmark = pytest.mark.kernel
@@ -72,7 +73,7 @@ def test_rings_share_a_buffer_in_powers_of_two() -> None:
 
 def test_a_buffer_that_is_too_large_is_told() -> None:
     with pytest.raises(PretakeError, match="take a smaller buffer"):
-        Program(1 << 50)
+        Programs(1 << 50)
 
 
 def test_threads_beyond_the_limit_are_counted_and_told(tmp_path: Path) -> None:

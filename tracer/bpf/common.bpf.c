@@ -41,7 +41,7 @@ struct thread_state {
 	s32 held_p; /* at its first block, for live.bpf.c */
 	s16 nr;
 	u8 where;
-	u8 left; /* the capture is over: a byte of its own, since the thread goes on */
+	u8 departed; /* the capture is over: a byte of its own, since the thread goes on */
 	u8 padding[4];
 };
 
@@ -49,7 +49,7 @@ struct thread_state {
 BPF_TASK_STORAGE(threads, struct thread_state);
 
 struct thread_room {
-	s64 left; /* for threads that are yet to come */
+	s64 remaining; /* for threads that are yet to come */
 	u64 missed; /* could not be followed, because there was none */
 };
 BPF_ARRAY(thread_room, struct thread_room, 1);
@@ -92,7 +92,7 @@ struct loss_span {
 BPF_PERCPU_ARRAY(loss_spans, struct loss_span, 2 * RING_COUNT);
 BPF_ARRAY(loss_epoch, u32, 1);
 
-/* The sizes of all these are set when the maps are made (tracer/kernel/program.py). */
+/* The sizes of all these are set when the maps are made (tracer/kernel/table_rings.py). */
 BPF_F_TABLE("array", u32, struct ring_end, sched_switch_ends, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct ring_end, sched_wakeup_ends, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct ring_end, block_ends, 1, BPF_F_MMAPABLE);
@@ -293,7 +293,7 @@ static __always_inline struct thread_state *target(struct task_struct *task)
 {
 	struct thread_state *thread = threads.task_storage_get(task, 0, 0);
 
-	return thread && thread->where != BEFORE_EXEC && !thread->left ? thread : 0;
+	return thread && thread->where != BEFORE_EXEC && !thread->departed ? thread : 0;
 }
 
 static __always_inline struct thread_state *current_target(void)

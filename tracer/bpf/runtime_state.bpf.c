@@ -45,14 +45,12 @@ struct runtime_state {
 	s32 global_runq;
 	s32 npidle;
 	s32 nmspinning;
-	s8 p_use;
 };
 
 #define RUNTIME_STATE_UNKNOWN                                                                     \
 	{                                                                                         \
 		.goid = UNKNOWN, .p = UNKNOWN, .m = UNKNOWN, .runq = UNKNOWN,                     \
-		.global_runq = UNKNOWN, .npidle = UNKNOWN, .nmspinning = UNKNOWN,                 \
-		.p_use = UNKNOWN                                                                  \
+		.global_runq = UNKNOWN, .npidle = UNKNOWN, .nmspinning = UNKNOWN                  \
 	}
 
 #define RUNTIME_STATE_COPY(record, state)                                                         \

@@ -35,7 +35,7 @@ static __always_inline void give_room_back(void)
 	struct thread_room *room = thread_room.lookup(&zero);
 
 	if (room)
-		__sync_fetch_and_add(&room->left, 1);
+		__sync_fetch_and_add(&room->remaining, 1);
 }
 
 static __always_inline void thread_blocked(struct thread_state *thread, s64 now)

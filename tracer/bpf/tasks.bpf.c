@@ -37,10 +37,10 @@ static __always_inline struct thread_state *follow(struct task_struct *task, u8 
 
 	if (!room)
 		return 0;
-	if (room->left > 0)
+	if (room->remaining > 0)
 		thread = threads.task_storage_get(task, &state, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (thread)
-		__sync_fetch_and_add(&room->left, -1);
+		__sync_fetch_and_add(&room->remaining, -1);
 	else
 		__sync_fetch_and_add(&room->missed, 1);
 	return thread;
@@ -71,7 +71,7 @@ int follow_process(struct task_iterator_args *ctx)
 		struct thread_state *thread = threads.task_storage_get(task, 0, 0);
 
 		if (thread)
-			thread->left = 1;
+			thread->departed = 1;
 		return 0;
 	}
 	if (field_u32(task, OFFSET_TASK_TGID) != order->tgid)
@@ -86,7 +86,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct thread_state *parent = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
 
-	if (!parent || parent->left)
+	if (!parent || parent->departed)
 		return 0;
 
 	struct thread_state *child = follow((struct task_struct *)ctx->args[1],
@@ -104,7 +104,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct thread_state *thread = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
 
-	if (!thread || thread->left)
+	if (!thread || thread->departed)
 		return 0;
 	thread->where = IN_USER;
 	/* If it was not the first thread of its process, it is now, with that one's tid. */
@@ -133,7 +133,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!thread)
 		return 0;
 	runtime_at_exit(thread->tid);
-	if (thread->where != BEFORE_EXEC && !thread->left)
+	if (thread->where != BEFORE_EXEC && !thread->departed)
 		tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXIT);
 	return 0;
 }

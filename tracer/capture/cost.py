@@ -14,7 +14,7 @@ import time
 from typing import Final, Protocol
 
 from tracer.kernel import bpf
-from tracer.kernel.program import Program
+from tracer.kernel.loaded import Loaded
 from tracer.trace.manifest import CaptureCost
 
 __all__ = ["RunTimeSampler", "Statistics", "StatisticsHelper"]
@@ -108,17 +108,17 @@ class StatisticsHelper:
 
 
 class RunTimeSampler:
-    """Samples how long and how often a program's functions run.
+    """Samples how long and how often the programs run.
 
     Args:
-        program: what runs.
+        loaded: what runs.
         statistics: who may let the kernel count; this process if not given.
 
     Where the kernel does not count, nothing is told.
     """
 
-    def __init__(self, program: Program, statistics: Statistics | None = None) -> None:
-        self._program = program
+    def __init__(self, loaded: Loaded, statistics: Statistics | None = None) -> None:
+        self._loaded = loaded
         self._statistics = statistics or _OwnStatistics()
         self._counting = False
         self._next_s = 0.0
@@ -150,7 +150,7 @@ class RunTimeSampler:
         if self._counted_s <= 0:
             return
         scale = wall_s / self._counted_s
-        statistics = self._program.run_statistics()
+        statistics = self._loaded.run_statistics()
         cost.bpf_run_s = scale * sum(n["run_time_ns"] for n in statistics.values()) / 1e9
         cost.bpf_runs = {
             name: round(scale * n["run_cnt"]) for name, n in statistics.items() if n["run_cnt"]

@@ -18,6 +18,7 @@ from typing import Final
 
 from tracer.capture.options import CaptureOptions
 from tracer.capture.privilege import in_first_pid_namespace, may_load_bpf
+from tracer.capture.programs import Programs
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import (
     INSTALL,
@@ -30,7 +31,6 @@ from tracer.kernel.bcc_loader import (
 )
 from tracer.kernel.btf import VMLINUX_BTF, kernel_btf
 from tracer.kernel.compiler import TRACEPOINTS
-from tracer.kernel.program import Program
 from tracer.targets import runtime_of
 
 __all__ = ["Check", "diagnose", "fix"]
@@ -195,15 +195,15 @@ def _probes(able: bool) -> Check:
     if not able:
         return Check("probes", False, "not tried", "mend the above first")
     try:
-        program = Program(CaptureOptions().buffer_bytes)
+        programs = Programs(CaptureOptions().buffer_bytes)
     except PretakeError as error:
         return Check("probes", False, error.problem, error.mend)
     try:
-        attached = program.attach()
+        attached = programs.probes.attach()
     except PretakeError as error:
         return Check("probes", False, error.problem, error.mend)
     finally:
-        program.close()
+        programs.close()
     size = CaptureOptions().buffer_bytes >> 20
     return Check("probes", True, f"{len(attached)} loaded and attached, with rings of {size} MB")
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tracer.capture.background import BackgroundWriter
 from tracer.errors import PretakeError
-from tracer.kernel.program import LossSpan, Program
+from tracer.kernel.table_rings import LossSpan, TableRings
 from tracer.trace.schema import TABLES
 from tracer.trace.writer import TraceWriter
 
@@ -31,27 +31,27 @@ _LAST_RECORDS_S: Final = 2.0
 
 
 class Drain:
-    """Moves records from a program's rings to a trace.
+    """Moves records from the programs' rings to a trace.
 
     Args:
-        program: where they come from.
+        rings: where they come from.
         writer: where they go; nobody else may use it until :meth:`finish` or :meth:`abandon`.
         observers: called with the records of a table, by its name, before they are written.
     """
 
     def __init__(
         self,
-        program: Program,
+        rings: TableRings,
         writer: TraceWriter,
         observers: Mapping[str, Callable[[np.ndarray], None]] | None = None,
     ) -> None:
-        self._program = program
+        self._rings = rings
         self._writer = BackgroundWriter(writer)
         self._observers = dict(observers or {})
         self._period_s = _PERIOD_MIN_S
         self._counted_at_s = 0.0
         self._spans_taken = 0
-        self.stored: dict[str, int] = dict.fromkeys(program.rings, 0)
+        self.stored: dict[str, int] = dict.fromkeys(rings.rings, 0)
         self.lost = 0
 
     @property
@@ -72,7 +72,7 @@ class Drain:
         Raises:
             PretakeError: the disk is full.
         """
-        fill = max(ring.fill for ring in self._program.rings.values())
+        fill = max(ring.fill for ring in self._rings.rings.values())
         self._take_all()
         now_s = time.monotonic()
         if now_s - self._counted_at_s >= _COUNTS_PERIOD_S:
@@ -93,7 +93,7 @@ class Drain:
         deadline = time.monotonic() + _LAST_RECORDS_S
         while True:
             self._take_all()
-            counts = self._program.counts()
+            counts = self._rings.counts()
             missing = [name for name, n in counts.items() if n.sent - n.lost != self.stored[name]]
             if not missing:
                 break
@@ -119,7 +119,7 @@ class Drain:
             self._writer.finish()
 
     def _take_all(self) -> None:
-        for name, ring in self._program.rings.items():
+        for name, ring in self._rings.rings.items():
             records = ring.peek()
             if len(records):
                 if name in self._observers:
@@ -129,10 +129,10 @@ class Drain:
             ring.release()
 
     def _take_losses(self) -> None:
-        self.lost = sum(count.lost for count in self._program.counts().values())
+        self.lost = sum(count.lost for count in self._rings.counts().values())
         if self._spans_taken == self.lost:
             return
-        spans = self._program.take_loss_spans()
+        spans = self._rings.take_loss_spans()
         if spans:
             self._spans_taken += sum(span.lost for span in spans)
             self._writer.write("loss", _loss_rows(spans))

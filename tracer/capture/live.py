@@ -17,13 +17,14 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from tracer.capture.launch import Command, RunningProcess, threads_of
+from tracer.capture.launch import Command, RunningProcess
 from tracer.capture.options import CaptureOptions
-from tracer.capture.privilege import check_privilege, drop_capabilities
+from tracer.capture.privilege import check_privilege
+from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
+from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
-from tracer.kernel.program import Program
 from tracer.trace.schema import UNKNOWN
 
 __all__ = ["OTHERS", "WHATS", "Histogram", "Live", "live", "lower_ns"]
@@ -71,30 +72,16 @@ def lower_ns(bucket: int) -> float:
 class Live:
     """A program that is watched; made by :func:`live`."""
 
-    def __init__(self, target: Command | RunningProcess, program: Program, drop: bool) -> None:
+    def __init__(self, target: Command | RunningProcess, programs: Programs, drop: bool) -> None:
         self._target = target
-        self._program = program
-        self._symbols = Symbols(program)
-        self._runtimes = Runtimes(program, CaptureOptions(), self._symbols)
+        self._programs = programs
+        self._symbols = Symbols(programs)
+        self._runtimes = Runtimes(programs, CaptureOptions(), self._symbols)
         # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
         self._stack_ids: dict[int, int] = {}
         self._new_stacks: dict[int, tuple[int, list[int]]] = {}
-        if isinstance(target, Command):
-            self._runtimes.expect(target.executable)
-        else:
-            self._runtimes.attach_running(target.pid)
-        program.attach()
-        if drop:
-            drop_capabilities(files_for_another=False, uprobes_as_admin=not program.uprobe_links)
-        if isinstance(target, Command):
-            program.follow(target.pid, before_exec=True)
-            target.open_gate()
-            return
-        known: set[int] = set()
-        # One that is made meanwhile is a target from birth, or seen by the next look.
-        while new := set(threads_of(target.pid)) - known:
-            program.follow(target.pid)
-            known |= new
+        attach(target, programs, self._runtimes, drop=drop)
+        begin(target, programs)
 
     def wait(self, seconds: float) -> bool:
         """Watch for so long; True if the program has ended.
@@ -103,14 +90,14 @@ class Live:
         """
         deadline = time.monotonic() + seconds
         while True:
-            for name, ring in self._program.rings.items():
+            for name, ring in self._programs.rings.rings.items():
                 records = ring.peek()
                 if name == "task" and len(records):
                     self._runtimes.on_tasks(records.copy())
                 ring.release()
             more = self._runtimes.step()
             left_s = max(deadline - time.monotonic(), 0)
-            if self._target.wait(0 if more else left_s, self._program.wake_fd):
+            if self._target.wait(0 if more else left_s, self._programs.rings.wake_fd):
                 return True
             if left_s <= 0:
                 return False
@@ -135,9 +122,9 @@ class Live:
             :class:`Histogram` takes them, for each of :data:`WHATS`.
         """
         found = {}
-        for stack, number, counts in self._program.live_counts():
+        for stack, number, counts in self._programs.live.sites():
             found[number, self._stack_id(stack)] = np.stack([counts[what] for what in WHATS])
-        for number, counts in self._program.live_others():
+        for number, counts in self._programs.live.others():
             found[number, OTHERS] = np.stack([counts[what] for what in WHATS])
         return found
 
@@ -156,7 +143,7 @@ class Live:
             return UNKNOWN
         if stack not in self._stack_ids:
             number = self._stack_ids[stack] = len(self._stack_ids)
-            self._new_stacks[number] = self._program.live_stack(stack)
+            self._new_stacks[number] = self._programs.live.stack(stack)
         return self._stack_ids[stack]
 
 
@@ -186,10 +173,10 @@ def live(
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)
-        program = Program(_BUFFER_BYTES, max_sites=max_sites, defines={"LIVE": 1})
-        stack.callback(program.close)
+        programs = Programs(_BUFFER_BYTES, max_sites=max_sites, defines={"LIVE": 1})
+        stack.callback(programs.close)
         if isinstance(target, Command):
             stack.callback(target.end)
-        watched = Live(target, program, drop)
+        watched = Live(target, programs, drop)
         stack.callback(watched.close)
         yield watched

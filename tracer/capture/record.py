@@ -4,10 +4,9 @@ Example:
     >>> record(["./server"], output="server.pretake", options=CaptureOptions(seconds=10))
     PosixPath('server.pretake')
 
-The order is what makes it exact: the command waits at a gate; the programs are loaded and put at
-their tracepoints, which drop everything, since there is no target; the command becomes a target;
-the gate opens. At the end the probes go first, and the drain stops when everything that was sent
-is stored or counted as lost.
+The order in which it begins (:mod:`tracer.capture.start`) and ends is what makes it exact. At the
+end the probes go first, and the drain stops when everything that was sent is stored or counted
+as lost.
 """
 
 from __future__ import annotations
@@ -27,14 +26,15 @@ import numpy as np
 
 from tracer.capture.cost import RunTimeSampler, StatisticsHelper
 from tracer.capture.drain import Drain
-from tracer.capture.launch import Command, RunningProcess, threads_of
+from tracer.capture.launch import Command, RunningProcess
 from tracer.capture.options import CaptureOptions, Progress
-from tracer.capture.privilege import check_privilege, drop_capabilities
+from tracer.capture.privilege import check_privilege
+from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
+from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
-from tracer.kernel.program import Program
 from tracer.trace.clock import KernelClock, clocks_ahead
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.schema import TABLES, UNKNOWN
@@ -93,12 +93,12 @@ def record(
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)
-        program = Program(options.buffer_bytes, options.max_threads, defines=defines)
-        stack.callback(program.close)
+        programs = Programs(options.buffer_bytes, options.max_threads, defines=defines)
+        stack.callback(programs.close)
         stop = threading.Event()
         # From here on there is something to end in order.
         stack.enter_context(stopped_by_signals(stop))
-        capture = _Capture(path, target, program, options, stop, drop)
+        capture = _Capture(path, target, programs, options, stop, drop)
         return capture.run(progress)
 
 
@@ -107,7 +107,7 @@ class _Capture:
         self,
         path: Path,
         target: Command | RunningProcess,
-        program: Program,
+        programs: Programs,
         options: CaptureOptions,
         stop: threading.Event,
         drop: bool,
@@ -116,25 +116,21 @@ class _Capture:
         statistics = StatisticsHelper() if drop else None
         self._clock = KernelClock()
         self._target = target
-        self._program = program
+        self._programs = programs
         self._options = options
-        self._symbols = Symbols(program)
-        self._runtimes = Runtimes(program, options, self._symbols)
+        self._symbols = Symbols(programs)
+        self._runtimes = Runtimes(programs, options, self._symbols)
         self._manifest = new_manifest(target, options)
         self._stop = stop
         self._present = 0
         self._exec_seen = False
-        if isinstance(target, Command):
-            self._runtimes.expect(target.executable)
-        else:
-            self._runtimes.attach_running(target.pid)
-        self._manifest.attached = program.attach()
-        if drop:
-            # Before there are threads, which have capabilities of their own.
-            drop_capabilities(
-                files_for_another=calling_user() is not None,
-                uprobes_as_admin=not program.uprobe_links,
-            )
+        self._manifest.attached = attach(
+            target,
+            programs,
+            self._runtimes,
+            drop=drop,
+            files_for_another=calling_user() is not None,
+        )
         self._writer = TraceWriter(
             path,
             self._manifest,
@@ -143,8 +139,8 @@ class _Capture:
             part_seconds=options.part_seconds,
         )
         observers = {"task": self._on_tasks, "signal": self._symbols.on_signals}
-        self._drain = Drain(program, self._writer, observers)
-        self._sampler = RunTimeSampler(program, statistics)
+        self._drain = Drain(programs.rings, self._writer, observers)
+        self._sampler = RunTimeSampler(programs.loaded, statistics)
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         began_s = time.monotonic()
@@ -161,31 +157,20 @@ class _Capture:
         return self._writer.path
 
     def _begin(self) -> None:
-        if isinstance(self._target, Command):
-            self._program.follow(self._target.pid, before_exec=True)
-            self._target.open_gate()
-            return
-        self._add_present()
+        if isinstance(self._target, RunningProcess):
+            self._manifest.clocks_ahead_ns |= clocks_ahead([self._target.pid])
+        present = begin(self._target, self._programs)
+        if present:
+            self._add_present(self._target.pid, present)
 
-    def _add_present(self) -> None:
-        """Make targets of a running process's threads.
-
-        One that a thread makes before it is a target itself is seen by the next look; one that
-        it makes afterwards is a target from birth.
-        """
-        pid = self._target.pid
-        self._manifest.clocks_ahead_ns |= clocks_ahead([pid])
-        known: set[int] = set()
-        while new := set(threads_of(pid)) - known:
-            self._program.follow(pid)
-            known |= new
+    def _add_present(self, pid: int, tids: list[int]) -> None:
         table = TABLES["task"]
-        rows = np.zeros(len(known), table.dtype)
+        rows = np.zeros(len(tids), table.dtype)
         rows["ts_ns"] = self._clock.now_ns()
-        rows["tid"] = sorted(known)
+        rows["tid"] = tids
         rows["pid"] = pid
         rows["parent_tid"] = rows["cpu"] = UNKNOWN
-        rows["comm"] = [_comm(pid, tid) for tid in sorted(known)]
+        rows["comm"] = [_comm(pid, tid) for tid in tids]
         rows["kind"] = table.column("kind").code("present")
         self._present = len(rows)
         self._symbols.on_tasks(rows)
@@ -216,17 +201,17 @@ class _Capture:
                 told_s = now_s
                 drain, size = self._drain, self._writer.bytes
                 progress(Progress(now_s - began_s, drain.events, drain.lost, size))
-            ended = self._target.wait(wait_s, self._program.wake_fd)
+            ended = self._target.wait(wait_s, self._programs.rings.wake_fd)
 
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
         if self._exec_seen or not isinstance(self._target, Command):
-            self._program.leave()
+            self._programs.followed.leave()
         # Else it is yet to be seen whether the command is a program at all.
         manifest.ends(self._clock.moment())
         wall_s = time.monotonic() - began_s
         self._sampler.finish(wall_s, manifest.capture)
-        self._program.detach()
+        self._programs.probes.detach()
         failure: PretakeError | None = None
         if manifest.error is not None:
             self._drain.abandon()
@@ -251,7 +236,7 @@ class _Capture:
                     f"{self._target.argv[0]} cannot be run",
                     "the shell's message above says why; try it without pretake",
                 )
-        counts = self._program.counts()
+        counts = self._programs.rings.counts()
         manifest.sent = {name: count.sent for name, count in counts.items()}
         manifest.sent["task"] += self._present
         manifest.lost = {name: count.lost for name, count in counts.items()}
@@ -270,11 +255,11 @@ class _Capture:
             raise failure
 
     def _left_out(self) -> Iterator[Missing]:
-        missed = self._program.threads_missed()
+        missed = self._programs.followed.missed()
         if missed:
             limit = self._options.max_threads
             yield Missing(f"{missed} threads", f"more than {limit} lived at one time")
-        for name, numbers in self._program.run_statistics().items():
+        for name, numbers in self._programs.loaded.run_statistics().items():
             if numbers["recursion_misses"]:
                 yield Missing(
                     f"{numbers['recursion_misses']} runs of {name}",

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from tracer.capture.options import CaptureOptions
+from tracer.capture.programs import Programs
 from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
-from tracer.kernel.program import Program
 from tracer.targets import RuntimeBinary, reference, runtime_of, runtimes_of_process
 from tracer.targets.find import load_bias
 from tracer.targets.layout import Probe
@@ -35,7 +35,7 @@ class Runtimes:
     """Finds runtimes and tells the BPF programs where they keep their state.
 
     Args:
-        program: gets layouts and probes.
+        programs: gets layouts and probes.
         options: says which runtimes are wanted.
         symbols: is told of each binary.
 
@@ -45,11 +45,11 @@ class Runtimes:
         missing: what could not be had.
     """
 
-    def __init__(self, program: Program, options: CaptureOptions, symbols: Symbols) -> None:
+    def __init__(self, programs: Programs, options: CaptureOptions, symbols: Symbols) -> None:
         self.target = Target()
         self.attached: list[str] = []
         self.missing: list[Missing] = []
-        self._program = program
+        self._programs = programs
         self._symbols = symbols
         self._wanted = options.runtime
         # By device and inode: what was inspected already, None where it has no runtime.
@@ -74,7 +74,7 @@ class Runtimes:
         with self._telling_missing(Path(f"/proc/{pid}")):
             for binary in runtimes_of_process(pid):
                 if self._wants(binary.runtime):
-                    self._program.set_layout(pid, binary.layout)
+                    self._programs.layouts.set_layout(pid, binary.layout)
                     self._found(binary)
         self.finish_probing()
 
@@ -90,10 +90,10 @@ class Runtimes:
             return
         # It is there already where the binary was known at the exec; here it was not, or
         # became so meanwhile, for this process or for another one.
-        if binary.runtime == "go" and self._program.layout_of(pid) is None:
+        if binary.runtime == "go" and self._programs.layouts.layout_of(pid) is None:
             with contextlib.suppress(OSError):
                 bias = load_bias(pid, binary.layout.first_code)
-                self._program.set_layout(pid, binary.layout.at(bias))
+                self._programs.layouts.set_layout(pid, binary.layout.at(bias))
         if new:
             self._found(binary)
 
@@ -117,7 +117,7 @@ class Runtimes:
         with self._telling_missing(held):
             binary = runtime_of(held)
             if binary is not None and self._wants(binary.runtime):
-                self._program.set_binary(held, binary.layout)
+                self._programs.layouts.set_binary(held, binary.layout)
                 self._binaries[key] = binary
         return self._binaries[key], True
 
@@ -146,7 +146,7 @@ class Runtimes:
         """Settle what the target was, at the end of the capture."""
         if self.target.runtime != "none":
             return
-        if self._library is not None and self._program.reference_mstarts():
+        if self._library is not None and self._programs.layouts.reference_mstarts():
             self._describe(self._library)
         elif self._wanted in ("go", "reference"):
             self.missing.append(Missing("runtime", f"the target has no {self._wanted} runtime"))
@@ -166,7 +166,7 @@ class Runtimes:
             self._library = reference.inspect(path)
             if self._library is None:
                 raise PretakeError(f"{path} is no compiled reference runtime")
-            self._program.set_reference_layout(self._library.layout)
+            self._programs.layouts.set_reference(self._library.layout)
             self._to_probe += self._library.probes
             self.finish_probing()
 
@@ -195,7 +195,7 @@ class Runtimes:
             if (probe.handler, inode, probe.file_offset) in self._probed:
                 return
             self._probed.add((probe.handler, inode, probe.file_offset))
-            self._program.attach_uprobe(probe)
+            self._programs.probes.attach_uprobe(probe)
         except PretakeError as error:
             self.missing.append(Missing(f"probe on {probe.symbol}", error.problem))
         except OSError as error:

@@ -17,8 +17,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from tracer.capture.kernel_stacks import kernel_stacks
+from tracer.capture.programs import Programs
 from tracer.errors import PretakeError
-from tracer.kernel.program import Program
 from tracer.targets.binary import RuntimeBinary
 from tracer.targets.elf import Elf
 from tracer.targets.pclntab import Pclntab
@@ -35,11 +36,11 @@ class Symbols:
     """Collects code addresses, and tells at the end what they are.
 
     Args:
-        program: whose stacks and layouts are read.
+        programs: whose stacks and layouts are read.
     """
 
-    def __init__(self, program: Program) -> None:
-        self._program = program
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
         # Held open: at the end the process may be gone, and /proc/PID/exe with it.
         self._binaries: list[tuple[bytes, int]] = []
         self._pids: dict[int, int] = {}
@@ -67,7 +68,7 @@ class Symbols:
     def tables(self) -> dict[str, pa.Table]:
         """The rows of tables stack and address; call it once the probes are away."""
         interrupted = [(self._pids[t], pc) for t, pc in self._interrupted if t in self._pids]
-        return self.tables_of(self._program.stacks(), interrupted)
+        return self.tables_of(kernel_stacks(self._programs.loaded), interrupted)
 
     def tables_of(
         self,
@@ -109,7 +110,7 @@ class Symbols:
 
     def _look_up(self, pid: int, pcs: dict[int, int]) -> list[tuple[Any, ...]]:
         unknown = [(pid, pc, None, None, None, None) for pc in sorted(pcs)]
-        layout = self._program.layout_of(pid)
+        layout = self._programs.layouts.layout_of(pid)
         if layout is None:
             return unknown
         bias = int(layout["bias"])

@@ -26,7 +26,6 @@ __all__ = [
     "LoadError",
     "create_map",
     "create_task_storage",
-    "delete",
     "enable_statistics",
     "keys",
     "load_program",
@@ -277,14 +276,6 @@ def lookup(fd: int, key: np.ndarray, value: np.ndarray) -> None:
 def update(fd: int, key: np.ndarray, value: np.ndarray) -> None:
     """Set the value of ``key``."""
     _element(_MAP_UPDATE, fd, key, value)
-
-
-def delete(fd: int, key: np.ndarray) -> None:
-    """Remove ``key``; KeyError where there is none."""
-    try:
-        _element(_MAP_DELETE, fd, key, key)
-    except FileNotFoundError:
-        raise KeyError(key) from None
 
 
 def keys(fd: int, dtype: np.dtype[np.generic]) -> Iterator[np.ndarray]:

@@ -206,22 +206,6 @@ class Elf:
         found = np.flatnonzero((symbols["name"] == at + 1) & (symbols["section"] != 0))
         return int(symbols["value"][found[0]]) if len(found) else None
 
-    def symbols(self, part: str) -> dict[str, int]:
-        """All defined symbols whose name contains ``part``, with their values."""
-        symbols, strings = self._symtab
-        wanted, found = part.encode(), {}
-        at = strings.find(wanted)
-        while at >= 0:
-            begin = strings.rfind(b"\0", 0, at) + 1
-            end = strings.index(b"\0", at)
-            rows = np.flatnonzero((symbols["name"] == begin) & (symbols["section"] != 0))
-            if len(rows):
-                found[strings[begin:end].decode("utf-8", "replace")] = int(
-                    symbols["value"][rows[0]]
-                )
-            at = strings.find(wanted, end)
-        return found
-
     def relocated(self, address: int) -> int | None:
         """The pointer that a position-independent file gets at an address when it is loaded."""
         dtype = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])

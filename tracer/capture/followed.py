@@ -1,0 +1,64 @@
+"""Which threads are targets."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from tracer.errors import PretakeError
+from tracer.kernel import bpf
+from tracer.kernel.compiler import FOLLOW_PROCESS
+from tracer.kernel.loaded import Loaded
+
+__all__ = ["Followed"]
+
+# enum where of common.bpf.c
+_IN_UNKNOWN: Final = 2
+_BEFORE_EXEC: Final = 3
+
+
+class Followed:
+    """The target threads, whose state hangs on their tasks in the kernel.
+
+    Args:
+        loaded: the programs.
+        max_threads: target threads that can live at one time.
+    """
+
+    def __init__(self, loaded: Loaded, max_threads: int) -> None:
+        self._loaded = loaded
+        room = np.zeros((), loaded.shapes["thread_room"].dtype)
+        room["remaining"] = max_threads
+        loaded.update("thread_room", np.array(0, np.uint32), room)
+
+    def follow(self, pid: int, *, before_exec: bool = False) -> None:
+        """Make targets of the threads that a process has now and that are none yet.
+
+        Those that a target makes are targets from birth.
+
+        Args:
+            pid: the process.
+            before_exec: tell nothing of it before it becomes another program.
+        """
+        self._look_at_threads(pid, _BEFORE_EXEC if before_exec else _IN_UNKNOWN)
+
+    def leave(self) -> None:
+        """Record no more of any thread: to take the probes away takes a tenth of a second."""
+        self._look_at_threads(0, 0)
+
+    def missed(self) -> int:
+        """Threads of targets that there was no room to follow."""
+        return int(self._loaded.read("thread_room", 0)["missed"])
+
+    def _look_at_threads(self, tgid: int, where: int) -> None:
+        order = np.zeros((), self._loaded.shapes["follow_orders"].dtype)
+        order["tgid"], order["where"] = tgid, where
+        self._loaded.update("follow_orders", np.array(0, np.uint32), order)
+        try:
+            program = self._loaded.load(FOLLOW_PROCESS, bpf.TRACING, bpf.TRACE_ITERATOR)
+            bpf.run_iterator(program)
+        except OSError as error:
+            raise PretakeError(
+                f"cannot look at the machine's threads: {error.strerror}", "see 'pretake doctor'"
+            ) from error

@@ -1,0 +1,54 @@
+"""What programs compiled with LIVE count in the kernel: sites, their counts and their stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from tracer.capture.kernel_stacks import addresses_of
+from tracer.kernel.loaded import Loaded
+
+__all__ = ["LiveCounts"]
+
+# struct live_site of live.bpf.c
+_LIVE_SITE: Final = np.dtype([("stack", "<u8"), ("nr", "<i8")])
+
+
+class LiveCounts:
+    """The counts of programs that were compiled with LIVE.
+
+    Args:
+        loaded: the programs.
+    """
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+
+    def sites(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Number of the stack (0 for none), system call and counts of each site."""
+        for key in self._loaded.keys("live_sites", _LIVE_SITE):
+            counts = self._loaded.look_up("live_sites", key)
+            if counts is not None:
+                yield int(key["stack"]), int(key["nr"]), counts
+
+    def others(self) -> Iterator[tuple[int, np.ndarray]]:
+        """System call and counts of the sites that there was no room to tell apart."""
+        if not self._loaded.read("live_others_used", 0):
+            return
+        for number in range(self._loaded.shapes["live_others"].entries):
+            counts = self._loaded.read("live_others", number)
+            if counts["retake"].any():
+                yield number, counts
+
+    def stack(self, number: int) -> tuple[int, list[int]]:
+        """The process that a stack was seen in first, and its addresses, innermost first.
+
+        Raises:
+            KeyError: no site has it.
+        """
+        stack = self._loaded.look_up("live_stacks", np.array(number, np.uint64))
+        if stack is None:
+            raise KeyError(number)
+        return int(stack["tgid"]), addresses_of(stack)

@@ -1,0 +1,73 @@
+"""The order in which a capture begins, whatever is done with its records.
+
+1. The target is there: a command that waits at a gate, or a running process.
+2. The programs are loaded; nothing is attached yet.
+3. The binaries are inspected, and the uprobes put in their places.
+4. The programs are put at their tracepoints. They drop everything, since no thread is a target.
+5. Capabilities go (before there are threads of our own: each has its own).
+6. The target's threads become targets, and the gate opens.
+"""
+
+from __future__ import annotations
+
+from tracer.capture.launch import Command, RunningProcess, threads_of
+from tracer.capture.privilege import drop_capabilities
+from tracer.capture.programs import Programs
+from tracer.capture.runtimes import Runtimes
+
+__all__ = ["attach", "begin"]
+
+
+def attach(
+    target: Command | RunningProcess,
+    programs: Programs,
+    runtimes: Runtimes,
+    *,
+    drop: bool,
+    files_for_another: bool = False,
+) -> list[str]:
+    """Put everything in its place, and tell nothing yet.
+
+    Args:
+        target: the process to come.
+        programs: what is attached.
+        runtimes: looks at the target's binaries.
+        drop: give up this process's capabilities, as far as they are not needed any more.
+        files_for_another: but keep what it takes to give files to who called sudo.
+
+    Returns:
+        The names of the tracepoints.
+
+    Raises:
+        PretakeError: the kernel refused.
+    """
+    if isinstance(target, Command):
+        runtimes.expect(target.executable)
+    else:
+        runtimes.attach_running(target.pid)
+    attached = programs.probes.attach()
+    if drop:
+        drop_capabilities(
+            files_for_another=files_for_another,
+            uprobes_as_admin=not programs.loaded.uprobe_links,
+        )
+    return attached
+
+
+def begin(target: Command | RunningProcess, programs: Programs) -> list[int]:
+    """Make the target a target; a command starts.
+
+    Returns:
+        The threads of a running process; none of a command, which is told by its own exec.
+    """
+    if isinstance(target, Command):
+        programs.followed.follow(target.pid, before_exec=True)
+        target.open_gate()
+        return []
+    # One that a thread makes before it is a target itself is seen by the next look; one that it
+    # makes afterwards is a target from birth.
+    known: set[int] = set()
+    while new := set(threads_of(target.pid)) - known:
+        programs.followed.follow(target.pid)
+        known |= new
+    return sorted(known)

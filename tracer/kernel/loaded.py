@@ -1,0 +1,159 @@
+"""The BPF programs and their maps, in the kernel.
+
+:mod:`tracer.kernel.compiler` makes them; here the maps get their sizes, which are only known now,
+and a program is loaded when something first needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from tracer.errors import PretakeError
+from tracer.kernel import bpf
+from tracer.kernel.compiler import TASK_STORAGE, MapShape, compile_programs
+
+__all__ = ["Loaded"]
+
+_PER_CPU_ARRAY: Final = 6  # enum bpf_map_type
+
+
+class Loaded:
+    """Maps that were made, and programs that are loaded into the kernel as they are needed.
+
+    Args:
+        entries: how many entries a map has, by its name, where that is not as declared in C.
+        defines: what the programs are compiled with, for example ``DETAIL_FULL``.
+
+    Attributes:
+        shapes: what each map's keys and values are, by its name.
+        cpus: how many values a per-CPU map has for each key.
+
+    Raises:
+        PretakeError: bcc or headers are missing, or the caller lacks the privilege.
+    """
+
+    def __init__(self, entries: Mapping[str, int], defines: Mapping[str, int]) -> None:
+        self._object = compile_programs(defines)
+        self.shapes = {shape.name: shape for shape in self._object.maps}
+        self.cpus = bpf.possible_cpus()
+        self._fds: dict[str, int] = {}
+        self._functions: dict[str, int] = {}
+        try:
+            for shape in self._object.maps:
+                self._fds[shape.name] = _create(shape, entries.get(shape.name, shape.entries))
+        except PretakeError:
+            self.close()
+            raise
+
+    @property
+    def uprobe_links(self) -> bool:
+        """Whether uprobes are to be had without CAP_SYS_ADMIN."""
+        return self._object.uprobe_links
+
+    def fd(self, name: str) -> int | None:
+        """The descriptor of a map; None where these programs have none of that name."""
+        return self._fds.get(name)
+
+    def load(self, function: str, kind: int, attach: int = 0) -> int:
+        """The descriptor of a program; it is loaded at the first call.
+
+        Args:
+            function: its name in C.
+            kind: ``enum bpf_prog_type``.
+            attach: how it will be attached, where a kind has several ways.
+
+        Raises:
+            PretakeError: the kernel refuses it, or has nothing to attach it to.
+        """
+        if function not in self._functions:
+            code = self._object.linked(function, self._fds)
+            btf_id = self._object.btf_ids.get(function, 0)
+            if kind == bpf.TRACING and not btf_id:
+                raise PretakeError(
+                    f"this kernel has no place for {function}", "see 'pretake doctor'"
+                )
+            try:
+                self._functions[function] = bpf.load_program(function, kind, code, attach, btf_id)
+            except bpf.LoadError as error:
+                raise PretakeError(
+                    f"the kernel refuses the program {function}: {str(error).splitlines()[-1]}",
+                    "see 'pretake doctor'",
+                ) from error
+        return self._functions[function]
+
+    def read(self, name: str, index: int) -> np.ndarray:
+        """The value at an index of an array map; of a per-CPU one, each CPU's."""
+        shape = self.shapes[name]
+        cpus = (self.cpus,) if shape.kind == _PER_CPU_ARRAY else ()
+        value = np.zeros(cpus, shape.dtype)
+        bpf.lookup(self._fds[name], np.array(index, np.uint32), value)
+        return value
+
+    def look_up(self, name: str, key: np.ndarray) -> np.ndarray | None:
+        """The value of a key of a hash map; None where there is none."""
+        value = np.zeros((), self.shapes[name].dtype)
+        try:
+            bpf.lookup(self._fds[name], key, value)
+        except KeyError:
+            return None
+        return value
+
+    def keys(self, name: str, dtype: np.dtype[np.generic]) -> Iterator[np.ndarray]:
+        """The keys of a hash map, which may change meanwhile."""
+        return bpf.keys(self._fds[name], dtype)
+
+    def update(self, name: str, key: np.ndarray, value: np.ndarray) -> None:
+        """Set the value of a key.
+
+        Raises:
+            PretakeError: the map is full.
+        """
+        try:
+            bpf.update(self._fds[name], key, value)
+        except OSError as error:
+            raise PretakeError(f"no room in {name}: {error.strerror}") from error
+
+    def run_statistics(self) -> dict[str, dict[str, int]]:
+        """What the kernel says of each loaded program.
+
+        Returns:
+            By program: ``run_time_ns`` and ``run_cnt`` (0 unless the kernel counts them, see
+            :func:`tracer.kernel.bpf.enable_statistics`), ``recursion_misses`` (how often it was
+            left out, because it ran on that CPU already).
+        """
+        return {name: _fdinfo_numbers(fd) for name, fd in self._functions.items()}
+
+    def close(self) -> None:
+        """Take everything away."""
+        for fd in (*self._functions.values(), *self._fds.values()):
+            os.close(fd)
+        self._functions.clear()
+        self._fds.clear()
+
+
+def _create(shape: MapShape, entries: int) -> int:
+    try:
+        if shape.kind == TASK_STORAGE:
+            return bpf.create_task_storage(shape.name, shape.value)
+        return bpf.create_map(shape.name, shape.kind, shape.key, shape.value, entries, shape.flags)
+    except PermissionError as error:
+        raise PretakeError(
+            "the kernel lets only root load BPF programs", "run it with sudo"
+        ) from error
+    except OSError as error:
+        raise PretakeError(
+            f"the kernel makes no map {shape.name} of {entries} entries: {error.strerror}",
+            "take a smaller buffer, or see 'pretake doctor'",
+        ) from error
+
+
+def _fdinfo_numbers(fd: int) -> dict[str, int]:
+    wanted = ("run_time_ns", "run_cnt", "recursion_misses")
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    pairs = dict(line.split(":", 1) for line in lines if ":" in line)
+    return {name: int(pairs.get(name, "0")) for name in wanted}
