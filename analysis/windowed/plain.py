@@ -19,7 +19,7 @@ from tracer.trace.schema import TABLES, UNKNOWN, Column
 __all__ = ["TIME_COLUMN", "empty", "from_arrow", "from_frame"]
 
 TIME_COLUMN: Mapping[str, str] = {
-    name: {"syscall": "exit_ns", "loss": "begin_ns"}.get(name, "ts_ns")
+    name: {"syscall": "exit_ns", "loss": "begin_ns", "throttle": "begin_ns"}.get(name, "ts_ns")
     for name, table in TABLES.items()
     if table.ring or name == "loss"
 }

@@ -97,10 +97,14 @@ BPF_F_TABLE("array", u32, struct ring_end, sched_switch_ends, 1, BPF_F_MMAPABLE)
 BPF_F_TABLE("array", u32, struct ring_end, sched_wakeup_ends, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct ring_end, block_ends, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct ring_end, syscall_ends, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct ring_end, pstate_ends, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct ring_end, waiting_ends, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct sched_switch_record, sched_switch_slots, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct sched_wakeup_record, sched_wakeup_slots, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct block_record, block_slots, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct syscall_record, syscall_slots, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct pstate_record, pstate_slots, 1, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct waiting_record, waiting_slots, 1, BPF_F_MMAPABLE);
 BPF_RINGBUF_OUTPUT(runtime_ring, 1);
 BPF_RINGBUF_OUTPUT(signal_ring, 1);
 BPF_RINGBUF_OUTPUT(task_ring, 1);
@@ -227,6 +231,38 @@ static __always_inline void emit_syscall(struct syscall_record *record)
 		return;
 	u32 number = next_slot(end, RING_SYSCALL);
 	struct syscall_record *slot = syscall_slots.lookup(&number);
+	if (!slot)
+		return;
+	*slot = *record;
+	slot_filled(end);
+}
+
+static __always_inline void emit_pstate(struct pstate_record *record)
+{
+	KEEP_IN_KERNEL;
+	u32 cpu = bpf_get_smp_processor_id();
+	struct ring_end *end = pstate_ends.lookup(&cpu);
+
+	if (!end)
+		return;
+	u32 number = next_slot(end, RING_PSTATE);
+	struct pstate_record *slot = pstate_slots.lookup(&number);
+	if (!slot)
+		return;
+	*slot = *record;
+	slot_filled(end);
+}
+
+static __always_inline void emit_waiting(struct waiting_record *record)
+{
+	KEEP_IN_KERNEL;
+	u32 cpu = bpf_get_smp_processor_id();
+	struct ring_end *end = waiting_ends.lookup(&cpu);
+
+	if (!end)
+		return;
+	u32 number = next_slot(end, RING_WAITING);
+	struct waiting_record *slot = waiting_slots.lookup(&number);
 	if (!slot)
 		return;
 	*slot = *record;

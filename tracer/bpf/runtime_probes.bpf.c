@@ -102,6 +102,7 @@ static __always_inline int runtime_emit(struct runtime_event *event, s8 kind, s8
 
 	RUNTIME_STATE_COPY(&record, &event->state);
 	record.ts_ns = event->now;
+	record.since_ns = UNKNOWN;
 	record.tid = current_tid();
 	record.target_tid = event->target_tid;
 	record.cpu = bpf_get_smp_processor_id();

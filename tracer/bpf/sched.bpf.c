@@ -10,6 +10,8 @@
 
 /* Task states that mean the thread is no more (TASK_DEAD, EXIT_ZOMBIE, EXIT_DEAD). */
 #define STATE_DEAD 0xb0
+/* SIGSTOP and ptrace (__TASK_STOPPED, __TASK_TRACED). */
+#define STATE_STOPPED 0x0c
 
 static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -25,6 +27,8 @@ static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 		return SCHED_SWITCH_PREV_STATE_PREEMPTED;
 	if (state & STATE_DEAD)
 		return SCHED_SWITCH_PREV_STATE_DEAD;
+	if (state & STATE_STOPPED)
+		return SCHED_SWITCH_PREV_STATE_STOPPED;
 	return SCHED_SWITCH_PREV_STATE_BLOCKED;
 }
 
@@ -61,6 +65,7 @@ static __always_inline void thread_blocked(struct thread_state *thread, s64 now)
 		.enter_ns = thread->enter_ns,
 		.goid = UNKNOWN,
 		.arg0 = thread->arg0,
+		.address = UNKNOWN,
 		.tid = thread->tid,
 		.p = UNKNOWN,
 		.m = UNKNOWN,
@@ -72,6 +77,7 @@ static __always_inline void thread_blocked(struct thread_state *thread, s64 now)
 		.nr = thread->nr,
 		.cpu = bpf_get_smp_processor_id(),
 		.p_use = UNKNOWN,
+		.why = BLOCK_WHY_SYSCALL,
 	};
 	struct runtime_layout *layout = runtime_state_at_block(thread, &record);
 	if (!layout)

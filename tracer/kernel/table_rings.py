@@ -19,9 +19,11 @@ __all__ = ["LossSpan", "RingCount", "TableRings", "ring_entries", "ring_pages"]
 _SHARES: Final = {
     "sched_switch": 12,
     "sched_wakeup": 8,
-    "syscall": 16,
+    "syscall": 8,
     "block": 16,
     "runtime": 8,
+    "pstate": 4,
+    "waiting": 4,
     "signal": 2,
     "task": 2,
 }

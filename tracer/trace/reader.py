@@ -125,8 +125,6 @@ class Trace:
         Raises:
             PretakeError: a part cannot be decoded.
         """
-        declared = TABLES[table]
-        at = declared.arrow_schema.get_field_index(time)
         groups = []
         for part in self._parts[table]:
             try:
@@ -134,6 +132,7 @@ class Trace:
                     metadata = pq.read_metadata(file)
             except _DAMAGE as error:
                 _fail_part(part, error)
+            at = metadata.schema.names.index(time)
             for number in range(metadata.num_row_groups):
                 group = metadata.row_group(number)
                 told = group.column(at).statistics
@@ -204,25 +203,40 @@ class Trace:
                 schema = metadata.schema.to_arrow_schema()
         except _DAMAGE as error:
             _fail_part(part, error)
-        if not _fits(schema, table.arrow_schema):
+        if not _fits(schema, self._schema_then(table)):
             raise PretakeError(
                 f"{part} is no part of table {table.name}: it has other columns", _RECAPTURE
             )
         return int(metadata.num_rows)
 
+    def _schema_then(self, table: Table) -> pa.Schema:
+        """The table's columns in the version of the schema that this trace has."""
+        version = self.manifest.schema_version
+        return pa.schema(
+            [table.arrow_schema.field(c.name) for c in table.columns if c.since <= version]
+        )
+
     def _read_part(
         self, part: Path, columns: list[Column], schema: pa.Schema, group: int | None = None
     ) -> pa.Table:
-        words = [column.name for column in columns if column.words]
-        names = [column.name for column in columns]
+        there = [c for c in columns if c.since <= self.manifest.schema_version]
+        words = [column.name for column in there if column.words]
+        names = [column.name for column in there]
         try:
             with _open_regular(part) as file:
                 whole = pq.ParquetFile(file, read_dictionary=words)
                 rows = whole.read(names) if group is None else whole.read_row_group(group, names)
-            for column in columns:
+                meta = whole.metadata
+            length = meta.num_rows if group is None else meta.row_group(group).num_rows
+            for column in there:
                 if not column.words:
                     rows.column(column.name).validate(full=column.is_text)
-            arrays = [_with_declared_words(c, rows.column(c.name)) for c in columns]
+            arrays = [
+                _with_declared_words(c, rows.column(c.name))
+                if c in there
+                else _of_before(c, length)
+                for c in columns
+            ]
             return pa.Table.from_arrays(arrays, schema=schema)
         except _DAMAGE as error:
             _fail_part(part, error)
@@ -269,6 +283,14 @@ def _with_declared_words(column: Column, values: pa.ChunkedArray) -> pa.ChunkedA
             raise pa.ArrowInvalid(f"a word that column {column.name} does not have")
         chunks.append(pa.DictionaryArray.from_arrays(codes.take(chunk.indices), declared))
     return pa.chunked_array(chunks, column.arrow_type)
+
+
+def _of_before(column: Column, length: int) -> pa.Array:
+    """A column for rows that were written before there was such a column."""
+    if column.nullable:
+        return pa.nulls(length, column.arrow_type)
+    codes = pa.array(np.zeros(length, np.int8))
+    return pa.DictionaryArray.from_arrays(codes, pa.array(column.words, pa.string()))
 
 
 def _to_series(column: Column, values: pa.ChunkedArray) -> pd.Series[Any]:

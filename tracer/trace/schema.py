@@ -11,6 +11,8 @@ Conventions:
 - Unknown is ``UNKNOWN`` (-1) in a record and null in Arrow. It is never 0.
 - A column with ``words`` holds the index of a word; in Arrow it is a dictionary of strings.
 - Columns stand in descending size, so that the C struct and the numpy type have no padding.
+- A trace of an older version stays readable: a table that it lacks is empty there, and a column
+  that it lacks (:attr:`Column.since`) is null, or the first of its words.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tracer.trace.words import P_USES, RUNTIME_KINDS, RUNTIME_REASONS, SAFE_POINTS
+from tracer.trace.words import (
+    BLOCK_WHYS,
+    P_STATUSES,
+    P_USES,
+    RUNTIME_KINDS,
+    RUNTIME_REASONS,
+    SAFE_POINTS,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -36,7 +45,7 @@ __all__ = [
     "text_array",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of a trace's layout. A reader refuses a trace with a higher one."""
 
 UNKNOWN = -1
@@ -60,6 +69,8 @@ class Column:
         meaning: one sentence for the documentation.
         nullable: whether ``UNKNOWN`` may stand here; it becomes null in Arrow.
         words: the words that an enumerated column's numbers stand for, from 0.
+        since: the version of the schema that brought it. In an older trace it is null, or, where
+            it cannot be, its first word: what every row was before there were others.
     """
 
     name: str
@@ -67,6 +78,7 @@ class Column:
     meaning: str
     nullable: bool = False
     words: tuple[str, ...] = ()
+    since: int = 1
 
     @property
     def unit(self) -> str:
@@ -214,9 +226,9 @@ TABLES: dict[str, Table] = {
                 Column(
                     "prev_state",
                     "i8",
-                    "why the leaving thread left",
+                    "why the leaving thread left; 'stopped' is SIGSTOP or ptrace",
                     nullable=True,
-                    words=("preempted", "blocked", "dead"),
+                    words=("preempted", "blocked", "dead", "stopped"),
                 ),
             ),
         ),
@@ -240,18 +252,31 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "block",
-            "a target thread blocked inside a system call while its runtime was in reach, and "
-            "what the runtime's own memory said at that moment; the runtime's own threads "
-            "make none",
+            "a target thread blocked in the kernel while its runtime was in reach, in a system "
+            "call or, with a P, in a page fault; and what the runtime's own memory said at that "
+            "moment; the runtime's own threads make none",
             (
                 _TS,
-                Column("enter_ns", "i64", "when the system call was entered", nullable=True),
+                Column(
+                    "enter_ns",
+                    "i64",
+                    "when the system call was entered; null where that is not asked for (`record "
+                    "--detail`), and for a fault",
+                    nullable=True,
+                ),
                 Column("goid", "i64", "goroutine whose call it is", nullable=True),
                 Column(
                     "arg0",
                     "i64",
                     "the call's first argument, often a file descriptor",
                     nullable=True,
+                ),
+                Column(
+                    "address",
+                    "i64",
+                    "of a fault: the address whose page was not there",
+                    nullable=True,
+                    since=2,
                 ),
                 Column("tid", "i32", "thread that blocked"),
                 Column("p", "i32", "P that it held; null for none or not known", nullable=True),
@@ -264,6 +289,13 @@ TABLES: dict[str, Table] = {
                 Column("nr", "i16", "number of the system call (x86-64)", nullable=True),
                 _CPU,
                 Column("p_use", "i8", "how P stood to the thread", nullable=True, words=P_USES),
+                Column(
+                    "why",
+                    "i8",
+                    "in what it blocked: a system call, or, with P, outside of one: a page fault",
+                    words=BLOCK_WHYS,
+                    since=2,
+                ),
             ),
         ),
         Table(
@@ -271,13 +303,19 @@ TABLES: dict[str, Table] = {
             "a finished system call of a target thread: those that blocked, or all on request",
             (
                 Column("enter_ns", "i64", "when it was entered", nullable=True),
-                Column("exit_ns", "i64", "when it returned"),
+                Column(
+                    "exit_ns",
+                    "i64",
+                    "when it returned; where returns are not asked for (`record --detail`), when "
+                    "the thread came on a CPU for the last time in it, some 1 us before",
+                ),
                 Column(
                     "ret",
                     "i64",
                     "what it returned; negative is -errno, and from -516 to -512 the kernel's own "
                     "word for a call that a signal ends: what the caller sees of it hangs on the "
-                    "handler (table signal, interrupted_nr)",
+                    "handler (table signal, interrupted_nr); null where returns are not asked for",
+                    nullable=True,
                 ),
                 Column("arg0", "i64", "its first argument", nullable=True),
                 Column("blocked_ns", "i64", "time not runnable inside it", nullable=True),
@@ -293,6 +331,14 @@ TABLES: dict[str, Table] = {
             "read from its memory",
             (
                 _TS,
+                Column(
+                    "since_ns",
+                    "i64",
+                    "null: it happened at ts_ns, exactly; else it was inferred from a look at the "
+                    "runtime's memory, and lies after since_ns and not after ts_ns",
+                    nullable=True,
+                    since=2,
+                ),
                 Column("goid", "i64", "goroutine concerned", nullable=True),
                 Column("tid", "i32", "thread that did it"),
                 Column("p", "i32", "P concerned", nullable=True),
@@ -365,6 +411,8 @@ TABLES: dict[str, Table] = {
                         "runtime",
                         "signal",
                         "task",
+                        "pstate",
+                        "waiting",
                     ),
                 ),
             ),
@@ -402,6 +450,117 @@ TABLES: dict[str, Table] = {
                     nullable=True,
                     words=SAFE_POINTS,
                 ),
+            ),
+            ring=False,
+        ),
+        Table(
+            "pstate",
+            "a P seen in another state (its status, its M or its syscalltick) than at the look "
+            "before; a look reads a bounded number of Ps, the others at the next ones",
+            (
+                Column("ts_ns", "i64", "when it was seen so, CLOCK_MONOTONIC"),
+                Column(
+                    "since_ns",
+                    "i64",
+                    "when this P was last seen as before: the change lies after it and not after "
+                    "ts_ns; null at the first look",
+                    nullable=True,
+                ),
+                Column("looker_tid", "i32", "thread that ran when it was looked at"),
+                Column("pid", "i32", "the process"),
+                Column("p", "i32", "P"),
+                Column("tid", "i32", "thread of the M that has it", nullable=True),
+                Column("syscalltick", "i32", "p.syscalltick", nullable=True),
+                Column(
+                    "runq",
+                    "i32",
+                    "goroutines in its local queue, the next one included",
+                    nullable=True,
+                ),
+                _CPU,
+                Column("status", "i8", "p.status", nullable=True, words=P_STATUSES),
+            ),
+        ),
+        Table(
+            "waiting",
+            "what was ready and did not run, at a look at the whole scheduler: where a P's state "
+            "changes, and otherwise at a bounded rate for each process",
+            (
+                Column("ts_ns", "i64", "when it was looked at, CLOCK_MONOTONIC"),
+                Column(
+                    "oldest_ns",
+                    "i64",
+                    "when the oldest piece of it was read: of many Ps a look reads some, and "
+                    "remembers the others",
+                ),
+                Column(
+                    "timer_ns",
+                    "i64",
+                    "when the earliest timer of all Ps is due; null for none or not known",
+                    nullable=True,
+                ),
+                Column("tid", "i32", "thread that ran when it was looked at"),
+                Column("pid", "i32", "the process"),
+                Column(
+                    "runq",
+                    "i32",
+                    "goroutines in all local queues, the next ones included; of a P that was not "
+                    "read, what is remembered",
+                    nullable=True,
+                ),
+                Column(
+                    "runq_least",
+                    "i32",
+                    "the same of those Ps alone that were read at this very look",
+                    nullable=True,
+                ),
+                Column("global_runq", "i32", "goroutines in the global queue", nullable=True),
+                Column("timers_due", "i32", "Ps whose earliest timer was due", nullable=True),
+                Column("npidle", "i32", "idle Ps", nullable=True),
+                Column("nmspinning", "i32", "Ms looking for work", nullable=True),
+                Column("gomaxprocs", "i32", "how many Ps there are (len(allp))", nullable=True),
+                Column("unseen", "i32", "Ps that were never read yet", nullable=True),
+                _CPU,
+                Column(
+                    "gcwaiting",
+                    "i8",
+                    "1 while somebody wants the world to stop, or has stopped it "
+                    "(sched.gcwaiting)",
+                    nullable=True,
+                ),
+            ),
+        ),
+        Table(
+            "throttle",
+            "a span in which the CPU quota of a cgroup of the targets, or of one above it, kept "
+            "threads off the CPUs (cpu.stat, asked now and then)",
+            (
+                Column("begin_ns", "i64", "when it was asked before"),
+                Column("end_ns", "i64", "when it was asked"),
+                Column("throttled_ns", "i64", "throttled time in between, summed over its CPUs"),
+                Column("cgroup", "text", "the cgroup, below the root of them all"),
+                Column("pid", "i32", "process in it"),
+            ),
+            ring=False,
+        ),
+        Table(
+            "reach",
+            "from when on the state of a process's runtime could be read",
+            (
+                Column(
+                    "exec_ns",
+                    "i64",
+                    "since when the process is this program; null if that was before the capture",
+                    nullable=True,
+                ),
+                Column("ts_ns", "i64", "in reach from here on; null for never", nullable=True),
+                Column("path", "text", "the program", nullable=True),
+                Column("build_id", "text", "its ELF build id, hexadecimal", nullable=True),
+                Column("runtime", "text", "go, reference or none", nullable=True),
+                Column("version", "text", "the runtime's version", nullable=True),
+                Column("comm", "text", "name of its first thread", nullable=True),
+                Column("pid", "i32", "the process"),
+                Column("generation", "i32", "how many execs of the process came before this one"),
             ),
             ring=False,
         ),

@@ -7,7 +7,14 @@ to disk keeps its meaning.
 
 from __future__ import annotations
 
-__all__ = ["P_USES", "RUNTIME_KINDS", "RUNTIME_REASONS", "SAFE_POINTS"]
+__all__ = [
+    "BLOCK_WHYS",
+    "P_STATUSES",
+    "P_USES",
+    "RUNTIME_KINDS",
+    "RUNTIME_REASONS",
+    "SAFE_POINTS",
+]
 
 RUNTIME_KINDS = (
     # The P's way from a thread that blocks to the next goroutine.
@@ -60,6 +67,15 @@ P_USES = (
     "raw",  # the thread holds P and the runtime was not told: nobody will retake it
     "handed_off",  # a goroutine's call, whose P was given away before the thread blocked
 )
+
+BLOCK_WHYS = (
+    "syscall",  # in a system call
+    "fault",  # outside of one, with P: a page that has to be read, copied or made
+)
+
+P_STATUSES = ("idle", "running", "syscall", "gcstop", "dead")
+"""Go's numbers of p.status (runtime2.go), which the reference runtime shares. From Go 1.26 on no
+P is in ``syscall``."""
 
 SAFE_POINTS = ("safe", "unsafe_point", "assembly", "runtime", "no_go")
 """What stands at a code address in the way of preempting there."""

@@ -48,7 +48,8 @@ def test_a_trace_is_read_as_it_was_written(path: Path) -> None:
     assert frame["ts_ns"].tolist() == [10, 20, 30]
     assert frame["prev_tid"].tolist() == [7, pd.NA, 8]
     assert frame["cpu"].tolist() == [0, 1, pd.NA]
-    assert list(frame["prev_state"].cat.categories) == ["preempted", "blocked", "dead"]
+    words = ["preempted", "blocked", "dead", "stopped"]
+    assert list(frame["prev_state"].cat.categories) == words
     assert frame["prev_state"].cat.codes.tolist() == [1, -1, 2]
 
 
@@ -303,6 +304,42 @@ def test_damage_inside_a_part_is_found_when_it_is_read(path: Path) -> None:
     part.write_bytes(data)
     with pytest.raises(PretakeError, match="is cut short or no Parquet file"):
         Trace(path).arrow("sched_switch")
+
+
+def _older(path: Path) -> None:
+    """Make of a trace's tables block and runtime what version 1 of the schema wrote."""
+    for name in ("block", "runtime"):
+        part = path / name / "part-00000.parquet"
+        rows = pq.ParquetFile(part).read()
+        later = [column.name for column in TABLES[name].columns if column.since > 1]
+        pq.write_table(rows.drop_columns(later), part)
+    _change_manifest(path, schema_version=1)
+
+
+def test_a_trace_of_an_older_version_lacks_columns_and_is_read(path: Path) -> None:
+    rows = {"block": {"ts_ns": [5, 6], "p": [1, 2]}, "runtime": {"ts_ns": [7], "kind": ["run"]}}
+    write_trace(path, rows)
+    _older(path)
+    trace = Trace(path)
+    blocks = trace.arrow("block")
+    assert blocks.schema == TABLES["block"].arrow_schema
+    assert blocks.select(["ts_ns", "p", "address", "why"]).to_pylist() == [
+        {"ts_ns": 5, "p": 1, "address": None, "why": "syscall"},
+        {"ts_ns": 6, "p": 2, "address": None, "why": "syscall"},
+    ]
+    (group,) = trace.row_groups("runtime", "ts_ns")
+    assert (group.begin_ns, group.end_ns) == (7, 7)
+    read = trace.read_row_group("runtime", group, ["since_ns", "ts_ns", "kind"])
+    assert read.to_pylist() == [{"since_ns": None, "ts_ns": 7, "kind": "run"}]
+    assert trace.frame("block")["why"].tolist() == ["syscall", "syscall"]
+
+
+def test_a_trace_of_this_version_has_all_columns(path: Path) -> None:
+    write_trace(path, {"block": {"ts_ns": [5]}, "runtime": {"ts_ns": [7], "kind": ["run"]}})
+    _older(path)
+    _change_manifest(path, schema_version=SCHEMA_VERSION)
+    with pytest.raises(PretakeError, match="is no part of table block: it has other columns"):
+        Trace(path)
 
 
 def test_a_word_that_the_schema_does_not_have_is_refused(path: Path) -> None:
