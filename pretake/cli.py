@@ -19,23 +19,23 @@ __all__ = ["main"]
 
 # In the order in which a newcomer meets them; the help shows them so.
 SUBCOMMANDS = {
-    "demo": "Capture the reference runtime under several retake policies and compare them.",
-    "doctor": "Tell what this machine can and cannot do, and the mend.",
+    "demo": "Capture the reference runtime under several policies, and compare them.",
+    "doctor": "Tell what this machine can capture, and how to mend what is missing.",
     "record": "Capture a program into a trace.",
-    "live": "P-retake latency and harm on a screen, while a program runs.",
-    "summary": "The numbers of a trace.",
-    "episodes": "Every system call that blocked with a P, one a line.",
+    "live": "Show P-retake latency and harm while a program runs.",
+    "summary": "How long Ps were held, and what it cost.",
+    "episodes": "Each system call that blocked with a P.",
     "callsites": "Which calls held Ps, the most harmful first.",
-    "preemptions": "Who asked goroutines to stop, and whether they did.",
-    "factors": "What P-retake latency goes with.",
-    "advise": "Raw, normal or block, for each call site.",
-    "whatif": "The run, replayed under other policies and on other machines.",
-    "compare": "Many traces side by side, on a cluster if there is one.",
-    "diff": "Two runs, and whether they differ by more than noise.",
-    "report": "One HTML file, with pictures, that works offline.",
-    "check": "Compare a trace with its rules, and with the runtime's own record.",
-    "import": "What perf or Go recorded, as a trace.",
-    "export": "A trace for Perfetto, spreadsheets and flame graphs.",
+    "preemptions": "Who asked goroutines to stop, and whether they stopped.",
+    "factors": "What the P-retake latency goes together with.",
+    "advise": "For each call site, the way of calling that costs least P time.",
+    "whatif": "Replay the run under other policies, or on another machine.",
+    "compare": "Many traces in one table, on a cluster if there is one.",
+    "diff": "Two traces, and whether they differ by more than noise.",
+    "report": "One HTML file with pictures, which works offline.",
+    "check": "Compare a trace with the rules of the scheduler, and with a second record.",
+    "import": "Make a trace from what perf or Go recorded.",
+    "export": "Write a trace for Perfetto, a spreadsheet or a flame graph.",
     "run": "Run a workload on the reference runtime.",
 }
 
@@ -77,7 +77,6 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
 @click.group(
     cls=_Subcommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Start with: pretake demo",
 )
 @click.option(
     "--version",
@@ -85,13 +84,19 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Tell the version, and whether the reference runtime is compiled.",
+    help="Print the version, and whether the reference runtime is compiled.",
 )
 def group() -> None:
-    """Measure P-retake latency.
+    """Find out where the P time of a Go program goes.
 
-    How long does a thread that blocked in a system call keep its P, and what does that cost the
-    goroutines that wait?
+    \b
+    Examples:
+      pretake demo
+      sudo pretake record -o server.pretake --pid 4242 --seconds 30
+      pretake summary server.pretake
+
+    A thread that blocks in a system call keeps its P until the runtime takes it back. Pretake
+    measures how long that takes, and how long runnable goroutines wait because of it.
     """
 
 

@@ -24,13 +24,18 @@ _GO_HAS_NO_BLOCK = (
 )
 
 
-@click.command(epilog="Example: pretake advise server.pretake")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(trace: Path, as_json: bool) -> None:
-    """Say for each call site of TRACE which of raw, normal and block fits it, and why.
+    """Tell for each call site of TRACE which way of making the call costs least P time.
 
-    The gain is P time for each call, with a 95 % interval.
+    \b
+    Example:
+      pretake advise server.pretake
+
+    The ways are raw (the scheduler is not told), normal (entersyscall) and block (the P is handed
+    off before the call). The gain is P time for each call, with a 95 % interval.
     """
     from analysis import load
     from analysis.answers.summary import tells_of_ps

@@ -11,13 +11,10 @@ from pretake.types import refuse_existing
 from pretake.views import cells, console, duration, no_episodes, note, table, write_rows
 
 
-@click.command(
-    epilog="Examples: pretake callsites server.pretake --flame held.svg;  "
-    "pretake callsites server.pretake --folded | flamegraph.pl > held.svg"
-)
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--folded", "as_folded", is_flag=True, help="Folded stacks in µs, on stdout.")
+@click.option("--folded", "as_folded", is_flag=True, help="Print folded stacks, in µs.")
 @click.option(
     "--flame",
     type=click.Path(path_type=Path),
@@ -29,16 +26,22 @@ from pretake.views import cells, console, duration, no_episodes, note, table, wr
     type=click.Choice(("hold", "harm")),
     default="hold",
     show_default=True,
-    help="What stacks are as wide as.",
+    help="Time that the width of a stack stands for.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def command(
     trace: Path, as_json: bool, as_folded: bool, flame: Path | None, weight: str, force: bool
 ) -> None:
     """Show which calls of TRACE held Ps, the most harmful first.
 
-    The call site is the innermost function that is not of runtime, syscall, internal or os; Go
-    programs have one, found by frame pointers.
+    \b
+    Examples:
+      pretake callsites server.pretake
+      pretake callsites server.pretake --flame held.svg
+      pretake callsites server.pretake --folded | flamegraph.pl > held.svg
+
+    The call site is the innermost function that does not belong to runtime, syscall, internal or
+    os. It is found by frame pointers, which Go programs have.
     """
     from analysis import load
     from analysis.answers.flame import flame_svg

@@ -13,20 +13,25 @@ if TYPE_CHECKING:
     from analysis.trust.witness import Check
 
 
-@click.command(epilog="Example: pretake check echo.pretake --witness echo.jsonl")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option(
     "--witness",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The runtime's own record of its retakes ('pretake run --witness').",
+    help="A second record of the run: Go's execution trace, or that of 'pretake run --witness'.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def command(trace: Path, witness: Path | None, as_json: bool) -> int:
-    """Tell what in TRACE breaks the model's rules, and how it agrees with the runtime's record.
+    """Tell what in TRACE breaks the rules of the scheduler, and whether a witness agrees with it.
 
-    Exit status 1 if a rule about the runtime is broken. One about the kernel may break without
-    anybody's fault: some machines hide threads from every tracer.
+    \b
+    Examples:
+      pretake check server.pretake
+      pretake check server.pretake --witness go.trace
+
+    The exit status is 1 if a rule about the runtime is broken. A rule about the kernel may break
+    without a fault in the trace, because some machines hide threads from every tracer.
     """
     from analysis import load
 

@@ -7,21 +7,23 @@ import click
 from pretake.views import cells, console, duration, table, write_rows
 
 
-@click.command(
-    epilog="Examples: pretake compare *.pretake;  "
-    "pretake compare s3://traces/host{1..9}.pretake --scheduler tcp://10.0.0.1:8786"
-)
+@click.command()
 @click.argument("traces", nargs=-1, required=True, metavar="TRACE...")
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="A Dask scheduler to send the work to; without one it stays in this process.",
+    help="Dask scheduler that gets the work. Without one it is done in this process.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(traces: tuple[str, ...], scheduler: str | None, as_json: bool) -> None:
-    """Tell the figures of many traces side by side.
+    """Show the figures of many traces in one table, a row each.
 
-    A TRACE is a folder, or an address that fsspec opens (s3://, gs://, sftp:// …).
+    \b
+    Examples:
+      pretake compare *.pretake
+      pretake compare s3://traces/host{1..9}.pretake --scheduler tcp://10.0.0.1:8786
+
+    A TRACE is a folder, or an address that fsspec can open (s3://, gs://, sftp:// …).
     """
     from analysis.answers.cluster import compare_all
 

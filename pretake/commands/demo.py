@@ -25,7 +25,7 @@ POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adapt
 """All that a real machine runs these workloads under: with ``raw`` they would wait for ever."""
 
 
-@click.command(epilog="Example: pretake demo --retake sysmon --retake block --seconds 5")
+@click.command()
 @click.option(
     "-o",
     "--output",
@@ -42,7 +42,7 @@ POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adapt
     default=POLICIES,
     show_default=True,
     metavar="POLICY",
-    help="A policy to capture; say it once for each.",
+    help="A policy to capture. Repeat it for more.",
 )
 @click.option(
     "--workload",
@@ -51,10 +51,12 @@ POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adapt
     default=WORKLOADS,
     show_default=True,
     metavar="WORKLOAD",
-    help="A workload to run; say it once for each.",
+    help="A workload to run. Repeat it for more.",
 )
 @click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps.")
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="Of each capture.")
+@click.option(
+    "--seconds", type=float, default=2.0, show_default=True, help="Length of each capture."
+)
 def command(
     output: Path,
     policies: tuple[str, ...],
@@ -64,8 +66,13 @@ def command(
 ) -> None:
     """Capture the reference runtime under several retake policies, and compare them.
 
-    Runs each workload under each policy while bcc captures, writes one trace for each, prints
-    a table, and draws a report. Traces of an earlier demo are replaced.
+    \b
+    Example:
+      pretake demo --retake sysmon --retake block --seconds 5
+
+    Each workload runs under each policy while it is captured. The command writes one trace for
+    each run, prints a table that compares them, and draws a report. It replaces the traces of an
+    earlier demo.
     """
     from analysis.answers.compare import compare
     from analysis.report import report

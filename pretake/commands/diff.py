@@ -11,10 +11,7 @@ import click
 from pretake.views import cells, console, duration, interval, table, write_rows
 
 
-@click.command(
-    epilog="Example: pretake diff before.pretake after.pretake "
-    "--fail-if 'harm_ns.p99 > 1.1 * baseline'"
-)
+@click.command()
 @click.argument("baseline", type=click.Path(path_type=Path))
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -23,13 +20,18 @@ from pretake.views import cells, console, duration, interval, table, write_rows
     "conditions",
     multiple=True,
     metavar="CONDITION",
-    help="Exit status 1 if this holds of TRACE's summary.",
+    help="Exit with status 1 if this is true of the summary of TRACE.",
 )
 def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, ...]) -> int:
     """Compare TRACE with BASELINE: latency, hold and harm, with 95 % intervals.
 
-    A difference whose interval holds no difference is called "same". Then come the system calls,
-    signals and transitions of the runtime of which one has more a second than the other.
+    \b
+    Examples:
+      pretake diff before.pretake after.pretake
+      pretake diff before.pretake after.pretake --fail-if 'harm_ns.p99 > 1.1 * baseline'
+
+    A difference is called "same" if its interval contains zero. At the end stand the system
+    calls, signals and transitions of the runtime of which one trace has more a second.
     """
     from analysis import load
     from analysis.stats.diff import parse_condition

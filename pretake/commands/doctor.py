@@ -10,19 +10,24 @@ import click
 from pretake.views import console, note, print_json, table
 
 
-@click.command(epilog="Example: pretake doctor --binary ./server")
+@click.command()
 @click.option(
     "--binary",
     type=click.Path(path_type=Path),
     metavar="PROGRAM",
-    help="Also tell what can be read of this program's runtime.",
+    help="Also tell what can be read of the runtime of this program.",
 )
-@click.option("--fix", is_flag=True, help="First mend what can be mended from here.")
+@click.option("--fix", is_flag=True, help="First mend what this command can mend itself.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def command(binary: Path | None, fix: bool, as_json: bool) -> int:
-    """Tell what this machine can and cannot do, and how to mend it.
+    """Tell what this machine can capture, and how to mend what is missing.
 
-    Exit status 1 if a capture is not possible here.
+    \b
+    Examples:
+      pretake doctor
+      pretake doctor --binary ./server
+
+    The exit status is 1 if a capture is not possible here.
     """
     from tracer.capture import doctor
 

@@ -12,7 +12,7 @@ from pretake.views import cells, console, duration, no_episodes, note, table, wr
 SHOWN = 30
 
 
-@click.command(epilog="Example: pretake episodes server.pretake --parquet episodes.parquet")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option(
@@ -21,19 +21,24 @@ SHOWN = 30
     metavar="FILE",
     help="Write the table to a Parquet file.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=SHOWN,
     show_default=True,
-    help="Rows shown in the terminal.",
+    help="Number of rows shown in the terminal.",
 )
 def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit: int) -> None:
-    """Show the episodes of TRACE: one system call each that blocked with a P.
+    """Show the episodes of TRACE: each system call that blocked with a P.
 
-    The terminal shows those that were held longest; --json and --parquet give all of them in
-    the order of time, with every column.
+    \b
+    Examples:
+      pretake episodes server.pretake
+      pretake episodes server.pretake --parquet episodes.parquet
+
+    The terminal shows the episodes that were held longest. With --json and --parquet you get all
+    of them, in the order of time and with every column.
     """
     from analysis import load
     from analysis.answers.summary import tells_of_ps

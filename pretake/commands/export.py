@@ -13,16 +13,16 @@ FORMATS = ("perfetto", "parquet", "csv", "json", "folded")
 TABLES = ("episodes", "sites", "factors", "advise")
 
 
-@click.command(epilog="Example: pretake export server.pretake --to perfetto -o server.pftrace")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(FORMATS), required=True, help="Which format.")
+@click.option("--to", "form", type=click.Choice(FORMATS), required=True, help="Format to write.")
 @click.option(
     "--table",
     "name",
     type=click.Choice(TABLES),
     default="episodes",
     show_default=True,
-    help="Which table, for parquet, csv and json.",
+    help="Table to write, for parquet, csv and json.",
 )
 @click.option(
     "-o",
@@ -32,9 +32,15 @@ TABLES = ("episodes", "sites", "factors", "advise")
     metavar="FILE",
     help="File to write.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def command(trace: Path, form: str, name: str, output: Path, force: bool) -> None:
-    """Write TRACE, or a table made from it, in a format of another program."""
+    """Write TRACE, or a table made from it, in the format of another program.
+
+    \b
+    Examples:
+      pretake export server.pretake --to perfetto -o server.pftrace
+      pretake export server.pretake --to csv --table sites -o sites.csv
+    """
     from analysis import load
     from analysis.formats.export import write_table
     from analysis.formats.perfetto import write_perfetto

@@ -9,11 +9,20 @@ import click
 from pretake.views import cells, console, duration, table, write_rows
 
 
-@click.command(epilog="Example: pretake factors server.pretake")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(trace: Path, as_json: bool) -> None:
-    """Show what the P-retake latency in TRACE goes with: contention, wake-ups, queues …"""
+    """Show what the P-retake latency in TRACE goes together with.
+
+    \b
+    Example:
+      pretake factors server.pretake
+
+    A factor is a number of each episode, such as the length of a run queue or the time that a
+    woken thread waited for a CPU. The effect is a rank correlation: 1 means that the latency
+    always grows with the factor, -1 that it always falls, and 0 that there is no relation.
+    """
     from analysis import load
 
     factors = load(trace).factors()

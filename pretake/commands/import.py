@@ -12,9 +12,7 @@ from pretake.views import note
 from tracer.errors import PretakeError
 
 
-@click.command(
-    epilog="Examples: pretake import go.trace -o a.pretake;  pretake import perf.data -o b.pretake"
-)
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -22,14 +20,19 @@ from tracer.errors import PretakeError
     type=click.Path(path_type=Path),
     required=True,
     metavar="TRACE",
-    help="Folder to write.",
+    help="Folder to write the trace to.",
 )
-@click.option("--force", is_flag=True, help="Replace a trace that is there.")
+@click.option("--force", is_flag=True, help="Replace the trace if it exists.")
 def command(file: Path, output: Path, force: bool) -> None:
-    """Turn FILE into a trace, without root.
+    """Make a trace from FILE, without root.
 
-    FILE is a Go execution trace (runtime/trace, from Go 1.22), or what 'perf sched record' wrote,
-    as perf.data or as the text of 'perf script'. What it does not tell is null.
+    \b
+    Examples:
+      pretake import go.trace -o a.pretake
+      pretake import perf.data -o b.pretake
+
+    FILE is a Go execution trace (runtime/trace, from Go 1.22 on), or what 'perf sched record'
+    wrote, as perf.data or as the text of 'perf script'. What FILE does not tell is null.
     """
     from analysis.formats.from_go import import_go_trace
     from analysis.formats.from_perf import import_perf

@@ -21,34 +21,36 @@ if TYPE_CHECKING:
     from tracer.capture.live import Live
 
 
-@click.command(
-    epilog="Examples: pretake live --pid 4242;  pretake live --json --period 10 -- ./server"
-)
+@click.command()
 @click.argument("program", nargs=-1, metavar="[-- COMMAND [ARG]...]")
-@click.option("--pid", type=int, metavar="PID", help="A running process instead of a command.")
+@click.option(
+    "--pid", type=int, metavar="PID", help="Watch this running process instead of a command."
+)
 @click.option(
     "--period",
     type=click.FloatRange(0.01),
     default=1.0,
     show_default=True,
     metavar="S",
-    help="Time between two looks.",
+    help="Seconds between two lines.",
 )
-@click.option("--seconds", type=float, metavar="S", help="End after so long.")
+@click.option("--seconds", type=float, metavar="S", help="End after S seconds.")
 @click.option(
     "--sites",
     type=click.IntRange(1),
     default=20,
     show_default=True,
     metavar="N",
-    help="Call sites to tell apart, those with the most retakes; the rest is 'other'.",
+    help="Number of call sites shown by name: those with the most retakes. The rest is 'other'.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One line a period, for programs.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON line a period, for programs."
+)
 @click.option(
     "--prometheus",
     type=click.IntRange(1, 65535),
     metavar="PORT",
-    help="Serve the histograms to Prometheus, on loopback.",
+    help="Serve the histograms to Prometheus on 127.0.0.1:PORT.",
 )
 def command(
     program: tuple[str, ...],
@@ -59,10 +61,16 @@ def command(
     as_json: bool,
     prometheus: int | None,
 ) -> None:
-    """Show P-retake latency and harm of a COMMAND, or of the process PID, while it runs.
+    """Show P-retake latency and harm of a COMMAND, or of a running process, while it runs.
 
-    Times are from a thread's block in a system call to the moment the runtime took its P, since
-    the begin, from histograms kept in the kernel. Needs root, or CAP_BPF and CAP_PERFMON.
+    \b
+    Examples:
+      pretake live --pid 4242
+      pretake live --json --period 10 -- ./server
+
+    A time goes from the moment a thread blocked in a system call until the runtime took its P.
+    All figures count from the start of the watch. They come from histograms that the kernel
+    keeps, so no trace is written. It needs root, or CAP_BPF and CAP_PERFMON.
     """
     import_without_threads()
     # Before the program begins: what takes a second now would be a second unseen then.

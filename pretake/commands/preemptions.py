@@ -9,14 +9,20 @@ import click
 from pretake.views import cells, console, duration, table, write_rows
 
 
-@click.command(epilog="Example: pretake preemptions server.pretake")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Every request, one JSON object a line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print every request, one JSON object a line."
+)
 def command(trace: Path, as_json: bool) -> None:
-    """Show who asked goroutines of TRACE to stop, and whether they did.
+    """Show who asked goroutines of TRACE to stop, and whether they stopped.
 
-    A signal that met an instruction where Go stops no goroutine is told with its function, and
-    so are the system calls that signals interrupted (EINTR).
+    \b
+    Example:
+      pretake preemptions server.pretake
+
+    If a signal arrived at an instruction where Go cannot stop a goroutine, the function of that
+    instruction is shown. System calls that a signal interrupted (EINTR) are shown too.
     """
     from analysis import load
     from analysis.answers.preemptions import ledger

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Examples: pretake record -o a.pretake -- ./server --port 8080;  "
-    "pretake record -o a.pretake --pid 4242 --seconds 30;  "
-    "pretake record --measure-overhead 5 -- ./benchmark",
     context_settings={"ignore_unknown_options": False},
 )
 @click.argument("program", nargs=-1, metavar="[-- COMMAND [ARG]...]")
@@ -34,47 +31,51 @@ if TYPE_CHECKING:
     "--output",
     type=click.Path(path_type=Path),
     metavar="TRACE",
-    help="Folder to write.",
+    help="Folder to write the trace to.",
 )
-@click.option("--pid", type=int, metavar="PID", help="A running process instead of a command.")
-@click.option("--seconds", type=float, metavar="S", help="End the capture after so long.")
-@click.option("--force", is_flag=True, help="Replace a trace that is there.")
+@click.option(
+    "--pid", type=int, metavar="PID", help="Capture this running process instead of a command."
+)
+@click.option("--seconds", type=float, metavar="S", help="End the capture after S seconds.")
+@click.option("--force", is_flag=True, help="Replace the trace if it exists.")
 @click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
     default="auto",
     show_default=True,
-    help="Whose P, M and G to read.",
+    help="Runtime whose P, M and G are read; none reads no runtime.",
 )
 @click.option(
     "--detail",
     type=click.Choice(DETAILS),
     default="blocks",
     show_default=True,
-    help="System calls that blocked, or every one.",
+    help="Record the system calls that blocked, or all of them.",
 )
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
     default="bpf",
     show_default=True,
-    help="perf: switches of your own program only, without root.",
+    help="perf works without root, and has switches but no system calls.",
 )
 @click.option(
     "--stacks/--no-stacks",
     default=True,
     show_default=True,
-    help="The stack of each block, for call sites.",
+    help="Record the stack of each block; call sites come from it.",
 )
-@click.option("--host", is_flag=True, help="Switches of the whole machine: who took the CPU?")
-@click.option("--all-signals", is_flag=True, help="Every signal, not only SIGURG.")
+@click.option(
+    "--host", is_flag=True, help="Record the switches of all programs, to see who took the CPU."
+)
+@click.option("--all-signals", is_flag=True, help="Record every signal, and not only SIGURG.")
 @click.option(
     "--buffer",
     type=SIZE,
     default="64M",
     show_default=True,
     metavar="SIZE",
-    help="Memory of all rings together.",
+    help="Memory of all rings together. Larger loses less.",
 )
 @click.option(
     "--measure-overhead",
@@ -82,9 +83,9 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value=5,
     metavar="PAIRS",
-    help="Run COMMAND with and without a capture, over and over, and tell the ratio.",
+    help="Run COMMAND in pairs, with and without a capture, and print the ratio of their times.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Tell nothing but errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     program: tuple[str, ...],
     output: Path | None,
@@ -101,10 +102,16 @@ def command(
     measure_overhead: int | None,
     quiet: bool,
 ) -> None:
-    """Capture a COMMAND, or the process PID, into the folder TRACE.
+    """Capture a COMMAND, or a running process, into the folder TRACE.
 
-    Needs root, or CAP_BPF and CAP_PERFMON, unless --backend perf. The command's input and output
-    are left alone. Ctrl-C ends the capture in order.
+    \b
+    Examples:
+      pretake record -o server.pretake -- ./server --port 8080
+      pretake record -o server.pretake --pid 4242 --seconds 30
+      pretake record --measure-overhead 5 -- ./benchmark
+
+    The command keeps its own input and output. Ctrl-C ends the capture, and the trace is whole.
+    A capture needs root, or CAP_BPF and CAP_PERFMON. Only '--backend perf' needs neither.
     """
     import_without_threads()
     from tracer.capture.options import CaptureOptions, Progress

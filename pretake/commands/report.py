@@ -20,7 +20,7 @@ _REPLAYED = 4_000
 """Calls of a run that a report replays: about a second for each trace."""
 
 
-@click.command(epilog="Example: pretake report before.pretake after.pretake -o compared.html")
+@click.command()
 @click.argument(
     "traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path)
 )
@@ -32,9 +32,14 @@ _REPLAYED = 4_000
     metavar="FILE.html",
     help="File to write.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def command(traces: tuple[Path, ...], output: Path, force: bool) -> None:
-    """Draw one or more traces into one HTML file that needs no network."""
+    """Draw one or more traces into one HTML file, which works offline.
+
+    \b
+    Example:
+      pretake report before.pretake after.pretake -o compared.html
+    """
     from analysis.report import report
     from tracer.trace.reader import Trace
 

@@ -39,9 +39,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
     return parameters
 
 
-@click.command(
-    epilog="Examples: pretake run echo --retake block --procs 1;  pretake run my_workload.py:main"
-)
+@click.command()
 @click.argument("workload")
 @click.option(
     "--retake",
@@ -49,26 +47,33 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
     default="sysmon",
     show_default=True,
     metavar="POLICY",
-    help="Retake policy.",
+    help="How Ps are taken back.",
 )
 @click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps (GOMAXPROCS).")
-@click.option("--seconds", type=float, help="How long.  [default: the workload's own]")
-@click.option("--rounds", type=int, help="How far, instead of how long.")
 @click.option(
-    "--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A parameter of the workload."
+    "--seconds", type=float, help="How long to run, if not as long as the workload says."
+)
+@click.option("--rounds", type=int, help="Number of rounds, instead of a time.")
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the workload. Repeat it for more.",
 )
 @click.option(
     "--witness",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the runtime's own record of its retakes (see 'pretake check').",
+    help="Write the runtime's own record of its retakes, for 'pretake check --witness'.",
 )
 @click.option(
     "--preempt",
     default="async",
     show_default=True,
     metavar="KIND",
-    help="Preemption: async (Go from 1.14), cooperative (asyncpreemptoff) or off.",
+    help="How goroutines are preempted: async (as Go from 1.14 on), cooperative (as with "
+    "asyncpreemptoff=1) or off.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def command(
@@ -82,7 +87,16 @@ def command(
     preempt: str,
     as_json: bool,
 ) -> int:
-    """Run WORKLOAD, or a coroutine function FILE.py:FUNCTION, on the reference runtime."""
+    """Run WORKLOAD, or a coroutine function FILE.py:FUNCTION, on the reference runtime.
+
+    \b
+    Examples:
+      pretake run echo --retake block --procs 1
+      pretake run my_workload.py:main
+
+    It prints the throughput and the retakes that the runtime itself counted. To capture it, put
+    it behind 'pretake record -o TRACE --'.
+    """
     from reference_runtime.deadlock import Deadlock
     from reference_runtime.workloads import run_workload
 

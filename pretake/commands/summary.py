@@ -22,11 +22,19 @@ if TYPE_CHECKING:
     from analysis.answers.summary import Summary
 
 
-@click.command(epilog="Example: pretake summary server.pretake --json | jq .retake_ns.p99")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
 def command(trace: Path, as_json: bool) -> None:
-    """Tell how often Ps of TRACE were held by blocked threads, for how long, and what it cost."""
+    """Tell how long blocked threads held Ps in TRACE, and what it cost.
+
+    \b
+    Examples:
+      pretake summary server.pretake
+      pretake summary server.pretake --json | jq .retake_ns.p99
+
+    '≥' before a sum: the episodes that are counted as unknown would add to it.
+    """
     from analysis import load
     from analysis.units import runtime_text
 

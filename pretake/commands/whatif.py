@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from reference_runtime.sim import replay as sim
 
 
-@click.command(epilog="Example: pretake whatif server.pretake --retake sched_out,block --procs 8")
+@click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option(
     "--retake",
     metavar="POLICY,…",
-    help="Policies to replay it under, and 'oracle', which knows each call's future. "
+    help="Policies to replay it under. 'oracle' knows the length of each call beforehand. "
     "Default: all of them.",
 )
 @click.option("--procs", type=click.IntRange(1), help="Number of Ps. Default: as captured.")
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Price of a system call, times the captured machine's (2 to 3 under KVM).",
+    help="Cost of a system call, as a multiple of the captured machine's (2 to 3 under KVM).",
 )
 @click.option(
     "--calls",
     type=click.IntRange(40),
     default=20_000,
     show_default=True,
-    help="How many calls of the run to take.",
+    help="How many calls of the run to replay.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(
@@ -52,8 +52,12 @@ def command(
 ) -> None:
     """Replay the run in TRACE under other retake policies, on a simulated machine.
 
-    Half of the run sets the machine's prices. The policy that was really used is replayed too, and
-    how far that is from the capture's other half stands beside each prediction.
+    \b
+    Example:
+      pretake whatif server.pretake --retake sched_out,block --procs 8
+
+    The first half of the run gives the prices of the machine. The second half is replayed under
+    the policy that was really used, and the error of that replay stands beside each prediction.
     """
     from analysis import load
     from reference_runtime.policies import POLICIES
