@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reference_runtime.gmp import PARK, G
-from reference_runtime.goroutines import getm, scheduler_of
+from reference_runtime.goroutines import getm
+from reference_runtime.ready import ready
 from reference_runtime.switch import SWITCH
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import Sched
 
 __all__ = ["Channel", "ChannelClosed", "recv_case", "select", "send_case"]
 
@@ -75,29 +76,29 @@ class Channel:
             ChannelClosed: the channel is, or was closed while waiting.
         """
         m = getm()
-        scheduler = scheduler_of(m)
-        scheduler.wait_lock.acquire()
+        sched = m.sched
+        sched.wait_lock.acquire()
         sent, receiver = try_send(self, value)
         if sent:
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             if receiver is not None:
-                scheduler.ready(m, receiver)
+                ready(sched, m, receiver)
             return
         if self.closed:
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             raise ChannelClosed("send on a closed channel")
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         # Made while the lock is free (see scheduler.py), so what was found out may be old.
         g = m.curg
         wait = Wait(g)
         waiter = Waiter(wait, 0, value)
-        scheduler.wait_lock.acquire()
+        sched.wait_lock.acquire()
         if self.closed or can_send(self):
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             await self.send(value)
             return
         self.sendq.append(waiter)
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         g.wait_reason = "chan send"
         m.wants = PARK
         await SWITCH
@@ -111,27 +112,27 @@ class Channel:
             ChannelClosed: the channel is closed and empty.
         """
         m = getm()
-        scheduler = scheduler_of(m)
-        scheduler.wait_lock.acquire()
+        sched = m.sched
+        sched.wait_lock.acquire()
         if self.buffer or self.sendq or self.closed:
             received, value, sender = try_recv(self)
             if received or self.closed:
-                scheduler.wait_lock.release()
+                sched.wait_lock.release()
                 if sender is not None:
-                    scheduler.ready(m, sender)
+                    ready(sched, m, sender)
                 if not received:
                     raise ChannelClosed("receive from a closed channel")
                 return value
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         g = m.curg
         wait = Wait(g)
         waiter = Waiter(wait, 0, None)
-        scheduler.wait_lock.acquire()
+        sched.wait_lock.acquire()
         if self.buffer or self.sendq or self.closed:
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             return await self.recv()
         self.recvq.append(waiter)
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         g.wait_reason = "chan receive"
         m.wants = PARK
         await SWITCH
@@ -146,18 +147,18 @@ class Channel:
             ChannelClosed: it is closed already.
         """
         m = getm()
-        scheduler = scheduler_of(m)
+        sched = m.sched
         told: list[G] = []
-        scheduler.wait_lock.acquire()
+        sched.wait_lock.acquire()
         if self.closed:
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             raise ChannelClosed("close of a closed channel")
         self.closed = True
         turn_away(self.recvq, told)
         turn_away(self.sendq, told)
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         for g in told:
-            scheduler.ready(m, g)
+            ready(sched, m, g)
 
     def __aiter__(self) -> Channel:
         """The values, until the channel is closed."""
@@ -262,12 +263,12 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
         ChannelClosed: the case taken sends to a closed channel.
     """
     m = getm()
-    scheduler = scheduler_of(m)
+    sched = m.sched
     waiting = Wait(m.curg)
     waiters = [Waiter(waiting, i, case.value) for i, case in enumerate(cases)]
-    scheduler.wait_lock.acquire()
+    sched.wait_lock.acquire()
     count: i64 = len(cases)
-    begin: i64 = scheduler.host.random(count) if count > 1 else 0
+    begin: i64 = sched.host.random(count) if count > 1 else 0
     for i in range(count):
         index = (begin + i) % count
         case = cases[index]
@@ -280,34 +281,34 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
         elif channel.buffer or channel.sendq:
             done, value, partner = try_recv(channel)
         if done or channel.closed:
-            return finish(scheduler, index, case, value, done, partner)
+            return finish(sched, index, case, value, done, partner)
     if not wait:
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         return -1, None, False
     for i in range(count):
         case = cases[i]
         queue = case.channel.sendq if case.sends else case.channel.recvq
         queue.append(waiters[i])
-    scheduler.wait_lock.release()
+    sched.wait_lock.release()
     m.curg.wait_reason = "select"
     m.wants = PARK
     await SWITCH
-    scheduler.wait_lock.acquire()
+    sched.wait_lock.acquire()
     for case in cases:
         forget(case, waiting)
-    scheduler.wait_lock.release()
+    sched.wait_lock.release()
     if cases[waiting.case].sends and not waiting.ok:
         raise ChannelClosed("send on a closed channel")
     return waiting.case, waiting.value, waiting.ok
 
 
 def finish(
-    scheduler: Scheduler, index: i64, case: Case, value: object, done: bool, partner: G | None
+    sched: Sched, index: i64, case: Case, value: object, done: bool, partner: G | None
 ) -> tuple[int, object, bool]:
     """A select's case was done at once: let go of the lock and ready the other side."""
-    scheduler.wait_lock.release()
+    sched.wait_lock.release()
     if partner is not None:
-        scheduler.ready(getm(), partner)
+        ready(sched, getm(), partner)
     if case.sends and not done:
         raise ChannelClosed("send on a closed channel")
     return index, value, done

@@ -1,22 +1,28 @@
 """What the scheduler is made of: G, M, P and the state they share.
 
-Only data stands here; who may change what is told beside each state, the code that does so is
-in ``scheduler.py`` and ``syscalls.py``. The tracer reads these objects out of the process's
-memory, by the offsets that DWARF gives for the compiled classes, so the names and the ``i64``
-types of the fields below the line "read by the tracer" are an interface.
+Only data stands here. Who may change what is told beside each state; the code that does so are
+functions over :class:`Sched` in the modules beside this one. The tracer reads these objects out
+of the process's memory, by the offsets that DWARF gives for the compiled classes, so the names
+and the ``i64`` types of the fields below the line "read by the tracer" are an interface.
 
 The words are the Go runtime's (go1.21, runtime/runtime2.go).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Final
 
-from reference_runtime.host import Lock, Note
+from reference_runtime.host import FOR_EVER, Host, Lock, Note, Stopper
+from reference_runtime.timers import Timers
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
+
+    from reference_runtime.policies.base import RetakePolicy
+    from reference_runtime.record import Record
+
+Goroutine = Coroutine[object, object, object] | Generator[object, object, object]
 
 # States of a G, with Go's numbers. In brackets: who owns the G, and who may change the state.
 G_RUNNABLE: Final = 1
@@ -45,6 +51,15 @@ P_GCSTOP: Final = 3
 """The world is stopped, or about to be; on no list [who stopped it]."""
 P_DEAD: Final = 4
 """The runtime has stopped, or the P is the sentinel [nobody]."""
+
+PREEMPT_OFF: Final = 0
+"""Nobody is asked to stop."""
+PREEMPT_COOPERATIVE: Final = 1
+"""Goroutines stop where they look (Go up to 1.13, or GODEBUG=asyncpreemptoff=1)."""
+PREEMPT_ASYNC: Final = 2
+"""Where a signal meets them, too (Go from 1.14)."""
+FORCE_PREEMPT_NS: Final = 10_000_000
+"""How long a goroutine has its P before it is asked to give it up (Go: forcePreemptNS)."""
 
 STACK_PREEMPT: Final = 1
 """The poison in a G's stackguard (Go: stackPreempt)."""
@@ -135,30 +150,6 @@ class P:
         """Whose it is; kept through a system call, so that a retake knows the loser."""
 
 
-class Sched:
-    """What all Ms share; every field is guarded by the scheduler's ``lock``."""
-
-    def __init__(self) -> None:
-        # Read by the tracer.
-        self.npidle: i64 = 0
-        self.nmspinning: i64 = 0
-        self.runqsize: i64 = 0
-        # Ours.
-        self.runq_first: G | None = None
-        self.runq_last: G | None = None
-        self.pidle: P | None = None
-        self.midle: M | None = None
-        self.nmidle: i64 = 0
-        self.mcount: i64 = 0
-        self.allg: G | None = None
-        self.ngoroutines: i64 = 0
-        self.goidgen: i64 = 0
-        self.tolled: i64 = 0
-        """Whether a transition is to be paid for: on a simulated machine only."""
-        self.toll: Callable[[int], None] | None = None
-        """Takes the time that a transition of some kind costs."""
-
-
 class M:
     """A thread of the host that runs goroutines, or the monitor.
 
@@ -166,7 +157,7 @@ class M:
     until it is retaken: so the tracer sees one field for "holds a P".
     """
 
-    def __init__(self, id: i64, scheduler: object, sched: Sched, note: Note, exited: Note) -> None:
+    def __init__(self, id: i64, sched: Sched, note: Note, exited: Note) -> None:
         # Read by the tracer.
         self.id: i64 = id
         self.tid: i64 = 0
@@ -185,7 +176,6 @@ class M:
         """It parks here; woken with a P in nextp, or to end."""
         self.exited = exited
         self.schedlink: M | None = None
-        self.scheduler = scheduler
         self.slot: i64 = 0
         """Where the host's signal handler finds what is asked of this M; 0 for nowhere."""
         self.asked: bool = False
@@ -195,6 +185,100 @@ class M:
         """Its goroutine has stopped the world, and must not be stopped itself (Go: m.locks)."""
         self.policy_data: object = None
         """Whatever the retake policy keeps for each thread (a perf event, say)."""
+
+
+class Sched:
+    """One run of one program: everything that its Ms share.
+
+    It owns the lock, the host, the Ps and the Ms. What is done with it are functions, each layer
+    in a module of its own (``README.md`` has the list). What the tracer reads, and all queues and
+    lists, are guarded by ``lock``.
+
+    Args:
+        host: the machine.
+        policy: how Ps come back from system calls.
+        procs: number of Ps (GOMAXPROCS).
+        queue_capacity: of each P's local queue, at least 2.
+        record: where the run's own counters and retakes go.
+        preempt: one of ``PREEMPT_OFF``, ``PREEMPT_COOPERATIVE``, ``PREEMPT_ASYNC``.
+        time_slice_ns: how long a goroutine runs before the monitor asks it to stop.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        policy: RetakePolicy,
+        procs: int,
+        queue_capacity: int,
+        record: Record,
+        preempt: i64 = PREEMPT_COOPERATIVE,
+        time_slice_ns: i64 = FORCE_PREEMPT_NS,
+    ) -> None:
+        # Read by the tracer.
+        self.npidle: i64 = 0
+        self.nmspinning: i64 = 0
+        self.runqsize: i64 = 0
+        # Ours.
+        self.host = host
+        self.policy = policy
+        self.record = record
+        self.lock = host.new_lock()
+        self.wait_lock = host.new_lock()
+        """Guards what goroutines wait on: channels, mutexes, wait groups."""
+        self.allp = [P(i, queue_capacity, host.new_lock()) for i in range(procs)]
+        self.allm: list[M] = []
+        self.m_main: Callable[[M], None] = no_main
+        """The body of an M's thread."""
+        # Queues and lists.
+        self.runq_first: G | None = None
+        self.runq_last: G | None = None
+        self.pidle: P | None = None
+        self.midle: M | None = None
+        self.nmidle: i64 = 0
+        self.mcount: i64 = 0
+        self.allg: G | None = None
+        self.ngoroutines: i64 = 0
+        self.goidgen: i64 = 0
+        # Life of the run.
+        self.main: G = NO_G
+        self.stopping: bool = False
+        self.failure: BaseException | None = None
+        self.finished = host.new_note()
+        # Those that wait without a thread, and who looks after them (``netpoll.py``).
+        self.timers = Timers(host.new_lock())
+        self.poller: M | None = None
+        self.poll_until_ns: i64 = FOR_EVER
+        self.netpoll_waiters: i64 = 0
+        self.last_netpoll_ns: i64 = 0
+        # The monitor.
+        self.monitor: M | None = None
+        self.monitor_note = host.new_note()
+        self.monitor_waits: bool = False
+        # Stop-the-world (``world.py``).
+        self.gcwaiting: bool = False
+        """The world is stopped, or somebody waits for it to stop."""
+        self.stopwait: i64 = 0
+        """Ps that whoever stops the world still waits for."""
+        self.world_sema: object = None
+        """Held by whoever stops the world or a goroutine; see ``stopping.py``."""
+        # Preemption.
+        self.preempt: i64 = preempt
+        self.time_slice_ns: i64 = time_slice_ns
+        self.stopper: Stopper | None = None
+        self.stops_looked_at: i64 = 0
+        self.next_slices_ns: i64 = 0
+        self.stop_note = host.new_note()
+        """Where there is no stopper: whoever waits for a stop sleeps here."""
+        # A simulated machine.
+        self.tolled: i64 = 0
+        """Whether a transition is to be paid for: on a simulated machine only."""
+        self.toll: Callable[[int], None] | None = None
+        """Takes the time that a transition of some kind costs."""
+
+
+def no_main(m: M) -> None:
+    """Stands for the body of an M's thread before the run begins."""
+    raise NotImplementedError
 
 
 NO_P: Final = P(-1, 0, Lock())

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from reference_runtime.current import get_current
-from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, M
+from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, Goroutine, M
 from reference_runtime.host import READABLE, WRITABLE, Host
+from reference_runtime.netpoll import new_timer
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
-from reference_runtime.scheduler import Goroutine, Scheduler
+from reference_runtime.ready import newproc
 from reference_runtime.switch import SWITCH, Switch
 from reference_runtime.syscalls import stop_if_asked, syscall
 
@@ -39,7 +40,6 @@ __all__ = [
     "poll",
     "pread",
     "read",
-    "scheduler_of",
     "sleep",
     "spin",
     "syscall",
@@ -73,20 +73,15 @@ def getg() -> G:
     return getm().curg
 
 
-def scheduler_of(m: M) -> Scheduler:
-    """The scheduler that M belongs to."""
-    return cast("Scheduler", m.scheduler)
-
-
 def current_host() -> Host:
     """The machine that the calling goroutine runs on."""
-    return scheduler_of(getm()).host
+    return getm().sched.host
 
 
 def go(coro: Goroutine, name: str = "") -> None:
     """Start a goroutine."""
     m = getm()
-    scheduler_of(m).go(m, coro, name or getattr(coro, "__name__", "goroutine"))
+    newproc(m.sched, m, coro, name or getattr(coro, "__name__", "goroutine"))
 
 
 def gosched() -> Switch:
@@ -100,7 +95,7 @@ def gosched() -> Switch:
 async def checkpoint() -> None:
     """A cooperative preemption point, as at each function's entry in Go: stops if asked to."""
     m = getm()
-    await stop_if_asked(scheduler_of(m), m)
+    await stop_if_asked(m.sched, m)
 
 
 async def gopark(reason: str) -> None:
@@ -116,9 +111,9 @@ async def sleep(ns: i64) -> None:
     m = getm()
     g = m.curg
     if ns > 0:
-        scheduler = scheduler_of(m)
+        sched = m.sched
         g.wait_reason = "sleep"
-        scheduler.new_timer(scheduler.host.nanotime() + ns, g)
+        new_timer(sched, sched.host.nanotime() + ns, g)
         m.wants = PARK
     else:
         m.wants = YIELD
@@ -129,12 +124,12 @@ async def wait_fd(fd: int, events: int, reason: str) -> None:
     """Wait, without a thread, until ``fd`` is ready (Go: runtime_pollWait)."""
     m = getm()
     g = m.curg
-    scheduler = scheduler_of(m)
+    sched = m.sched
     g.wait_reason = reason
-    scheduler.lock.acquire()
-    scheduler.netpoll_waiters += 1
-    scheduler.lock.release()
-    scheduler.host.netpoll_arm(fd, events, g)
+    sched.lock.acquire()
+    sched.netpoll_waiters += 1
+    sched.lock.release()
+    sched.host.netpoll_arm(fd, events, g)
     m.wants = PARK
     await SWITCH
 
@@ -189,7 +184,7 @@ async def compute(kernel: Callable[[Any], object], argument: object) -> object:
         await checkpoint()
         m = getm()
     result = kernel(argument)
-    if scheduler_of(m).stopping:
+    if m.sched.stopping:
         # A loop that ended because the run did: nothing of the program runs any more.
         m.wants = PARK
         await SWITCH

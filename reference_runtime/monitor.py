@@ -6,75 +6,76 @@ from typing import TYPE_CHECKING, Final
 
 from reference_runtime.current import set_current
 from reference_runtime.gmp import NO_P
+from reference_runtime.netpoll import netpoll
+from reference_runtime.processors import startm, stop_run
 from reference_runtime.transitions import mstart
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import M, Sched
 
 NETPOLL_AFTER_NS: Final = 10_000_000
 """The monitor looks at the network if nobody has for so long."""
 
 
-def monitor_main(scheduler: Scheduler, m: M) -> None:
+def monitor_main(sched: Sched, m: M) -> None:
     """The body of the monitor's thread."""
     set_current(m)
-    m.tid = scheduler.host.thread_id()
+    m.tid = sched.host.thread_id()
     mstart(m, m.tid)
     try:
-        watch(scheduler, m)
+        watch(sched, m)
     except BaseException as failure:
-        scheduler.stop(failure)
-    scheduler.record.policy_cpu_ns += scheduler.host.thread_cpu_ns()
+        stop_run(sched, failure)
+    sched.record.policy_cpu_ns += sched.host.thread_cpu_ns()
     set_current(None)
     m.exited.wakeup()
 
 
-def watch(scheduler: Scheduler, m: M) -> None:
+def watch(sched: Sched, m: M) -> None:
     """Sleep, look, take back, until the run is over (go1.21, runtime.sysmon)."""
-    host = scheduler.host
-    policy = scheduler.policy
+    host = sched.host
+    policy = sched.policy
     idle_rounds: i64 = 0
     delay_ns: i64 = 0
-    while not scheduler.stopping:
+    while not sched.stopping:
         delay_ns = policy.monitor_sleep_ns(idle_rounds, delay_ns)
-        policy.monitor_wait(scheduler, m, delay_ns)
-        if policy.monitor_rests and rest_while_idle(scheduler, m):
+        policy.monitor_wait(sched, m, delay_ns)
+        if policy.monitor_rests and rest_while_idle(sched, m):
             idle_rounds = 0
             delay_ns = policy.monitor_sleep_ns(0, delay_ns)
-        if scheduler.stopping:
+        if sched.stopping:
             return
         now_ns = host.nanotime()
-        look_after_waiters(scheduler, m, now_ns)
-        if policy.monitor(scheduler, m, now_ns):
+        look_after_waiters(sched, m, now_ns)
+        if policy.monitor(sched, m, now_ns):
             idle_rounds = 0
         else:
             idle_rounds += 1
 
 
-def look_after_waiters(scheduler: Scheduler, m: M, now_ns: i64) -> None:
+def look_after_waiters(sched: Sched, m: M, now_ns: i64) -> None:
     """See to descriptors that nobody looked at for 10 ms, and to timers that are overdue."""
     if (
-        scheduler.netpoll_waiters
-        and scheduler.poller is None
-        and now_ns > scheduler.last_netpoll_ns + NETPOLL_AFTER_NS
+        sched.netpoll_waiters
+        and sched.poller is None
+        and now_ns > sched.last_netpoll_ns + NETPOLL_AFTER_NS
     ):
-        scheduler.netpoll(m, 0)
-    if scheduler.timers.count and 0 <= scheduler.timers.next_ns() < now_ns:
-        scheduler.startm(m, NO_P, False)
+        netpoll(sched, m, 0)
+    if sched.timers.count and 0 <= sched.timers.next_ns() < now_ns:
+        startm(sched, m, NO_P, False)
 
 
-def rest_while_idle(scheduler: Scheduler, m: M) -> bool:
+def rest_while_idle(sched: Sched, m: M) -> bool:
     """With every P idle, sleep until one is taken; whether that was so.
 
     The poller sees to timers meanwhile: there is one whenever a timer is set and no P is in use.
     """
-    scheduler.lock.acquire()
-    idle = scheduler.sched.npidle == len(scheduler.allp) and not scheduler.stopping
-    scheduler.monitor_waits = idle
-    scheduler.lock.release()
+    sched.lock.acquire()
+    idle = sched.npidle == len(sched.allp) and not sched.stopping
+    sched.monitor_waits = idle
+    sched.lock.release()
     if idle:
         m.note.sleep()
     return idle

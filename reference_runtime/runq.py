@@ -16,10 +16,10 @@ from reference_runtime.gmp import NO_P, G, P, Sched
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import Sched
 
 
-def runqput(scheduler: Scheduler, p: P, g: G) -> None:
+def runqput(sched: Sched, p: P, g: G) -> None:
     """Append G to P's queue, or, if that is full, half the queue and G to the global one."""
     p.lock.acquire()
     if p.runqtail - p.runqhead < p.capacity:
@@ -28,13 +28,13 @@ def runqput(scheduler: Scheduler, p: P, g: G) -> None:
         return
     moved: G | None = take(p, p.capacity // 2)
     p.lock.release()
-    scheduler.lock.acquire()
+    sched.lock.acquire()
     while moved is not None:
         following = moved.schedlink
-        globrunqput(scheduler.sched, moved)
+        globrunqput(sched, moved)
         moved = following
-    globrunqput(scheduler.sched, g)
-    scheduler.lock.release()
+    globrunqput(sched, g)
+    sched.lock.release()
 
 
 def runqget(p: P) -> G | None:
@@ -78,14 +78,14 @@ def take(p: P, count: i64) -> G:
     return first
 
 
-def steal(scheduler: Scheduler, p: P) -> G | None:
+def steal(sched: Sched, p: P) -> G | None:
     """Move half of another P's queue to P's, which is empty, and run the first."""
-    count: i64 = len(scheduler.allp)
+    count: i64 = len(sched.allp)
     if count == 1:
         return None
-    begin = scheduler.host.random(count)
+    begin = sched.host.random(count)
     for i in range(count):
-        victim = scheduler.allp[(begin + i) % count]
+        victim = sched.allp[(begin + i) % count]
         if victim is p or victim.runqhead == victim.runqtail:
             continue
         victim.lock.acquire()
@@ -100,7 +100,7 @@ def steal(scheduler: Scheduler, p: P) -> G | None:
         while following is not None:
             g = following
             following = g.schedlink
-            runqput(scheduler, p, g)
+            runqput(sched, p, g)
         return first
     return None
 

@@ -6,13 +6,21 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from reference_runtime.gmp import (
+    FORCE_PREEMPT_NS,
+    PREEMPT_ASYNC,
+    PREEMPT_COOPERATIVE,
+    PREEMPT_OFF,
+    Goroutine,
+    Sched,
+)
 from reference_runtime.host import FOR_EVER, Host
 from reference_runtime.policies import make_policy
-from reference_runtime.policies.base import FORCE_PREEMPT_NS, RetakePolicy
-from reference_runtime.preempt import PREEMPT_ASYNC, PREEMPT_COOPERATIVE, PREEMPT_OFF
+from reference_runtime.policies.base import RetakePolicy
+from reference_runtime.processors import stop_run
 from reference_runtime.real_host import RealHost
 from reference_runtime.record import Record
-from reference_runtime.scheduler import Goroutine, Scheduler
+from reference_runtime.scheduler import join, start
 from tracer.errors import PretakeError
 
 PREEMPTIONS: dict[str, int] = {
@@ -93,7 +101,7 @@ class Runtime:
             BaseException: what a goroutine raised, with its traceback and a note of its name.
         """
         self.record = Record()
-        scheduler = Scheduler(
+        sched = Sched(
             self.host,
             self.policy,
             self.procs,
@@ -108,17 +116,17 @@ class Runtime:
         async def first() -> None:
             result.append(await main(*args))  # type: ignore[misc]
 
-        self.policy.start(scheduler)
-        scheduler.start(first(), getattr(main, "__name__", "main"))
+        self.policy.start(sched)
+        start(sched, first(), getattr(main, "__name__", "main"))
         try:
-            self.host.wait_for_end(scheduler.finished, limit_ns)
+            self.host.wait_for_end(sched.finished, limit_ns)
         except BaseException as interrupt:
-            scheduler.stop(interrupt)
-        scheduler.join()
-        self.policy.stop(scheduler)
+            stop_run(sched, interrupt)
+        join(sched)
+        self.policy.stop(sched)
         self.host.close()
-        if scheduler.failure is not None:
-            raise scheduler.failure
+        if sched.failure is not None:
+            raise sched.failure
         return result[0]
 
     def write_witness(self, path: Path) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from reference_runtime.gmp import G
-from reference_runtime.goroutines import getm, scheduler_of
-from reference_runtime.scheduler import Scheduler
+from reference_runtime.gmp import G, Sched
+from reference_runtime.goroutines import getm
 from reference_runtime.sync import Mutex
+from reference_runtime.world import resume, start_the_world, stop_the_world, suspend
 from tracer.trace.words import RUNTIME_REASONS
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["stopped_world", "suspended"]
 
 
-def world_sema(scheduler: Scheduler) -> Mutex:
+def world_sema(sched: Sched) -> Mutex:
     """Who stops anybody holds it, so that two never wait for each other (Go: worldsema)."""
     sema = Mutex()
-    scheduler.lock.acquire()
-    if scheduler.world_sema is None:
-        scheduler.world_sema = sema
-    scheduler.lock.release()
-    return cast("Mutex", scheduler.world_sema)
+    sched.lock.acquire()
+    if sched.world_sema is None:
+        sched.world_sema = sema
+    sched.lock.release()
+    return cast("Mutex", sched.world_sema)
 
 
 class StoppedWorld:
@@ -41,15 +41,15 @@ class StoppedWorld:
 
     async def __aenter__(self) -> None:
         """Stop the world."""
-        await world_sema(scheduler_of(getm())).lock()
+        await world_sema(getm().sched).lock()
         m = getm()
-        scheduler_of(m).stop_the_world(m, self.reason)
+        stop_the_world(m.sched, m, self.reason)
 
     async def __aexit__(self, *error: object) -> None:
         """Let it go on."""
         m = getm()
-        scheduler_of(m).start_the_world(m, self.reason)
-        world_sema(scheduler_of(m)).unlock()
+        start_the_world(m.sched, m, self.reason)
+        world_sema(m.sched).unlock()
 
 
 class Suspended:
@@ -60,15 +60,15 @@ class Suspended:
 
     async def __aenter__(self) -> bool:
         """Wait until the goroutine stands still; False if it is dead."""
-        await world_sema(scheduler_of(getm())).lock()
+        await world_sema(getm().sched).lock()
         m = getm()
-        return scheduler_of(m).suspend(m, self.g)
+        return suspend(m.sched, m, self.g)
 
     async def __aexit__(self, *error: object) -> None:
         """Let it run again."""
         m = getm()
-        scheduler_of(m).resume(m, self.g)
-        world_sema(scheduler_of(m)).unlock()
+        resume(m.sched, m, self.g)
+        world_sema(m.sched).unlock()
 
 
 def stopped_world(reason: str = "stw") -> StoppedWorld:

@@ -6,7 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from reference_runtime.gmp import PARK, G
-from reference_runtime.goroutines import getm, scheduler_of
+from reference_runtime.goroutines import getm
+from reference_runtime.ready import ready
 from reference_runtime.switch import SWITCH
 
 if TYPE_CHECKING:
@@ -25,15 +26,15 @@ class Mutex:
     async def lock(self) -> None:
         """Wait for the mutex and hold it."""
         m = getm()
-        scheduler = scheduler_of(m)
-        scheduler.wait_lock.acquire()
+        sched = m.sched
+        sched.wait_lock.acquire()
         if not self.locked:
             self.locked = True
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             return
         g = m.curg
         self.waiting.append(g)
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         g.wait_reason = "mutex lock"
         m.wants = PARK
         await SWITCH
@@ -45,19 +46,19 @@ class Mutex:
             RuntimeError: nobody holds it.
         """
         m = getm()
-        scheduler = scheduler_of(m)
+        sched = m.sched
         heir: G | None = None
-        scheduler.wait_lock.acquire()
+        sched.wait_lock.acquire()
         if not self.locked:
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             raise RuntimeError("unlock of an unlocked mutex")
         if self.waiting:
             heir = self.waiting.popleft()
         else:
             self.locked = False
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         if heir is not None:
-            scheduler.ready(m, heir)
+            ready(sched, m, heir)
 
 
 class WaitGroup:
@@ -74,20 +75,20 @@ class WaitGroup:
             ValueError: more was done than there was.
         """
         m = getm()
-        scheduler = scheduler_of(m)
+        sched = m.sched
         woken: list[G] = []
         none: list[G] = []
-        scheduler.wait_lock.acquire()
+        sched.wait_lock.acquire()
         if self.count + count < 0:
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             raise ValueError("a wait group's count fell below 0")
         self.count += count
         if self.count == 0:
             woken = self.waiting
             self.waiting = none
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         for g in woken:
-            scheduler.ready(m, g)
+            ready(sched, m, g)
 
     def done(self) -> None:
         """One thing is done."""
@@ -96,14 +97,14 @@ class WaitGroup:
     async def wait(self) -> None:
         """Wait until everything is done."""
         m = getm()
-        scheduler = scheduler_of(m)
-        scheduler.wait_lock.acquire()
+        sched = m.sched
+        sched.wait_lock.acquire()
         if self.count == 0:
-            scheduler.wait_lock.release()
+            sched.wait_lock.release()
             return
         g = m.curg
         self.waiting.append(g)
-        scheduler.wait_lock.release()
+        sched.wait_lock.release()
         g.wait_reason = "wait group"
         m.wants = PARK
         await SWITCH

@@ -20,11 +20,14 @@ from reference_runtime.gmp import (
     PREEMPTED,
     STACK_PREEMPT,
     M,
+    Sched,
 )
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
-from reference_runtime.scheduler import Scheduler
+from reference_runtime.processors import first_run, handoffp, releasep, take_idle_p
+from reference_runtime.stopped import stopped_by_check
 from reference_runtime.switch import SWITCH
 from reference_runtime.transitions import BY_SYSCALL_BLOCK
+from reference_runtime.world import entersyscall_asked
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -34,38 +37,38 @@ NEEDLESS_NS: Final = 20_000
 to get a P back costs about as much. It is also the shortest time after which Go retakes."""
 
 
-def entersyscall(scheduler: Scheduler, m: M) -> None:
+def entersyscall(sched: Sched, m: M) -> None:
     """M's goroutine enters a call that may block; its P may be retaken from here on."""
     p = m.p
     m.curg.status = G_SYSCALL
-    m.enter_ns = scheduler.host.nanotime()
+    m.enter_ns = sched.host.nanotime()
     p.lock.acquire()
     p.status = P_SYSCALL
     p.lock.release()
     if m.asked:
-        scheduler.entersyscall_asked(m)
+        entersyscall_asked(sched, m)
 
 
-def entersyscallblock(scheduler: Scheduler, m: M) -> None:
+def entersyscallblock(sched: Sched, m: M) -> None:
     """M's goroutine enters a call that will block; its P is handed off before."""
     p = m.p
     g = m.curg
     g.status = G_SYSCALL
-    m.enter_ns = scheduler.host.nanotime()
+    m.enter_ns = sched.host.nanotime()
     p.syscalltick += 1
-    scheduler.releasep(m, p)
+    releasep(m, p)
     if m.asked:
-        scheduler.entersyscall_asked(m)
+        entersyscall_asked(sched, m)
     p.lost_enter_ns = m.enter_ns
     p.was_retaken = False
-    scheduler.record.handoffs += 1
-    scheduler.handoffp(m, p, g, BY_SYSCALL_BLOCK)
+    sched.record.handoffs += 1
+    handoffp(sched, m, p, g, BY_SYSCALL_BLOCK)
 
 
-def exitsyscall(scheduler: Scheduler, m: M) -> bool:
+def exitsyscall(sched: Sched, m: M) -> bool:
     """The call has returned: whether M has a P, and its goroutine goes on.
 
-    If not, the goroutine yields with ``NO_P_LEFT``, and ``Scheduler.exitsyscall0`` sees to it.
+    If not, the goroutine yields with ``NO_P_LEFT``, and ``Sched.exitsyscall0`` sees to it.
     """
     p = m.p
     p.lock.acquire()
@@ -74,14 +77,14 @@ def exitsyscall(scheduler: Scheduler, m: M) -> bool:
         p.syscalltick += 1
         p.lock.release()
         m.curg.status = G_RUNNING
-        return not scheduler.stopping
+        return not sched.stopping
     p.lock.release()
-    if scheduler.host.nanotime() - m.enter_ns < NEEDLESS_NS:
-        scheduler.record.needless += 1
-    if scheduler.stopping or not scheduler.take_idle_p(m):
+    if sched.host.nanotime() - m.enter_ns < NEEDLESS_NS:
+        sched.record.needless += 1
+    if sched.stopping or not take_idle_p(sched, m):
         return False
     m.curg.status = G_RUNNING
-    scheduler.first_run(m, m.p, m.curg)
+    first_run(sched, m, m.p, m.curg)
     return True
 
 
@@ -95,10 +98,10 @@ def was_rescued(m: M) -> bool:
     return rescued
 
 
-async def stop_if_asked(scheduler: Scheduler, m: M) -> None:
+async def stop_if_asked(sched: Sched, m: M) -> None:
     """The check at a function's entry, on M's goroutine (Go: morestack)."""
     if m.curg.stackguard == STACK_PREEMPT:
-        scheduler.stopped_by_check(m)
+        stopped_by_check(sched, m)
         m.wants = PREEMPTED
         await SWITCH
 
@@ -115,21 +118,21 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
         What ``call`` returns; what it raises is raised, on whatever thread the goroutine is then.
     """
     m = cast("M", get_current())
-    scheduler = cast("Scheduler", m.scheduler)
-    policy = scheduler.policy
+    sched = m.sched
+    policy = sched.policy
     mode: i64 = policy.mode(site)
     if mode == RAW:
         if site.hint == RAW or not policy.wants_call_done:
             if m.curg.stackguard == STACK_PREEMPT:
                 # Nothing else of a raw call looks: this is the entry of a function, though.
-                await stop_if_asked(scheduler, m)
+                await stop_if_asked(sched, m)
             return call(*args)
-        m.enter_ns = scheduler.host.nanotime()
+        m.enter_ns = sched.host.nanotime()
         m.raw_since_ns = m.enter_ns
     elif mode == BLOCK:
-        entersyscallblock(scheduler, m)
+        entersyscallblock(sched, m)
     else:
-        entersyscall(scheduler, m)
+        entersyscall(sched, m)
     result: object = None
     error: BaseException | None = None
     try:
@@ -139,12 +142,12 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
     if policy.wants_call_done:
         if mode == RAW and was_rescued(m):
             mode = NORMAL
-        policy.call_done(site, mode, m.enter_ns, scheduler.host.nanotime())
-    if mode != RAW and not exitsyscall(scheduler, m):
+        policy.call_done(site, mode, m.enter_ns, sched.host.nanotime())
+    if mode != RAW and not exitsyscall(sched, m):
         m.wants = NO_P_LEFT
         await SWITCH
     elif m.curg.stackguard == STACK_PREEMPT:
-        await stop_if_asked(scheduler, m)
+        await stop_if_asked(sched, m)
     if error is not None:
         raise error
     return result

@@ -9,11 +9,12 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from reference_runtime.gmp import G
 from reference_runtime.host import Lock
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
+
+    from reference_runtime.gmp import G
 
 
 class Timers:

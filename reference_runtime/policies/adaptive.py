@@ -19,8 +19,7 @@ from reference_runtime.transitions import (
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M, P
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import M, P, Sched
 
 LONG_NS: Final = 200_000
 """A call that is longer costs no more: about then the monitor retakes its P."""
@@ -128,12 +127,12 @@ class AdaptivePolicy(RetakePolicy):
             m = cast("M", get_current())
             transition(SITE_MODE, m, m.p, m.curg, TOLD[memory.mode], NO_TID)
 
-    def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
+    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:
         """As ``sysmon``, after raw calls that last were made normal ones."""
-        for p in scheduler.allp:
+        for p in sched.allp:
             if p.status == P_RUNNING:
                 rescue(p, now_ns)
-        return super().monitor(scheduler, m, now_ns)
+        return super().monitor(sched, m, now_ns)
 
 
 def rescue(p: P, now_ns: i64) -> None:

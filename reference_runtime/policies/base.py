@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from reference_runtime.gmp import P_SYSCALL
+from reference_runtime.gmp import FORCE_PREEMPT_NS, P_SYSCALL
+from reference_runtime.processors import retake
+from reference_runtime.slices import monitor_sleep
 from reference_runtime.transitions import BY_SYSMON
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M, P
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import M, P, Sched
 
 RAW: Final = 0
 """No hooks (Go: RawSyscall): P stays with the thread, whatever the call does."""
@@ -28,7 +29,6 @@ BLOCK: Final = 2
 SYSMON_MIN_NS: Final = 20_000
 SYSMON_MAX_NS: Final = 10_000_000
 SYSMON_IDLE_ROUNDS: Final = 50
-FORCE_PREEMPT_NS: Final = 10_000_000
 
 
 class Site:
@@ -58,10 +58,10 @@ class RetakePolicy:
         self.monitor_rests: bool = True
         """Whether the monitor is to sleep while all Ps are idle, until it is woken."""
 
-    def start(self, scheduler: Scheduler) -> None:
+    def start(self, sched: Sched) -> None:
         """Before the first goroutine runs, on the caller's thread."""
 
-    def stop(self, scheduler: Scheduler) -> None:
+    def stop(self, sched: Sched) -> None:
         """After the last goroutine ran, on the caller's thread."""
 
     def stopping(self) -> None:
@@ -83,7 +83,7 @@ class RetakePolicy:
     wants_call_done: ClassVar[bool] = False
     """Whether the scheduler is to read the clock after each call and call ``call_done``."""
 
-    def before_park(self, scheduler: Scheduler, m: M) -> bool:  # noqa: ARG002
+    def before_park(self, sched: Sched, m: M) -> bool:  # noqa: ARG002
         """An M without a P is about to park; whether it has one again. May wait instead."""
         return False
 
@@ -98,20 +98,20 @@ class RetakePolicy:
             return min(last_ns * 2, SYSMON_MAX_NS)
         return last_ns
 
-    def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:
+    def monitor_wait(self, sched: Sched, m: M, delay_ns: i64) -> None:
         """How the monitor waits between its rounds, looking after preemption. May switch."""
-        scheduler.monitor_sleep(m, delay_ns)
-        scheduler.record.policy_wakeups += 1
+        monitor_sleep(sched, m, delay_ns)
+        sched.record.policy_wakeups += 1
 
-    def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
+    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:
         """One round of the monitor over all Ps; how many it took back (go1.21, runtime.retake)."""
         taken: i64 = 0
-        for p in scheduler.allp:
-            if p.status == P_SYSCALL and self.sighted_twice(scheduler, p, now_ns):
-                taken += 1 if scheduler.retake(m, p, BY_SYSMON) else 0
+        for p in sched.allp:
+            if p.status == P_SYSCALL and self.sighted_twice(sched, p, now_ns):
+                taken += 1 if retake(sched, m, p, BY_SYSMON) else 0
         return taken
 
-    def sighted_twice(self, scheduler: Scheduler, p: P, now_ns: i64) -> bool:
+    def sighted_twice(self, sched: Sched, p: P, now_ns: i64) -> bool:
         """Whether P is to be retaken from a call that the monitor has seen before.
 
         A call with nothing queued behind it, while another P or M could run what comes, keeps
@@ -127,11 +127,10 @@ class RetakePolicy:
             p.seen_syscalltick = p.syscalltick
             p.seen_syscall_ns = now_ns
             return False
-        return not self.left_alone(scheduler, p, now_ns)
+        return not self.left_alone(sched, p, now_ns)
 
-    def left_alone(self, scheduler: Scheduler, p: P, now_ns: i64) -> bool:
+    def left_alone(self, sched: Sched, p: P, now_ns: i64) -> bool:
         """Whether nothing waits for P, others could take what comes, and 10 ms are not over."""
-        sched = scheduler.sched
         return (
             p.runqhead == p.runqtail
             and sched.nmspinning + sched.npidle > 0

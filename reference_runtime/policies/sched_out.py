@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from reference_runtime.gmp import NO_P, P_SYSCALL
 from reference_runtime.host import SwitchWatch
 from reference_runtime.policies.base import SYSMON_MAX_NS, RetakePolicy
+from reference_runtime.processors import retake
+from reference_runtime.slices import look_at_slices, next_look_ns
 from reference_runtime.transitions import BY_SCHED_OUT
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import M, Sched
 
 NET_NS: Final = 100_000_000
 """So often the monitor looks at the threads by itself, for what a full ring kept from it."""
@@ -38,15 +39,15 @@ class SchedOutPolicy(RetakePolicy):
         self.watch: SwitchWatch = SwitchWatch()
         self.last_net_ns: i64 = 0
 
-    def start(self, scheduler: Scheduler) -> None:
+    def start(self, sched: Sched) -> None:
         """Find out whether the machine tells of switches.
 
         Raises:
             PretakeError: it does not, or forbids it.
         """
-        self.watch = scheduler.host.watch_switches(self.upcall)
+        self.watch = sched.host.watch_switches(self.upcall)
 
-    def stop(self, scheduler: Scheduler) -> None:  # noqa: ARG002
+    def stop(self, sched: Sched) -> None:  # noqa: ARG002
         """Watch no more."""
         self.watch.close()
 
@@ -62,28 +63,28 @@ class SchedOutPolicy(RetakePolicy):
         """Time for what else a monitor does: the network, and goroutines that run for long."""
         return SYSMON_MAX_NS
 
-    def monitor_wait(self, scheduler: Scheduler, m: M, delay_ns: i64) -> None:
+    def monitor_wait(self, sched: Sched, m: M, delay_ns: i64) -> None:
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
-        if scheduler.sched.npidle == len(scheduler.allp):
+        if sched.npidle == len(sched.allp):
             delay_ns = NET_NS
         # A thread that a signal stopped waits in the handler: that is a block like any other.
-        blocked = self.watch.wait(scheduler.next_look_ns(delay_ns))
+        blocked = self.watch.wait(next_look_ns(sched, delay_ns))
         for number in blocked:
-            p = scheduler.allm[number].p
+            p = sched.allm[number].p
             if p is not NO_P and p.status == P_SYSCALL:
-                scheduler.retake(m, p, self.reason)
-        scheduler.look_at_slices(m)
-        scheduler.record.policy_wakeups += 1
+                retake(sched, m, p, self.reason)
+        look_at_slices(sched, m)
+        sched.record.policy_wakeups += 1
 
-    def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:
+    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:
         """The net, for calls that have lasted as long."""
         taken: i64 = 0
         if now_ns < self.last_net_ns + NET_NS:
             return taken
         self.last_net_ns = now_ns
-        for p in scheduler.allp:
+        for p in sched.allp:
             if p.status == P_SYSCALL:
                 loser = p.m
                 if loser is not None and now_ns - loser.enter_ns >= NET_NS:
-                    taken += 1 if scheduler.retake(m, p, self.reason) else 0
+                    taken += 1 if retake(sched, m, p, self.reason) else 0
         return taken

@@ -43,7 +43,7 @@ from reference_runtime.sim.machine import Machine
 from reference_runtime.sim.threads import BLOCKED
 
 if TYPE_CHECKING:
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import Sched
 
 __all__ = ["InvariantError", "Invariants"]
 
@@ -70,7 +70,7 @@ class Invariants:
     def __init__(self, machine: Machine, retake_within_ns: int = -1) -> None:
         self.machine = machine
         self.retake_within_ns = retake_within_ns
-        self.scheduler: Scheduler | None = None
+        self.sched: Sched | None = None
         self.steps = 0
         self.rests = 0
         """Steps at which the runtime was at rest."""
@@ -93,20 +93,20 @@ class Invariants:
             return
         m = get_current()
         if m is not None:
-            self.scheduler = cast("Scheduler", cast("M", m).scheduler)
-        scheduler = self.scheduler
-        if scheduler is None or scheduler.stopping:
+            self.sched = cast("M", m).sched
+        sched = self.sched
+        if sched is None or sched.stopping:
             return
         self.steps += 1
         if any(thread.locks for thread in self.machine.threads.values()):
             return
         try:
-            places = self.check_places(scheduler)
-            self.check_ps(scheduler)
-            self.follow_calls(scheduler)
+            places = self.check_places(sched)
+            self.check_ps(sched)
+            self.follow_calls(sched)
             if self.at_rest():
                 self.rests += 1
-                self.check_rest(scheduler, places)
+                self.check_rest(sched, places)
         except InvariantError as failure:
             self.failure = failure
             raise
@@ -115,29 +115,28 @@ class Invariants:
         """The run is over: every retake was seen from outside too, and no other loss of a P."""
         if self.failure is not None:
             raise self.failure
-        scheduler = self.scheduler
-        if scheduler is None:
+        sched = self.sched
+        if sched is None:
             return
-        recorded = sorted((retake.tid, retake.p) for retake in scheduler.record.retakes)
+        recorded = sorted((retake.tid, retake.p) for retake in sched.record.retakes)
         seen = sorted(self.taken)
         # The last of each may lie on either side of the end of the run.
-        if len(recorded) < len(seen) or len(recorded) > len(seen) + len(scheduler.allp):
+        if len(recorded) < len(seen) or len(recorded) > len(seen) + len(sched.allp):
             self.fail(f"{len(seen)} Ps were taken from system calls, {len(recorded)} recorded")
 
     # Always.
 
-    def check_places(self, scheduler: Scheduler) -> dict[int, str]:
+    def check_places(self, sched: Sched) -> dict[int, str]:
         """No G in two places; where each is."""
         places: dict[int, str] = {}
-        for p in scheduler.allp:
+        for p in sched.allp:
             length = p.runqtail - p.runqhead
             if not 0 <= length <= p.capacity:
                 self.fail(f"P{p.id}'s queue has {length} of {p.capacity}")
             self.check_queue(places, p.runq_first, int(length), f"P{p.id}'s queue")
-        sched = scheduler.sched
         self.check_queue(places, sched.runq_first, int(sched.runqsize), "the global queue")
         running = 0
-        for m in scheduler.allm:
+        for m in sched.allm:
             g = m.curg
             if g is NO_G:
                 continue
@@ -148,10 +147,10 @@ class Invariants:
                 running += 1
                 if m.p is NO_P:
                     self.fail(f"G{g.goid} runs on M{m.id}, which has no P")
-        if scheduler.gcwaiting and not scheduler.stopwait and running > 1:
+        if sched.gcwaiting and not sched.stopwait and running > 1:
             self.fail(f"{running} Gs run while the world is stopped")
-        if running > len(scheduler.allp):
-            self.fail(f"{running} Gs run on {len(scheduler.allp)} Ps")
+        if running > len(sched.allp):
+            self.fail(f"{running} Gs run on {len(sched.allp)} Ps")
         return places
 
     def check_queue(
@@ -171,10 +170,10 @@ class Invariants:
         if count != length:
             self.fail(f"{where} has {count}, and says {length}")
 
-    def check_ps(self, scheduler: Scheduler) -> None:
+    def check_ps(self, sched: Sched) -> None:
         """An M at most one P, a P at most one M, an idle P on the list once and without work."""
         owners: dict[int, M] = {}
-        for m in scheduler.allm:
+        for m in sched.allm:
             p = m.p
             if p is NO_P:
                 continue
@@ -188,7 +187,7 @@ class Invariants:
             if p.status == P_SYSCALL and m.curg.status not in (G_SYSCALL, G_RUNNING):
                 self.fail(f"P{p.id} is in a system call that M{m.id} does not make")
         idle: set[int] = set()
-        idle_p = scheduler.sched.pidle
+        idle_p = sched.pidle
         while idle_p is not None:
             if idle_p.id in idle:
                 self.fail(f"P{idle_p.id} is on the idle list twice")
@@ -200,16 +199,14 @@ class Invariants:
                 self.fail(f"P{idle_p.id} is idle with work in its queue")
             idle.add(int(idle_p.id))
             idle_p = idle_p.link
-        if len(idle) != scheduler.sched.npidle:
-            self.fail(f"{len(idle)} Ps are idle, and {scheduler.sched.npidle} are counted")
+        if len(idle) != sched.npidle:
+            self.fail(f"{len(idle)} Ps are idle, and {sched.npidle} are counted")
 
-    def follow_calls(self, scheduler: Scheduler) -> None:
+    def follow_calls(self, sched: Sched) -> None:
         """Which M lost its P in a system call, and which keeps one that others wait for."""
-        queued = scheduler.sched.runqsize > 0 or any(
-            p.runqhead != p.runqtail for p in scheduler.allp
-        )
+        queued = sched.runqsize > 0 or any(p.runqhead != p.runqtail for p in sched.allp)
         now_ns = int(self.machine.clock())
-        for m in scheduler.allm:
+        for m in sched.allm:
             before = self.held.get(int(m.id))
             p = m.p
             if before is not None and (p is not before[0] or p.status != P_SYSCALL):
@@ -221,7 +218,7 @@ class Invariants:
             thread = self.machine.threads.get(int(m.tid))
             if (
                 queued
-                and scheduler.sched.npidle == 0
+                and sched.npidle == 0
                 and p is not NO_P
                 and p.status == P_SYSCALL
                 and thread is not None
@@ -246,9 +243,8 @@ class Invariants:
                 return False
         return True
 
-    def check_rest(self, scheduler: Scheduler, places: dict[int, str]) -> None:
+    def check_rest(self, sched: Sched, places: dict[int, str]) -> None:
         """Nothing is left to be put right."""
-        sched = scheduler.sched
         g = sched.allg
         while g is not None:
             self.check_resting_g(g, places)
@@ -258,33 +254,33 @@ class Invariants:
             self.fail(f"work waits on {queued[0]} while {sched.npidle} Ps are idle")
         if sched.nmspinning:
             self.fail(f"{sched.nmspinning} spinning Ms are counted and none is")
-        owned = sum(m.p is not NO_P for m in scheduler.allm)
-        stopped = sum(p.status == P_GCSTOP for p in scheduler.allp)
-        if owned + sched.npidle + stopped != len(scheduler.allp):
-            self.fail(f"of {len(scheduler.allp)} Ps {owned} are in use, {sched.npidle} are idle")
-        if stopped and not scheduler.gcwaiting:
+        owned = sum(m.p is not NO_P for m in sched.allm)
+        stopped = sum(p.status == P_GCSTOP for p in sched.allp)
+        if owned + sched.npidle + stopped != len(sched.allp):
+            self.fail(f"of {len(sched.allp)} Ps {owned} are in use, {sched.npidle} are idle")
+        if stopped and not sched.gcwaiting:
             self.fail(f"{stopped} Ps are stopped and the world is not")
-        stopper = scheduler.stopper
-        for m in scheduler.allm:
+        stopper = sched.stopper
+        for m in sched.allm:
             stands = stopper is not None and m.slot and stopper.stopped(m.slot)
             # One that stops at this very step has not left its CPU: nobody could know of it.
             if stands and m.p is not NO_P and m.tid != self.machine.running.tid:
                 self.fail(f"M{m.id} was stopped by a signal and keeps P{m.p.id}")
-        for m in scheduler.allm:
+        for m in sched.allm:
             if m.p is not NO_P and m.curg is NO_G:
                 self.fail(f"M{m.id} rests with P{m.p.id} and no goroutine")
             if m.nextp is not NO_P:
                 self.fail(f"M{m.id} was given P{m.nextp.id} and did not wake")
-        if owned and scheduler.monitor is not None:
-            monitor = self.machine.threads.get(int(scheduler.monitor.tid))
+        if owned and sched.monitor is not None:
+            monitor = self.machine.threads.get(int(sched.monitor.tid))
             if monitor is not None and monitor.waiting_for == A_NOTE:
                 self.fail("the monitor is at rest while a P is in use")
-        if sched.npidle == len(scheduler.allp):
-            if scheduler.poller is None and (scheduler.timers.count or scheduler.netpoll_waiters):
+        if sched.npidle == len(sched.allp):
+            if sched.poller is None and (sched.timers.count or sched.netpoll_waiters):
                 self.fail("timers or descriptors are waited for by nobody")
-            until_ns = scheduler.poll_until_ns
-            if scheduler.timers.count:
-                due_ns = scheduler.timers.heap[0][0]
+            until_ns = sched.poll_until_ns
+            if sched.timers.count:
+                due_ns = sched.timers.heap[0][0]
                 if until_ns < 0 or until_ns > due_ns:
                     self.fail(f"the poller waits until {until_ns}, a timer is due at {due_ns}")
 

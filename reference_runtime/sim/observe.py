@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from reference_runtime.current import get_current
 from reference_runtime.gmp import G_SYSCALL, NO_G, NO_P, P_IDLE, M, P
+from reference_runtime.processors import queues_hold_work
 from reference_runtime.sim.machine import Machine
 from reference_runtime.sim.threads import BLOCKED
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import Sched
 
 UNKNOWN: Final = -1
 """A time that was not seen, or does not exist."""
@@ -73,7 +74,7 @@ class Observer:
         """Those that are over, in the order of their ends."""
         self.unblocked: i64 = 0
         """Calls for which P was given away or taken and which did not block at all."""
-        self.scheduler: Scheduler | None = None
+        self.sched: Sched | None = None
         self.calls: dict[int, Episode] = {}
         """Calls that are under way, by tid."""
         self.waiting: dict[int, Episode] = {}
@@ -86,12 +87,12 @@ class Observer:
 
     def look(self) -> None:
         """What has changed since the last look; time passes only after it."""
-        if self.scheduler is None:
+        if self.sched is None:
             m = get_current()
             if m is None:
                 return
-            self.scheduler = cast("Scheduler", cast("M", m).scheduler)
-        scheduler = self.scheduler
+            self.sched = cast("M", m).sched
+        sched = self.sched
         now_ns = self.machine.clock()
         if self.harmful and now_ns > self.last_ns:
             self.add_harm(now_ns)
@@ -99,14 +100,13 @@ class Observer:
         if self.calls:
             for episode in list(self.calls.values()):
                 self.follow(episode, now_ns)
-        for m in scheduler.allm:
+        for m in sched.allm:
             if m.curg.status == G_SYSCALL and m.p is not NO_P and int(m.tid) not in self.calls:
                 self.calls[int(m.tid)] = Episode(m, m.p, False)
         if self.waiting:
             for episode in list(self.waiting.values()):
                 self.follow_p(episode, now_ns)
-        sched = scheduler.sched
-        self.harmful = sched.npidle == 0 and sched.nmspinning == 0 and scheduler.queues_hold_work()
+        self.harmful = sched.npidle == 0 and sched.nmspinning == 0 and queues_hold_work(sched)
 
     def add_harm(self, now_ns: i64) -> None:
         """Work has waited since the last look, for each P that a blocked thread held."""
@@ -161,10 +161,10 @@ class Observer:
             return
         episode = self.calls.get(tid)
         if episode is None:
-            scheduler = self.scheduler
-            if scheduler is None:
+            sched = self.sched
+            if sched is None:
                 return
-            for m in scheduler.allm:
+            for m in sched.allm:
                 if m.tid == tid and m.curg is not NO_G and m.p is not NO_P:
                     episode = Episode(m, m.p, True)
                     self.calls[tid] = episode

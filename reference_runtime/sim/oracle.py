@@ -9,8 +9,7 @@ from reference_runtime.policies.base import BLOCK, RAW, RetakePolicy, Site
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M
-    from reference_runtime.scheduler import Scheduler
+    from reference_runtime.gmp import M, Sched
     from reference_runtime.sim.costs import Costs
 
 __all__ = ["OraclePolicy", "handoff_cost_ns", "oracle_site"]
@@ -25,7 +24,7 @@ class OraclePolicy(RetakePolicy):
         """What the site says."""
         return site.hint
 
-    def monitor(self, scheduler: Scheduler, m: M, now_ns: i64) -> i64:  # noqa: ARG002
+    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:  # noqa: ARG002
         """Nothing to take back: who keeps his P returns soon."""
         return 0
 

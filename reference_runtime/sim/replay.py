@@ -244,7 +244,7 @@ class _Player:
         self.end_ns = BEGIN_NS
 
     async def main(self) -> None:
-        sched = goroutines.scheduler_of(goroutines.getm()).sched
+        sched = goroutines.getm().sched
         sched.toll = self.pass_transition
         sched.tolled = 1
         finished = WaitGroup(len(self.scripts))

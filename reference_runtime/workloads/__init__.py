@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reference_runtime.current import COMPILED
+from reference_runtime.gmp import Goroutine
 from reference_runtime.runtime import Runtime
-from reference_runtime.scheduler import Goroutine
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.calls import Calls
 from reference_runtime.workloads.cpu import Cpu, Endless, Stw

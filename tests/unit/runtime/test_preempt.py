@@ -19,7 +19,6 @@ from reference_runtime.goroutines import (
     getm,
     go,
     pread,
-    scheduler_of,
     sleep,
     spin,
 )
@@ -157,7 +156,7 @@ def test_stopped_goroutines_take_turns() -> None:
         for _ in range(3):
             go(loop(gs))
         seen: list[int] = []
-        p = scheduler_of(getm()).allp[0]
+        p = getm().sched.allp[0]
         while len(seen) < 9:
             before = p.schedtick
             await gosched()
@@ -174,7 +173,7 @@ def test_the_world_stands_while_it_is_stopped() -> None:
         await endless_loop()
 
     async def main() -> list[list[int]]:
-        scheduler = scheduler_of(getm())
+        sched = getm().sched
         for _ in range(3):
             go(loop())
         states = []
@@ -183,7 +182,7 @@ def test_the_world_stands_while_it_is_stopped() -> None:
             async with stopped_world():
                 await spin(SLICE_NS)
                 await checkpoint()
-                states.append([p.id for p in scheduler.allp if p.status == P_RUNNING])
+                states.append([p.id for p in sched.allp if p.status == P_RUNNING])
         return states
 
     runtime = Runtime(procs=3, time_slice_ns=SLICE_NS)
@@ -287,11 +286,11 @@ def test_signals_that_nobody_sent_for_are_refused_with_their_reason() -> None:
 
 def test_a_thread_that_runs_no_goroutine_refuses() -> None:
     async def main() -> None:
-        scheduler = scheduler_of(getm())
-        assert scheduler.monitor is not None
-        while not scheduler.monitor.tid:
+        sched = getm().sched
+        assert sched.monitor is not None
+        while not sched.monitor.tid:
             await spin(100_000)
-        current_host().tgkill(scheduler.monitor.tid, SIGURG)
+        current_host().tgkill(sched.monitor.tid, SIGURG)
         while native.count_outcomes()[3] == before:
             await gosched()
 

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from reference_runtime.gmp import P_SYSCALL, P
+from reference_runtime.gmp import P_SYSCALL, P, Sched
 from reference_runtime.host import Lock
 from reference_runtime.policies import POLICIES, make_policy
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, RetakePolicy, Site
 from reference_runtime.policies.sysmon import SysmonPolicy
 from reference_runtime.real_host import RealHost
 from reference_runtime.record import Record
-from reference_runtime.scheduler import Scheduler
 from reference_runtime.workloads import run_workload
 from tracer.errors import PretakeError
 
@@ -33,13 +32,13 @@ def test_the_monitor_sleeps_20_us_for_50_idle_rounds_and_then_doubles_to_10_ms()
     assert policy.monitor_sleep_ns(0, delay_ns) == 20_000
 
 
-def blocked_p(policy: RetakePolicy, queued: int, idle: int) -> tuple[Scheduler, P]:
-    scheduler = Scheduler(RealHost(), policy, 1, 4, Record())
-    scheduler.sched.npidle = idle
+def blocked_p(policy: RetakePolicy, queued: int, idle: int) -> tuple[Sched, P]:
+    sched = Sched(RealHost(), policy, 1, 4, Record())
+    sched.npidle = idle
     p = P(0, 4, Lock())
     p.status = P_SYSCALL
     p.runqtail = queued
-    return scheduler, p
+    return sched, p
 
 
 @pytest.mark.parametrize(
@@ -55,24 +54,24 @@ def test_a_p_is_retaken_at_the_second_sighting(
     queued: int, idle: int, retaken: list[bool]
 ) -> None:
     policy = SysmonPolicy()
-    scheduler, p = blocked_p(policy, queued, idle)
-    assert [policy.sighted_twice(scheduler, p, now) for now in (0, 1)] == retaken
+    sched, p = blocked_p(policy, queued, idle)
+    assert [policy.sighted_twice(sched, p, now) for now in (0, 1)] == retaken
 
 
 def test_a_p_that_is_left_alone_is_retaken_after_10_ms() -> None:
     policy = SysmonPolicy()
-    scheduler, p = blocked_p(policy, 0, 1)
+    sched, p = blocked_p(policy, 0, 1)
     at_ns = [0, 5 * MS, 10 * MS - 1, 10 * MS]
-    assert [policy.sighted_twice(scheduler, p, now) for now in at_ns] == [False] * 3 + [True]
+    assert [policy.sighted_twice(sched, p, now) for now in at_ns] == [False] * 3 + [True]
 
 
 def test_another_call_on_the_same_p_is_seen_as_new() -> None:
     policy = SysmonPolicy()
-    scheduler, p = blocked_p(policy, 1, 0)
-    assert not policy.sighted_twice(scheduler, p, 0)
+    sched, p = blocked_p(policy, 1, 0)
+    assert not policy.sighted_twice(sched, p, 0)
     p.syscalltick += 1
-    assert not policy.sighted_twice(scheduler, p, 1)
-    assert policy.sighted_twice(scheduler, p, 2)
+    assert not policy.sighted_twice(sched, p, 1)
+    assert policy.sighted_twice(sched, p, 2)
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from reference_runtime import runq
-from reference_runtime.gmp import NO_P, G, P
+from reference_runtime.gmp import NO_P, G, P, Sched
 from reference_runtime.policies.sysmon import SysmonPolicy
 from reference_runtime.real_host import RealHost
 from reference_runtime.record import Record
-from reference_runtime.scheduler import Scheduler
 
 
-def make(procs: int, capacity: int = 4) -> Scheduler:
-    return Scheduler(RealHost(seed=1), SysmonPolicy(), procs, capacity, Record())
+def make(procs: int, capacity: int = 4) -> Sched:
+    return Sched(RealHost(seed=1), SysmonPolicy(), procs, capacity, Record())
 
 
 def g(goid: int) -> G:
@@ -25,66 +24,65 @@ def drain(p: P) -> list[int]:
     return goids
 
 
-def drain_global(scheduler: Scheduler) -> list[int]:
+def drain_global(sched: Sched) -> list[int]:
     """The global queue, through a P so large that it takes one share after another."""
-    p = P(9, 1024, scheduler.host.new_lock())
+    p = P(9, 1024, sched.host.new_lock())
     goids = []
-    while (first := runq.globrunqget(scheduler.sched, p, 1, 1)) is not None:
+    while (first := runq.globrunqget(sched, p, 1, 1)) is not None:
         goids.append(first.goid)
     return goids
 
 
 def test_a_queue_is_first_in_first_out() -> None:
-    scheduler = make(1)
-    p = scheduler.allp[0]
+    sched = make(1)
+    p = sched.allp[0]
     for goid in (1, 2, 3):
-        runq.runqput(scheduler, p, g(goid))
+        runq.runqput(sched, p, g(goid))
     assert (p.runqhead, p.runqtail) == (0, 3)
     assert drain(p) == [1, 2, 3]
     assert (p.runqhead, p.runqtail) == (3, 3)
 
 
 def test_a_full_queue_gives_half_and_the_newcomer_to_the_global_one() -> None:
-    scheduler = make(1)
-    p = scheduler.allp[0]
+    sched = make(1)
+    p = sched.allp[0]
     for goid in (1, 2, 3, 4, 5):
-        runq.runqput(scheduler, p, g(goid))
-    assert scheduler.sched.runqsize == 3
+        runq.runqput(sched, p, g(goid))
+    assert sched.runqsize == 3
     assert drain(p) == [3, 4]
-    assert drain_global(scheduler) == [1, 2, 5]
-    assert scheduler.sched.runqsize == 0
+    assert drain_global(sched) == [1, 2, 5]
+    assert sched.runqsize == 0
 
 
 def test_a_thief_takes_half_rounded_up_and_runs_the_first() -> None:
-    scheduler = make(2)
-    victim, thief = scheduler.allp
+    sched = make(2)
+    victim, thief = sched.allp
     for goid in (1, 2, 3):
-        runq.runqput(scheduler, victim, g(goid))
-    stolen = runq.steal(scheduler, thief)
+        runq.runqput(sched, victim, g(goid))
+    stolen = runq.steal(sched, thief)
     assert stolen is not None
     assert stolen.goid == 1
     assert drain(thief) == [2]
     assert drain(victim) == [3]
-    assert runq.steal(scheduler, thief) is None
+    assert runq.steal(sched, thief) is None
 
 
 def test_a_p_takes_its_share_of_the_global_queue() -> None:
-    scheduler = make(2, capacity=8)
+    sched = make(2, capacity=8)
     for goid in range(1, 7):
-        runq.globrunqput(scheduler.sched, g(goid))
-    p = scheduler.allp[0]
-    first = runq.globrunqget(scheduler.sched, p, 2, 0)  # 6 of 2 Ps: 6 // 2 + 1, at most 8 // 2
+        runq.globrunqput(sched, g(goid))
+    p = sched.allp[0]
+    first = runq.globrunqget(sched, p, 2, 0)  # 6 of 2 Ps: 6 // 2 + 1, at most 8 // 2
     assert first is not None
     assert first.goid == 1
     assert drain(p) == [2, 3, 4]
-    assert scheduler.sched.runqsize == 2
+    assert sched.runqsize == 2
 
 
 def test_idle_ps_are_counted() -> None:
-    scheduler = make(2)
-    sched = scheduler.sched
+    sched = make(2)
     assert runq.pidleget(sched) is NO_P
-    for p in scheduler.allp:
+    for p in sched.allp:
         runq.pidleput(sched, p)
     assert sched.npidle == 2
     assert [runq.pidleget(sched).id for _ in range(2)] == [1, 0]

@@ -217,7 +217,7 @@ class Run:
             if other is not g.getg():
                 async with self.package.stopping.suspended(other) as still:
                     await g.spin(step.ns)
-                    ms = g.scheduler_of(g.getm()).allm
+                    ms = g.getm().sched.allm
                     runs = other.status == G_RUNNING and any(m.curg is other for m in ms)
                     assert not (still and runs), "it runs, and is suspended"
         elif step.what == "child":

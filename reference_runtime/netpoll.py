@@ -1,0 +1,83 @@
+"""Timers and the network poller: goroutines that wait without a thread, and who looks after them.
+
+The *poller* is an M without a P that waits for the first timer or descriptor; there is one at
+most. While Ps are busy they look at the timers in between, and so does the monitor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from reference_runtime.host import FOR_EVER
+from reference_runtime.processors import take_idle_p
+from reference_runtime.ready import ready
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+    from reference_runtime.gmp import G, M, Sched
+
+
+def new_timer(sched: Sched, when_ns: i64, g: G) -> None:
+    """Ready ``g`` at ``when_ns``."""
+    if sched.timers.add(when_ns, g):
+        wake_poller(sched, when_ns)
+
+
+def run_timers(sched: Sched, m: M) -> None:
+    """Ready the goroutines whose time has come."""
+    now_ns = sched.host.nanotime()
+    g = sched.timers.pop_due(now_ns)
+    while g is not None:
+        ready(sched, m, g)
+        g = sched.timers.pop_due(now_ns)
+
+
+def netpoll(sched: Sched, m: M, delay_ns: i64) -> None:
+    """Ready the goroutines whose descriptors are."""
+    waiters = sched.host.netpoll(delay_ns)
+    netpolled(sched, m, waiters)
+
+
+def netpolled(sched: Sched, m: M, waiters: list[object]) -> None:
+    """Ready the goroutines that the network poller gave back."""
+    sched.last_netpoll_ns = sched.host.nanotime()
+    for waiter in waiters:
+        ready(sched, m, cast("G", waiter))
+    # Only now: those that are on no queue yet would else be on nobody's account, and the last
+    # M that parks would call them deadlocked.
+    sched.lock.acquire()
+    sched.netpoll_waiters -= len(waiters)
+    sched.lock.release()
+
+
+def wait_as_poller(sched: Sched, m: M) -> None:
+    """Wait, without a P, for the first timer or descriptor; then try to get a P."""
+    sched.lock.acquire()
+    if sched.poller is not None:
+        sched.lock.release()
+        return
+    sched.poller = m
+    sched.poll_until_ns = FOR_EVER
+    sched.lock.release()
+    # Only now: a timer that comes first from here on breaks the wait.
+    until_ns = sched.timers.next_ns()
+    sched.poll_until_ns = until_ns
+    delay_ns: i64 = FOR_EVER
+    if until_ns >= 0:
+        delay_ns = max(until_ns - sched.host.nanotime(), 0)
+    waiters: list[object] = []
+    if not sched.stopping:
+        waiters = sched.host.netpoll(delay_ns)
+    sched.lock.acquire()
+    sched.poller = None
+    sched.lock.release()
+    # First the P, so that those who are ready go on here and need no other thread.
+    take_idle_p(sched, m)
+    netpolled(sched, m, waiters)
+
+
+def wake_poller(sched: Sched, when_ns: i64) -> None:
+    """The poller must be back by ``when_ns``."""
+    if sched.poller is not None and not 0 <= sched.poll_until_ns <= when_ns:
+        sched.host.netpoll_break()

@@ -1,0 +1,66 @@
+"""What stops threads, in the life of a run and of an M, and the word that something stands still.
+
+There is a stopper only where goroutines are preempted by signals (``host.Stopper``). Without one a
+note serves those who wait for a stop.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reference_runtime.gmp import PREEMPT_ASYNC
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
+
+    from reference_runtime.gmp import M, Sched
+
+
+def begin_preemption(sched: Sched) -> None:
+    """Before the first M."""
+    if sched.preempt == PREEMPT_ASYNC:
+        sched.stopper = sched.host.new_stopper()
+
+
+def end_preemption(sched: Sched) -> None:
+    """After the last M has left; one that is stuck in a call never has a signal again."""
+    if sched.stopper is not None:
+        refused = sched.record.refused
+        counts = sched.stopper.end()
+        sched.record.preempted_async = counts[0]
+        for reason, count in zip(refused, counts[1:], strict=True):
+            refused[reason] = count
+        sched.stopper = None
+
+
+def m_begins(sched: Sched, m: M) -> None:
+    """On M's thread: signals that come from now on are for M."""
+    if sched.stopper is not None:
+        m.slot = sched.stopper.thread_begins(m)
+        sched.stopper.runs_goroutines(m.slot, True)
+
+
+def m_ends(sched: Sched, m: M) -> None:
+    """On M's thread."""
+    if m.slot and sched.stopper is not None:
+        m.slot = 0
+        sched.stopper.thread_ends()
+
+
+def stopper_runs(sched: Sched, m: M, yes: bool) -> None:
+    """Whether M is about to run goroutines, or to park."""
+    if sched.stopper is not None:
+        sched.stopper.runs_goroutines(m.slot, yes)
+
+
+def tell_stop(sched: Sched) -> None:
+    """Something stands still that did not before: whoever waits for it may look."""
+    if sched.stopper is None:
+        sched.stop_note.wakeup()
+    else:
+        sched.stopper.announce()
+
+
+def stops_seen(sched: Sched) -> i64:
+    """How many stops there were, for `wait_for_stop` (``stopped.py``)."""
+    return 0 if sched.stopper is None else sched.stopper.count()
