@@ -31,7 +31,7 @@ from tracer.kernel.bcc_loader import (
 )
 from tracer.kernel.btf import VMLINUX_BTF, kernel_btf
 from tracer.kernel.compiler import TRACEPOINTS
-from tracer.targets import runtime_of
+from tracer.targets import NoRuntime, look_at
 
 __all__ = ["Check", "diagnose", "fix"]
 
@@ -210,16 +210,16 @@ def _probes(able: bool) -> Check:
 
 def _binary(path: Path) -> Iterator[Check]:
     try:
-        found = runtime_of(path)
+        found = look_at(path)
     except PretakeError as error:
         yield Check(f"{path}", False, error.problem, error.mend, needed=False)
         return
-    if found is None:
+    if isinstance(found, NoRuntime):
         yield Check(
             f"{path}",
             False,
-            "no runtime that pretake can read; switches and system calls are captured",
-            "give a Go program, 1.19 or later",
+            f"{found.why}; of it, switches and system calls are captured",
+            found.mend,
             needed=False,
         )
         return

@@ -25,6 +25,7 @@ from tracer.capture.runtimes import Runtimes
 from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
+from tracer.targets import jail
 from tracer.trace.schema import UNKNOWN
 
 __all__ = ["OTHERS", "WHATS", "Histogram", "Live", "live", "lower_ns"]
@@ -170,6 +171,7 @@ def live(
     if (command is None) == (pid is None):
         raise PretakeError("there is nothing to watch", "give a command behind --, or --pid")
     check_privilege()
+    jail.warm_up()
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)

@@ -35,6 +35,7 @@ from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
+from tracer.targets import jail
 from tracer.trace.clock import KernelClock, clocks_ahead
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.schema import TABLES, UNKNOWN
@@ -81,6 +82,7 @@ def record(
     if (command is None) == (pid is None):
         raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
     check_privilege()
+    jail.warm_up()
     defines = {}
     if options.detail == "full":
         defines["DETAIL_FULL"] = 1

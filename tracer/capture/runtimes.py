@@ -20,15 +20,24 @@ from tracer.capture.options import CaptureOptions
 from tracer.capture.programs import Programs
 from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
-from tracer.targets import RuntimeBinary, reference, runtime_of, runtimes_of_process
+from tracer.targets import (
+    NoRuntime,
+    RuntimeBinary,
+    jail,
+    reference,
+    runtime_of,
+    runtimes_of_process,
+)
 from tracer.targets.find import load_bias
 from tracer.targets.layout import Probe
+from tracer.targets.program_file import open_program
 from tracer.trace.manifest import Missing, Target
 from tracer.trace.schema import TABLES
 
 __all__ = ["Runtimes"]
 
 _EXEC = TABLES["task"].column("kind").code("exec")
+_UNKNOWN_PROGRAM = "no program that could be looked at"
 
 
 class Runtimes:
@@ -57,6 +66,8 @@ class Runtimes:
         self._fds: list[int] = []
         self._to_probe: deque[Probe] = deque()
         self._probed: set[tuple[str, int, int]] = set()
+        # What the first program is, in which there is nothing to read.
+        self._no_runtime: NoRuntime | None = None
         self._library: RuntimeBinary | None = None
         module = options.reference_module or reference.find()
         if module is not None and self._wants("reference"):
@@ -103,8 +114,8 @@ class Runtimes:
             return None, False
         try:
             # Held open: the process may end, and /proc/PID/exe with it, while it is looked at.
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+            fd = open_program(path)
+        except PretakeError:
             return None, False  # gone already
         status = os.fstat(fd)
         key = status.st_dev, status.st_ino
@@ -115,8 +126,10 @@ class Runtimes:
         self._fds.append(fd)
         held = Path(f"/proc/self/fd/{fd}")
         with self._telling_missing(held):
-            binary = runtime_of(held)
-            if binary is not None and self._wants(binary.runtime):
+            binary = jail.look(fd, held, deep=True)
+            if isinstance(binary, NoRuntime):
+                self._no_runtime = self._no_runtime or binary
+            elif self._wants(binary.runtime):
                 self._programs.layouts.set_binary(held, binary.layout)
                 self._binaries[key] = binary
         return self._binaries[key], True
@@ -152,10 +165,7 @@ class Runtimes:
             self.missing.append(Missing("runtime", f"the target has no {self._wanted} runtime"))
         elif self._wanted == "auto" and not self.missing:
             self.missing.append(
-                Missing(
-                    "P, M and G",
-                    "the target is neither a Go program (1.19 or later) nor the reference runtime",
-                )
+                Missing("P, M and G", f"the target is {self._no_runtime or _UNKNOWN_PROGRAM}")
             )
 
     def _wants(self, runtime: str) -> bool:
@@ -163,8 +173,8 @@ class Runtimes:
 
     def _expect_reference(self, path: Path) -> None:
         with self._telling_missing(path):
-            self._library = reference.inspect(path)
-            if self._library is None:
+            self._library = runtime_of(path)
+            if self._library is None or self._library.runtime != "reference":
                 raise PretakeError(f"{path} is no compiled reference runtime")
             self._programs.layouts.set_reference(self._library.layout)
             self._to_probe += self._library.probes

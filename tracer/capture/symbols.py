@@ -20,9 +20,8 @@ import pyarrow as pa
 from tracer.capture.kernel_stacks import kernel_stacks
 from tracer.capture.programs import Programs
 from tracer.errors import PretakeError
+from tracer.targets import jail
 from tracer.targets.binary import RuntimeBinary
-from tracer.targets.elf import Elf
-from tracer.targets.pclntab import Pclntab
 from tracer.trace.schema import TABLES, UNKNOWN, column_array, text_array
 
 __all__ = ["Symbols"]
@@ -118,28 +117,20 @@ class Symbols:
         for identity, fd in self._binaries:
             if identity != wanted:
                 continue
-            with contextlib.suppress(PretakeError, OSError), Elf(_path_of(fd)) as elf:
-                return _described(Pclntab(elf), pid, pcs, bias)
+            with contextlib.suppress(PretakeError):
+                return _described(fd, pid, pcs, bias)
         return unknown
 
 
-def _path_of(fd: int) -> Path:
-    return Path(f"/proc/self/fd/{fd}")
-
-
-def _described(table: Pclntab, pid: int, pcs: dict[int, int], bias: int) -> list[tuple[Any, ...]]:
+def _described(fd: int, pid: int, pcs: dict[int, int], bias: int) -> list[tuple[Any, ...]]:
     words = TABLES["address"].column("preemption")
     ordered = sorted(pcs)
-    addresses = [pc - bias - pcs[pc] for pc in ordered]
-    rows = []
-    for pc, address, function in zip(
-        ordered, addresses, table.names_at(np.array(addresses)), strict=True
-    ):
-        source = table.source_at(address)
-        file, line = source or (None, None)
-        safe = words.code(table.safe_point(address))
-        rows.append((pid, pc, function, file, line, safe))
-    return rows
+    addresses = np.array([pc - bias - pcs[pc] for pc in ordered])
+    found = jail.sites(fd, Path(f"/proc/self/fd/{fd}"), addresses)
+    return [
+        (pid, pc, site.function, site.file, site.line, words.code(site.preemption))
+        for pc, site in zip(ordered, found, strict=True)
+    ]
 
 
 def _identity_of(layout: np.ndarray) -> bytes:

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tracer.targets.layout import Probe, RuntimeLayout
-from tracer.trace.manifest import Missing, Target
+from tracer.trace.unknown import Missing
 
-__all__ = ["RuntimeBinary"]
+if TYPE_CHECKING:
+    from tracer.trace.manifest import Target
+
+__all__ = ["NoRuntime", "RuntimeBinary"]
+
+
+@dataclass(frozen=True)
+class NoRuntime:
+    """A file in which there is no runtime that can be read.
+
+    Args:
+        why: what it is instead, such as ``a program for 32-bit x86``; it goes on from "it is".
+        mend: what helps, one line; empty where nothing does.
+    """
+
+    why: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.why}: {self.mend}" if self.mend else self.why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +56,9 @@ class RuntimeBinary:
     @property
     def target(self) -> Target:
         """The same, as the manifest tells it."""
+        # Arrow comes with it, which the parser of strangers' files has no use for.
+        from tracer.trace.manifest import Target
+
         return Target(
             path=str(self.path),
             build_id=self.build_id,

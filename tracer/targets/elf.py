@@ -1,29 +1,59 @@
-"""An ELF file as a prober needs it: where its code lies, what its symbols and types say.
+"""An ELF file of a stranger: where its code lies, what its sections and symbols say.
 
-pyelftools reads headers, notes and DWARF; the symbol table is read as one numpy array, since a
-server's has a hundred thousand entries and only a few are wanted.
+Nothing in the file is believed. Every count and size is bounded before anything is read or
+allocated for it, and whatever still goes wrong while the file is open leaves as one PretakeError
+(``with Elf(path) as elf``). Headers, sections and symbols are read as numpy records: a server has
+a hundred thousand symbols, of which a few are wanted.
+
+The names of fields are those of elf(5).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
-from collections.abc import Iterable
+import zlib
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
-from elftools.common.exceptions import DWARFError, ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
 
 from tracer.errors import PretakeError
+from tracer.targets.program_file import Bytes, FileBytes, open_program
 
-__all__ = ["Elf", "is_elf"]
+__all__ = ["Elf"]
 
+_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, the smallest byte first
+_X86_64 = 62
+_DYNAMIC_OBJECT = 3
+_SECTION = np.dtype(
+    [
+        ("name", "<u4"),
+        ("type", "<u4"),
+        ("flags", "<u8"),
+        ("addr", "<u8"),
+        ("offset", "<u8"),
+        ("size", "<u8"),
+        ("link", "<u4"),
+        ("info", "<u4"),
+        ("addralign", "<u8"),
+        ("entsize", "<u8"),
+    ]
+)
+_SEGMENT = np.dtype(
+    [
+        ("type", "<u4"),
+        ("flags", "<u4"),
+        ("offset", "<u8"),
+        ("vaddr", "<u8"),
+        ("paddr", "<u8"),
+        ("filesz", "<u8"),
+        ("memsz", "<u8"),
+        ("align", "<u8"),
+    ]
+)
 _SYMBOL = np.dtype(
     [
         ("name", "<u4"),
@@ -34,84 +64,86 @@ _SYMBOL = np.dtype(
         ("size", "<u8"),
     ]
 )
-_DAMAGE = (
-    ELFError,
-    DWARFError,
-    ConstructError,
-    struct.error,
-    ArithmeticError,
-    LookupError,
-    ValueError,
-    OSError,
-)
-"""What reading ends in where a file's numbers make no sense."""
+_RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
+_DYNAMIC = np.dtype([("tag", "<u8"), ("value", "<u8")])
+
+_NULL, _NOBITS = 0, 8  # section types
+_COMPRESSED = 0x800
+_ZLIB = 1
+_COMPRESSION_HEADER = struct.Struct("<IIQQ")
+_LOAD, _INTERPRETER, _TLS = 1, 3, 7  # segment types
 _EXECUTE = 1
-_X86_64 = "EM_X86_64"
-_STRUCT_TAGS = ("DW_TAG_structure_type", "DW_TAG_typedef")
+_BUILD_ID_NOTE = 3
+_NEEDED, _SONAME, _FLAGS_1, _PIE = 1, 14, 0x6FFFFFFB, 0x08000000
 
-
-_MAGIC = b"\x7fELF\x02\x01"  # 64 bits, the smallest byte first
-_MACHINE = (62).to_bytes(2, "little")  # EM_X86_64, at offset 18
-
-
-def is_elf(path: Path) -> bool:
-    """Whether a file is an x86-64 ELF file at all (scripts are none).
-
-    Raises:
-        PretakeError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            header = file.read(20)
-            return header.startswith(_MAGIC) and header.endswith(_MACHINE)
-    except OSError as error:
-        raise PretakeError(
-            f"cannot read {path}: {error.strerror}", "name a program that you may read"
-        ) from error
+_MOST_SECTIONS = 0xFF00
+"""Where extended numbering begins, which no linked program needs."""
+_MOST_BYTES = 256 << 20
+"""Of one section, and of all that is taken out of compressed ones together."""
+_MOST_CODE = 4 << 20
+"""Bytes that are read at an address at once: a function is shorter."""
+_LONGEST_NAME = 4096
 
 
 class Elf:
-    """One ELF file, open while it is asked.
-
-    Use it as a context manager.
+    """One x86-64 ELF file, open while it is asked. Use it as a context manager.
 
     Args:
         path: the file; for a running process ``/proc/PID/exe`` does, in any container.
+        source: its bytes, where somebody has it open already; ``path`` is then for messages.
 
     Raises:
-        PretakeError: it cannot be read, or is no ELF file of this machine's kind.
+        PretakeError: it cannot be read, or is no whole ELF file of this kind; and, while it is
+            open as a context manager, whatever its contents make fail.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, source: Bytes | None = None) -> None:
         self.path = path
+        self._fd: int | None = None
+        if source is None:
+            self._fd = open_program(path)
+            source = FileBytes(self._fd)
+        self._source = source
+        self._inflated = 0
         try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise PretakeError(
-                f"cannot read {path}: {error.strerror}", "name a program that you may read"
-            ) from error
-        try:
-            self._elf = ELFFile(self._file)
-            if self._elf["e_machine"] != _X86_64 or self._elf.elfclass != 64:
-                raise PretakeError(f"{path} is no x86-64 program", "pretake knows x86-64 only")
-            self._refuse_if_cut()
+            self._read_headers()
         except PretakeError:
-            self._file.close()
+            self.close()
             raise
-        except _DAMAGE as error:
-            self._file.close()
+        except Exception as error:
+            self.close()
             raise PretakeError(
-                f"{path} is no whole ELF file ({error})", "name the program itself, and all of it"
+                f"{path} is no whole ELF file ({_told(error)})",
+                "name the program itself, and all of it",
             ) from error
 
-    def _refuse_if_cut(self) -> None:
-        """A section that ends beyond the file would be read as what little there is of it."""
-        size = os.fstat(self._file.fileno()).st_size
-        for section in self._elf.iter_sections():
-            if section["sh_type"] != "SHT_NOBITS":
-                end = section["sh_offset"] + section["sh_size"]
-                if end > size:
-                    raise ELFError(f"{section.name} ends at {end:#x}, the file at {size:#x}")
+    def _read_headers(self) -> None:
+        (ident, kind, machine, _, self.entry, phoff, shoff, *_sizes) = _HEADER.unpack(
+            self._source.read(0, _HEADER.size)
+        )
+        _, _, phentsize, phnum, shentsize, shnum, shstrndx = _sizes
+        if not ident.startswith(_MAGIC) or machine != _X86_64:
+            raise PretakeError(f"{self.path} is no x86-64 program", "pretake knows x86-64 only")
+        self.position_independent: bool = kind == _DYNAMIC_OBJECT
+        self._segments = self._records(_SEGMENT, phoff, phnum, phentsize)
+        self._sections = self._records(_SECTION, shoff, shnum, shentsize)
+        if shnum >= _MOST_SECTIONS or (shoff and not shnum):
+            raise ValueError("more sections than a program has")
+        # A section that ends beyond the file would be read as what little there is of it.
+        stored = (self._sections["type"] != _NOBITS) & (self._sections["type"] != _NULL)
+        ends = self._sections["offset"].astype(float) + self._sections["size"].astype(float)
+        if bool((ends[stored] > self._source.size).any()):
+            raise ValueError("a section ends beyond the file")
+        self._names: dict[bytes, int] = {}
+        if shnum:
+            text = self._stored(shstrndx)
+            for i, at in enumerate(self._sections["name"].tolist()):
+                self._names.setdefault(_text(text, at), i)
+
+    def _records(self, kind: np.dtype, offset: int, count: int, size: int) -> np.ndarray:
+        if count and size != kind.itemsize:
+            raise ValueError(f"a header entry of {size} bytes")
+        return np.frombuffer(self._source.read(offset if count else 0, count * size), kind)
 
     def __enter__(self) -> Elf:
         return self
@@ -122,34 +154,55 @@ class Elf:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.close()
-        if isinstance(error, _DAMAGE):
+        self.close()
+        if isinstance(error, Exception) and not isinstance(error, PretakeError):
             raise PretakeError(
-                f"{self.path} is damaged ({error})", "build or install the program again"
+                f"{self.path} is damaged ({_told(error)})", "build or install the program again"
             ) from error
 
+    def close(self) -> None:
+        """Let go of the file, where this object opened it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
     @property
-    def position_independent(self) -> bool:
-        """Whether it is loaded at an address that only the running process knows."""
-        return bool(self._elf["e_type"] == "ET_DYN")
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._source.size
+
+    @property
+    def has_sections(self) -> bool:
+        """Whether there is a table of sections (packers leave none)."""
+        return len(self._sections) > 0
 
     @cached_property
     def build_id(self) -> str | None:
         """The GNU build id in hexadecimal; None where the linker wrote none."""
-        section: Any = self._elf.get_section_by_name(".note.gnu.build-id")
-        if section is None or section["sh_type"] != "SHT_NOTE":
-            return None
-        for note in section.iter_notes():
-            if note["n_type"] == "NT_GNU_BUILD_ID":
-                return str(note["n_desc"])
+        section = self.section(".note.gnu.build-id")
+        data = section[1] if section else b""
+        at = 0
+        while at + 12 <= len(data):
+            name_size, size, kind = struct.unpack_from("<III", data, at)
+            begin = at + 12 + (name_size + 3 & ~3)
+            if kind == _BUILD_ID_NOTE and data[at + 12 : at + 16] == b"GNU\0" and 0 < size <= 64:
+                return data[begin : begin + size].hex()
+            at = begin + (size + 3 & ~3)
         return None
 
     @cached_property
     def _loads(self) -> list[tuple[int, int, int, bool]]:
         """Loaded segments: address, file offset, bytes in the file, executable."""
+        loaded = self._segments[self._segments["type"] == _LOAD]
         return [
-            (s["p_vaddr"], s["p_offset"], s["p_filesz"], bool(s["p_flags"] & _EXECUTE))
-            for s in self._elf.iter_segments("PT_LOAD")
+            (address, offset, size, bool(flags & _EXECUTE))
+            for address, offset, size, flags in zip(
+                loaded["vaddr"].tolist(),
+                loaded["offset"].tolist(),
+                loaded["filesz"].tolist(),
+                loaded["flags"].tolist(),
+                strict=True,
+            )
         ]
 
     @property
@@ -160,37 +213,114 @@ class Elf:
     def file_offset(self, address: int) -> int:
         """Where the byte at a link-time address lies in the file; ValueError if it does not."""
         for begin, offset, size, _ in self._loads:
-            if begin <= address < begin + size:
+            if begin <= address < begin + size and address - begin + offset < self.size:
                 return address - begin + offset
         raise ValueError(f"no loaded byte at {address:#x}")
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes at a link-time address, as the file has them (not relocated)."""
-        self._file.seek(self.file_offset(address))
-        return self._file.read(size)
+        if not 0 <= size <= _MOST_CODE:
+            raise ValueError(f"{size} bytes at {address:#x}")
+        return self._source.read(self.file_offset(address), size)
 
     def section(self, *names: str) -> tuple[int, bytes] | None:
         """Address and bytes of the first of these sections that there is."""
         for name in names:
-            section = self._elf.get_section_by_name(name)
-            if section is not None and section["sh_type"] != "SHT_NOBITS":
-                return section["sh_addr"], section.data()
+            index = self._names.get(name.encode())
+            if index is not None and self._sections["type"][index] not in (_NULL, _NOBITS):
+                return int(self._sections["addr"][index]), self._stored(index)
         return None
+
+    def has_section(self, name: str) -> bool:
+        """Whether there is a section of this name, with bytes in the file."""
+        index = self._names.get(name.encode())
+        return index is not None and self._sections["type"][index] not in (_NULL, _NOBITS)
+
+    def _stored(self, index: int) -> bytes:
+        """The bytes of a section as they are in the file."""
+        section = self._sections[index]
+        size = int(section["size"])
+        if size > _MOST_BYTES:
+            raise ValueError(f"a section of {size} bytes")
+        if int(section["flags"]) & _COMPRESSED:
+            raise ValueError("a compressed section where no linker makes one")
+        return self._source.read(int(section["offset"]), size)
+
+    def debug_section(self, name: str) -> bytes:
+        """The bytes of a section of debug information, inflated; empty where there is none.
+
+        Only these are ever inflated, and only to the size that their header tells and that all
+        of them may have together.
+
+        Raises:
+            ValueError: it is larger, or compressed in a way that is not read here (zstd).
+        """
+        if not self.has_section(name):
+            return b""
+        section = self._sections[self._names[name.encode()]]
+        if not int(section["flags"]) & _COMPRESSED:
+            return self._stored(self._names[name.encode()])
+        size = int(section["size"])
+        if size > _MOST_BYTES:
+            raise ValueError(f"a section of {size} bytes")
+        data = self._source.read(int(section["offset"]), size)
+        how, _, whole, _ = _COMPRESSION_HEADER.unpack_from(data)
+        if how != _ZLIB:
+            raise ValueError(f"{name} is compressed in a way not known here ({how})")
+        self._inflated += whole
+        if self._inflated > _MOST_BYTES:
+            raise ValueError(f"{self._inflated} bytes of compressed debug information")
+        found = zlib.decompressobj().decompress(data[_COMPRESSION_HEADER.size :], max(whole, 1))
+        if len(found) != whole:
+            raise ValueError(f"{name} inflates to {len(found)} bytes, not {whole}")
+        return found
 
     @property
     def tls(self) -> tuple[int, int] | None:
         """Size and alignment of the thread-local segment; None where there is none."""
-        for segment in self._elf.iter_segments("PT_TLS"):
-            return segment["p_memsz"], segment["p_align"]
-        return None
+        found = self._segments[self._segments["type"] == _TLS]
+        return (int(found[0]["memsz"]), int(found[0]["align"])) if len(found) else None
+
+    @property
+    def has_interpreter(self) -> bool:
+        """Whether it asks for a dynamic loader, as a program does and a library does not."""
+        return bool((self._segments["type"] == _INTERPRETER).any())
+
+    @cached_property
+    def _dynamic(self) -> np.ndarray:
+        section = self.section(".dynamic")
+        return _array(section[1] if section else b"", _DYNAMIC)
+
+    @property
+    def is_library(self) -> bool:
+        """Whether it is made to be loaded by a program: a shared library or a Go plugin."""
+        flags = self._dynamic["value"][self._dynamic["tag"] == _FLAGS_1]
+        pie = bool(len(flags) and int(flags[0]) & _PIE)
+        return self.position_independent and not self.has_interpreter and not pie
+
+    @property
+    def needed(self) -> list[str]:
+        """Names of the libraries that it is linked with, at most 64 of them."""
+        return self._named(_NEEDED)
+
+    @property
+    def soname(self) -> str | None:
+        """The name that a library has for those that are linked with it."""
+        return next(iter(self._named(_SONAME)), None)
+
+    def _named(self, tag: int) -> list[str]:
+        strings = self.section(".dynstr")
+        if strings is None:
+            return []
+        at = self._dynamic["value"][self._dynamic["tag"] == tag].tolist()
+        return [_text(strings[1], offset).decode("utf-8", "replace") for offset in at[:64]]
 
     @cached_property
     def _symtab(self) -> tuple[np.ndarray, bytes]:
         symbols, strings = self.section(".symtab"), self.section(".strtab")
         if symbols is None or strings is None:
             return np.empty(0, _SYMBOL), b""
-        usable = len(symbols[1]) // _SYMBOL.itemsize * _SYMBOL.itemsize
-        return np.frombuffer(symbols[1][:usable], _SYMBOL), strings[1]
+        return _array(symbols[1], _SYMBOL), strings[1]
 
     @property
     def has_symbols(self) -> bool:
@@ -208,116 +338,28 @@ class Elf:
 
     def relocated(self, address: int) -> int | None:
         """The pointer that a position-independent file gets at an address when it is loaded."""
-        dtype = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
         for name in (".rela.dyn", ".rela"):
             section = self.section(name)
             if section is None:
                 continue
-            rows = np.frombuffer(section[1], dtype)
+            rows = _array(section[1], _RELOCATION)
             found = rows["addend"][rows["offset"] == address]
             if len(found):
                 return int(found[0])
         return None
 
-    def struct_offsets(
-        self, wanted: Iterable[str], unit: str | None = None
-    ) -> dict[str, dict[str, int]]:
-        """Offsets of the members of structs, from DWARF.
 
-        Args:
-            wanted: names of structs, or of typedefs of such, as DWARF has them (``runtime.g``).
-            unit: only compilation units of this name, where they have one.
-
-        Returns:
-            For each struct found, member to offset in bytes; a member that is itself one of
-            the wanted structs, or an anonymous one, also gives ``member.inner``. Empty without
-            DWARF.
-        """
-        if not self._elf.has_dwarf_info():
-            return {}
-        names = set(wanted)
-        try:
-            dwarf: Any = self._elf.get_dwarf_info()
-            if dwarf.debug_info_sec is None:
-                return {}
-            found = _inline_named_structs(dwarf, names)
-            if len(found) < len(names):
-                found |= _walked_structs(dwarf, names - set(found), unit)
-        except (DWARFError, ELFError, KeyError, UnicodeDecodeError) as error:
-            raise PretakeError(f"cannot read the DWARF of {self.path} ({error!r})") from error
-        return found
+def _array(data: bytes, kind: np.dtype) -> np.ndarray:
+    """As many whole records as there are."""
+    return np.frombuffer(data, kind, len(data) // kind.itemsize)
 
 
-def _inline_named_structs(dwarf: Any, names: set[str]) -> dict[str, dict[str, int]]:  # noqa: ANN401
-    """Structs whose name stands in their entry itself, as Go writes them.
-
-    The bytes of the name are searched for, and only the entries they stand in are parsed: to
-    walk to them through a Go program takes half a second, and the program is running.
-    """
-    found = {}
-    whole = dwarf.debug_info_sec.stream.getvalue()
-    for name in names:
-        text = name.encode() + b"\0"
-        at = whole.find(text)
-        while at > 0 and name not in found:
-            # The entry begins with the number of its abbreviation, one byte where it is small.
-            # Elsewhere the name is part of something else, of which anything may be made.
-            with contextlib.suppress(Exception):
-                die = dwarf.get_DIE_from_refaddr(at - 1)
-                if die.tag == "DW_TAG_structure_type" and _name(die) == name:
-                    members = _members(die)
-                    if members:
-                        found[name] = members
-            at = whole.find(text, at + 1)
-    return found
+def _text(data: bytes, at: int) -> bytes:
+    """The name at an offset into a table of names; ValueError where it does not end."""
+    return data[at : data.index(b"\0", at, at + _LONGEST_NAME)]
 
 
-def _walked_structs(
-    dwarf: Any,  # noqa: ANN401
-    names: set[str],
-    unit: str | None,
-) -> dict[str, dict[str, int]]:
-    """Structs, and typedefs of structs, found by going through all that is outermost."""
-    found: dict[str, dict[str, int]] = {}
-    for cu in dwarf.iter_CUs():
-        top = cu.get_top_DIE()
-        if unit is not None and _name(top) != unit:
-            continue
-        for die in top.iter_children():
-            if _name(die) in names - set(found):
-                members = _members(_untyped(die))
-                if members:
-                    found[_name(die)] = members
-                if len(found) == len(names):
-                    return found
-    return found
-
-
-def _name(die: Any) -> str:  # noqa: ANN401 (pyelftools has no types)
-    attribute = die.attributes.get("DW_AT_name")
-    return attribute.value.decode() if attribute else ""
-
-
-def _untyped(die: Any) -> Any:  # noqa: ANN401
-    """What a typedef, or a typedef of it, stands for."""
-    while die.tag == "DW_TAG_typedef" and "DW_AT_type" in die.attributes:
-        die = die.get_DIE_from_attribute("DW_AT_type")
-    return die
-
-
-def _members(die: Any, depth: int = 1) -> dict[str, int]:  # noqa: ANN401
-    """Members of a struct with their offsets, and those of structs inside it."""
-    members = {}
-    for child in die.iter_children():
-        if child.tag != "DW_TAG_member" or "DW_AT_data_member_location" not in child.attributes:
-            continue
-        name, offset = _name(child), child.attributes["DW_AT_data_member_location"].value
-        if not isinstance(offset, int):
-            continue
-        members[name] = offset
-        if depth and "DW_AT_type" in child.attributes:
-            inner = _untyped(child.get_DIE_from_attribute("DW_AT_type"))
-            if inner.tag == "DW_TAG_structure_type":
-                for inner_name, inner_offset in _members(inner, depth - 1).items():
-                    members[f"{name}.{inner_name}"] = offset + inner_offset
-    return members
+def _told(error: Exception) -> str:
+    """What went wrong, in one short line."""
+    text = " ".join(str(error).split())[:200]
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

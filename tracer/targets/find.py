@@ -7,34 +7,45 @@ import os
 from pathlib import Path
 
 from tracer.errors import PretakeError
-from tracer.targets import go, reference
-from tracer.targets.binary import RuntimeBinary
-from tracer.targets.elf import is_elf
+from tracer.targets import jail, reference
+from tracer.targets.binary import NoRuntime, RuntimeBinary
+from tracer.targets.program_file import open_program
 
-__all__ = ["load_bias", "runtime_of", "runtimes_of_process"]
+__all__ = ["load_bias", "look_at", "runtime_of", "runtimes_of_process"]
 
 _START_CODE = 26 - 3  # proc(5) counts from 1; the third is the first after the name
 
 
-def runtime_of(path: Path) -> RuntimeBinary | None:
-    """The runtime in a program or library.
+def look_at(path: Path, *, deep: bool = True) -> RuntimeBinary | NoRuntime:
+    """The runtime in a program or library, or what the file is instead.
+
+    It is read by a process that can do nothing else (:mod:`tracer.targets.jail`).
 
     Args:
         path: the file.
-
-    Returns:
-        None where there is none that pretake can read: another language's program, a script,
-        another machine's program.
+        deep: read its debug information also where the shipped tables know its version.
 
     Raises:
-        PretakeError: it cannot be read, or is damaged.
+        PretakeError: it cannot be read, is no regular file, or is damaged.
 
     Example:
-        ``runtime_of(Path("./server")).version``
+        ``look_at(Path("./server")).version``
     """
-    if not is_elf(path):
-        return None
-    return go.inspect(path) or reference.inspect(path)
+    fd = open_program(path)
+    try:
+        return jail.look(fd, path, deep=deep)
+    finally:
+        os.close(fd)
+
+
+def runtime_of(path: Path, *, deep: bool = True) -> RuntimeBinary | None:
+    """The same, where only a runtime is of interest: None where there is none to read.
+
+    Raises:
+        PretakeError: it cannot be read, is no regular file, or is damaged.
+    """
+    found = look_at(path, deep=deep)
+    return found if isinstance(found, RuntimeBinary) else None
 
 
 def runtimes_of_process(pid: int) -> list[RuntimeBinary]:
@@ -49,13 +60,13 @@ def runtimes_of_process(pid: int) -> list[RuntimeBinary]:
     process = Path(f"/proc/{pid}")
     found: list[RuntimeBinary] = []
     try:
-        program = go.inspect(process / "exe") if is_elf(process / "exe") else None
-        if program is not None:
+        program = runtime_of(process / "exe")
+        if program is not None and program.runtime == "go":
             layout = program.layout.at(load_bias(pid, program.layout.first_code))
             found.append(dataclasses.replace(program, layout=layout))
         for library in _mapped(process, reference.LIBRARY):
-            runtime = reference.inspect(library)
-            if runtime is not None:
+            runtime = runtime_of(library)
+            if runtime is not None and runtime.runtime == "reference":
                 found.append(runtime)
     except OSError as error:
         raise PretakeError(

@@ -4,7 +4,9 @@ Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
 
 - the version is in ``.go.buildinfo``, the functions are in ``.gopclntab``; neither can go;
 - offsets of fields come from the binary's own DWARF, and where there is none from
-  ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains;
+  ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains. Reading DWARF
+  takes longer than everything else together: so a program that has just begun is looked at
+  twice, first without it where the table has its version, then with it (``deep``);
 - ``runtime.sched`` and ``runtime.allp`` are data symbols, which a stripped binary has not: there
   the code that uses them tells where they are (``go_data.py``).
 
@@ -17,24 +19,27 @@ from __future__ import annotations
 import functools
 import json
 import re
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracer.targets.binary import RuntimeBinary
-from tracer.targets.buildinfo import go_version
+from tracer.targets.buildinfo import BuildInfo, build_info
+from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
 from tracer.targets.go_data import all_ps_address, scheduler_address
-from tracer.targets.layout import CallerRange, Probe, RuntimeLayout
+from tracer.targets.layout import MAX_CALLERS, CallerRange, Probe, RuntimeLayout
 from tracer.targets.pclntab import CALL_SIZE, Function, Pclntab
-from tracer.trace.manifest import Missing
-from tracer.trace.schema import UNKNOWN
+from tracer.trace.unknown import UNKNOWN, Missing
 
 __all__ = [
     "GO_FIELDS",
     "GO_STRUCTS",
     "GoBinary",
     "inspect",
+    "look",
     "measure_offsets",
     "offsets_of_version",
     "shipped_offsets",
@@ -118,6 +123,12 @@ _CLOSURES_TOO = ("runtime.entersyscallblock",)
 _G_TLS = -8
 """Go's own place for g, just below the thread pointer, unless a C library's variables push it."""
 
+_ALWAYS_THERE = "runtime.main"
+"""A function that every Go program has under this name, unless it was obfuscated."""
+_LARGEST_TLS = 1 << 24
+_LARGEST_STRUCT = 1 << 16
+_ALIGNMENT = 4
+
 _SHIPPED = Path(__file__).with_name("go_offsets.json")
 
 
@@ -127,17 +138,20 @@ class GoBinary(RuntimeBinary):
 
     Args:
         position_independent: whether only the running process knows where it is loaded.
+        is_library: whether it is one that another program loads (``-buildmode=c-shared``,
+            ``plugin``).
         has_symbols: whether there is a symbol table.
         offsets_from: ``dwarf``, or the version of the shipped table's row, or None.
     """
 
     position_independent: bool
+    is_library: bool
     has_symbols: bool
     offsets_from: str | None
 
 
 def inspect(path: Path) -> GoBinary | None:
-    """Look at a binary.
+    """Look at a binary with everything it tells.
 
     Args:
         path: the file; of a running process ``/proc/PID/exe``.
@@ -149,16 +163,36 @@ def inspect(path: Path) -> GoBinary | None:
         PretakeError: no such file, no ELF file, or one that is damaged.
     """
     with Elf(path) as elf:
-        version = go_version(elf)
-        if version is None:
-            return None
-        return _inspect(elf, version)
+        return look(elf, deep=True)
 
 
-def _inspect(elf: Elf, version: str) -> GoBinary:
+def look(elf: Elf, *, deep: bool) -> GoBinary | None:
+    """The same of an open file.
+
+    Args:
+        elf: open.
+        deep: read DWARF also where the shipped table has the version's row. It is always read
+            where the table has not, or where the build differs from its version (GOEXPERIMENT).
+
+    Raises:
+        Exception: of any kind; an open :class:`~tracer.targets.elf.Elf` makes one PretakeError
+            of it.
+    """
+    info = build_info(elf)
+    if info is None:
+        return None
     missing: list[Missing] = []
     table = Pclntab(elf)
-    offsets, offsets_from = _offsets(elf, version, missing)
+    if table.function(_ALWAYS_THERE) is None:
+        missing.append(
+            Missing(
+                "functions of the runtime",
+                f"{elf.path} has none by the names that Go gives them, so they were obfuscated"
+                " (garble does that); build it without, or without -tiny and with"
+                " GOGARBLE set to your own packages",
+            )
+        )
+    offsets, offsets_from = _offsets(elf, info, deep, missing)
     sched, allp = _data(elf, table, offsets.get("sched_lock"), missing)
     layout = RuntimeLayout(
         first_code=elf.first_code,
@@ -171,9 +205,10 @@ def _inspect(elf: Elf, version: str) -> GoBinary:
     return GoBinary(
         path=elf.path,
         runtime="go",
-        version=version,
+        version=info.version,
         build_id=elf.build_id,
         position_independent=elf.position_independent,
+        is_library=elf.is_library,
         has_symbols=elf.has_symbols,
         offsets_from=offsets_from,
         layout=layout.with_offsets(offsets),
@@ -211,6 +246,15 @@ def _model(table: Pclntab) -> str:
 
 def _g_tls(elf: Elf, missing: list[Missing]) -> int:
     """Offset of g from the thread pointer (the variable ``runtime.tlsg``)."""
+    if elf.is_library:
+        # Its variables are where the loader found room; the file does not tell.
+        missing.append(
+            Missing(
+                "block, p and goid",
+                f"{elf.path} is a Go library (buildmode c-shared or plugin) in another program",
+            )
+        )
+        return UNKNOWN
     tls = elf.tls
     if tls is None:
         return _G_TLS
@@ -224,6 +268,8 @@ def _g_tls(elf: Elf, missing: list[Missing]) -> int:
             Missing("block, p and goid", f"{elf.path} is stripped, and C has thread-locals in it")
         )
         return UNKNOWN
+    if not 0 <= variable < size < _LARGEST_TLS or alignment > _LARGEST_TLS:
+        raise ValueError(f"thread-local variables of {size} bytes, aligned to {alignment}")
     # The segment ends at the thread pointer, which has the segment's alignment.
     return variable - (size + max(alignment, 1) - 1) // max(alignment, 1) * max(alignment, 1)
 
@@ -235,6 +281,8 @@ def _callers(table: Pclntab) -> tuple[CallerRange, ...]:
         if name in _CLOSURES_TOO:
             functions += table.starting_with(name + ".")
         found += [CallerRange(f.begin, f.end, caller) for f in functions]
+    if len(found) > MAX_CALLERS:
+        raise ValueError(f"{len(found)} functions that call probed ones")
     return tuple(found)
 
 
@@ -278,22 +326,50 @@ def _calls(table: Pclntab, caller: Function | None, callee: Function | None) -> 
 
 
 def _offsets(
-    elf: Elf, version: str, missing: list[Missing]
+    elf: Elf, info: BuildInfo, deep: bool, missing: list[Missing]
 ) -> tuple[Mapping[str, int], str | None]:
     """Offsets for :class:`RuntimeLayout`, and where they are from."""
-    offsets = measure_offsets(elf)
-    if len(offsets) == len(GO_FIELDS):
-        return offsets, "dwarf"
-    offsets, standing_in = offsets_of_version(version, shipped_offsets())
-    if not offsets:
+    version = info.version
+    shipped, standing_in = offsets_of_version(version, shipped_offsets())
+    exact = standing_in == (version,) and not info.experiments
+    if exact and not deep:
+        return shipped, version
+    measured = _measured(elf, missing)
+    if len(measured) == len(GO_FIELDS):
+        if exact and measured != shipped:
+            name = next(name for name in GO_FIELDS if measured[name] != shipped[name])
+            why = (
+                f"{name} is {measured[name]} by its debug information, which is used, and"
+                f" {shipped[name]} in {version}"
+            )
+            missing.append(Missing("offsets as in its version of Go", why))
+        return measured, "dwarf"
+    if not shipped:
         why = f"no debug information, and no row for {version} in the shipped table"
         missing.append(Missing("block, and p, m and goid of runtime", why))
         return {}, None
+    if info.experiments:
+        why = f"built with {', '.join(info.experiments)}; used is {version} without"[:200]
+        missing.append(Missing("offsets of this very build", why))
     if len(standing_in) > 1:
         between = " and ".join(standing_in)
         why = f"{version} is not in the shipped table; used is what {between} have in common"
         missing.append(Missing("offsets of this very version", why))
-    return offsets, standing_in[0]
+    return shipped, standing_in[0]
+
+
+def _measured(elf: Elf, missing: list[Missing]) -> dict[str, int]:
+    """The offsets by DWARF; none where it is damaged, which a program does not notice itself."""
+    try:
+        found = measure_offsets(elf)
+        for name, offset in found.items():
+            if not 0 <= offset < _LARGEST_STRUCT or offset % _ALIGNMENT:
+                raise ValueError(f"{name} at {offset}")
+    except (ValueError, LookupError, struct.error, zlib.error, MemoryError) as error:
+        why = f"that of {elf.path} is damaged ({type(error).__name__}: {error})"
+        missing.append(Missing("debug information", why[:300]))
+        return {}
+    return found
 
 
 def measure_offsets(elf: Elf) -> dict[str, int]:
@@ -304,13 +380,16 @@ def measure_offsets(elf: Elf) -> dict[str, int]:
 
     Returns:
         Fewer than :data:`GO_FIELDS`, or none, where DWARF is not there.
+
+    Raises:
+        ValueError, LookupError, struct.error, zlib.error: the DWARF makes no sense.
     """
-    structs = elf.struct_offsets(GO_STRUCTS, unit="runtime")
+    structs = struct_offsets(elf, GO_STRUCTS, unit="runtime")
     found = {}
-    for name, (struct, *members) in GO_FIELDS.items():
+    for name, (owner, *members) in GO_FIELDS.items():
         for member in members:
-            if member in structs.get(struct, {}):
-                found[name] = structs[struct][member]
+            if member in structs.get(owner, {}):
+                found[name] = structs[owner][member]
                 break
     return found
 

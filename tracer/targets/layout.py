@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer.trace.schema import UNKNOWN
+from tracer.trace.unknown import UNKNOWN
 
 __all__ = [
     "CALLERS",

@@ -52,6 +52,13 @@ maxpc stand before it, from Go 1.18 to 1.27."""
 _CALL = 0xE8
 CALL_SIZE = 5
 """Bytes of a direct call instruction."""
+_MOST_OF_A_NAME = 4
+"""Functions that share a name: one, or two where an assembler wrapper has it too."""
+_MOST_CLOSURES = 64
+_LONGEST_NAME = 8192
+"""Bytes of a function's or a file's name; generic ones are long."""
+_LONGEST_TABLE = 1 << 17
+"""Pairs in one table of a function."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,9 @@ class Pclntab:
         elf: the binary; read while the functions are asked for.
 
     Raises:
-        PretakeError: there is no such table, or it is in a format not known here.
+        PretakeError: there is no such table, it is in a format not known here, or it is cut short.
+        ValueError, LookupError, struct.error: from a method, where the table makes no sense; an
+            open :class:`~tracer.targets.elf.Elf` makes one PretakeError of it.
     """
 
     def __init__(self, elf: Elf) -> None:
@@ -93,7 +102,7 @@ class Pclntab:
             at = self._funcs + 4
             words = np.frombuffer(self._data, "u1")
             self._name_offsets = sum(words[at + i].astype(np.int64) << 8 * i for i in range(4))
-        except (struct.error, ValueError, IndexError) as error:
+        except (struct.error, ValueError, IndexError, OverflowError) as error:
             raise PretakeError(
                 f"{elf.path}: its Go function table is cut short ({error})"
             ) from error
@@ -132,7 +141,8 @@ class Pclntab:
             at = self._names.find(b"\0" + name.encode() + b"\0") + 1
             if at == 0:
                 return []
-        return [self._function(name, int(i)) for i in np.flatnonzero(self._name_offsets == at)]
+        found = np.flatnonzero(self._name_offsets == at)[:_MOST_OF_A_NAME]
+        return [self._function(name, int(i)) for i in found]
 
     def function(self, name: str) -> Function | None:
         """The function of a name itself, not its wrapper for assembler callers.
@@ -238,7 +248,7 @@ class Pclntab:
         if name == _ABSENT:
             return None
         at = self._files + name
-        return self._data[at : self._data.index(b"\0", at)].decode("utf-8", "replace"), line
+        return _text(self._data, at), line
 
     def _outlined(self, function: int, entry: int, offset: int) -> int:
         """Where the call stands that the instruction at an offset was inlined for, or itself."""
@@ -297,7 +307,7 @@ class Pclntab:
         The table is pairs of a change of value (zigzag) and the bytes of code it holds for.
         """
         value, end = -1, 0
-        while True:
+        for _ in range(_LONGEST_TABLE):
             change, at = uvarint(self._data, at)
             if change == 0 and end > 0:
                 return None
@@ -306,17 +316,17 @@ class Pclntab:
             end += length
             if wanted < end:
                 return value
+        raise ValueError("a table of a function without an end")
 
     def _name(self, offset: int) -> str:
-        end = self._names.index(b"\0", offset)
-        return self._names[offset:end].decode("utf-8", "replace")
+        return _text(self._names, offset)
 
     def starting_with(self, prefix: str) -> list[Function]:
         """All functions whose name begins so, such as the closures of one (``NAME.func1``)."""
         wanted = b"\0" + prefix.encode()
         names: list[str] = []
         at = self._names.find(wanted)
-        while at >= 0:
+        while at >= 0 and len(names) < _MOST_CLOSURES:
             end = self._names.index(b"\0", at + 1)
             names.append(self._names[at + 1 : end].decode("utf-8", "replace"))
             at = self._names.find(wanted, end)
@@ -342,6 +352,11 @@ class Pclntab:
                 found.append(caller.begin + at)
             at = code.find(_CALL, at + 1)
         return found
+
+
+def _text(data: bytes, at: int) -> str:
+    """The name at an offset into a table of names; ValueError where it does not end."""
+    return data[at : data.index(b"\0", at, at + _LONGEST_NAME)].decode("utf-8", "replace")
 
 
 def _find(elf: Elf) -> tuple[int, bytes]:

@@ -14,11 +14,12 @@ import importlib.util
 from pathlib import Path
 
 from tracer.targets.binary import RuntimeBinary
+from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
 from tracer.targets.layout import Probe, RuntimeLayout
-from tracer.trace.manifest import Missing
+from tracer.trace.unknown import Missing
 
-__all__ = ["LIBRARY", "find", "inspect"]
+__all__ = ["LIBRARY", "find", "inspect", "look"]
 
 LIBRARY = "reference_runtime__mypyc"
 """The module that mypyc puts all compiled modules in."""
@@ -68,30 +69,40 @@ def inspect(path: Path) -> RuntimeBinary | None:
         PretakeError: no such file, no ELF file, or one that is damaged.
     """
     with Elf(path) as elf:
-        functions = {name: elf.symbol(name) for name in _PROBES}
-        if None in functions.values():
-            return None
-        structs = elf.struct_offsets({_STRUCT.format(struct) for struct, _ in _FIELDS.values()})
-        offsets = {
-            name: structs[_STRUCT.format(struct)][member]
-            for name, (struct, member) in _FIELDS.items()
-            if member in structs.get(_STRUCT.format(struct), {})
-        }
-        missing = [
-            Missing(name, f"{path} has no debug information of it; compile it with -g")
-            for name in _FIELDS
-            if name not in offsets
-        ]
-        return RuntimeBinary(
-            path=path,
-            runtime="reference",
-            version="compiled",
-            build_id=elf.build_id,
-            layout=RuntimeLayout(int_size=_INT_SIZE).with_offsets(offsets),
-            probes=tuple(
-                Probe(path, name, elf.file_offset(address), _PROBES[name])
-                for name, address in functions.items()
-                if address is not None
-            ),
-            missing=tuple(missing),
-        )
+        return look(elf)
+
+
+def look(elf: Elf) -> RuntimeBinary | None:
+    """The same of an open file.
+
+    Raises:
+        Exception: of any kind; an open :class:`~tracer.targets.elf.Elf` makes one PretakeError
+            of it.
+    """
+    functions = {name: elf.symbol(name) for name in _PROBES}
+    if None in functions.values():
+        return None
+    structs = struct_offsets(elf, {_STRUCT.format(struct) for struct, _ in _FIELDS.values()})
+    offsets = {
+        name: structs[_STRUCT.format(struct)][member]
+        for name, (struct, member) in _FIELDS.items()
+        if member in structs.get(_STRUCT.format(struct), {})
+    }
+    missing = [
+        Missing(name, f"{elf.path} has no debug information of it; compile it with -g")
+        for name in _FIELDS
+        if name not in offsets
+    ]
+    return RuntimeBinary(
+        path=elf.path,
+        runtime="reference",
+        version="compiled",
+        build_id=elf.build_id,
+        layout=RuntimeLayout(int_size=_INT_SIZE).with_offsets(offsets),
+        probes=tuple(
+            Probe(elf.path, name, elf.file_offset(address), _PROBES[name])
+            for name, address in functions.items()
+            if address is not None
+        ),
+        missing=tuple(missing),
+    )

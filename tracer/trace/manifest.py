@@ -17,6 +17,7 @@ from typing import Any, Final
 from tracer.errors import PretakeError
 from tracer.trace.clock import Moment, suspended_ns
 from tracer.trace.schema import SCHEMA_VERSION
+from tracer.trace.unknown import Missing
 
 __all__ = ["MANIFEST_NAME", "CaptureCost", "Manifest", "Missing", "Target", "manifest_from_json"]
 
@@ -42,14 +43,6 @@ class Target:
     runtime: str = "none"
     version: str | None = None
     p_in_syscall: str | None = None
-
-
-@dataclass
-class Missing:
-    """One thing that was asked for and could not be had, and why."""
-
-    what: str
-    why: str
 
 
 @dataclass

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tracer.trace.unknown import UNKNOWN
 from tracer.trace.words import (
     BLOCK_WHYS,
     P_STATUSES,
@@ -47,9 +48,6 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 """Version of a trace's layout. A reader refuses a trace with a higher one."""
-
-UNKNOWN = -1
-"""The value that stands for "not known" in a fixed-size record."""
 
 _C_TYPES = {"i8": "__s8", "i16": "__s16", "i32": "__s32", "i64": "__s64", "comm": "char"}
 _NUMPY_TYPES = {"i8": "i1", "i16": "<i2", "i32": "<i4", "i64": "<i8", "comm": "S16"}

@@ -1,0 +1,35 @@
+"""What a file tells of a runtime in it: the one thing that the parser in its jail is asked for.
+
+Nothing here opens a file; a stranger's is looked at by :mod:`tracer.targets.jail` only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tracer.targets import go, reference
+from tracer.targets.binary import NoRuntime, RuntimeBinary
+from tracer.targets.elf import Elf
+from tracer.targets.other import other_file, other_program
+from tracer.targets.program_file import Bytes
+
+__all__ = ["inspect"]
+
+
+def inspect(path: Path, source: Bytes, *, deep: bool) -> RuntimeBinary | NoRuntime:
+    """Look at a program or a library.
+
+    Args:
+        path: of the file, for messages and probes.
+        source: its bytes.
+        deep: read its debug information also where the shipped tables know the version.
+
+    Raises:
+        PretakeError: it is damaged.
+    """
+    other = other_file(source)
+    if other is not None:
+        return other
+    with Elf(path, source) as elf:
+        found = go.look(elf, deep=deep) or reference.look(elf)
+        return found or other_program(elf, source)
