@@ -1,8 +1,8 @@
 """Channels, as Go's: unbuffered or buffered, closed by the sender, chosen among by ``select``.
 
-A goroutine that waits stands in the channel's queue as a :class:`Waiter`. Whoever serves it
-(sender, receiver or closer) fills the waiter in and readies its goroutine. A ``select`` puts one
-waiter in each queue; the first that serves one of them marks them all as taken.
+A goroutine that waits has a :class:`Waiter` in the channel's queue. The sender, receiver or
+closer that serves it fills the waiter in and readies its goroutine. A ``select`` puts one waiter
+into each queue; the first of them that is served marks all of them as taken.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Channel:
         return wait.value
 
     def close(self) -> None:
-        """No more values will be sent; everybody who waits is told.
+        """Close the channel: no more values will be sent. All goroutines that wait are told.
 
         Raises:
             ChannelClosed: it is closed already.
@@ -185,7 +185,7 @@ def serve(waiter: Waiter, value: object, ok: bool) -> bool:
 
 
 def turn_away(queue: deque[Waiter], told: list[G]) -> None:
-    """Tell everybody in a queue that the channel is closed. The wait lock is held."""
+    """Tell all waiters of a queue that the channel is closed. The wait lock is held."""
     while queue:
         waiter = queue.popleft()
         if serve(waiter, None, False):
@@ -239,12 +239,12 @@ class Case:
 
 
 def recv_case(channel: Channel) -> Case:
-    """The alternative "receive from ``channel``"."""
+    """The case "receive from ``channel``" of a select."""
     return Case(channel, False, None)
 
 
 def send_case(channel: Channel, value: object) -> Case:
-    """The alternative "send ``value`` to ``channel``"."""
+    """The case "send ``value`` to ``channel``" of a select."""
     return Case(channel, True, value)
 
 

@@ -1,4 +1,4 @@
-"""What is said when no goroutine will ever run again."""
+"""The error for a program in which no goroutine will ever run again."""
 
 from __future__ import annotations
 

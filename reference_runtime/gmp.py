@@ -1,8 +1,8 @@
 """What the scheduler is made of: G, M, P and the state they share.
 
-Only data stands here. Who may change what is told beside each state; the code that does so are
-functions over :class:`Sched` in the modules beside this one. The tracer reads these objects out
-of the process's memory, by the offsets that DWARF gives for the compiled classes, so the names
+This file has data only. Beside each state stands who may change it. The code that does so is
+functions over :class:`Sched`, in the modules beside this one. The tracer reads these objects out
+of the process's memory, by the offsets that DWARF gives for the compiled classes. So the names
 and the ``i64`` types of the fields below the line "read by the tracer" are an interface.
 
 The words are the Go runtime's (go1.21, runtime/runtime2.go).
@@ -190,9 +190,9 @@ class M:
 class Sched:
     """One run of one program: everything that its Ms share.
 
-    It owns the lock, the host, the Ps and the Ms. What is done with it are functions, each layer
-    in a module of its own (``README.md`` has the list). What the tracer reads, and all queues and
-    lists, are guarded by ``lock``.
+    It owns the lock, the host, the Ps and the Ms. Everything else is functions over it, each layer
+    in a module of its own (``README.md`` has the list). ``lock`` guards what the tracer reads, and
+    all queues and lists.
 
     Args:
         host: the machine.

@@ -1,6 +1,6 @@
-"""What a goroutine says to its runtime: ``go``, ``gosched``, ``sleep``, system calls.
+"""The functions that a goroutine calls: ``go``, ``gosched``, ``sleep``, system calls.
 
-Every function here is called on a goroutine and finds its scheduler by the thread it is on.
+Each must be called on a goroutine. It finds the scheduler by the thread that it runs on.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def go(coro: Goroutine, name: str = "") -> None:
 def gosched() -> Switch:
     """``await gosched()`` lets the other goroutines run.
 
-    Running again is what an M takes a goroutine to want that says nothing else.
+    A goroutine that yields without another wish is queued again, so this is a bare yield.
     """
     return SWITCH
 
@@ -99,7 +99,7 @@ async def checkpoint() -> None:
 
 
 async def gopark(reason: str) -> None:
-    """Wait until somebody readies this goroutine, exactly once; ``reason`` is for reports."""
+    """Wait until this goroutine is readied, exactly once; ``reason`` is shown in reports."""
     m = getm()
     m.curg.wait_reason = reason
     m.wants = PARK
@@ -197,9 +197,9 @@ async def spin(ns: int) -> None:
 
 
 async def endless_loop(nosplit: bool = False) -> None:
-    """Loop for ever and call nothing, as the article's program does.
+    """Loop for ever without a call: cooperative preemption cannot stop this goroutine.
 
-    Ends with the run, or at its time limit. Only a signal stops it meanwhile, and with ``nosplit``
-    nothing does.
+    It ends with the run, or at its time limit. Before that only a signal can stop it, and with
+    ``nosplit`` not even a signal.
     """
     await compute(current_host().endless_loop, nosplit)

@@ -1,18 +1,19 @@
-"""The host: everything that the scheduler needs of a machine.
+"""The host: everything that the scheduler needs from a machine.
 
-The scheduler has no clock, thread, system call or random number of its own. It asks the host
-it was built with: :class:`~reference_runtime.real_host.RealHost` has OS threads and real system
-calls, a simulated host has virtual ones, and the scheduler's code is the same on both.
+For example, the scheduler never reads the clock itself; it calls ``Host.nanotime``. The same holds
+for threads, system calls and random numbers. So the same scheduler code runs on
+:class:`~reference_runtime.real_host.RealHost`, with OS threads and real system calls, and on a
+simulated host, with virtual ones.
 
-What a host must keep:
+Rules for a host:
 
 - A *thread* runs until it calls a method marked "may switch" below. A host may run another
   thread there, and nowhere else does the scheduler count on not being interrupted: shared
   fields are changed under a :class:`Lock`, and no method that may switch is called while one
   is held (``Lock.acquire`` itself may switch, before it is granted).
-- A host tells ``current.set_current_m`` nothing; the scheduler does when a thread begins. A
-  host that runs many threads on one OS thread saves and restores it when it switches.
-- Times are ns. ``-1`` as a length of time means for ever.
+- The scheduler calls ``current.set_current`` when a thread begins; a host does not. Only a host
+  that runs many threads on one OS thread saves and restores the value when it switches.
+- Times are in ns. A length of ``-1`` means for ever.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Lock:
 class Note:
     """One sleeper, one wake-up that is remembered if it comes first (Go: note).
 
-    Sleeping uses the wake-up up, so a note serves again at once.
+    A sleep consumes the wake-up, so the note can be used again at once.
     """
 
     def sleep(self) -> None:
@@ -60,7 +61,7 @@ class Note:
 
 
 class SwitchWatch:
-    """Learns from the kernel when threads block; one thread waits (``sched_out``, ``ums``)."""
+    """Tells which threads blocked, as the kernel knows it (``sched_out``, ``ums``)."""
 
     def add(self, tid: i64, number: i64) -> None:
         """Watch a thread of this process, from now on, under the caller's ``number`` for it.
@@ -89,13 +90,13 @@ class SwitchWatch:
 class Stopper:
     """Stops threads where they are, by a signal, and lets them go on (Go: preemptM and its kin).
 
-    Each M has a slot. Its thread stops if a stop is wanted when the signal comes, and the thread
-    is at a safe point: in a compute kernel, never in the runtime's own code. A stop is refused
-    otherwise, and counted.
+    Each M has a slot. When the signal comes, the M's thread stops if a stop is still wanted and
+    the thread is at a safe point. Safe points are in compute kernels, never in the runtime's own
+    code. Otherwise the stop is refused, and counted.
     """
 
     def end(self) -> tuple[int, int, int, int]:
-        """No more signals are handled; what they did since this stopper was made.
+        """Stop handling signals, and tell what they did since this stopper was made.
 
         Returns:
             How many stopped a thread, and how many were refused: as not wanted, at an unsafe
@@ -108,7 +109,7 @@ class Stopper:
         raise NotImplementedError
 
     def thread_ends(self) -> None:
-        """The calling thread's slot is no more."""
+        """Free the calling thread's slot."""
         raise NotImplementedError
 
     def runs_goroutines(self, slot: i64, yes: bool) -> None:
@@ -116,11 +117,11 @@ class Stopper:
         raise NotImplementedError
 
     def ask(self, slot: i64, tid: i64, p: object, g: object) -> bool:
-        """Want the slot's thread to stop; False if a signal is under way to it already."""
+        """Ask the slot's thread to stop; False if an earlier signal to it has not arrived yet."""
         raise NotImplementedError
 
     def withdraw(self, slot: i64) -> None:
-        """Want it no more: the goroutine left its M. Called on the slot's own thread."""
+        """Take the request back, since the goroutine left its M. On the slot's own thread."""
         raise NotImplementedError
 
     def stopped(self, slot: i64) -> bool:
@@ -132,11 +133,11 @@ class Stopper:
         raise NotImplementedError
 
     def count(self) -> i64:
-        """How many stops there were, or were announced."""
+        """How many stops there were, announced ones included."""
         raise NotImplementedError
 
     def announce(self) -> None:
-        """Wake those that wait for a stop."""
+        """Wake the threads that wait for a stop."""
         raise NotImplementedError
 
     def wait(self, seen: i64, ns: i64) -> None:
@@ -187,7 +188,7 @@ class Host:
         """A watch of the switches of this process's threads, on none yet.
 
         Args:
-            upcall: the kernel is to run the one who waits on the CPU that a blocked thread left.
+            upcall: the kernel runs the waiting thread on the CPU that a blocked thread left.
 
         Raises:
             PretakeError: this machine cannot, or forbids it.
@@ -207,7 +208,7 @@ class Host:
         raise NotImplementedError
 
     def let_others_run(self) -> None:
-        """Called now and then by a busy M: a host whose threads share something lets go of it."""
+        """Release what the threads of the host share (a GIL). A busy M calls this now and then."""
 
     def usleep(self, ns: i64) -> None:
         """The monitor's sleep. May switch."""

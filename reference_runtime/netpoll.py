@@ -1,7 +1,7 @@
-"""Timers and the network poller: goroutines that wait without a thread, and who looks after them.
+"""Timers and the network poller: goroutines that wait without a thread.
 
-The *poller* is an M without a P that waits for the first timer or descriptor; there is one at
-most. While Ps are busy they look at the timers in between, and so does the monitor.
+The *poller* is an M without a P that waits for the first timer or descriptor; there is at most
+one. Ps that are busy check the timers between two goroutines, and the monitor does so too.
 """
 
 from __future__ import annotations
@@ -78,6 +78,6 @@ def wait_as_poller(sched: Sched, m: M) -> None:
 
 
 def wake_poller(sched: Sched, when_ns: i64) -> None:
-    """The poller must be back by ``when_ns``."""
+    """Wake the poller if it would come back later than ``when_ns``."""
     if sched.poller is not None and not 0 <= sched.poll_until_ns <= when_ns:
         sched.host.netpoll_break()

@@ -1,13 +1,17 @@
 """Preemption: a goroutine is asked to stop, and stops or refuses.
 
-Each request poisons the goroutine's stack guard, which it looks at where it enters a function of
-the runtime (``goroutines.checkpoint``). That is all there is in Go up to 1.13: a loop that calls
-nothing goes on. As from Go 1.14, a signal is sent to the goroutine's thread besides. If it meets
-the thread at a safe point, the thread stops there, in the signal's handler, and cannot run
-anything else: so it is not the thread itself that gives its P away but whoever learns of the stop
-first, the monitor or the one that asked (``take_stopped``). The goroutine goes to the global
-queue like any other that was preempted. It is *bound* to the stopped thread: an M that finds it
-gives that thread its P, lets it go on and parks (Go: startlockedm).
+Example: a loop without calls has run for 10 ms. The monitor asks it to stop, in two ways:
+
+- It poisons the goroutine's stack guard. The goroutine checks the guard when it enters a
+  function of the runtime (``goroutines.checkpoint``). Go up to 1.13 has only this, and the loop
+  would go on.
+- It sends a signal to the goroutine's thread, as Go does from 1.14 on. If the thread is at a safe
+  point, it stops there, in the handler of the signal.
+
+A stopped thread cannot run anything, so it cannot give its P away. The monitor, or the M that
+asked, does that when it learns of the stop (``take_stopped``). The goroutine goes to the global
+queue, like any preempted goroutine. It is *bound* to the stopped thread: an M that takes it from
+the queue gives its P to that thread, lets the thread go on, and parks (Go: startlockedm).
 
 Rejected
 --------
@@ -20,8 +24,8 @@ Rejected
   the interpreter's own checks, and loses the work done so far.
 - *A handler that only sets a flag for the kernel to look at*: that is a check in the loop, and
   the subject here is a loop without one.
-- *Waiting for each signal's outcome* where it was sent: a thread that waits for a CPU would hold
-  the monitor up. So the answer comes whenever it comes, and the monitor's sleep ends with it.
+- *Waiting for the outcome of each signal* where it is sent: if the thread waits for a CPU, the
+  monitor would wait too. Instead, the outcome ends the monitor's sleep when it comes.
 """
 
 from __future__ import annotations
@@ -42,9 +46,9 @@ SIGURG: Final = int(signal.SIGURG)
 
 
 def preemptone(sched: Sched, m: M, p: P, reason: i64) -> bool:
-    """Ask the goroutine on P to stop (Go: preemptone); False if nobody was asked.
+    """Ask the goroutine on P to stop (Go: preemptone); False if it was not asked.
 
-    Nobody is where P runs no goroutine, or was asked already and has not had the signal yet.
+    It is not asked if P runs no goroutine, or if an earlier signal has not arrived yet.
 
     Args:
         m: the caller's M; it does not ask itself.

@@ -1,4 +1,4 @@
-"""Who has which P: Ms are parked and woken, Ps are given, taken back and handed on.
+"""Which M has which P: Ms are parked and woken, Ps are given, retaken and handed off.
 
 The concepts, and the rules about locks, stand at the head of ``scheduler.py``.
 """
@@ -97,7 +97,7 @@ def first_run(sched: Sched, m: M, p: P, g: G) -> None:
 
 
 def stopm(sched: Sched, m: M) -> bool:
-    """Park M until it is given a P, or called without; False when the run is over."""
+    """Park M until it is given a P or woken without one; False when the run is over."""
     sched.lock.acquire()
     if sched.stopping:
         sched.lock.release()
@@ -125,7 +125,7 @@ def stopm(sched: Sched, m: M) -> bool:
 def check_dead(sched: Sched) -> None:
     """All Ms were parked a moment ago: will any goroutine ever run again?
 
-    A P that is not idle is in somebody's hands, who will give it to an M.
+    A P that is not idle belongs to an M, or to code that will give it to one.
     """
     sched.lock.acquire()
     asleep = sched.nmidle == sched.mcount and sched.npidle == len(sched.allp)
@@ -186,7 +186,7 @@ def startm(sched: Sched, m: M, p: P, spinning: bool) -> None:
 
 
 def call_m(sched: Sched) -> None:
-    """Have an M come by without a P, a new one if none is parked: to look after others."""
+    """Wake a parked M without a P, or make one; it watches the others (``integrated``)."""
     sched.lock.acquire()
     parked = sched.midle
     if parked is not None:
@@ -231,7 +231,7 @@ def queues_hold_work(sched: Sched) -> bool:
 
 
 def work_for_others(sched: Sched) -> bool:
-    """Whether an M that got P would find something, or has to wait for timers and network."""
+    """Whether an M with P would find work, or would wait for timers and the network."""
     if queues_hold_work(sched) and sched.nmspinning == 0:
         return True
     if sched.runqsize:
@@ -285,7 +285,7 @@ def take_from_syscall(sched: Sched, m: M, p: P, reason: i64) -> bool:
 
 
 def handoffp(sched: Sched, m: M, p: P, g: G, reason: i64) -> None:
-    """P is in the caller's hands: give it to an M if it has anything to do, else idle it.
+    """Give P, which the caller has, to an M if there is work for it, else to the idle list.
 
     Args:
         m: the caller's M.
@@ -312,7 +312,7 @@ def handoffp(sched: Sched, m: M, p: P, g: G, reason: i64) -> None:
 
 
 def gcstop(sched: Sched, p: P) -> None:
-    """P, which is in the caller's hands, is whose who stops the world; under the lock."""
+    """Give P, which the caller has, to the stop-the-world. The lock is held."""
     p.status = P_GCSTOP
     sched.stopwait -= 1
     if sched.stopwait == 0:

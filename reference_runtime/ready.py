@@ -1,4 +1,4 @@
-"""Goroutines are made, and made runnable."""
+"""Make goroutines, and make them runnable."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def newproc(sched: Sched, m: M, coro: Goroutine, name: str) -> G:
 
 
 def ready(sched: Sched, m: M, g: G) -> None:
-    """A parked G, or one that is about to park, may run again (Go: goready).
+    """Make a G runnable that is parked, or about to park (Go: goready).
 
     ``m`` is the caller's; without a P its wake-ups go to the global queue.
     """

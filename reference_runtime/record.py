@@ -1,7 +1,8 @@
-"""What the runtime itself saw: its counters, and the second witness of each retake.
+"""What the runtime itself saw: its counters, and a row for each retake.
 
-This record is made apart from the transitions that a tracer probes (another clock read, another
-place in the code), so that the two can be held against each other.
+It is a second witness. It is written at another place in the code than the transitions that a
+tracer probes, and with a clock read of its own, so that the two can be compared (``pretake
+check``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The run queues and the idle list.
 
-All queues are linked through the Gs, so that a switch allocates nothing. Those of the Ps have a
-capacity; what finds no room goes, with half of the queue, to the global one, so that a P that
+All queues are linked through the Gs, so that a switch allocates nothing. The queue of a P has a
+capacity. If it is full, the new G and half of the queue go to the global queue, so that a P that
 makes many goroutines feeds the others (go1.21, runtime.runqput).
 
 Functions that take a ``Sched`` are called with the scheduler's lock held.

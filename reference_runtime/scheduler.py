@@ -1,20 +1,20 @@
-"""The scheduler: who runs what, on which thread, and how a P finds its next owner.
+"""The scheduler: which goroutine runs, on which thread, and how a P finds its next M.
 
 Concepts
 --------
 - A **G** is a goroutine, a coroutine that any thread may resume. An **M** is a thread of the
   host. A **P** is the right to run goroutines; there are ``procs`` of them. An M needs a P to
   run a G, but not to wait in a system call.
-- A runnable G is on exactly one queue: the local one of a P, or the global one. The states of
-  G and P, with who owns the object in each and who may change it, stand in ``gmp.py``.
-- An M without work is parked on its note, in the list ``midle``, unless it is one of two: it
-  *spins* (it holds a P and looks through the queues of others, one sweep, then it parks), or it
-  is the *poller* (no P; it waits for the first timer or descriptor).
-- Somebody who makes work wakes an M only if a P is idle and no M spins (``wakep``). An M that
-  stops spinning looks through all queues once more after it has said so. These two together
-  lose no wake-up, as in Go.
-- A P in a system call is its M's until somebody retakes it: the fast way back needs no queue
-  and no other thread. Who retakes is the policy's matter (``policies/``).
+- A runnable G is on exactly one queue: the local queue of a P, or the global queue. ``gmp.py`` has
+  the states of G and P, and for each state who owns the object and who may change it.
+- An M without work is parked on its note, in the list ``midle``. There are two exceptions. An M
+  that *spins* holds a P and looks once through the queues of the others before it parks. The
+  *poller* has no P and waits for the first timer or descriptor.
+- An M that makes work wakes another M only if a P is idle and no M spins (``wakep``). An M that
+  stops spinning says so first, and then looks through all queues once more. With these two rules
+  no wake-up is lost, as in Go.
+- A P in a system call belongs to its M until it is retaken. So a call that returns soon needs no
+  queue and no other thread. The policy decides who retakes and when (``policies/``).
 
 Locks, and how free of races this is
 ------------------------------------
@@ -40,9 +40,8 @@ Rejected
   spin holds the GIL, so it would keep from running just those who could make work. For the same
   reason Go's limit on the number of spinning Ms is not here: one that gave up without a sweep,
   because another spins, could find the same queue full again and again, and never let go.
-- *An M to look for work at each handoff* when no other M spins or is idle (Go's handoffp). Go
-  cannot see all queues at once, here it costs a glance, so an M is woken only where there is
-  something to find.
+- *Waking an M at each handoff* when no other M spins or is idle (Go's handoffp). Go cannot see all
+  queues at once. Here that is cheap, so an M is woken only if there is work for it.
 - *Readying a parked G under the lock of what it waits for* (Go's park with unlock function): the
   lock would be held over the switch, through frames of user code.
 """
@@ -157,7 +156,7 @@ def join(sched: Sched) -> None:
 
 
 def goexit(sched: Sched, g: G) -> None:
-    """G has returned. What it holds is let go of here, while no lock is held.
+    """End G, which has returned. Its objects are dropped here, where no lock is held.
 
     A queue may keep the G itself a little longer, and drops it in a critical section.
     """

@@ -1,7 +1,7 @@
-"""Time slices: who looks, and when, for goroutines that have run long enough.
+"""Time slices: ask goroutines that have run long enough to stop.
 
-That is the monitor, or the M that watches in its place. Its sleep is never longer than a slice,
-and a thread that a signal stopped ends it.
+The monitor does this, or the M that watches in its place (``integrated``). Its sleep is never
+longer than a slice, and ends at once when a signal has stopped a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def preempt_long(sched: Sched, m: M, now_ns: i64) -> None:
-    """Ask those that have had their time slice (go1.21, runtime.retake)."""
+    """Ask the goroutines whose time slice is over to stop (go1.21, runtime.retake)."""
     for p in sched.allp:
         if p.status != P_RUNNING and p.status != P_SYSCALL:
             continue
@@ -57,12 +57,12 @@ def monitor_sleep(sched: Sched, m: M, ns: i64) -> None:
 
 
 def next_look_ns(sched: Sched, ns: i64) -> i64:
-    """How long a monitor may wait that would wait for ``ns``, and not in `monitor_sleep`."""
+    """How long a monitor that waits outside of `monitor_sleep` may wait, at most ``ns``."""
     return ns if sched.preempt == PREEMPT_OFF else min(ns, sched.time_slice_ns)
 
 
 def look_at_slices(sched: Sched, m: M) -> None:
-    """What such a monitor does when its wait is over, at little cost if there is nothing."""
+    """The work of such a monitor after its wait; cheap if there is nothing to do."""
     if sched.preempt == PREEMPT_OFF:
         return
     stopper = sched.stopper

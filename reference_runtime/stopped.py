@@ -1,9 +1,9 @@
-"""Stops: goroutines that were asked to stop and did, at a check or in a signal's handler.
+"""Goroutines that have stopped when they were asked to, at a check or in a signal's handler.
 
-A thread that a signal stopped stands in the handler and can do nothing, so whoever learns of it
+A thread that a signal stopped stands in the handler and can do nothing. So the M that learns of it
 first takes its P (``take_stopped``). Its goroutine goes to the global queue, *bound* to the
 thread; the M that finds it there gives its P to that thread (``run_special``). The reasons, and
-what was rejected, stand at the head of ``preempt.py``.
+the rejected designs, stand at the head of ``preempt.py``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from reference_runtime.host import Stopper
 
 STOP_LOOK_NS: Final = 100_000
-"""After so long whoever waits for a stop asks again (go1.21, stopTheWorldWithSema)."""
+"""Time after which the M that waits for a stop asks again (go1.21, stopTheWorldWithSema)."""
 
 
 def stopped_by_check(sched: Sched, m: M) -> None:
@@ -125,7 +125,7 @@ def take_from_stopped(sched: Sched, m: M, p: P, stopper: Stopper) -> None:
 
 
 def run_special(sched: Sched, m: M, g: G) -> bool:
-    """G was found runnable and is suspended, or bound to a stopped M; False if neither."""
+    """Handle a runnable G that is suspended, or bound to a stopped M; False if it is neither."""
     sched.lock.acquire()
     if g.suspended:
         g.status = G_PREEMPTED
@@ -180,7 +180,7 @@ def release_stopped(sched: Sched) -> None:
 
 
 def wait_for_stop(sched: Sched, m: M, seen: i64) -> None:
-    """Wait, on M's thread, until something was told since ``seen``, or it is time to ask."""
+    """Wait, on M's thread, for a stop later than ``seen``, or until it is time to ask again."""
     if sched.stopper is None:
         sched.stop_note.sleep_for(STOP_LOOK_NS)
     else:

@@ -1,4 +1,4 @@
-"""What a collector says to its runtime: stop everybody, stop one, and go on.
+"""What a garbage collector calls: stop the world, stop one goroutine, and go on.
 
 Example:
     >>> async with stopped_world("gc"):
@@ -24,7 +24,7 @@ __all__ = ["stopped_world", "suspended"]
 
 
 def world_sema(sched: Sched) -> Mutex:
-    """Who stops anybody holds it, so that two never wait for each other (Go: worldsema)."""
+    """Held by who stops others, so that two never wait for each other (Go: worldsema)."""
     sema = Mutex()
     sched.lock.acquire()
     if sched.world_sema is None:

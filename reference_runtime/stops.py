@@ -1,7 +1,7 @@
-"""What stops threads, in the life of a run and of an M, and the word that something stands still.
+"""Set up and end preemption by signals, for a run and for an M; tell that a goroutine has stopped.
 
-There is a stopper only where goroutines are preempted by signals (``host.Stopper``). Without one a
-note serves those who wait for a stop.
+There is a stopper only where goroutines are preempted by signals (``host.Stopper``). Without one,
+threads that wait for a stop wait on a note.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def begin_preemption(sched: Sched) -> None:
-    """Before the first M."""
+    """Install the stopper, before the first M."""
     if sched.preempt == PREEMPT_ASYNC:
         sched.stopper = sched.host.new_stopper()
 
 
 def end_preemption(sched: Sched) -> None:
-    """After the last M has left; one that is stuck in a call never has a signal again."""
+    """Remove the stopper, after the last M has left. An M stuck in a call gets no more signals."""
     if sched.stopper is not None:
         refused = sched.record.refused
         counts = sched.stopper.end()
@@ -34,14 +34,14 @@ def end_preemption(sched: Sched) -> None:
 
 
 def m_begins(sched: Sched, m: M) -> None:
-    """On M's thread: signals that come from now on are for M."""
+    """Make a slot for M, on its thread: signals that come from here on are for M."""
     if sched.stopper is not None:
         m.slot = sched.stopper.thread_begins(m)
         sched.stopper.runs_goroutines(m.slot, True)
 
 
 def m_ends(sched: Sched, m: M) -> None:
-    """On M's thread."""
+    """Free M's slot, on its thread."""
     if m.slot and sched.stopper is not None:
         m.slot = 0
         sched.stopper.thread_ends()
@@ -54,7 +54,7 @@ def stopper_runs(sched: Sched, m: M, yes: bool) -> None:
 
 
 def tell_stop(sched: Sched) -> None:
-    """Something stands still that did not before: whoever waits for it may look."""
+    """Tell the threads that wait for a stop that a goroutine has stopped."""
     if sched.stopper is None:
         sched.stop_note.wakeup()
     else:

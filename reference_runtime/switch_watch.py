@@ -1,8 +1,8 @@
-"""Switches of this machine's threads: one perf event a thread, and one who waits for them all.
+"""Switches of this machine's threads: a perf event for each thread, and one reader for all.
 
-The events need no privilege up to ``kernel.perf_event_paranoid`` 2, since a thread of one's own
-is watched. How they work, and why a watermark is needed, stands in
-``tracer/kernel/perf_events.py``.
+Up to ``kernel.perf_event_paranoid`` 2 the events need no privilege, since the process watches
+its own threads. ``tracer/kernel/perf_events.py`` explains how they work, and why they need a
+watermark.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goroutines wait for each other with, apart from channels: a mutex and a wait group."""
+"""A mutex and a wait group for goroutines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Mutex:
 
 
 class WaitGroup:
-    """Counts what is still to be done; who waits is woken at 0."""
+    """Counts what is still to be done; goroutines that wait are woken at 0."""
 
     def __init__(self, count: int = 0) -> None:
         self.count: i64 = count

@@ -1,4 +1,4 @@
-"""The ways of a goroutine into a system call and back (Go: entersyscall … exitsyscall0).
+"""How a goroutine enters a system call and returns (Go: entersyscall … exitsyscall0).
 
 The call itself runs on the goroutine's own thread, with the GIL released. A goroutine whose M
 still has its P afterwards goes on without the scheduler; only one that lost it yields.

@@ -1,15 +1,16 @@
 """The two functions on which a tracer puts its probes.
 
-Compiled, they are global symbols that do nothing, and the arguments lie where the C ABI puts
-them: ``i64`` plain, objects as pointers into the process. They are called on cold paths only
-(a P changes hands, a thread parks): never once per goroutine switch, never once per system call
-that does not block, so that a probe's time is paid where a thread switch is paid anyway. It is
-1.1 µs, since the library is compiled so that functions begin with a nop, which the kernel
-emulates; where it must step through the first instruction, a probe takes 5 µs.
+Compiled, they are global symbols that do nothing. The arguments lie where the C ABI puts them:
+``i64`` as a plain number, objects as pointers into the process.
 
-A simulated machine takes a transition's time itself (``Sched.toll``). On a real one
-:func:`transition` reads two words and does nothing: no object is touched, so that it may be called
-without the GIL and from a signal's handler.
+They are called only where a P changes hands or a thread parks, never for each goroutine switch and
+never for a system call that does not block. So a probe costs time only where a thread switch costs
+more. A probe costs 1.1 µs: the library is compiled so that functions begin with a nop, which the
+kernel emulates. Where the kernel must single-step the first instruction, it costs 5 µs.
+
+A simulated machine takes the time of a transition itself (``Sched.toll``). On a real machine
+:func:`transition` reads two words and does nothing. It touches no object, so it may be called
+without the GIL and from the handler of a signal.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Stop-the-world and the suspension of one goroutine, as a collector uses them.
 
-Both ask goroutines to stop and wait, on the caller's own thread and with its P, until they have:
-so both take as long as the slowest of those that were asked, and for ever where one of them
-cannot be stopped. Their callers take turns by a mutex (``stopping.py``), as Go's do by worldsema.
+Both ask goroutines to stop, and wait until they have, on the caller's own thread and with its P.
+So both take as long as the slowest goroutine, and for ever if one cannot be stopped. Callers
+take turns with a mutex (``stopping.py``), as Go's do with worldsema.
 
-Stopping the world, the caller keeps its P running; every other P ends up in ``P_GCSTOP``. Idle
-ones and those in system calls are taken at once. An M gives up its own when it next looks for
-work (``gcstopm``), enters a system call, or is stopped by a signal, and whoever holds one in his
-hands does (``handoffp``).
+When the world is stopped, the caller keeps its P running, and every other P ends up in
+``P_GCSTOP``. Idle Ps and Ps in system calls are taken at once. An M gives up its own P when it
+next looks for work (``gcstopm``), enters a system call or is stopped by a signal. A P that is
+being handed on is given up in ``handoffp``.
 """
 
 from __future__ import annotations

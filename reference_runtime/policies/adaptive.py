@@ -1,4 +1,4 @@
-"""``adaptive``: each call site learns from what its calls did which way they are to go."""
+"""``adaptive``: each call site learns from its past calls how to make the next."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TOLD: Final = {RAW: TO_RAW, NORMAL: TO_NORMAL, BLOCK: TO_BLOCK}
 
 
 class Memory:
-    """What a site has learnt under one policy object, and how it learns."""
+    """What a site has learnt under one policy object."""
 
     def __init__(self, owner: object) -> None:
         self.owner = owner
@@ -92,18 +92,19 @@ class Memory:
 
 
 class AdaptivePolicy(RetakePolicy):
-    """Raw where calls are short, block where they are long, normal where one cannot tell.
+    """Raw where calls are short, block where they are long, normal where they differ.
 
-    Whether an author expects a site to block is not asked: users cannot predict it. Only what is
-    raw by its author's will stays so: it may be a computation, which must keep its P. A call's
-    length stands for whether it blocked, since a long call that computes in the kernel keeps its P
-    as well. A site changes its mode by its own calls alone, both ways.
+    The hint of the author is not used, because users cannot predict whether a call blocks. The
+    exception is a hint ``RAW``: such a call may be a computation, which must keep its P. A call
+    counts as blocking if it is long, since a long call keeps its P whether it blocks or computes
+    in the kernel. A site changes its mode only because of its own calls.
 
-    The length of a call whose P was handed off does not tell what it would have been otherwise:
-    whoever it waits for may have run on that P. So a site unlearns ``block`` only by trying.
+    The length of a call with a handoff does not tell how long it would be without one, because
+    the goroutine that it waits for may have run on that P. So a site leaves ``block`` only after
+    trying a call without a handoff.
 
-    Raw is a guess about code that may wait for ever, so it has a net: a raw call that lasts is
-    told to the runtime by the monitor instead of by its thread, and retaken as any other.
+    A call that is made raw may still wait for ever. So the monitor turns a raw call that lasts
+    (``RESCUE_NS``) into a normal one, and then it is retaken like any other.
     """
 
     name: ClassVar[str] = "adaptive"

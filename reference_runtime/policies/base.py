@@ -2,7 +2,7 @@
 
 A policy decides three things, each in one method: which way a call goes (``mode``), which Ps the
 monitor takes back at one of its rounds (``monitor``), and how long it sleeps between rounds
-(``monitor_sleep_ns``). The other methods are places where a policy that needs more can stand.
+(``monitor_sleep_ns``). The other methods are hooks for policies that need more.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SYSMON_IDLE_ROUNDS: Final = 50
 
 
 class Site:
-    """A place in the program that makes system calls, and what its author says of them.
+    """A place in the program that makes system calls, with a hint of its author.
 
     Args:
         name: what reports call it.
@@ -48,7 +48,7 @@ class Site:
 
 
 class RetakePolicy:
-    """Go's own way; the other policies change parts of it."""
+    """Go's own policy; the other policies override parts of it."""
 
     name: ClassVar[str] = "base"
 
@@ -65,7 +65,7 @@ class RetakePolicy:
         """After the last goroutine ran, on the caller's thread."""
 
     def stopping(self) -> None:
-        """The run is to end: wake who waits for anything of the policy's own. On any thread."""
+        """The run ends: wake the threads that wait for something of this policy. On any thread."""
 
     def m_started(self, m: M) -> None:
         """On a new M's thread, before it runs its first goroutine."""
@@ -114,10 +114,10 @@ class RetakePolicy:
     def sighted_twice(self, sched: Sched, p: P, now_ns: i64) -> bool:
         """Whether P is to be retaken from a call that the monitor has seen before.
 
-        A call with nothing queued behind it, while another P or M could run what comes, keeps
-        its P for 10 ms: on purpose, since it may want it back. A goroutine that has had P for
-        10 ms loses it in whatever call it is, seen or not (Go: sysretake): else one that makes
-        call after call would keep it from all others.
+        A call keeps its P for 10 ms if P's queue is empty and another P or M could run what
+        comes; on purpose, since the call may need P again. A goroutine that has had P for 10 ms
+        loses it in any call, seen before or not (Go: sysretake). Otherwise one that makes call
+        after call would keep P from all others.
         """
         if p.seen_schedtick != p.schedtick:
             p.seen_schedtick = p.schedtick

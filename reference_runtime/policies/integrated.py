@@ -1,4 +1,4 @@
-"""``integrated``: no monitor thread; an M without work looks after the others."""
+"""``integrated``: no monitor thread; an M without work watches the other Ms."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 class IntegratedPolicy(RetakePolicy):
-    """Who retakes a P runs it: no other thread has to wake up first.
+    """The M that retakes a P runs it, so the P does not wait for another thread to wake up.
 
-    One M that found nothing to run does not park but *watches*, as the monitor would: same sleeps,
-    same second sighting. While a P is in use somebody watches: a watcher that goes to run a P
-    calls the next M to watch, which is a wake-up too, but not one that the P waits for.
+    One M that found nothing to run does not park. It *watches* as the monitor would: it sleeps as
+    long, and retakes at the second sighting of a call. While any P is in use, one M watches. A
+    watcher that goes to run a P first wakes the next M to watch; the P does not wait for that
+    wake-up.
     """
 
     name: ClassVar[str] = "integrated"
@@ -51,7 +52,7 @@ class IntegratedPolicy(RetakePolicy):
             self.call_watcher(m.sched)
 
     def call_watcher(self, sched: Sched) -> None:
-        """See to it that somebody watches."""
+        """Wake an M to watch, if none does."""
         sched.lock.acquire()
         wanted = self.watcher is None and not self.called
         if wanted:

@@ -1,4 +1,4 @@
-"""``raw``: no hooks at all; what the two ways of telling the runtime are worth is seen here."""
+"""``raw``: no hooks around a call, as a baseline for the policies that have them."""
 
 from __future__ import annotations
 

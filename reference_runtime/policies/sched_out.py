@@ -1,4 +1,4 @@
-"""``sched_out``: the kernel tells of a thread that blocks, by a perf event on each thread."""
+"""``sched_out``: the kernel tells which thread blocked, by a perf event on each thread."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from reference_runtime.gmp import M, Sched
 
 NET_NS: Final = 100_000_000
-"""So often the monitor looks at the threads by itself, for what a full ring kept from it."""
+"""Time between two looks at all Ps, for switches that a full ring did not tell."""
 
 
 class SchedOutPolicy(RetakePolicy):
     """P is retaken when its thread leaves the CPU, blocked, in a system call.
 
-    The monitor does not sleep between its rounds: it waits for switches. At a preemption it does
-    nothing, since the thread goes on as soon as it has a CPU. A thread that blocks elsewhere (it
-    parks, or waits for a lock) has no P in a system call, so nothing is retaken there either. A P
-    that would be idle is retaken too: who knows the block at once need not guess (Go leaves it).
+    The monitor does not sleep between its rounds; it waits for switches. It ignores preemptions,
+    since a preempted thread goes on as soon as it has a CPU, and threads that block outside of a
+    system call (parked, or waiting for a lock), since they have no P in a call. Unlike Go it also
+    retakes a P for which there is no work: Go leaves that P because it can only guess that the
+    call blocks, and here the block is known.
     """
 
     name: ClassVar[str] = "sched_out"

@@ -1,4 +1,4 @@
-"""``ums``: a kernel that calls the scheduler at each block; none that runs here does."""
+"""``ums``: a kernel that calls the scheduler at each block; on the simulated host only."""
 
 from __future__ import annotations
 

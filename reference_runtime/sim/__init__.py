@@ -1,1 +1,1 @@
-"""The simulated host: virtual time and CPUs under the very scheduler that runs on real threads."""
+"""The simulated host: virtual time and CPUs under the same scheduler code that runs on threads."""

@@ -1,4 +1,4 @@
-"""How a simulated run ends that cannot go on. Not compiled: mypyc makes no exceptions."""
+"""The errors that end a simulated run. Not compiled: mypyc cannot make exception classes."""
 
 from __future__ import annotations
 

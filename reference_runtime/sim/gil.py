@@ -1,11 +1,12 @@
 """The interpreter's lock: one thread at a time is in the runtime's code (CPython's GIL).
 
-A runtime that Python runs has it, compiled by mypyc or not: between two calls that block, a thread
-keeps it, and one that comes out of such a call waits for it. So a thread that was handed a P is
-stopped at once if the one that woke it is still on its way into its own call.
+A runtime in Python has this lock, compiled by mypyc or not. A thread keeps it from one blocking
+call to the next, and a thread that returns from such a call waits for it. Example: a thread is
+given a P and wakes; it must wait if the thread that woke it is still on its way into its own
+call.
 
-The switch interval is left out: compiled code does not look whether somebody waits, and what
-goroutines compute in a replay is native code without the lock.
+Python's switch interval is left out, for two reasons: compiled code does not check whether another
+thread waits, and what goroutines compute in a replay is native code without the lock.
 """
 
 from __future__ import annotations

@@ -5,15 +5,15 @@ time or to wait. It knows the scheduler's data (``gmp.py``) and none of its code
 
 Two kinds of rule:
 
-- *always*, unless a lock is held (then somebody is in the middle of changing what the lock
-  guards): each object is in one place.
-- *at rest*: when every thread of the runtime waits in the kernel or computes for the program,
-  nobody is about to put anything right. So nothing may be left to be put right: work with an
-  idle P is a lost wake-up, not a late one. The rules are exact, with no patience to tune.
+- *always*: each object is in one place. The exception is the time in which a lock is held, because
+  a thread is then changing what the lock guards.
+- *at rest*: when every thread of the runtime waits in the kernel or computes for the program, no
+  thread will correct anything. So nothing may be wrong: work beside an idle P is a lost wake-up,
+  and not a late one. The rules are exact and need no timeout.
 
-A run that ends is looked at once more (:meth:`Invariants.finish`): every block in a system call
-has ended in a retake, a handoff or the call's return, and the runtime's own record knows the
-same retakes.
+At the end of a run :meth:`Invariants.finish` checks once more: every block in a system call
+ended in a retake, a handoff or the return of the call, and the runtime's own record has the same
+retakes.
 """
 
 from __future__ import annotations

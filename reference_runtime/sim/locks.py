@@ -1,4 +1,4 @@
-"""Locks and notes in virtual time: what the runtime's threads wait for each other by."""
+"""Locks and notes in virtual time, on which the runtime's threads wait for each other."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Virtual CPUs and virtual time: the kernel that the simulated host stands on.
 
-Each thread is a greenlet, so that its code may stop anywhere below a call of the host. Time moves
-only when a thread pays for something: :meth:`Machine.pay` lets it use its CPU for some ns, and if
-something else is due before they are over, the thread's greenlet gives way. Between two payments
-a thread runs alone and in no time. All that happens later stands in one heap of events, ordered by
-time and then by when they were made: so the same seed gives the same run.
+Each thread is a greenlet, so that its code can stop anywhere below a call of the host. Time
+moves only when a thread pays for something. Example: a system call costs 200 ns;
+:meth:`Machine.pay` lets the thread use its CPU for 200 ns, and if another event is due before
+that, the thread's greenlet yields. Between two payments a thread runs alone, and no time passes.
+Later events are in one heap, ordered by time and then by their creation; so the same seed gives
+the same run.
 
 Rejected: OS threads that pass a baton (15 µs a switch instead of 0.3, and a stuck one cannot be
 ended); generators (every function on the way to a host call would have to be one, so it could

@@ -1,7 +1,7 @@
 """Episodes of a simulated run, by the same rules as the analysis of a trace finds them.
 
-The simulated kernel tells of each switch, and the machine stops before any time passes; so
-everything that a tracer has to catch by probes can simply be looked at. Definitions (``hold``,
+The simulated kernel tells each switch, and the machine stops before time passes. So what a tracer
+has to catch with probes can be read here directly, without a probe. Definitions (``hold``,
 ``retake``, ``harm``) are those of ``docs/design.md``.
 """
 

@@ -1,4 +1,4 @@
-"""``oracle``: the retake policy that knows the future, as a bound for those that do not."""
+"""``oracle``: the policy that knows the length of each call, as a bound for real ones."""
 
 from __future__ import annotations
 

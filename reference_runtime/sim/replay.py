@@ -1,9 +1,10 @@
-"""Run goroutines that are known by their times alone, under any policy on any machine.
+"""Replay a captured run from its times, under any policy on any simulated machine.
 
-A script is what one goroutine did in a captured run: so much CPU, a call that blocked for so long,
-a wait for another goroutine. Replayed, the same goroutines meet another policy, number of Ps or
-CPUs, or price of a system call; block times and CPU times stay as they were captured, and
-everything else (who waits for a P, who is woken, what that costs) comes out of the scheduler.
+A script is what one goroutine did in a captured run, for example: 50 µs of CPU, a call that
+blocked for 3 ms, a wait for another goroutine. The replay runs the same scripts under another
+policy, with other numbers of Ps or CPUs, or with another cost of a system call. Block times and
+CPU times stay as captured. Everything else (who waits for a P, who is woken, what that costs) is
+decided by the scheduler.
 
 Example:
     >>> scripts = [Script([Call("read", 3_000_000), Cpu(50_000)]), Script([Cpu(2_000_000)])]

@@ -1,7 +1,7 @@
 """The handler of SIGURG on the simulated machine, as ``_preempt.c`` is on a real one.
 
-A thread that computes in a kernel of the host is at a safe point; one that does anything else is
-at none, and refuses as the signal comes.
+A thread that computes in a kernel of the host is at a safe point, and stops. Any other thread is
+not, and refuses when the signal comes.
 """
 
 from __future__ import annotations

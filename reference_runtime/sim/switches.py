@@ -1,4 +1,4 @@
-"""Switches of the simulated kernel's threads, as a scheduler on top of it learns of them."""
+"""How a scheduler on the simulated kernel learns of the switches of its threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a workload is: a name, its parameters in a dataclass, and a first goroutine."""
+"""The base of a workload: a name, parameters in a dataclass, and a first goroutine."""
 
 from __future__ import annotations
 

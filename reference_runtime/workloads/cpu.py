@@ -1,8 +1,8 @@
 """Programs about preemption: loops that end, starve or stop others.
 
-Three kinds of loop use the CPU: ``checks`` calls functions all the time and can be stopped at each
-entry; ``tight`` calls nothing, so that only a signal stops it; ``nosplit`` is tight, and at no
-safe point.
+There are three kinds of loop. ``checks`` calls functions all the time and can be stopped at each
+entry. ``tight`` has no calls, so only a signal stops it. ``nosplit`` is tight and never at a safe
+point, so nothing stops it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Loops(Workload):
 
 @dataclass(kw_only=True)
 class Endless(Loops):
-    """The article's program: an endless loop, and a main goroutine that wants to end the program.
+    """An endless loop, beside a main goroutine that wants to end the program.
 
     With one P it ends only by asynchronous preemption, and with ``kind`` nosplit not even so.
     """
