@@ -41,7 +41,9 @@ A trace is a folder: `manifest.json`, and one Parquet dataset for each table, in
 (`TABLE/part-00000.parquet` …). This is version {SCHEMA_VERSION} of the layout; a reader refuses a
 higher one. A table that nothing happened in has no folder.
 
-Time is `CLOCK_MONOTONIC` in nanoseconds everywhere. What is not known is null, never 0. A *word*
+Time is `CLOCK_MONOTONIC` in nanoseconds everywhere. A thread or process has the number that the
+machine's first pid namespace gives it, also where it runs in a container and its program knows
+another one. What is not known is null, never 0. A *word*
 column is an Arrow dictionary of strings. Any tool that reads Parquet reads a trace."""
         for table in TABLES.values():
             yield f"\n## `{table.name}`\n\nA row is {table.meaning}."

@@ -238,15 +238,22 @@ static __always_inline u64 runtime_read_m(struct thread_state *thread,
 
 	if (m) {
 		span_read(span, m, first, M_SPAN);
-		if (span_number(span, layout->m_procid, sizeof(s64), M_SPAN) == thread->tid)
+		if (span_number(span, layout->m_procid, sizeof(s64), M_SPAN) == thread->own_tid)
 			return m;
 	}
 	m = runtime_current_m(layout, thread->tid);
 	span_read(span, m, first, M_SPAN);
-	if (layout->m_procid != UNKNOWN &&
-	    span_number(span, layout->m_procid, sizeof(s64), M_SPAN) == thread->tid)
+	if (layout->m_procid == UNKNOWN)
+		return m;
+	if (span_number(span, layout->m_procid, sizeof(s64), M_SPAN) == thread->own_tid) {
 		thread->m = m;
-	return m;
+		return m;
+	}
+	if (layout->g_tls == UNKNOWN)
+		return m;
+	/* A child of vfork has its parent's memory and thread-local storage, and is no M of its own. */
+	span_read(span, 0, first, M_SPAN);
+	return 0;
 }
 
 /*

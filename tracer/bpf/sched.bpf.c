@@ -32,16 +32,6 @@ static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 	return SCHED_SWITCH_PREV_STATE_BLOCKED;
 }
 
-/* A target is no more. */
-static __always_inline void give_room_back(void)
-{
-	int zero = 0;
-	struct thread_room *room = thread_room.lookup(&zero);
-
-	if (room)
-		__sync_fetch_and_add(&room->remaining, 1);
-}
-
 static __always_inline void thread_blocked(struct thread_state *thread, s64 now)
 {
 	thread->block_ns = now;
@@ -53,12 +43,12 @@ static __always_inline void thread_blocked(struct thread_state *thread, s64 now)
 			return;
 		thread->where = IN_SYSCALL;
 		thread->enter_ns = UNKNOWN;
-		thread->nr = nr;
+		thread->nr = call_number(nr);
 	}
 	if (thread->where != IN_SYSCALL)
 		return;
 	if (thread->blocks++ == 0)
-		thread->arg0 = user_register(OFFSET_REGS_ARG0);
+		thread->arg0 = call_arg0(thread);
 
 	struct block_record record = {
 		.ts_ns = now,
@@ -129,14 +119,17 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-static __always_inline int woken(struct thread_state *thread, s16 target_cpu, s8 kind)
+static __always_inline int woken(struct task_struct *task, s16 target_cpu, s8 kind)
 {
+	struct thread_state *thread = target(task);
+
 	if (!thread)
 		return 0;
 
 	struct sched_wakeup_record record = {
 		.ts_ns = bpf_ktime_get_ns(),
-		.tid = thread->tid,
+		/* Not thread->tid: who execs has its process's number before the exec is told. */
+		.tid = field_u32(task, OFFSET_TASK_PID),
 		.waker_tid = current_tid(),
 		.cpu = bpf_get_smp_processor_id(),
 		.target_cpu = target_cpu,
@@ -153,13 +146,12 @@ static __always_inline int woken(struct thread_state *thread, s16 target_cpu, s8
 /* sched_waking, not sched_wakeup: that one may run on the woken thread's CPU, with no waker. */
 int on_sched_waking(struct bpf_raw_tracepoint_args *ctx)
 {
-	return woken(target((struct task_struct *)ctx->args[0]), UNKNOWN,
-		     SCHED_WAKEUP_KIND_WAKEUP);
+	return woken((struct task_struct *)ctx->args[0], UNKNOWN, SCHED_WAKEUP_KIND_WAKEUP);
 }
 
 int on_sched_wakeup_new(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 
-	return woken(target(task), field_u32(task, OFFSET_TASK_CPU), SCHED_WAKEUP_KIND_NEW);
+	return woken(task, field_u32(task, OFFSET_TASK_CPU), SCHED_WAKEUP_KIND_NEW);
 }

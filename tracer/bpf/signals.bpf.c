@@ -4,23 +4,9 @@
  * uses, unless ALL_SIGNALS is defined.
  */
 
-#define SIGNO_URG 23
-
-/* What a call that a signal ends returns inside the kernel (include/linux/errno.h). */
-#define EINTR 4
-#define ERESTARTSYS 512
-#define ERESTARTNOHAND 514
-#define ERESTART_RESTARTBLOCK 516
 #define SA_RESTART 0x10000000
-
-static __always_inline int signal_wanted(int signo)
-{
-#ifdef ALL_SIGNALS
-	return 1;
-#else
-	return signo == SIGNO_URG;
-#endif
-}
+/* Handlers that are none (include/uapi/asm-generic/signal-defs.h: SIG_DFL, SIG_IGN). */
+#define LAST_NO_HANDLER 1
 
 /* args: signo, siginfo, task, group, result */
 int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
@@ -29,6 +15,11 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!signal_wanted(signo))
 		return 0;
+
+	/* By its argument a tgkill's thread is known in the sender's pid namespace only. */
+	struct thread_state *sender = current_target();
+	if (sender && sender->where == IN_SYSCALL && sender->nr == NR_TGKILL)
+		sender->signalled_tid = field_u32((void *)ctx->args[2], OFFSET_TASK_PID);
 
 	struct thread_state *thread = target((struct task_struct *)ctx->args[2]);
 	if (!thread)
@@ -50,29 +41,22 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
- * The system call that fails with EINTR because a handler is about to run. This is the rule of
- * handle_signal (arch/x86/kernel/signal.c), which comes next: poll and sleeps fail whatever the
- * handler's flags, a read is begun again with SA_RESTART, and Go's handlers have it.
+ * Whether a system call that returned so in the kernel fails with EINTR, since a handler is about
+ * to run. This is the rule of handle_signal (arch/x86/kernel/signal.c), which comes next: poll and
+ * sleeps fail whatever the handler's flags, a read is begun again with SA_RESTART, and Go's
+ * handlers have it.
  */
-static __always_inline s16 interrupted_nr(u64 action)
+static __always_inline int fails_by_handler(s64 returned, u64 action)
 {
-	s64 nr = user_register(OFFSET_REGS_NR);
-	u64 flags = 0;
-
-	/* Interrupted in user code, or in a fault. */
-	if (nr < 0)
-		return UNKNOWN;
-	switch (-user_register(OFFSET_REGS_RETURN)) {
+	switch (-returned) {
 	case EINTR:
 	case ERESTARTNOHAND:
 	case ERESTART_RESTARTBLOCK:
-		return nr;
+		return 1;
 	case ERESTARTSYS:
-		bpf_probe_read_kernel(&flags, sizeof(flags),
-				      (void *)(action + OFFSET_SIGACTION_FLAGS));
-		return flags & SA_RESTART ? UNKNOWN : nr;
+		return !(kernel_pointer(action, OFFSET_SIGACTION_FLAGS) & SA_RESTART);
 	default:
-		return UNKNOWN;
+		return 0;
 	}
 }
 
@@ -80,12 +64,18 @@ static __always_inline s16 interrupted_nr(u64 action)
 int on_signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 {
 	int signo = ctx->args[0];
+	u64 action = ctx->args[2];
+	struct thread_state *thread = current_target();
 
-	if (!signal_wanted(signo))
+	if (!thread)
 		return 0;
 
-	struct thread_state *thread = current_target();
-	if (!thread)
+	/* Negative where it is interrupted in user code, or in a fault. */
+	s64 nr = user_register(OFFSET_REGS_NR);
+	int fails = nr >= 0 && fails_by_handler(user_register(OFFSET_REGS_RETURN), action);
+	if (kernel_pointer(action, OFFSET_SIGACTION_HANDLER) > LAST_NO_HANDLER)
+		handler_runs(thread, fails);
+	if (!signal_wanted(signo))
 		return 0;
 
 	struct signal_record record = {
@@ -94,7 +84,7 @@ int on_signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 		.tid = thread->tid,
 		.sender_tid = UNKNOWN,
 		.errno = UNKNOWN,
-		.interrupted_nr = interrupted_nr(ctx->args[2]),
+		.interrupted_nr = fails ? call_number(nr) : UNKNOWN,
 		.signo = signo,
 		.cpu = bpf_get_smp_processor_id(),
 		.kind = SIGNAL_KIND_DELIVER,

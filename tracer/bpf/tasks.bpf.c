@@ -22,6 +22,37 @@ static __always_inline void tell_task(struct thread_state *thread, s32 parent_ti
 	emit_task(&record);
 }
 
+/* include/linux/sched.h; an io_uring worker belongs to its process, and runs in the kernel alone. */
+#define PF_IO_WORKER 0x00000010
+#define PF_KTHREAD 0x00200000
+/* include/linux/pid.h: struct upid, a number and its namespace */
+#define UPID_BYTES 16
+
+/* Sets the number that the thread has in its own pid namespace, the innermost that it is in. */
+static __always_inline void set_own_tid(struct thread_state *thread, struct task_struct *task)
+{
+	u64 pid = field_u64(task, OFFSET_TASK_THREAD_PID);
+	u32 level = pid ? task_u32(pid, OFFSET_PID_LEVEL) : 0;
+
+	thread->own_tid = thread->tid;
+	thread->contained = level > 0;
+	if (!level)
+		return;
+	thread->own_tid = task_u32(pid + level * UPID_BYTES, OFFSET_PID_NUMBERS);
+	struct contained_tid key = {.tgid = thread->tgid, .own_tid = thread->own_tid};
+	u32 tid = thread->tid;
+	contained_tids.update(&key, &tid);
+}
+
+/* The thread's number in its namespace may soon be another's. */
+static __always_inline void forget_own_tid(struct thread_state *thread)
+{
+	struct contained_tid key = {.tgid = thread->tgid, .own_tid = thread->own_tid};
+
+	if (thread->contained)
+		contained_tids.delete(&key);
+}
+
 /* Makes a target of a thread that is none; 0 where there is no room. */
 static __always_inline struct thread_state *follow(struct task_struct *task, u8 where)
 {
@@ -35,14 +66,18 @@ static __always_inline struct thread_state *follow(struct task_struct *task, u8 
 	};
 	struct thread_state *thread = 0;
 
+	if (field_u32(task, OFFSET_TASK_FLAGS) & (PF_IO_WORKER | PF_KTHREAD))
+		state.where = IN_KERNEL;
 	if (!room)
 		return 0;
 	if (room->remaining > 0)
 		thread = threads.task_storage_get(task, &state, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (thread)
-		__sync_fetch_and_add(&room->remaining, -1);
-	else
+	if (!thread) {
 		__sync_fetch_and_add(&room->missed, 1);
+		return 0;
+	}
+	__sync_fetch_and_add(&room->remaining, -1);
+	set_own_tid(thread, task);
 	return thread;
 }
 
@@ -58,7 +93,7 @@ struct task_iterator_args {
 	u64 task; /* 0 at the end */
 };
 
-/* Walks the machine's threads once, and makes targets of those of one process, or ends it all. */
+/* Walks the machine's threads once, and makes targets of those of one process. */
 int follow_process(struct task_iterator_args *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx->task;
@@ -67,16 +102,9 @@ int follow_process(struct task_iterator_args *ctx)
 
 	if (!task || !order)
 		return 0;
-	if (!order->tgid) {
-		struct thread_state *thread = threads.task_storage_get(task, 0, 0);
-
-		if (thread)
-			thread->departed = 1;
-		return 0;
-	}
 	if (field_u32(task, OFFSET_TASK_TGID) != order->tgid)
 		return 0;
-	if (!threads.task_storage_get(task, 0, 0))
+	if (!thread_state_of(task))
 		follow(task, order->where);
 	return 0;
 }
@@ -84,9 +112,9 @@ int follow_process(struct task_iterator_args *ctx)
 /* args: parent, child */
 int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct thread_state *parent = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
+	struct thread_state *parent = thread_state_of(bpf_get_current_task_btf());
 
-	if (!parent || parent->departed)
+	if (!parent || after_end(bpf_ktime_get_ns()))
 		return 0;
 
 	struct thread_state *child = follow((struct task_struct *)ctx->args[1],
@@ -102,14 +130,24 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 /* args: task, its tid before, binprm; on the task itself, its comm being the new one */
 int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct thread_state *thread = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct thread_state *thread = thread_state_of(task);
 
-	if (!thread || thread->departed)
+	if (!thread)
 		return 0;
+	/* The call is the old program's; the new one does not see it return. */
+	if (thread->where == IN_SYSCALL)
+		call_ended(thread, 0);
+	call_begins(thread);
 	thread->where = IN_USER;
-	/* If it was not the first thread of its process, it is now, with that one's tid. */
-	thread->tid = thread->tgid;
+	thread->broken = NOT_BROKEN;
+	thread->enter_ns = UNKNOWN;
+	thread->block_ns = 0;
 	thread->m = 0;
+	/* If it was not the first thread of its process, it is now, with that one's numbers. */
+	forget_own_tid(thread);
+	thread->tid = thread->tgid;
+	set_own_tid(thread, task);
 	runtime_at_exec(thread->tgid);
 	tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
 	return 0;
@@ -118,22 +156,29 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 /* args: task, its new comm */
 int on_task_rename(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct thread_state *thread = target((struct task_struct *)ctx->args[0]);
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	struct thread_state *thread = target(task);
 
-	if (thread)
-		tell_task(thread, UNKNOWN, ctx->args[1], TASK_KIND_NAME);
+	if (!thread)
+		return 0;
+	/* As in woken(). */
+	thread->tid = field_u32(task, OFFSET_TASK_PID);
+	tell_task(thread, UNKNOWN, ctx->args[1], TASK_KIND_NAME);
 	return 0;
 }
 
 /* args: task; its state stays until it leaves its CPU for the last time */
 int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct thread_state *thread = threads.task_storage_get(bpf_get_current_task_btf(), 0, 0);
+	struct thread_state *thread = thread_state_of(bpf_get_current_task_btf());
 
 	if (!thread)
 		return 0;
 	runtime_at_exit(thread->tid);
-	if (thread->where != BEFORE_EXEC && !thread->departed)
+	forget_own_tid(thread);
+	if (thread->where != BEFORE_EXEC)
 		tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXIT);
+	else
+		give_room_back(); /* its last switch is not looked at */
 	return 0;
 }

@@ -11,11 +11,14 @@ from tracer.kernel import bpf
 from tracer.kernel.compiler import FOLLOW_PROCESS
 from tracer.kernel.loaded import Loaded
 
-__all__ = ["Followed"]
+__all__ = ["SHORTFALLS", "Followed"]
 
 # enum where of common.bpf.c
 _IN_UNKNOWN: Final = 2
 _BEFORE_EXEC: Final = 3
+
+SHORTFALLS: Final = ("foreign_calls", "stacks", "storage", "ps")
+"""What programs can fall short of: ``enum shortfall`` of common.bpf.c."""
 
 
 class Followed:
@@ -43,9 +46,20 @@ class Followed:
         """
         self._look_at_threads(pid, _BEFORE_EXEC if before_exec else _IN_UNKNOWN)
 
-    def leave(self) -> None:
-        """Record no more of any thread: to take the probes away takes a tenth of a second."""
-        self._look_at_threads(0, 0)
+    def end_at(self, end_ns: int) -> None:
+        """Tell nothing of what comes after a moment, by CLOCK_MONOTONIC.
+
+        To take the probes away takes a tenth of a second, and a thread that is dying is in no list
+        of threads any more: so each record is asked for its own time.
+        """
+        self._loaded.update("capture_end", np.array(0, np.uint32), np.array(end_ns, np.int64))
+
+    def shortfalls(self) -> dict[str, int]:
+        """What the programs could not tell, and how often, by name (:data:`SHORTFALLS`)."""
+        return {
+            name: int(self._loaded.read("shortfalls", number))
+            for number, name in enumerate(SHORTFALLS)
+        }
 
     def missed(self) -> int:
         """Threads of targets that there was no room to follow."""

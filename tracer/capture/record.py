@@ -36,7 +36,7 @@ from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
 from tracer.targets import jail
-from tracer.trace.clock import KernelClock, clocks_ahead
+from tracer.trace.clock import KernelClock, Moment, clocks_ahead
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.schema import TABLES, UNKNOWN
 from tracer.trace.writer import TraceWriter, check_output
@@ -45,6 +45,25 @@ __all__ = ["new_manifest", "record", "stopped_by_signals"]
 
 _PROGRESS_PERIOD_S: Final = 0.25
 _EXEC: Final = TABLES["task"].column("kind").code("exec")
+_END_AHEAD_NS: Final = 1_000_000
+_SHORTFALLS: Final = {
+    "foreign_calls": (
+        "the numbers of {} system calls",
+        "they were made through the 32-bit entry, whose numbers are others",
+    ),
+    "stacks": (
+        "the stacks of {} blocks",
+        "there was no room for another stack",
+    ),
+    "storage": (
+        "up to {} switches, wake-ups and calls",
+        "this kernel (to 6.1) refuses to look up a thread while it looks up another",
+    ),
+    "ps": (
+        "the state of {} Ps, in looks at all of them",
+        "there are more Ps than one look reads",
+    ),
+}
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -208,9 +227,11 @@ class _Capture:
     def _end(self, began_s: float, cpu_s: float) -> None:
         manifest = self._manifest
         if self._exec_seen or not isinstance(self._target, Command):
-            self._programs.followed.leave()
-        # Else it is yet to be seen whether the command is a program at all.
-        manifest.ends(self._clock.moment())
+            end = self._last_moment()
+        else:
+            # It is yet to be seen whether the command is a program at all.
+            end = self._clock.moment()
+        manifest.ends(end)
         wall_s = time.monotonic() - began_s
         self._sampler.finish(wall_s, manifest.capture)
         self._programs.probes.detach()
@@ -256,11 +277,32 @@ class _Capture:
         if failure is not None:
             raise failure
 
+    def _last_moment(self) -> Moment:
+        """Set the end of the capture, just ahead, so that no record is later; wait for it."""
+        ahead_ns = _END_AHEAD_NS
+        while True:
+            end_ns = self._clock.now_ns() + ahead_ns
+            self._programs.followed.end_at(end_ns)
+            if self._clock.now_ns() < end_ns:
+                break
+            ahead_ns *= 2  # set too late: what happened in between was told
+        while (moment := self._clock.moment()).monotonic_ns < end_ns:
+            time.sleep((end_ns - moment.monotonic_ns) / 1e9)
+        past_ns = moment.monotonic_ns - end_ns
+        return Moment(end_ns, moment.boottime_ns - past_ns)
+
     def _left_out(self) -> Iterator[Missing]:
         missed = self._programs.followed.missed()
         if missed:
             limit = self._options.max_threads
-            yield Missing(f"{missed} threads", f"more than {limit} lived at one time")
+            yield Missing(
+                f"{missed} threads, and those that they made",
+                f"more than {limit} lived at one time",
+            )
+        for name, count in self._programs.followed.shortfalls().items():
+            if count:
+                what, why = _SHORTFALLS[name]
+                yield Missing(what.format(count), why)
         for name, numbers in self._programs.loaded.run_statistics().items():
             if numbers["recursion_misses"]:
                 yield Missing(

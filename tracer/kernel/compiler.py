@@ -49,10 +49,10 @@ SOURCES: Final = (
     "runtime_state.bpf.c",
     "live.bpf.c",
     "runtime_probes.bpf.c",
+    "syscalls.bpf.c",
     "signals.bpf.c",
     "stacks.bpf.c",
     "sched.bpf.c",
-    "syscalls.bpf.c",
     "tasks.bpf.c",
 )
 
@@ -90,6 +90,12 @@ _OFFSETS: Final = {
     "TASK_STATE": (("task_struct", "__state"), ("task_struct", "state")),
     # In thread_info since bcf9033e5449 ("sched: move CPU field back into thread_info").
     "TASK_CPU": (("task_struct", "thread_info.cpu"), ("task_struct", "cpu")),
+    "TASK_FLAGS": (("task_struct", "flags"),),
+    # Of the current system call (arch/x86/include/asm/thread_info.h).
+    "TASK_STATUS": (("task_struct", "thread_info.status"),),
+    "TASK_THREAD_PID": (("task_struct", "thread_pid"),),
+    "PID_LEVEL": (("pid", "level"),),
+    "PID_NUMBERS": (("pid", "numbers"),),
     "TASK_FSBASE": (("task_struct", "thread.fsbase"),),
     "TASK_MM": (("task_struct", "mm"),),
     "MM_EXE_FILE": (("mm_struct", "exe_file"),),
@@ -106,6 +112,7 @@ _OFFSETS: Final = {
     "REGS_ARG2": (("pt_regs", "dx"),),
     "REGS_RETURN": (("pt_regs", "ax"),),
     "SIGACTION_FLAGS": (("k_sigaction", "sa.sa_flags"),),
+    "SIGACTION_HANDLER": (("k_sigaction", "sa.sa_handler"),),
 }
 
 _UPROBE_LINK: Final = "bpf_uprobe_multi_link"

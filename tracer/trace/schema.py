@@ -8,6 +8,8 @@ Conventions:
 
 - Time is ``CLOCK_MONOTONIC`` in nanoseconds (``bpf_ktime_get_ns``, ``time.monotonic_ns``).
 - All numbers are signed, so that a difference of two is never a wrapped giant.
+- A thread or process is known by its number in the machine's first pid namespace, also where it
+  runs in a container and its program knows another one.
 - Unknown is ``UNKNOWN`` (-1) in a record and null in Arrow. It is never 0.
 - A column with ``words`` holds the index of a word; in Arrow it is a dictionary of strings.
 - Columns stand in descending size, so that the C struct and the numpy type have no padding.
@@ -284,7 +286,13 @@ TABLES: dict[str, Table] = {
                 Column("npidle", "i32", "idle Ps", nullable=True),
                 Column("nmspinning", "i32", "Ms looking for work", nullable=True),
                 Column("stack_id", "i32", "row in table stack", nullable=True),
-                Column("nr", "i16", "number of the system call (x86-64)", nullable=True),
+                Column(
+                    "nr",
+                    "i16",
+                    "number of the system call (x86-64); null for one of another table, as 32-bit "
+                    "code makes it",
+                    nullable=True,
+                ),
                 _CPU,
                 Column("p_use", "i8", "how P stood to the thread", nullable=True, words=P_USES),
                 Column(
@@ -310,16 +318,24 @@ TABLES: dict[str, Table] = {
                 Column(
                     "ret",
                     "i64",
-                    "what it returned; negative is -errno, and from -516 to -512 the kernel's own "
-                    "word for a call that a signal ends: what the caller sees of it hangs on the "
-                    "handler (table signal, interrupted_nr); null where returns are not asked for",
+                    "what the program saw it return; negative is -errno. A call that a signal "
+                    "breaks off and that begins again is one call, with the last return; of one "
+                    "inside a signal handler that interrupted another such call, each part is a "
+                    "row, with the kernel's own word for it, -516 to -512. Null where returns are "
+                    "not asked for",
                     nullable=True,
                 ),
                 Column("arg0", "i64", "its first argument", nullable=True),
                 Column("blocked_ns", "i64", "time not runnable inside it", nullable=True),
                 Column("tid", "i32", "thread that called"),
                 Column("blocks", "i32", "how many times it blocked", nullable=True),
-                Column("nr", "i16", "number of the system call (x86-64)", nullable=True),
+                Column(
+                    "nr",
+                    "i16",
+                    "number of the system call (x86-64); null for one of another table, as 32-bit "
+                    "code makes it",
+                    nullable=True,
+                ),
                 _CPU,
             ),
         ),
@@ -357,7 +373,13 @@ TABLES: dict[str, Table] = {
             (
                 _TS,
                 Column("pc", "i64", "user address that was interrupted", nullable=True),
-                Column("tid", "i32", "thread it goes to"),
+                Column(
+                    "tid",
+                    "i32",
+                    "thread it goes to; null for a tgkill that failed in a pid namespace, where "
+                    "the number that was asked for means another thread, or none",
+                    nullable=True,
+                ),
                 Column("sender_tid", "i32", "thread that sent it", nullable=True),
                 Column("errno", "i32", "0, or why tgkill failed", nullable=True),
                 Column(

@@ -1,0 +1,169 @@
+"""A system call is told as the program made it, and nothing of another call with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.kernel.watched import Watched, python, wait_in_call
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
+
+pytestmark = pytest.mark.kernel
+
+NR_READ, NR_POLL, NR_SIGRETURN, NR_EXECVE, NR_GETPPID = 0, 7, 15, 59, 110
+NR_RESTART_SYSCALL = 219
+EINTR = 4
+
+
+def calls_of(watched: Watched, *numbers: int) -> pd.DataFrame:
+    calls = watched.tables["syscall"]
+    chosen = calls[(calls["tid"] == watched.pid) & calls["nr"].isin(numbers)]
+    return chosen.sort_values("enter_ns", ignore_index=True)
+
+
+def assert_parts_are_within(calls: pd.DataFrame) -> None:
+    known = calls[calls["enter_ns"].notna()]
+    assert len(known)
+    assert (known["blocked_ns"] <= known["exit_ns"] - known["enter_ns"]).all()
+    assert (known.loc[known["blocks"] == 0, "blocked_ns"] == 0).all()
+
+
+def test_a_program_does_not_inherit_the_call_it_was_made_by(tmp_path: Path) -> None:
+    # The file has a lease, so that execve blocks until the holder gives it back.
+    target = tmp_path / "true"
+    shutil.copy("/bin/true", target)
+    with subprocess.Popen(
+        python("leased", target), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"ready\n"
+        with Watched(["sh", "-c", f"exec {target}"]) as watched:
+            wait_in_call(watched.pid, NR_EXECVE)
+            holder.stdin.write(b"\n")
+            holder.stdin.flush()
+    tasks, calls = watched.tables["task"], watched.tables["syscall"]
+    first, second = tasks.loc[tasks["kind"] == "exec", "ts_ns"]
+    assert_parts_are_within(calls)
+    execve = calls[calls["nr"] == NR_EXECVE]
+    # It ended with the program that made it.
+    assert execve["ret"].tolist() == [0]
+    assert (execve["blocks"] >= 1).all()
+    assert (execve["blocked_ns"] > 0).all()
+    assert execve["enter_ns"].between(first, second).all()
+    assert execve["exit_ns"].between(first, second).all()
+    assert (calls["enter_ns"] > second).sum() > 10
+
+
+def test_time_without_a_page_is_no_call_s() -> None:
+    with Watched(python("missing_page")) as watched:
+        assert int(watched.hear()) == watched.pid
+        wait_in_call(watched.pid, -1)
+        watched.say()
+    calls = calls_of(watched, NR_GETPPID)
+    assert len(calls) == 23
+    assert calls["blocked_ns"].tolist() == [0] * 23
+    assert_parts_are_within(watched.tables["syscall"])
+
+
+SIGNALS = 3
+
+
+def break_off(watched: Watched, how: str) -> None:
+    """Send signals while it sleeps in a call, and then what it waits for."""
+    number = int(watched.hear())
+    nr = NR_POLL if how == "stops" and number % 2 else NR_READ
+    wait_in_call(watched.pid, nr)
+    for _ in range(SIGNALS):
+        if how == "stops":
+            os.kill(watched.pid, signal.SIGSTOP)
+            stat = Path(f"/proc/{watched.pid}/stat")
+            while stat.read_text().rpartition(")")[2].split()[0] != "T":
+                os.sched_yield()
+            os.kill(watched.pid, signal.SIGCONT)
+            wait_in_call(watched.pid, NR_RESTART_SYSCALL if nr == NR_POLL else nr)
+        else:
+            os.kill(watched.pid, signal.SIGUSR1)
+            assert watched.hear() == ""
+            wait_in_call(watched.pid, nr)
+    watched.say()
+
+
+@pytest.mark.parametrize("detail", [(), ("DETAIL_FULL",)])
+@pytest.mark.parametrize("how", ["restarts", "fails", "stops"])
+def test_a_call_that_a_signal_breaks_off(how: str, detail: tuple[str, ...]) -> None:
+    rounds = 7
+    with Watched(python("broken_calls", how, rounds), detail) as watched:
+        for _ in range(rounds):
+            break_off(watched, how)
+    calls = watched.tables["syscall"]
+    assert_parts_are_within(calls)
+    assert NR_RESTART_SYSCALL not in set(calls["nr"])
+    assert not calls["ret"].between(-516, -512).any()
+    reads = calls_of(watched, NR_READ)
+    reads = reads[(reads["arg0"] == 0) & (reads["blocks"] > 0)]
+    if how == "restarts":
+        # Each is one call, which the signals made sleep once more each.
+        assert reads["ret"].tolist() == [1] * rounds
+        assert (reads["blocks"] == 1 + SIGNALS).all()
+    elif how == "fails":
+        assert reads["ret"].tolist() == ([-EINTR] * SIGNALS + [1]) * rounds
+        assert reads["blocks"].tolist() == [1] * rounds * (SIGNALS + 1)
+    else:
+        polls = calls_of(watched, NR_POLL)
+        polls = polls[polls["blocks"] > 0]
+        assert polls["ret"].tolist() == [1] * (rounds // 2)
+        assert reads["ret"].tolist() == [1] * len(reads)
+        assert len(reads) == rounds - rounds // 2
+        for told in (polls, reads):
+            assert (told["blocks"] == 1 + SIGNALS).all()
+    if how != "stops" and detail:
+        # The handler's own calls lie in the call that goes on, or behind the one that failed.
+        returns = calls[calls["nr"] == NR_SIGRETURN]
+        assert len(returns) == rounds * SIGNALS
+        inside = [
+            ((reads["enter_ns"] < at) & (reads["exit_ns"] > at)).any()
+            for at in returns["enter_ns"]
+        ]
+        assert inside == [how == "restarts"] * rounds * SIGNALS
+
+
+def test_a_call_through_the_32_bit_entry_has_another_number(tmp_path: Path) -> None:
+    options = CaptureOptions(runtime="none", detail="full")
+    trace = Trace(record(python("foreign_calls", 23), output=tmp_path / "t", options=options))
+    calls = trace.frame("syscall")
+    # 20 is i386's getpid and x86-64's writev.
+    foreign = calls[calls["nr"].isna()]
+    assert len(foreign) == 23
+    assert (foreign["ret"] == trace.manifest.pid).all()
+    assert foreign["arg0"].isna().all()
+    assert 20 not in set(calls["nr"].dropna())
+    assert NR_GETPPID in set(calls["nr"].dropna())
+    assert [(m.what, m.why) for m in trace.manifest.missing] == [
+        (
+            "the numbers of 23 system calls",
+            "they were made through the 32-bit entry, whose numbers are others",
+        )
+    ]
+
+
+def test_a_signal_in_a_pid_namespace_goes_to_the_thread_that_gets_it(tmp_path: Path) -> None:
+    command = ["unshare", "--pid", "--fork", *python("signals", 23)]
+    options = CaptureOptions(runtime="none")
+    trace = Trace(record(command, output=tmp_path / "t", options=options))
+    signals, tasks = trace.frame("signal"), trace.frame("task")
+    (inside,) = set(signals.loc[signals["kind"] == "deliver", "tid"])
+    assert inside in set(tasks["tid"])
+    assert inside != trace.manifest.pid
+    sent = signals[signals["kind"] == "tgkill"].sort_values("ts_ns")
+    assert sent["errno"].tolist() == [0] * 23 + [3]
+    assert sent["tid"].tolist() == [inside] * 23 + [pd.NA]
+    assert set(sent["sender_tid"]) == {inside}
