@@ -71,7 +71,7 @@ PARK: Final = 1
 """To wait until somebody readies it."""
 NO_P_LEFT: Final = 2
 """To run again, on another P: its M came out of a system call and has none."""
-PREEMPTED: Final = 3
+STOP: Final = 3
 """To stop, since it was asked to."""
 
 

@@ -63,7 +63,7 @@ from reference_runtime.gmp import (
     NO_P,
     PARK,
     PREEMPT_OFF,
-    PREEMPTED,
+    STOP,
     YIELD,
     M,
 )
@@ -256,7 +256,7 @@ def after_switch(sched: Sched, m: M, g: G) -> None:
         g.status = G_RUNNABLE
         sched.lock.release()
         runq.runqput(sched, m.p, g)
-    elif m.wants == PREEMPTED:
+    elif m.wants == STOP:
         preempted(sched, g)
     else:
         exitsyscall0(sched, m, g)

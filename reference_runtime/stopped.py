@@ -19,7 +19,6 @@ from reference_runtime.gmp import (
     NO_P,
     P_IDLE,
     P_RUNNING,
-    PREEMPTED,
 )
 from reference_runtime.processors import handoffp, releasep, work_for_others
 from reference_runtime.stops import tell_stop
@@ -29,6 +28,7 @@ from reference_runtime.transitions import (
     BY_SIGNAL,
     HANDOFF,
     NO_TID,
+    PREEMPTED,
     STARTM,
     transition,
 )

@@ -17,8 +17,8 @@ from reference_runtime.gmp import (
     NO_P_LEFT,
     P_RUNNING,
     P_SYSCALL,
-    PREEMPTED,
     STACK_PREEMPT,
+    STOP,
     M,
     Sched,
 )
@@ -102,7 +102,7 @@ async def stop_if_asked(sched: Sched, m: M) -> None:
     """The check at a function's entry, on M's goroutine (Go: morestack)."""
     if m.curg.stackguard == STACK_PREEMPT:
         stopped_by_check(sched, m)
-        m.wants = PREEMPTED
+        m.wants = STOP
         await SWITCH
 
 

@@ -31,29 +31,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from statistics import median
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from analysis.ptime.timeline import rows_around
-from analysis.windowed.asof import Ints
+from analysis.whatif.clocks import CpuClock, IdleClock, ShortCalls
+from analysis.whatif.lines import NAMELESS, Item, thread_lines
 from tracer.trace.reader import Trace
-from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.schema import UNKNOWN
 
 __all__ = ["Goroutine", "Scripts", "Step", "scripts"]
-
-_KIND = TABLES["runtime"].column("kind")
-_RUN = _KIND.code("run")
-_FUTEX = 202
-_ACQUIREP = _KIND.code("acquirep")
-_NAMELESS = -2
-"""From here downwards: goroutines without a name, one for each P."""
-_EXIT_SLOW = _KIND.code("exit_slow")
-_ENDS = (_EXIT_SLOW, _KIND.code("stopm"))
 
 
 class Step(NamedTuple):
@@ -117,29 +107,6 @@ class _Rows(NamedTuple):
     event: list[int]
 
 
-@dataclass
-class _Item:
-    """A stretch of CPU time (``call`` is None) or a call, of one goroutine on one thread."""
-
-    goid: int
-    tid: int
-    begin: int
-    end: int
-    call: int | None = None
-    ready: int = 0
-    """Of a call: when the goroutine was done with all but the call's handoff."""
-    queued: bool = False
-    """What follows is a wait for a P: the runtime said so."""
-    probed: bool = False
-    """It begins in a probe: at ``run``."""
-    lets_run: bool = False
-    """Another goroutine has the P after it, and it waits in a queue."""
-    slow: bool = False
-    """It ends where the runtime finds that P is gone: at ``exit_slow``."""
-    fires: list[tuple[int, int]] = field(default_factory=list)
-    """Moments, and the events that happened at them."""
-
-
 def scripts(trace: Trace, episodes: pd.DataFrame, probe_ns: int = 0) -> Scripts:
     """Turn a span of a run into scripts.
 
@@ -160,14 +127,14 @@ def scripts(trace: Trace, episodes: pd.DataFrame, probe_ns: int = 0) -> Scripts:
     span = [(begin, end)]
     names = ("ts_ns", "goid", "tid", "p", "kind", "npidle")
     runtime = rows_around(trace, "runtime", names, span)
-    clock = _CpuClock(trace, begin, end)
-    short = _ShortCalls(trace, begin, end)
-    lines = _thread_lines(calls, runtime, end, clock)
+    clock = CpuClock(trace, begin, end)
+    short = ShortCalls(trace, begin, end)
+    lines = thread_lines(calls, runtime, end, clock)
     wakeups = rows_around(trace, "sched_wakeup", ("ts_ns", "tid", "waker_tid"), span)
     tied = _tie(wakeups, calls, lines)
-    idle = _IdleClock(runtime)
+    idle = IdleClock(runtime)
     rows = _Rows(*(calls[name].tolist() for name in _Rows._fields))
-    by_goroutine: dict[int, list[_Item]] = defaultdict(list)
+    by_goroutine: dict[int, list[Item]] = defaultdict(list)
     for line in lines.values():
         for item in line:
             by_goroutine[item.goid].append(item)
@@ -216,104 +183,7 @@ def _calls(episodes: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("enter_ns", kind="stable", ignore_index=True)
 
 
-def _thread_lines(
-    calls: pd.DataFrame, runtime: pd.DataFrame, end: int, clock: _CpuClock
-) -> Mapping[int, list[_Item]]:
-    """What each thread did, in order: stretches and calls of goroutines."""
-    lines = _raw_lines(calls, runtime, end)
-    alone: dict[int, list[int]] = defaultdict(list)
-    for line in lines.values():
-        for item, call in pairwise(line):
-            if call.call is not None and item.call is None and item.goid == call.goid:
-                alone[call.goid].append(clock.used(item.tid, item.begin, item.end))
-    usual = {goid: int(median(used)) for goid, used in alone.items()}
-    anybody = int(median(usual.values())) if usual else 0
-    returned = calls.groupby("goid")["exit_ns"].shift(fill_value=UNKNOWN).tolist()
-    return {
-        tid: _with_changes(line, returned, clock, usual, anybody) for tid, line in lines.items()
-    }
-
-
-def _with_changes(
-    line: list[_Item],
-    returned: Sequence[int],
-    clock: _CpuClock,
-    usual: Mapping[int, int],
-    anybody: int,
-) -> list[_Item]:
-    """A line with the stretches cut in which another goroutine came to its call."""
-    made: list[_Item] = []
-    for item, call in zip(line, [*line[1:], None], strict=True):
-        made.append(item)
-        if call is None or call.call is None or item.call is not None or not item.probed:
-            continue
-        if item.goid != call.goid:
-            own = clock.before(item.tid, item.end, usual.get(call.goid, anybody))
-            cut = min(max(own, returned[call.call], item.begin), item.end)
-            made[-1] = replace(item, end=cut, queued=True, lets_run=True)
-            made.append(_Item(call.goid, item.tid, cut, item.end))
-    return made
-
-
-def _raw_lines(calls: pd.DataFrame, runtime: pd.DataFrame, end: int) -> dict[int, list[_Item]]:
-    """The same, with all of a stretch for the goroutine that began it."""
-    marks: dict[int, list[tuple[int, int, int, bool]]] = defaultdict(list)
-    # Where the runtime tells whom a P runs, that is where the stretch begins.
-    tells_run = bool((runtime["kind"] == _RUN).any())
-    begins = (_RUN,) if tells_run else (_RUN, _ACQUIREP)
-    for code, rank in (*((c, 1) for c in begins), *((c, 0) for c in _ENDS)):
-        rows = runtime[runtime["kind"] == code]
-        for tid, ts, goid, p in rows[["tid", "ts_ns", "goid", "p"]].to_numpy().tolist():
-            nameless = _NAMELESS - p if code == _ACQUIREP and p != UNKNOWN else UNKNOWN
-            who = nameless if goid == UNKNOWN else goid
-            marks[tid].append((ts, rank, who, code == _EXIT_SLOW))
-    numbers = calls[["tid", "goid", "enter_ns", "ready_ns", "exit_ns"]].to_numpy().tolist()
-    returned = calls.groupby("goid")["exit_ns"].shift(fill_value=UNKNOWN).tolist()
-    for row, (tid, _, enter, _, _) in enumerate(numbers):
-        marks[tid].append((enter, 2, row, False))
-    lines: dict[int, list[_Item]] = {}
-    for tid, found in marks.items():
-        line: list[_Item] = []
-        goid, since, probed = UNKNOWN, UNKNOWN, False
-        for ts, rank, value, slow in sorted(found):
-            if rank == 2:
-                _, own, enter, ready, exit_ = numbers[value]
-                if goid <= _NAMELESS and since != UNKNOWN:
-                    # While the caller was in its call before, somebody else had this P.
-                    cut = min(max(returned[value], since), ready)
-                    if cut > since:
-                        line.append(_Item(goid, tid, since, cut, queued=True))
-                    goid, since = own, cut
-                who = own if goid == UNKNOWN else goid
-                if since != UNKNOWN and ready > since:
-                    line.append(_Item(who, tid, since, ready, probed=probed))
-                line.append(_Item(own, tid, enter, exit_, value, ready=min(ready, enter)))
-                goid, since, probed = own, exit_, False
-            elif line and ts < line[-1].end:
-                continue
-            elif rank == 1:
-                if since != UNKNOWN and goid != UNKNOWN and ts > since and value != UNKNOWN:
-                    # Back from a call it took an idle P: up to here it was not on that yet.
-                    back = tells_run and goid == value
-                    line.append(_Item(goid, tid, since, ts, probed=tells_run, slow=back))
-                    since, probed = ts, tells_run
-                elif since == UNKNOWN or goid not in (UNKNOWN, value):
-                    since, probed = ts, tells_run
-                goid = value
-            else:
-                if since != UNKNOWN and goid != UNKNOWN:
-                    stop = max(ts, since)
-                    line.append(
-                        _Item(goid, tid, since, stop, queued=True, probed=probed, slow=slow)
-                    )
-                goid, since, probed = UNKNOWN, UNKNOWN, False
-        if since != UNKNOWN and goid != UNKNOWN and end > since:
-            line.append(_Item(goid, tid, since, end, probed=probed))
-        lines[tid] = line
-    return lines
-
-
-def _tie(wakeups: pd.DataFrame, calls: pd.DataFrame, lines: Mapping[int, list[_Item]]) -> int:
+def _tie(wakeups: pd.DataFrame, calls: pd.DataFrame, lines: Mapping[int, list[Item]]) -> int:
     """Fill in ``event`` of the calls that another goroutine woke, and that one's ``fires``."""
     wakeups = wakeups.drop_duplicates(["tid", "ts_ns"])
     woken = calls[["tid", "wake_ns"]].merge(
@@ -341,23 +211,23 @@ def _tie(wakeups: pd.DataFrame, calls: pd.DataFrame, lines: Mapping[int, list[_I
 
 def _script(
     goid: int,
-    items: Sequence[_Item],
+    items: Sequence[Item],
     calls: _Rows,
-    clock: _CpuClock,
-    short: _ShortCalls,
-    idle: _IdleClock,
+    clock: CpuClock,
+    short: ShortCalls,
+    idle: IdleClock,
     begin: int,
     probe_ns: int,
 ) -> Goroutine:
     made = Goroutine(goid, items[0].begin - begin)
     last = items[0].begin
     queued = False
-    previous: _Item | None = None
+    previous: Item | None = None
     for item in items:
         begun = item.ready or item.begin
         if begun > last and not queued and idle.was_idle(last, begun):
             made.steps.append(Step("sleep", begun - last))
-        if goid <= _NAMELESS and made.steps:
+        if goid <= NAMELESS and made.steps:
             made.steps.append(Step("yield"))
         if item.call is None:
             if item.slow and not item.fires and _continues(previous, item):
@@ -394,7 +264,7 @@ def _script(
     return made
 
 
-def _continues(call: _Item | None, item: _Item) -> bool:
+def _continues(call: Item | None, item: Item) -> bool:
     """Whether a stretch begins where a call on the same thread returned."""
     return (
         call is not None
@@ -406,88 +276,3 @@ def _continues(call: _Item | None, item: _Item) -> bool:
 def _add_cpu(made: Goroutine, ns: int, calls: int) -> None:
     if ns > 0 or calls:
         made.steps.append(Step("cpu", max(ns, 0), calls=calls))
-
-
-class _ShortCalls:
-    """How many calls that did not block each thread made, where a capture tells them."""
-
-    def __init__(self, trace: Trace, begin: int, end: int) -> None:
-        names = ("exit_ns", "tid", "nr", "blocks")
-        rows = rows_around(trace, "syscall", names, [(begin, end)])
-        rows = rows[rows["blocks"] == 0]
-        self.told = bool(len(rows))
-        # A futex is the runtime's own: a replay's runtime makes its own, too.
-        rows = rows[rows["nr"] != _FUTEX].sort_values("exit_ns", kind="stable")
-        self._lines = {
-            int(str(tid)): own.to_numpy() for tid, own in rows.groupby("tid")["exit_ns"]
-        }
-
-    def made(self, tid: int, begin: int, end: int) -> int:
-        """Those of a thread that returned in [begin, end)."""
-        line = self._lines.get(tid)
-        if line is None:
-            return 0
-        first, last = np.searchsorted(line, (begin, end), "left")
-        return int(max(last - first, 0))
-
-
-class _CpuClock:
-    """How long each thread had a CPU, from the switches of a span."""
-
-    def __init__(self, trace: Trace, begin: int, end: int) -> None:
-        names = ("ts_ns", "prev_tid", "next_tid")
-        rows = rows_around(trace, "sched_switch", names, [(begin, end)])
-        times = rows["ts_ns"].to_numpy()
-        edges = pd.DataFrame(
-            {
-                "tid": np.r_[rows["prev_tid"].to_numpy(), rows["next_tid"].to_numpy()],
-                "ts_ns": np.r_[times, times],
-                "on": np.repeat((0, 1), len(times)),
-            }
-        )
-        edges = edges[edges["tid"] > 0].sort_values(["tid", "ts_ns", "on"], kind="stable")
-        self._lines: dict[int, tuple[Ints, Ints, Ints]] = {}
-        for tid, own in edges.groupby("tid"):
-            at, on = own["ts_ns"].to_numpy(), own["on"].to_numpy()
-            # Before its first switch a thread was what that switch ended.
-            at, on = np.r_[begin, at], np.r_[1 - on[0], on]
-            sums = np.r_[0, np.cumsum(np.diff(at) * on[:-1])]
-            self._lines[int(str(tid))] = (at, on, sums)
-
-    def used(self, tid: int, begin: int, end: int) -> int:
-        """CPU time of a thread between two moments; all of it where it never switched."""
-        line = self._lines.get(tid)
-        if line is None or end <= begin:
-            return max(end - begin, 0)
-        return self._until(line, end) - self._until(line, begin)
-
-    def before(self, tid: int, end: int, ns: int) -> int:
-        """The moment from which a thread used ``ns`` of a CPU up to ``end``."""
-        line = self._lines.get(tid)
-        if line is None:
-            return end - ns
-        at, on, sums = line
-        wanted = self._until(line, end) - ns
-        place = max(int(np.searchsorted(sums, wanted, "right")) - 1, 0)
-        return int(at[place] + (wanted - sums[place]) * on[place])
-
-    @staticmethod
-    def _until(line: tuple[Ints, Ints, Ints], at_ns: int) -> int:
-        at, on, sums = line
-        place = int(np.searchsorted(at, at_ns, "right")) - 1
-        return int(sums[place] + on[place] * (at_ns - at[place])) if place >= 0 else 0
-
-
-class _IdleClock:
-    """Whether a P was idle between two moments, by what the runtime's rows told."""
-
-    def __init__(self, runtime: pd.DataFrame) -> None:
-        told = runtime[runtime["npidle"] != UNKNOWN]
-        self._at = told["ts_ns"].to_numpy()
-        self._sums = np.r_[0, np.cumsum(told["npidle"].to_numpy() > 0)]
-
-    def was_idle(self, begin: int, end: int) -> bool:
-        """Whether any row in the span, or the last before it, told of an idle P."""
-        first = max(int(np.searchsorted(self._at, begin, "right")) - 1, 0)
-        last = int(np.searchsorted(self._at, end, "left"))
-        return bool(self._sums[last] > self._sums[min(first, last)])

@@ -25,6 +25,10 @@ from reference_runtime import (
     wait_readable,
     write,
 )
+from reference_runtime.goroutines import current_host
+from reference_runtime.host import Host
+from reference_runtime.real_host import RealHost
+from reference_runtime.sim.sim_host import SimHost
 
 procs = pytest.mark.parametrize("procs", [1, 2, 4])
 
@@ -228,27 +232,27 @@ def test_unlock_of_a_free_mutex_is_refused() -> None:
 
 
 @procs
-def test_sleepers_wake_in_the_order_of_their_times(procs: int) -> None:
-    async def sleeper(ms: int, woken: list[int], done: WaitGroup) -> None:
+@pytest.mark.parametrize("host", [RealHost, SimHost])
+def test_sleepers_sleep_as_long_as_they_asked(procs: int, host: type[Host]) -> None:
+    async def sleeper(ms: int, woken: dict[int, int], done: WaitGroup) -> None:
+        begin_ns = current_host().nanotime()
         await sleep(ms * 1_000_000)
-        woken.append(ms)
+        woken[ms] = current_host().nanotime() - begin_ns
         done.done()
 
-    async def main() -> tuple[list[int], int]:
-        host = Runtime(procs=1).host
-        begin_ns = host.nanotime()
-        woken: list[int] = []
+    async def main() -> dict[int, int]:
+        woken: dict[int, int] = {}
         done = WaitGroup(3)
         for ms in (60, 1, 30):
             go(sleeper(ms, woken, done))
         await done.wait()
-        return woken, host.nanotime() - begin_ns
+        return woken
 
-    result = Runtime(procs=procs).run(main)
-    assert isinstance(result, tuple)
-    woken, took_ns = result
-    assert woken == [1, 30, 60]
-    assert took_ns >= 60_000_000
+    woken = Runtime(procs=procs, host=host()).run(main)
+    assert isinstance(woken, dict)
+    assert all(took_ns >= ms * 1_000_000 for ms, took_ns in woken.items())
+    # On a slow machine one may begin its sleep when another's is over already.
+    assert host is RealHost or list(woken) == [1, 30, 60]
 
 
 @procs
