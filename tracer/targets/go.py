@@ -366,7 +366,8 @@ def _measured(elf: Elf, missing: list[Missing]) -> dict[str, int]:
             if not 0 <= offset < _LARGEST_STRUCT or offset % _ALIGNMENT:
                 raise ValueError(f"{name} at {offset}")
     except (ValueError, LookupError, struct.error, zlib.error, MemoryError) as error:
-        why = f"that of {elf.path} is damaged ({type(error).__name__}: {error})"
+        how = "too large" if isinstance(error, MemoryError) else "damaged"
+        why = f"that of {elf.path} is {how} ({type(error).__name__}: {error})"
         missing.append(Missing("debug information", why[:300]))
         return {}
     return found
@@ -384,7 +385,10 @@ def measure_offsets(elf: Elf) -> dict[str, int]:
     Raises:
         ValueError, LookupError, struct.error, zlib.error: the DWARF makes no sense.
     """
-    structs = struct_offsets(elf, GO_STRUCTS, unit="runtime")
+    wanted: dict[str, set[str]] = {owner: set() for owner in GO_STRUCTS}
+    for owner, *members in GO_FIELDS.values():
+        wanted[owner].update(members)
+    structs = struct_offsets(elf, wanted, inline=True)
     found = {}
     for name, (owner, *members) in GO_FIELDS.items():
         for member in members:

@@ -82,7 +82,10 @@ def look(elf: Elf) -> RuntimeBinary | None:
     functions = {name: elf.symbol(name) for name in _PROBES}
     if None in functions.values():
         return None
-    structs = struct_offsets(elf, {_STRUCT.format(struct) for struct, _ in _FIELDS.values()})
+    wanted: dict[str, set[str]] = {}
+    for struct, member in _FIELDS.values():
+        wanted.setdefault(_STRUCT.format(struct), set()).add(member)
+    structs = struct_offsets(elf, wanted, inline=False)
     offsets = {
         name: structs[_STRUCT.format(struct)][member]
         for name, (struct, member) in _FIELDS.items()

@@ -97,6 +97,8 @@ def layout_from_bytes(data: bytes, path: Path, size: int) -> RuntimeBinary | NoR
     if len(data) > LAYOUT_LIMIT:
         raise ValueError("too long")
     told = json.loads(data)
+    if not isinstance(told, dict):
+        raise ValueError("no object")
     if "why" in told:
         return NoRuntime(_line(told["why"]), _line(told["mend"]))
     runtime = told["runtime"]

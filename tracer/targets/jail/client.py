@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +24,8 @@ import numpy as np
 from tracer.errors import PretakeError
 from tracer.targets.binary import NoRuntime, RuntimeBinary
 from tracer.targets.jail.answers import Site, layout_from_bytes, sites_from_bytes
-from tracer.targets.jail.confine import CPU_S, WALL_S
-from tracer.targets.jail.server import HEAD, QUESTION_LIMIT, REFUSED, UNCONFINED
+from tracer.targets.jail.confine import ADDRESS_SPACE_BYTES, CPU_S, WALL_S
+from tracer.targets.jail.server import HEAD, NO_MEMORY, QUESTION_LIMIT, REFUSED, UNCONFINED
 from tracer.targets.program_file import check_regular
 
 __all__ = ["Jail", "LookUp", "begin_look", "look", "sites", "warm_up"]
@@ -34,14 +35,13 @@ _SITES_AT_ONCE: Final = 1024
 _GRACE_S: Final = 3.0
 _START_S: Final = 10.0
 """How long the server may take to start, on a machine that has much else to do."""
-_RUN: Final = (
-    "import sys; sys.path[:] = {path!r}; from tracer.targets.jail.server import main; main({fd})"
-)
+_RUN: Final = "import sys; sys.path[:] = {path!r}; from {module} import main; main({fd})"
 _ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 _SIGNALS: Final = {
     -signal.SIGALRM: f"took longer than {WALL_S:g} s",
     -signal.SIGXCPU: f"took more than {CPU_S} s of CPU time",
     -signal.SIGKILL: f"took more than {CPU_S} s of CPU time, or the machine's memory",
+    NO_MEMORY: f"took more memory than {ADDRESS_SPACE_BYTES >> 20} MB",
     -signal.SIGSYS: "made a system call of another architecture",
 }
 
@@ -52,8 +52,11 @@ class Pending:
     ``fileno()`` is readable once the answer is there; so it can be waited for beside others.
     """
 
-    def __init__(self, path: Path, answer: int, told: int, deadline_s: float) -> None:
+    def __init__(
+        self, path: Path, answer: int, told: int, deadline_s: float, heard: Callable[[], None]
+    ) -> None:
         self._path = path
+        self._heard = heard
         self._answer = answer
         self._told = told
         self._deadline_s = deadline_s
@@ -78,6 +81,7 @@ class Pending:
                 status = os.read(self._told, 4)
             if not status:
                 raise PretakeError(f"{self._path} was not read: its parser did not answer")
+            self._heard()
             (ended,) = struct.unpack("<i", status)
             if ended == UNCONFINED:
                 raise PretakeError(
@@ -142,7 +146,7 @@ class LookUp:
         data = self._pending.take()
         try:
             return layout_from_bytes(data, self._path, self._size)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise PretakeError(
                 f"{self._path} was not read: its parser answered nonsense"
             ) from error
@@ -151,17 +155,26 @@ class LookUp:
 class Jail:
     """The server of parsers, started when it is first asked, and again where it is gone.
 
+    Args:
+        module: whose ``main`` serves.
+
     Example:
         >>> jail = Jail()
         >>> jail.ask(fd, Path("server"), {"deep": True}).take()
     """
 
-    def __init__(self) -> None:
+    def __init__(self, module: str = "tracer.targets.jail.server") -> None:
+        self._module = module
         self._lock = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._owner = os.getpid()
-        self._began_s = 0.0
+        self._ready_s = 0.0
+
+    @property
+    def server_pid(self) -> int | None:
+        """Its process; None where it has not been started."""
+        return self._server.pid if self._server is not None else None
 
     def start(self) -> None:
         """Start the server, unless it runs; it is ready some tenths of a second later."""
@@ -194,13 +207,16 @@ class Jail:
             opened.callback(os.close, tells)
             with self._lock:
                 self._send([fd, asks, answers, tells])
-                deadline_s = max(self._began_s + _START_S, time.monotonic()) + WALL_S + _GRACE_S
-            return Pending(path, answers, told, deadline_s)
+            deadline_s = max(self._ready_s, time.monotonic()) + WALL_S + _GRACE_S
+            return Pending(path, answers, told, deadline_s, self._is_ready)
 
     def close(self) -> None:
         """End the server."""
         with self._lock:
             self._stop()
+
+    def _is_ready(self) -> None:
+        self._ready_s = 0.0
 
     def _send(self, fds: list[int]) -> None:
         for attempt in range(2):
@@ -225,7 +241,7 @@ class Jail:
         self._stop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            run = _RUN.format(path=sys.path, fd=theirs.fileno())
+            run = _RUN.format(path=sys.path, module=self._module, fd=theirs.fileno())
             try:
                 # In a session of its own: Ctrl-C at the terminal ends the capture, which ends it.
                 self._server = subprocess.Popen(
@@ -245,7 +261,7 @@ class Jail:
                     "see 'pretake doctor'",
                 ) from error
         self._control = ours
-        self._began_s = time.monotonic()
+        self._ready_s = time.monotonic() + _START_S
 
     def _stop(self) -> None:
         """Close its socket, by which it ends; whatever it reads ends by its own clock."""

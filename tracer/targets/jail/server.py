@@ -29,7 +29,7 @@ from tracer.targets.jail.confine import become_nobody, shut_in
 from tracer.targets.pclntab import Pclntab
 from tracer.targets.program_file import FileBytes
 
-__all__ = ["HEAD", "QUESTION_LIMIT", "REFUSED", "UNCONFINED", "main"]
+__all__ = ["HEAD", "NO_MEMORY", "QUESTION_LIMIT", "REFUSED", "UNCONFINED", "main", "sites_of"]
 
 HEAD: Final = struct.Struct("<IQ")
 """Before an answer: whether it is one (0) or a refusal's text (1), and its length."""
@@ -37,6 +37,8 @@ QUESTION_LIMIT: Final = 4 << 20
 REFUSED: Final = 1
 UNCONFINED: Final = 77
 """Exit status of a child that could not be shut in, and so read nothing."""
+NO_MEMORY: Final = 78
+"""Exit status of a child that was refused memory."""
 
 _RUNNING_LIMIT: Final = 4
 _FDS: Final = 4
@@ -102,6 +104,8 @@ def _child(file: int, question: int, answer: int) -> None:
             os._exit(UNCONFINED)
         try:
             kind, found = 0, answer_to(asked, source)
+        except MemoryError:
+            os._exit(NO_MEMORY)
         except PretakeError as error:
             kind, found = REFUSED, json.dumps([error.problem, error.mend]).encode()
         room[: HEAD.size] = HEAD.pack(kind, len(found))
@@ -129,10 +133,11 @@ def answer_to(asked: bytes, source: FileBytes) -> bytes:
         return layout_to_bytes(inspect(path, source, deep=question["deep"]))
     addresses = np.frombuffer(rest, "<i8")
     with Elf(path, source) as elf:
-        return sites_to_bytes(_sites(Pclntab(elf), addresses))
+        return sites_to_bytes(sites_of(Pclntab(elf), addresses))
 
 
-def _sites(table: Pclntab, addresses: np.ndarray) -> list[Site]:
+def sites_of(table: Pclntab, addresses: np.ndarray) -> list[Site]:
+    """What the instructions at link-time addresses are."""
     sites = []
     for address, function in zip(addresses.tolist(), table.names_at(addresses), strict=True):
         file, line = table.source_at(address) or (None, None)
