@@ -1,4 +1,4 @@
-"""What it means: pandas over a trace.
+"""From a trace to tables, answers and pictures, with pandas.
 
 Example:
     >>> from analysis import load
@@ -7,7 +7,7 @@ Example:
     >>> trace.summary()["retake_ns"]["p50"]
 
 Each analysis is a pure function from a trace to a DataFrame (or a dictionary) with a declared
-schema; views (terminal, HTML, exports) only render those.
+schema. Views (terminal, HTML, exports) only print those, and compute nothing.
 """
 
 from analysis.loaded import LoadedTrace, load

@@ -99,34 +99,38 @@ OUTCOMES = (
     "handed_off",  # P was given away for the call, before the thread blocked
     "kept",  # the call returned, or the trace ended, with P still held
 )
-"""How an episode's hold ended. Null: P was gone when the call returned, and nobody told when."""
+"""How an episode's hold ended. Null: P was gone when the call returned; nobody knows when."""
 
 CLASSES = ("harmless", "deliberate", "harmful", "kept", "needless", "unknown")
 """What an episode means; :mod:`analysis.ptime.classify` has the rule for each."""
 
 PARTS = (
     # Each lasts from the moment of the part before it (the first: from the block) to its own.
-    ("notice_ns", "part_notice_ns", "until somebody who will retake P is on a CPU"),
-    ("taken_ns", "part_take_ns", "until P is taken"),
-    ("handoff_ns", "part_handoff_ns", "until P looks for another M"),
-    ("startm_ns", "part_start_ns", "until an M is made to run P"),
-    ("m_wake_ns", "part_m_wake_ns", "until the kernel makes that M's thread runnable"),
+    (
+        "notice_ns",
+        "part_notice_ns",
+        "until the thread that will take P is on a CPU (sysmon's, mostly)",
+    ),
+    ("taken_ns", "part_take_ns", "until that thread has taken P"),
+    ("handoff_ns", "part_handoff_ns", "until P is to be handed to another M (handoffp)"),
+    ("startm_ns", "part_start_ns", "until an M is chosen or made for P (startm)"),
+    ("m_wake_ns", "part_m_wake_ns", "until the thread of that M is woken"),
     ("m_oncpu_ns", "part_m_oncpu_ns", "until that thread is on a CPU"),
-    ("acquirep_ns", "part_acquire_ns", "until the M has P"),
-    ("run_ns", "part_run_ns", "until the first goroutine runs"),
+    ("acquirep_ns", "part_acquire_ns", "until that M has P (acquirep)"),
+    ("run_ns", "part_run_ns", "until P runs a goroutine"),
 )
 """The way of P from the block to the next goroutine: moment, length of the step, meaning."""
 
 EPISODES = Frame(
     "episodes",
     "one system call in which a thread blocked while it held a P, or whose P was handed off "
-    "for the call; the first block of a call makes the episode",
+    "for the call; it begins at the first block of the call",
     (
         Field("tid", "thread that blocked"),
         Field("pid", "its process, from the trace's task table"),
         Field("comm", "the thread's name", "str"),
         Field("goid", "goroutine whose call it is"),
-        Field("p", "P that it held or had handed off; a P is named by pid and p together"),
+        Field("p", "P that it held or had handed off; pid and p together identify a P"),
         Field("m", "M that the thread is"),
         Field("nr", "number of the system call (x86-64)"),
         Field("syscall", "its name", "str"),
@@ -139,23 +143,26 @@ EPISODES = Frame(
         Field("enter_ns", "when the call was entered; null if that was before the capture"),
         Field("block_ns", "when the thread blocked"),
         Field("notice_ns", "when the thread that took P came onto a CPU, if after the block"),
-        Field("release_ns", "when P was no longer the thread's: the first of taken and handoff"),
-        Field("taken_ns", "when somebody took P (runtime kind retake)"),
-        Field("handoff_ns", "when P looked for another M (runtime kind handoff)"),
-        Field("startm_ns", "when an M was made to run P (runtime kind startm)"),
-        Field("m_wake_ns", "when the kernel made the next M's thread runnable"),
+        Field("release_ns", "when the thread lost P: taken_ns or handoff_ns, whichever is first"),
+        Field("taken_ns", "when another thread took P (runtime kind retake)"),
+        Field("handoff_ns", "when P was to be handed to another M (runtime kind handoff)"),
+        Field("startm_ns", "when an M was chosen or made for P (runtime kind startm)"),
+        Field("m_wake_ns", "when the thread of the next M was woken"),
         Field("m_oncpu_ns", "when that thread came onto a CPU"),
         Field("acquirep_ns", "when the next M had P (runtime kind acquirep)"),
         Field("run_ns", "when a goroutine ran on P again (runtime kind run)"),
         Field("pidle_ns", "when P went to the idle list instead (runtime kind pidle)"),
-        Field("wake_ns", "when the kernel made the blocked thread runnable"),
+        Field("wake_ns", "when the blocked thread was woken"),
         Field("exit_ns", "when the call returned; null if it was still open at the end"),
         Field("exit_slow_ns", "when the returning thread found its P gone (kind exit_slow)"),
-        Field("hold_ns", "block to release; to the call's or the trace's end where P was kept"),
+        Field(
+            "hold_ns",
+            "from block to release; if P was kept, to the end of the call or of the trace",
+        ),
         Field(
             "retake_ns",
-            "P-retake latency: block until P again runs a goroutine; 0 if it already ran; "
-            "null if P was kept or went idle, and where the trace cannot tell",
+            "P-retake latency: from the block until P runs a goroutine again; 0 if it ran one "
+            "before; null if P was kept or went idle, or if it is not known",
         ),
         Field(
             "harm_ns",
@@ -171,9 +178,9 @@ EPISODES = Frame(
         Field("global_runq", "goroutines in the global queue at the block"),
         Field("npidle", "idle Ps at the block"),
         Field("nmspinning", "Ms looking for work at the block"),
-        Field("p_use", "how P stood to the thread at the block", words=P_USES),
+        Field("p_use", "what the thread had to do with P at the block", words=P_USES),
         Field("class", "what the episode means", words=CLASSES),
-        Field("lost_overlap", "records were lost meanwhile: not to be trusted", "bool"),
+        Field("lost_overlap", "records were lost during the episode, so do not trust it", "bool"),
         Field("censored", "hold_ns is a lower bound: P was still held at its end", "bool"),
     ),
 )

@@ -1,21 +1,21 @@
 """Which way to make a call: raw, normal (entersyscall) or block (entersyscallblock).
 
-The doubt in the discussion of SyscallBlock was that users cannot tell whether a call falls into
-the window in which the hint pays. A trace can. For each site the P time that a call costs is
-estimated for each way, from what its calls did:
+Users cannot know whether a call is long enough that giving the P away pays; a trace can tell. For
+each site, the P time that a call costs is estimated for each of the three ways:
 
-- *raw*: nobody takes P. It is lost for as long as the call blocks, in those calls in which work
-  waits and nobody else can take it (the *waiting share*).
-- *normal*: what was captured: the harm until P was retaken, and then P's way to the next
-  goroutine (the *move*). Known only where calls of this way were captured.
-- *block*: the move, in every call whether it blocks or not; no hold at all.
+- *raw*: P is never taken. It is lost for as long as the call blocks, in those calls during which
+  work waits and no other P or M can take it (the *waiting share*).
+- *normal*: what was captured, which is the harm until P was retaken, and then the time of P's
+  way to the next goroutine (the *move*). It is known only if calls were captured that were made
+  this way.
+- *block*: the move, in every call, whether it blocks or not. There is no hold.
 
-The move is the median time from release to the next goroutine in this trace. It counts only
-where work waits too: a P without work loses nothing on its way. What the returning goroutine
-waits for a P is not in it, so the gain of *block* is an upper bound.
+The move is the median time from release to the next goroutine in this trace. It too counts only
+where work waits, because a P without work loses nothing on its way. The time that the returning
+goroutine waits for a P is not in it, so the gain of *block* is an upper bound.
 
-A hint pays from the length of call at which raw costs as much as block, and matters up to the
-length at which what normal loses is a hundredth of the call.
+``pays_from_ns`` is the length of a call at which raw costs as much as block. ``pays_to_ns`` is the
+length at which the loss of normal is a hundredth of the call.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ ADVICE = Frame(
         Field("gain_ns", "P time won a call by changing to it", "float"),
         Field("gain_low_ns", "lower end of its 95 % interval", "float"),
         Field("gain_high_ns", "upper end", "float"),
-        Field("pays_from_ns", "length of call from which the hint pays"),
-        Field("pays_to_ns", "length of call beyond which it no longer matters"),
-        Field("evidence", "what this stands on, and what is not known", "str"),
+        Field("pays_from_ns", "length of a call from which block costs less than raw"),
+        Field("pays_to_ns", "length of a call above which normal loses less than 1 % of it"),
+        Field("evidence", "what the advice is based on, and what is not known", "str"),
     ),
 )
 
@@ -177,7 +177,7 @@ def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None, seed: int) -> pd.Da
 
 
 def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Series[bool]:
-    """Calls with which Go's runtime itself sleeps: nobody can make them another way."""
+    """Calls in which Go's runtime itself sleeps: no user can make them in another way."""
     if places is None:
         return pd.Series(False, index=known.index)
     own = places.loc[places["stack"].astype(str).str.endswith(_RUNTIME_SLEEPS), "stack_id"]
@@ -185,7 +185,7 @@ def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Seri
 
 
 def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
-    """Of each call that is known to its end what the estimates need, as small as may be."""
+    """What the estimates need of each call whose end is known, in the smallest types."""
     known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
     known = known[~_by_the_runtime(known, places)]
     stack = known["stack_id"]
@@ -222,7 +222,7 @@ def _floats(values: pd.Series[int]) -> np.ndarray:
 
 
 def _block_shares(calls: pd.DataFrame | None) -> dict[int, float]:
-    """Share of the calls of each number that blocked; nothing if only those were captured."""
+    """Share of the calls of each number that blocked; empty if only those were captured."""
     if calls is None or not (calls["made"] > calls["blocked"]).any():
         return {}
     shares = calls["blocked"] / calls["made"]

@@ -1,8 +1,8 @@
 """Many traces at once: here, or on a Dask cluster; on this disk, or on an object store.
 
-A trace is the piece of work. One worker makes its result in the very way that it is made here, and
-results are put together in the order of the traces; so they are the same to the bit, wherever and
-by however many they are made.
+One worker makes the result of one trace, with the same code as without a cluster, and the
+results are put together in the order of the traces. So they are the same to the bit, however
+many workers there are.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def compare_all(places: Sequence[str], scheduler: str | None = None) -> pd.DataF
 def map_traces(
     work: Callable[[Trace], _Result], places: Sequence[str], scheduler: str | None = None
 ) -> list[_Result]:
-    """``work`` of each trace, in their order; see :func:`compare_all`.
+    """Call ``work`` for each trace, and return the results in their order.
 
     Args:
         work: a function of a module, so that it can be sent to a worker by name.

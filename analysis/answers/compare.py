@@ -101,7 +101,7 @@ def _row(trace: Trace, told: Summary) -> dict[str, Any]:
 
 
 def _number(values: object, name: str) -> int | None:
-    """A number out of what the traced program wrote: anything else is not known."""
+    """A number that the traced program wrote; None for anything else."""
     found = values.get(name) if isinstance(values, Mapping) else None
     if isinstance(found, bool) or not isinstance(found, int | float) or not np.isfinite(found):
         return None

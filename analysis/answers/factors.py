@@ -1,11 +1,11 @@
 """What the P-retake latency goes together with: a table of factors and effect sizes.
 
-Each factor is one number an episode, known before its latency was (what the scheduler and the
-kernel were like), or a cause that the latency contains (how long the monitor slept, how long
-the next M's thread waited for a CPU). The effect is Spearman's rank correlation with the
-latency: it asks only whether one grows with the other, so a long tail does not decide it. The
-interval is Fisher's with the variance of Bonett and Wright (Psychometrika 65, 2000). Episodes
-near in time resemble each other, so the true interval is wider; correlation is no cause.
+A factor is one number for each episode. Some were known at the block, such as the length of a
+run queue. Others are parts of the latency itself, such as how long the next M's thread waited
+for a CPU. The effect is Spearman's rank correlation with the latency: it asks only whether one
+grows with the other, so a few very long latencies do not decide it. The interval is Fisher's
+with the variance of Bonett and Wright (Psychometrika 65, 2000). Episodes near in time resemble
+each other, so the true interval is wider. A correlation is not a cause.
 """
 
 from __future__ import annotations
@@ -31,24 +31,27 @@ _MEANINGS = {
     "nmspinning": "Ms looking for work at the block",
     "ps_held": "other Ps held by blocked threads at that moment",
     "monitor_sleep_ns": "from the block until the thread that took P was on a CPU",
-    "cpu_wait_ns": "CPU contention: how long the last thread to come onto a CPU before the block "
-    "had waited for it",
-    "m_cpu_wait_ns": "wake-up latency of the thread that P went on with",
-    "m_migrated": "that thread came onto another CPU than the one that it had last been on",
+    "cpu_wait_ns": "CPU contention: how long the last thread that got a CPU before the block had "
+    "waited for it",
+    "m_cpu_wait_ns": "wake-up latency of the thread that got P",
+    "m_migrated": "whether that thread woke on another CPU than the one it last ran on",
 }
 
 FACTORS = Frame(
     "factors",
-    "one factor, and how P-retake latency goes with it",
+    "one factor, and how P-retake latency is correlated with it",
     (
         Field("factor", "name of the factor", "str"),
         Field("meaning", "what it is", "str"),
-        Field("episodes", "those in which both are known"),
+        Field("episodes", "episodes in which both are known"),
         Field("effect", "Spearman's rank correlation with the latency, -1 to 1", "float"),
         Field("effect_low", "lower end of its 95 % interval", "float"),
         Field("effect_high", "upper end", "float"),
-        Field("low_p50_ns", "median latency in the third of the episodes with the least of it"),
-        Field("high_p50_ns", "median latency in the third with the most"),
+        Field(
+            "low_p50_ns",
+            "median latency of the third of episodes with the least of it",
+        ),
+        Field("high_p50_ns", "median latency of the third with the most of it"),
     ),
 )
 
@@ -71,7 +74,7 @@ def factors(
 ) -> pd.DataFrame:
     """Correlate a trace's P-retake latencies with what went on meanwhile.
 
-    The trace may be larger than memory: of an episode a few numbers stay, of a switch nothing.
+    The trace may be larger than memory: a few numbers of each episode are kept, and no switch.
 
     Args:
         trace: the trace.

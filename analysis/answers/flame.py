@@ -1,8 +1,8 @@
 """A flame graph: where P time goes, as one SVG file that any browser shows.
 
-Each box is a function (or program, system call, outcome), as wide as the time in what it called;
-its title tells the time. Drawn from the top down, like an icicle, so that a deep stack needs no
-scrolling to its root.
+Each box is a function (or a program, system call or outcome). Its width is the time in all that
+it called, and its title tells that time. It is drawn from the top down, so that the root of a
+deep stack is in view.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What ``pretake live`` counts, by call site: named, and no more names than are wanted.
+"""What ``pretake live`` counts, by call site, with a bounded number of names.
 
-Counts are arrays of any shape that only ever grow; what their numbers mean is
-:class:`tracer.capture.live.Live`'s matter.
+Counts are arrays of any shape whose numbers never go down. :class:`tracer.capture.live.Live`
+defines what the numbers mean.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ package stands in front."""
 
 
 class Call(NamedTuple):
-    """A system call and where it is made; ``site`` is None where no stack was to be had."""
+    """A system call and its call site; ``site`` is None if there is no stack."""
 
     syscall: str
     site: str | None
@@ -75,11 +75,11 @@ def by_syscall(counts: Counts) -> dict[Call, np.ndarray]:
 
 
 class TopCalls:
-    """Keeps the names to the calls with the most counts; the others of each system call are one.
+    """Names only the calls with the most counts; the others of each system call are added up.
 
-    No count that was told goes back, as one who reads them now and then (Prometheus) must be able
-    to rely on: a call that gets a name starts from what it had at the look before, which stays
-    with the others; and what a call told before it lost its name does not go to them.
+    A count that was told once never goes down, because Prometheus relies on that. So a call that
+    gets a name starts with what was counted since the last look, and what it had before stays
+    with the others. When a call loses its name, its counts do not move to the others.
 
     Args:
         most: how many calls have a name at one time.
@@ -94,7 +94,7 @@ class TopCalls:
         self._told: dict[str, np.ndarray] = {}
 
     def look(self, counts: Counts) -> dict[Call, np.ndarray]:
-        """What to tell now; :data:`OTHER` is there only where it has something to tell."""
+        """The counts to show; :data:`OTHER` is there only if it has counted something."""
         ranked = sorted(
             (call for call in counts if call.site != OTHER),
             # Of two alike the one that has a name keeps it.

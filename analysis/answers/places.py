@@ -1,8 +1,10 @@
-"""Where calls were made: stacks with names, and the call site in each.
+"""Where calls were made: the stacks with names, and the call site of each.
 
-The *call site* is the innermost function that is not on the way to every system call: the
-packages ``runtime``, ``syscall``, ``internal/…``, ``os`` and ``golang.org/x/sys/unix`` are that.
-Where all of a stack is of these, it is the innermost function that has a name.
+Example: ``main.readSlowly`` calls ``syscall.Read``, which calls ``syscall.Syscall``. The call
+site is ``main.readSlowly``: the innermost function that does not belong to ``runtime``,
+``syscall``, ``internal/…``, ``os`` or ``golang.org/x/sys/unix``, since every system call goes
+through those. If all functions of a stack belong to them, it is the innermost one that has a
+name.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ PLACES = Frame(
         Field("stack_id", "the stack; as in table block"),
         Field("site", "function that is the call site", "str"),
         Field("file", "source file of the call there", "str"),
-        Field("line", "its line; of a stripped program's inlined code, where that was written"),
+        Field(
+            "line",
+            "its line; for code that was inlined in a stripped program, the line of that code",
+        ),
         Field("stack", "all functions, outermost first, with ; between", "str"),
     ),
 )

@@ -1,15 +1,15 @@
 """Preemptions: each request that a goroutine stop, and the way it went.
 
-A request is a row of kind ``preempt_request``. What belongs to it is what happened to its
-thread from then until the next request for that thread: the signal sent (``tgkill``), its
-delivery, and the end: stopped (``preempted``) or refused (``preempt_refused``, with the reason).
-Go coalesces requests (``m.signalPending``), so a request may have no signal of its own.
+A request is a row of kind ``preempt_request``. All that happens to its thread until the next
+request for that thread belongs to it: the signal (``tgkill``), its delivery, and the end, which
+is stopped (``preempted``) or refused (``preempt_refused``, with the reason). Go coalesces
+requests (``m.signalPending``), so a request may have no signal of its own.
 
-Go tells of no refusal. But its handler, where it accepts, lets the thread return into
-asyncPreempt, which is probed; so a signal that was delivered and not followed by that was
-refused: for what the binary says of the interrupted instruction (table address), or, where that
-is safe, since the request was not wanted any more (the goroutine had yielded meanwhile, was not
-running, or its M held a lock).
+Go does not tell a refusal; it is inferred. If Go's handler accepts, the thread returns into
+asyncPreempt, which is probed. So a signal that was delivered and not followed by asyncPreempt was
+refused. The reason is what the binary says of the interrupted instruction (table address). If that
+instruction is a safe point, the request was not wanted any more: the goroutine had yielded
+meanwhile, was not running, or its M held a lock.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PREEMPTIONS = Frame(
     (
         Field("tid", "thread that runs the goroutine"),
         Field("asker_tid", "thread that asked"),
-        Field("goid", "goroutine that shall stop"),
+        Field("goid", "goroutine that is asked to stop"),
         Field("p", "P that it runs on"),
         Field("reason", "why it was asked", words=RUNTIME_REASONS),
         Field("asked_ns", "when it was asked"),
@@ -54,7 +54,11 @@ PREEMPTIONS = Frame(
         Field("ended_ns", "when the goroutine stopped, or refused to"),
         Field("pc", "user address that the signal interrupted"),
         Field("function", "function that the address lies in", "str"),
-        Field("point", "what stands there in the way of preempting", words=SAFE_POINTS),
+        Field(
+            "point",
+            "whether a goroutine can be stopped at that address, or why not",
+            words=SAFE_POINTS,
+        ),
         Field("outcome", "how it ended; null if the trace does not tell", words=ENDS),
         Field("how", "the way it stopped, or why it did not", words=RUNTIME_REASONS),
         Field("part_sent_ns", "part: asked to sent"),
@@ -177,8 +181,8 @@ def preemptions(trace: Trace) -> pd.DataFrame:
 def interrupted_calls(trace: Trace) -> pd.DataFrame:
     """The system calls that SIGURG interrupted, so that they failed with EINTR.
 
-    Calls that the kernel begins again by itself are not among them: their caller sees nothing.
-    Whose request the signal was is not asked, so a program whose offsets are not known has them.
+    Calls that the kernel restarts by itself are not among them, since their caller sees nothing.
+    Signals are counted whoever sent them, so this works for a program whose offsets are unknown.
 
     Returns:
         A DataFrame of :data:`INTERRUPTED`, the most frequent first.

@@ -29,7 +29,7 @@ class Latency(TypedDict):
 
 
 class Duration(TypedDict):
-    """Quantiles and sum in ns, None where no value is known; ``unknown`` is how many are not."""
+    """Quantiles and sum in ns, None if no value is known; ``unknown`` counts the unknown ones."""
 
     p50: int | None
     p90: int | None
@@ -84,8 +84,8 @@ class Summary(TypedDict):
 
     Keys:
         policy: the retake policy, where the traced program told it.
-        p_known: whether the trace can tell which blocked threads held a P; where it cannot (no
-            runtime that is known, or no offsets of it), that there are no episodes says nothing.
+        p_known: whether the trace can tell which blocked threads held a P. If it cannot (unknown
+            runtime, or unknown offsets), the absence of episodes says nothing.
         episodes: all of them; retaken, kept and handed_off are those with that outcome.
         untrusted: episodes in whose time records were lost; in none of the distributions.
         retake_ns: P-retake latency, of the episodes after which P ran a goroutine again.

@@ -1,4 +1,4 @@
-"""Every table that the analysis makes: what the documentation and the exports go through."""
+"""The list of all tables that the analysis makes, for the documentation and the exports."""
 
 from __future__ import annotations
 

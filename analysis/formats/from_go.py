@@ -1,15 +1,15 @@
 """A Go execution trace as a trace of this project, as far as it reaches.
 
-The runtime tells of goroutines and Ps, and nothing of the kernel. So:
+An execution trace tells about goroutines and Ps, and nothing about the kernel. So:
 
-- A call whose P was taken is a block, and an episode. When its thread blocked is not told; the
-  block stands at the call's entry, so holds and latencies are longer than they were by the time
-  that the thread still ran. Calls that kept their P are not told apart from those that never
-  blocked, and give no episode.
-- Who took a P (the monitor, the collector, another M) is not told: the reason is null.
-- ``run`` is the first goroutine on a P since it changed hands.
-- Run queues are not told one by one: ``global_runq`` counts all runnable goroutines and ``runq``
-  is 0; ``npidle`` counts idle Ps, and ``nmspinning`` those Ps that are with an M and run nothing.
+- A call whose P was taken makes a block and an episode. The time of the block is not told; it is
+  set to the entry of the call, so holds and latencies are too long by the time that the thread
+  still ran. A call that kept its P makes no episode, because it looks like a call that never
+  blocked.
+- It is not told who took a P (the monitor, the collector, another M): the reason is null.
+- ``run`` is the first goroutine on a P after it changed its M.
+- The run queues are not told one by one. ``global_runq`` counts all runnable goroutines, and
+  ``runq`` is 0. ``npidle`` counts idle Ps, and ``nmspinning`` Ps that have an M and run nothing.
 """
 
 from __future__ import annotations

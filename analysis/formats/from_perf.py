@@ -1,8 +1,9 @@
 """What ``perf sched record`` recorded, as a trace of this project, as far as it reaches.
 
-perf tells of switches, wake-ups and threads, and nothing of a runtime: so there are no episodes,
-but where threads ran and waited can be asked like in any other trace. Time is perf's own clock.
-The text of ``perf script`` is read as well as a ``perf.data`` file, by perf itself.
+perf tells about switches, wake-ups and threads, and nothing about a runtime. So there are no
+episodes, but one can ask where threads ran and waited, as of any trace. Time is perf's own
+clock. The input is a ``perf.data`` file, which perf itself reads, or the text of ``perf
+script``.
 """
 
 from __future__ import annotations

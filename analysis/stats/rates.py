@@ -1,8 +1,9 @@
-"""What one run has that another has not: events a second, with intervals.
+"""What one run has more of than another: events a second, with intervals.
 
-System calls by name, signals, and the runtime's transitions by kind and reason, each as a rate
-over the whole capture. Events come in bursts, so the interval is a bootstrap of slices of time
-and not of events.
+Example: the second run has 400 retakes by sysmon a second more than the first. System calls by
+name, signals, and the runtime's transitions by kind and reason are each counted as a rate over
+the whole capture. Events come in bursts, so the interval is a bootstrap of slices of time, not
+of events.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Uncertainty by bootstrap, fast enough for millions of values.
 
-Resampling a million values a thousand times is slow and needless: the quantile of a bootstrap
+Resampling a million values a thousand times is slow, and not needed. The quantile of a bootstrap
 sample is one of the sorted values, and its rank has a Beta distribution; the mean of a large
-one is normal. Small samples are resampled for real.
+sample has a normal distribution. Only small samples are really resampled.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """A Go program's own execution trace, as the second witness of its retakes.
 
-The runtime tells every steal of a P from a system call in its execution trace
-(``runtime/trace``, from Go 1.22 in the format with the event ``ProcSteal``), stamped with
-CLOCK_MONOTONIC in steps of 64 ns: the clock of the capture. ``go tool trace -d=parsed`` prints
-the trace as text, in order. There a steal is a P that goes from Running to Idle in an event of
-an M that does not hold it; the thread and goroutine it was taken from are those that entered
-the last system call on that P.
+From Go 1.22 on, the execution trace (``runtime/trace``) has an event ``ProcSteal`` for every P
+that is taken from a system call. Its time is CLOCK_MONOTONIC in steps of 64 ns, which is the
+clock of the capture. ``go tool trace -d=parsed`` prints the trace as text, in order. There a
+steal is a P that goes from Running to Idle in an event of an M that does not hold it. The thread
+and goroutine that lost the P are those that entered the last system call on it.
 """
 
 from __future__ import annotations

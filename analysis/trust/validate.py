@@ -1,19 +1,22 @@
 """Replays a trace against the rules of the model and counts what breaks them.
 
-The reader checks files, this checks sense: a trace whose rows contradict the model was captured
-wrongly, or the model is wrong. Each rule is one function from the trace's rows to the number of
-things that it looked at and the moments at which they broke it. Where records were lost, rules
-that need every row of a table look only at what is left, and say so by their count.
+The reader checks that files are well-formed; this checks that their rows make sense. Example: two
+threads that are blocked with the same P at the same time contradict the model, so the trace was
+captured wrongly, or the model is wrong.
 
-A trace may be larger than memory. What a rule says of single rows is asked of one piece of a
-table after the other, and what it says of a thread's next switch, of one window of time after the
-other; what it says of a thread's calls, of some threads after the others, as many as :data:`ROWS`
-rows belong to. Of an episode the few numbers stay that the rules are about.
+Each rule is one function from the rows to how many things it looked at, and when they broke the
+rule. Where records were lost, a rule that needs every row of a table looks only at the rest; its
+count shows that.
 
-A rule is of one of two kinds. A *runtime* rule holds of the program's scheduler whatever the
-kernel tells, so a break is a fault of the capture or of the model. A *kernel* rule asks that the
-kernel told everything, and it does not always: threads that a hypervisor's agent or the kernel
-hides from tracepoints are switched to unseen, and ``perf sched record`` misses the same switches.
+A trace may be larger than memory. Rules about single rows read one piece of a table after the
+other. Rules about the next switch of a thread read one window of time after the other. Rules
+about the calls of a thread read some threads after the others, as many as :data:`ROWS` rows
+belong to. Of each episode only a few numbers are kept.
+
+A rule is of one of two kinds. A *runtime* rule is about the program's scheduler, and a break is
+a fault of the capture or of the model. A *kernel* rule needs that the kernel told everything,
+and it does not always: some threads (of a hypervisor's agent, for example) are hidden from
+tracepoints, so switches to them are unseen. ``perf sched record`` misses the same switches.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ VALIDATION = Frame(
     "one rule of the model, and how the trace keeps it",
     (
         Field("rule", "name of the rule", "str"),
-        Field("kind", "what it asks about", words=KINDS),
+        Field("kind", "what it is about", words=KINDS),
         Field("meaning", "what must hold", "str"),
         Field("checked", "things looked at"),
         Field("broken", "those that break the rule"),
@@ -223,7 +226,7 @@ def _block_in_call(seen: _Seen) -> _Found:
 
 
 def _episode_in_order(seen: _Seen) -> _Found:
-    """P's way goes forward: block, release, handoff, acquirep, run."""
+    """The times of an episode are in order: block, release, handoff, acquirep, run."""
     return seen.ways
 
 
@@ -239,7 +242,7 @@ def _out_of_order(episodes: pd.DataFrame) -> _Found:
 
 
 def _p_at_one_m(seen: _Seen) -> _Found:
-    """A P is held by one blocked thread at a time."""
+    """At most one blocked thread holds a P."""
     held = _held(seen.episodes)
     if seen.tells_run:
         # Such a runtime tells each change of P. Where it does not, as Go, who uses a P that
@@ -263,14 +266,14 @@ def _g_in_one_call(seen: _Seen) -> _Found:
 
 
 def _m_is_one_thread(seen: _Seen) -> _Found:
-    """An M is the same thread for as long as that thread lives."""
+    """An M stays on one thread as long as that thread lives."""
     found = seen.episodes[seen.episodes["m"] != UNKNOWN]
     first = found.groupby(["pid", "tid"])["m"].transform("first")
     return len(found), _times(found[found["m"] != first], "block_ns")
 
 
 def _switches_alternate(seen: _Seen) -> _Found:
-    """A thread enters a CPU and leaves it in turn: it never runs on two."""
+    """A thread leaves its CPU before it enters another one."""
     targets = plain.from_arrow("task", seen.trace.arrow("task", ["tid"]))["tid"].unique()
     last = LastRows("tid")
 

@@ -1,13 +1,14 @@
-"""The trace against a second witness: the runtime's own record of each retake that it did.
+"""The trace against a second witness: the runtime's own record of its retakes.
 
-The reference runtime keeps such a record on request (``pretake run … --witness FILE``): one
-JSON object a line (or a Parquet file) with ``ts_ns``, its own clock's reading at the release of
-P, and ``tid`` and ``p``, the thread that lost it. A Go program keeps one in its own execution
-trace (:mod:`analysis.trust.go_trace`). All clocks are CLOCK_MONOTONIC, so nothing
-is fitted; one in a time namespace is put right by the offset that the kernel tells.
+The reference runtime writes such a record on request (``pretake run … --witness FILE``): one
+JSON object a line (or a Parquet file) with ``ts_ns``, the time of the release by its own clock,
+and the thread ``tid`` that lost the P ``p``. A Go program has one in its execution trace
+(:mod:`analysis.trust.go_trace`). All clocks are CLOCK_MONOTONIC, so no clock is fitted. The
+clock of a program in a time namespace is corrected by the offset that the kernel tells.
 
-A record row belongs to the episode of the same thread and P in whose call it lies (until
-:data:`analysis.ptime.way.RETURN_RACE_NS` after the return). An episode or a row is used once.
+A row of the record belongs to the episode of the same thread and P if it lies within the call,
+or up to :data:`analysis.ptime.way.RETURN_RACE_NS` after its return. Each row and episode is used
+once.
 """
 
 from __future__ import annotations

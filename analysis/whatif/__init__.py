@@ -1,1 +1,1 @@
-"""What another policy would have made of a captured run."""
+"""Predicts a captured run under another policy or on another machine."""

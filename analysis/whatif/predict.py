@@ -1,16 +1,16 @@
 """What another policy, machine or number of Ps would have made of a captured run.
 
-The run's scripts (:mod:`analysis.whatif.scripts`) are replayed by a simulator that the caller
-gives; this module makes the scripts, sets the simulated machine's prices, and says how far to
-trust it.
+This module makes the scripts of the run (:mod:`analysis.whatif.scripts`), finds the prices of the
+machine, has a simulator that the caller gives replay the scripts, and tells the error.
 
-What the simulated machine charges for each step of a P's way is read off the *first* half of the
-capture (:mod:`analysis.whatif.prices`). Where a capture does not tell a price (a trace by hand, a
-Go program that hardly retakes), it is fitted: so that the replay of the policy that was really
-used agrees with that half, by the median way of P (release to run), by the part of it until the
-next thread is woken, and under ``sysmon`` by the median hold. Then the *second* half is replayed,
-under that policy and the others. How far the replay of the policy used is from that half, which it
-has not seen, is the error that stands beside every prediction.
+1. The prices of each step of a P's way are read off the *first* half of the capture
+   (:mod:`analysis.whatif.prices`). If a capture does not tell a price (a trace made by hand, a Go
+   program that hardly retakes), it is fitted: the replay of the policy that was really used must
+   agree with that half in the median way of P (release to run), in the part of it until the next
+   thread is woken, and under ``sysmon`` in the median hold.
+2. The *second* half is replayed, under the policy that was really used and under the others.
+3. The replay under the policy that was used is compared with the second half itself, which it has
+   not seen. The difference is the error that stands beside every prediction.
 """
 
 from __future__ import annotations

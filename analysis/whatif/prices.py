@@ -1,7 +1,7 @@
-"""What a captured machine charges for what a replay simulates, read off the capture.
+"""What each step costs on the captured machine, for a replay; read off the capture.
 
 A P's way from one thread to the next is a chain of short steps, and a capture sees both ends of
-each. So a price here is the time between two rows of the trace and nothing is fitted:
+each. So a price is the time between two rows of the trace, and is not fitted:
 
 =================  ==============================================================================
 ``probe_ns``       ``handoff`` to the ``startm`` or ``pidle`` that the same thread comes to next:
@@ -23,9 +23,9 @@ each. So a price here is the time between two rows of the trace and nothing is f
 ``round_ns``       the monitor's return from a sleep to the ``retake``, or to its next sleep
 =================  ==============================================================================
 
-Steps in which the thread lost its CPU are not taken: to wait for one, and for the interpreter's
-lock, is what the replay itself has to find. Prices with a large spread are drawn by chance from
-the capture's own, quantile by quantile; of the others the median is taken.
+Steps in which the thread lost its CPU are left out, because the replay itself has to find the
+waits for a CPU and for the interpreter's lock. A price with a large spread is drawn at random
+from the quantiles of the capture; for the others the median is used.
 """
 
 from __future__ import annotations

@@ -1,29 +1,29 @@
 """A captured run as scripts: what each goroutine did, as far as the trace tells.
 
-A script is told apart from its run: CPU time and block times stay as they were captured, and who
-waited for a P, or was woken when, is left to whoever plays the script. The rules:
+Example: a goroutine computed for 50 µs, then read for 3 ms until another goroutine wrote. Its
+script keeps the CPU time, and says that the read ends with that write. It does not keep when the
+goroutine got a P; the replay decides that. The rules:
 
-- A goroutine's calls are its episodes. What its thread used of a CPU between two of them is the
-  goroutine's CPU time; where the thread changed goroutines in between (``run``, ``acquirep``), it
-  is counted from there on, and up to ``exit_slow`` or a handoff before.
-- A call that was woken by a thread on which another goroutine of this process ran waits for that
-  goroutine (*fire*, and *until*): under another policy the other may come later, or sooner. A call
-  that was woken by anybody else lasts as long as it did.
-- Where a P begins with one goroutine (``run``) and the next call on its thread is another's, they
-  changed places in between, which nothing tells. The caller's part is as much CPU time as it uses
-  before its calls elsewhere, no more than since its call before; the first one lets it run then.
-- Time in which a goroutine neither ran nor was in a call, it was runnable and waited for a P,
-  unless a P was idle meanwhile: then it waited for something else, and sleeps as long.
+- The calls of a goroutine are its episodes. The CPU time of its thread between two of them is
+  the goroutine's CPU time. If the thread changed goroutines in between (``run``, ``acquirep``),
+  CPU time counts from there on, and up to an ``exit_slow`` or a handoff before.
+- If a call was woken by a thread on which another goroutine of this process ran, it waits for
+  that goroutine (*until* its *fire*), which may come sooner or later under another policy. Any
+  other call lasts as long as it did.
+- If a P begins with one goroutine (``run``), and the next call on its thread is another's, they
+  changed places in between at an unknown time. The caller is given as much CPU time as it uses
+  before its other calls, but no more than since its last call; the first goroutine has the rest.
+- In the time in which a goroutine neither ran nor was in a call, it waited for a P. The
+  exception is when a P was idle meanwhile: then it waited for something else, and the script
+  sleeps as long.
+- If the runtime does not tell which goroutine a P runs (Go), what ran on it while the next
+  caller was still in its last call is work of an unknown goroutine. There is one such goroutine
+  for each P. It lets others run wherever the capture saw its P change its M.
+- A call that did not block is CPU time. If the capture has such calls (``--detail full``), each
+  stretch of CPU time tells how many it has, so that a dearer system call can be charged.
 
-- Where the runtime does not tell whom a P runs (Go), what ran on it while the next caller was in
-  its call before is work without a name: one goroutine for each P, which lets others run wherever
-  the capture saw its P change hands.
-
-- A call that did not block is CPU time. Where the capture has such calls (``--detail full``), each
-  stretch of CPU time tells how many of them it holds: they are what a dearer system call reaches.
-
-What is not in it: goroutines that change places on a P without a system call, and calls whose
-goroutine or return the trace does not tell.
+Not in a script: goroutines that change places on a P without a system call, and calls whose
+goroutine or return is unknown.
 """
 
 from __future__ import annotations

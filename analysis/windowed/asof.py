@@ -1,11 +1,11 @@
-"""Search along many time lines at once: the join that the whole analysis stands on.
+"""Search in many time lines at once: the join that most of the analysis uses.
 
-A time line is the events of one key (a thread, a P) in the order of time. The questions are
-always "the first event of this key after that moment" and "the last one before it", for
-millions of keys and moments together.
+Example: for each block, the next retake of the same P. A time line has the events of one key (a
+thread, a P) in the order of time. A question is always "the first event of this key after that
+moment", or "the last one before it", for millions of keys and moments together.
 
-``pandas.merge_asof`` answers the same questions, but wants both sides as sorted frames with
-equal dtypes for each call; here the events are sorted once and asked many times.
+``pandas.merge_asof`` answers the same questions, but needs both sides as sorted frames with equal
+dtypes at each call. Here the events are sorted once and searched many times.
 """
 
 from __future__ import annotations

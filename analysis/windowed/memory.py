@@ -1,4 +1,4 @@
-"""What a window of time must know of the windows before it: the last row of each key."""
+"""What a window needs from the windows before it: the last row of each key."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A trace's tables as plain int64 columns: what the analysis computes on.
 
-Null is :data:`tracer.trace.schema.UNKNOWN` and a word is its number, as in the records that the
-tracer drained; pandas' nullable arrays cost several times as much in every step.
+Null is :data:`tracer.trace.schema.UNKNOWN` and a word is its number, as in the records of the
+rings. pandas' nullable arrays would make every step several times slower.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A trace as consecutive windows of time, so that it may be larger than memory."""
+"""A trace as consecutive windows of time, so that it can be larger than memory."""
 
 from __future__ import annotations
 
