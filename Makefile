@@ -38,9 +38,10 @@ format: setup ## write the code in its one form
 	.venv/bin/ruff check --fix $(PYTHON_FILES)
 	.venv/bin/ruff format $(PYTHON_FILES)
 
-bench-go: setup ## the proposal's call on real Go, and what a capture costs a server (as root)
+bench-go: setup ## the proposal's call and retake on sched_out in real Go, a capture's cost (as root)
 	@.venv/bin/python -m bench.go_proposal
 	@.venv/bin/python -m bench.go_server
+	@.venv/bin/python -m bench.retake_go $(BENCH_ARGS)
 
 docs: setup ## write again the pages that are made from the code
 	.venv/bin/python -m tools.docs

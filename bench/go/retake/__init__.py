@@ -1,0 +1,1 @@
+"""Real Go with retake on ``sched_out``: see ``docs/retake-in-go.md``."""

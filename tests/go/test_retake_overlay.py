@@ -1,0 +1,102 @@
+"""Real Go with the retake by perf events built in (``bench/go/retake``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.go.retake import overlay
+from bench.go.retake.build import build
+from tests.go import toolchains
+from tracer.errors import PretakeError
+
+pytestmark = pytest.mark.go
+VERSIONS = ("1.25.5", "1.27.3")
+WAYS = ("sysmon", "schedout", "threadstate")
+SOURCES = Path(overlay.__file__).parent
+
+
+def program(version: str, name: str, folder: Path) -> Path:
+    """One of the overlay's programs, built with it."""
+    target = folder / f"{name}-{version}"
+    build(
+        toolchains.goroot(version),
+        ["-tags=retake", "-ldflags=-checklinkname=0", "-o", str(target), "."],
+        folder=SOURCES / name,
+        environment=toolchains.environment(version) | {"CGO_ENABLED": "1"},
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("retake")
+
+
+def calls(binary: Path, kind: str, way: str, folder: Path, *before: str) -> dict[str, int]:
+    """What the reader did in a run of half a second."""
+    environment = os.environ | {"GODEBUG": f"retake={way}", "GOMAXPROCS": "1"}
+    command = [*before, str(binary), kind, "0.5", str(folder)]
+    told = json.loads(subprocess.check_output(command, env=environment, text=True))
+    assert told["ops_per_s"] > 0
+    reader: dict[str, int] = told["reader"]
+    return reader
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_blocked_call_is_told_and_its_p_is_taken(version: str, folder: Path) -> None:
+    binary = program(version, "calls", folder)
+    for kind in ("fifo", "cgo"):
+        told = calls(binary, kind, "schedout", folder)
+        assert 0 < told["taken"] <= told["told"] <= told["wakeups"]
+        assert told["taken"] + told["left"] + told["stale"] >= told["told"]
+        assert told["unwatched"] == told["lost"] == 0
+    for way in ("sysmon", "threadstate", "nonsense"):
+        assert set(calls(binary, "fifo", way, folder).values()) == {0}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_thread_that_cannot_be_watched_leaves_it_to_sysmon(version: str, folder: Path) -> None:
+    binary = program(version, "calls", folder)
+    # Room for the files that the program needs, and for no event beside them.
+    told = calls(binary, "cgo", "schedout", folder, "prlimit", "--nofile=5:5")
+    assert told["unwatched"] > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_nothing_is_lost_when_all_happens_at_once(version: str, way: str, folder: Path) -> None:
+    binary = program(version, "stress", folder)
+    environment = os.environ | {"GODEBUG": f"retake={way}"}
+    done = subprocess.run(
+        [str(binary), "30"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == f"ok {6 * 2 * 30}\n", done.stderr
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_place_that_is_not_there_once_is_refused(
+    version: str, count: int, tmp_path: Path
+) -> None:
+    goroot = toolchains.goroot(version)
+    other = tmp_path / "go"
+    (other / "src/runtime").mkdir(parents=True)
+    (other / "VERSION").write_text((goroot / "VERSION").read_text())
+    for name in ("proc.go", "os_linux.go"):
+        text = (goroot / "src/runtime" / name).read_text()
+        text = text.replace("newm(sysmon, nil, -1)", "newm(sysmon, nil, -1)" * count or "other()")
+        (other / "src/runtime" / name).write_text(text)
+    with pytest.raises(PretakeError, match=rf"where sysmon is started' {count} times"):
+        overlay.make_overlay(other, tmp_path / "out")
+
+
+def test_what_is_no_toolchain_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert overlay.main(["--goroot", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
