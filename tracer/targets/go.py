@@ -125,6 +125,7 @@ _G_TLS = -8
 
 _ALWAYS_THERE = "runtime.main"
 """A function that every Go program has under this name, unless it was obfuscated."""
+_END_OF_USER_MEMORY = 1 << 47
 _LARGEST_TLS = 1 << 24
 _LARGEST_STRUCT = 1 << 16
 _ALIGNMENT = 4
@@ -202,6 +203,10 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         g_tls=_g_tls(elf, missing),
         callers=_callers(table),
     )
+    addresses = [layout.first_code, layout.sched, layout.allp]
+    addresses += [at for caller in layout.callers for at in (caller.begin, caller.end)]
+    if any(not UNKNOWN <= address < _END_OF_USER_MEMORY for address in addresses):
+        raise ValueError("an address that no program has")
     return GoBinary(
         path=elf.path,
         runtime="go",
