@@ -72,10 +72,10 @@ if TYPE_CHECKING:
 @click.option(
     "--buffer",
     type=SIZE,
-    default="64M",
-    show_default=True,
+    default=None,
+    show_default="2M to 32M, by the machine's memory",
     metavar="SIZE",
-    help="Memory of all rings together. Larger loses less.",
+    help="Memory for the records of each CPU. Larger loses less.",
 )
 @click.option(
     "--measure-overhead",
@@ -98,7 +98,7 @@ def command(
     stacks: bool,
     host: bool,
     all_signals: bool,
-    buffer: int,
+    buffer: int | None,
     measure_overhead: int | None,
     quiet: bool,
 ) -> None:

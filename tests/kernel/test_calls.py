@@ -8,11 +8,13 @@ import signal
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from tests.kernel.watched import Watched, python, wait_in_call
 from tracer.capture.options import CaptureOptions
+from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
 
@@ -167,3 +169,24 @@ def test_a_signal_in_a_pid_namespace_goes_to_the_thread_that_gets_it(tmp_path: P
     assert sent["errno"].tolist() == [0] * 23 + [3]
     assert sent["tid"].tolist() == [inside] * 23 + [pd.NA]
     assert set(sent["sender_tid"]) == {inside}
+
+
+def test_a_look_up_that_the_kernel_refuses_is_counted() -> None:
+    # As to Linux 6.1 where one interrupts another: here every CPU is told that it is in one.
+    programs = Programs(1 << 20, defines={"STORAGE_REFUSES": 1, "DETAIL_FULL": 1})
+    with Watched(python("on_request", 0), programs=programs) as watched:
+        assert watched.hear() == "ready"
+        assert programs.followed.shortfalls()["storage"] == 0
+        uses = programs.loaded.read("storage_uses", 0)
+        uses["busy"] = 1
+        programs.loaded.update("storage_uses", np.array(0, np.uint32), uses)
+        watched.say("calls 1009")
+        assert watched.hear() == "1009"
+        refused = programs.followed.shortfalls()["storage"]
+        uses["busy"] = 0
+        programs.loaded.update("storage_uses", np.array(0, np.uint32), uses)
+        watched.say("calls 23")
+        assert watched.hear() == "23"
+    assert refused >= 2 * 1009
+    assert (watched.tables["syscall"]["nr"] == NR_GETPPID).sum() == 23
+    programs.close()

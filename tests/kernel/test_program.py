@@ -15,7 +15,8 @@ from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.errors import PretakeError
 from tracer.kernel import compiler
-from tracer.kernel.table_rings import ring_pages
+from tracer.kernel.compiler import RING_TABLES
+from tracer.kernel.table_rings import RingSizes
 from tracer.trace.schema import TABLES
 
 pytestmark = pytest.mark.kernel
@@ -63,12 +64,40 @@ def test_what_is_kept_is_used_only_if_it_is_whole_and_root_s_alone(
         compiler.compile_programs({})
 
 
-def test_rings_share_a_buffer_in_powers_of_two() -> None:
-    pages = ring_pages(64 << 20)
-    assert set(pages) == {name for name, table in TABLES.items() if table.ring}
-    assert all(count & (count - 1) == 0 for count in pages.values())
-    assert sum(pages.values()) * 4096 <= 64 << 20
-    assert set(ring_pages(1).values()) == {1}
+def power_of_two(number: int) -> bool:
+    return number > 0 and number & (number - 1) == 0
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 128])
+def test_rings_grow_with_the_cpus(cpus: int) -> None:
+    sizes = RingSizes(1 << 20, range(cpus), cpus)
+    used = 0
+    for table in RING_TABLES:
+        slots = sizes.slots(table)
+        assert len(slots) == cpus
+        assert len(set(slots)) == 1
+        assert power_of_two(slots[0])
+        # A CPU's is as long as on a machine that has one CPU.
+        assert slots == RingSizes(1 << 20, [0], 1).slots(table) * cpus
+        assert power_of_two(sizes.ring_bytes(table))
+        used += slots[0] * table.dtype.itemsize
+    assert 1 << 18 < used <= 1 << 20
+
+
+def test_a_ring_has_a_slot_however_small_the_buffer() -> None:
+    sizes = RingSizes(1, [0, 1], 2)
+    assert {tuple(sizes.slots(table)) for table in RING_TABLES} == {(1, 1)}
+    assert {sizes.ring_bytes(table) for table in RING_TABLES} == {4096}
+
+
+def test_a_cpu_that_comes_later_has_slots() -> None:
+    table = TABLES["block"]
+    # As many as the others, where few may come.
+    assert len(set(RingSizes(8 << 20, [0, 2], 4).slots(table))) == 1
+    # Where many may come that never do, they take little memory.
+    slots = RingSizes(8 << 20, [0, 1], 240).slots(table)
+    assert slots[0] == slots[1] > slots[2] == slots[239] >= 512
+    assert sum(slots[2:]) * table.dtype.itemsize <= 64 << 20
 
 
 def test_a_buffer_that_is_too_large_is_told() -> None:

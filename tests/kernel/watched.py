@@ -67,10 +67,10 @@ class Watched:
         self.programs.followed.follow(self.pid, before_exec=True)
         self.say()
 
-    def say(self) -> None:
+    def say(self, line: str = "") -> None:
         """Send it a line."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def hear(self) -> str:

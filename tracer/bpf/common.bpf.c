@@ -64,12 +64,13 @@ struct thread_state {
 	u32 signalled_tid; /* who got the signal of its tgkill; 0 for none yet */
 	s32 blocks;
 	s32 held_p; /* at its first block, for live.bpf.c */
+	u32 next_p; /* for go_stw_takes, between its runs */
 	s16 nr; /* UNKNOWN for a call that is not of this architecture's table */
 	s16 broken_by; /* what a call that is broken off returned in the kernel */
 	u8 where;
 	u8 broken;
 	u8 contained; /* in a pid namespace, so that own_tid and tid are two numbers */
-	u8 padding;
+	u8 padding[5];
 };
 
 /* On the task itself: it goes with the thread, and no other thread comes to it by a tid. */
@@ -106,7 +107,7 @@ enum shortfall {
 	FOREIGN_CALLS, /* system calls that are not of this architecture's own table */
 	STACKS, /* of blocks, that found no room, or another in their place */
 	STORAGE, /* times that a thread's state could not be looked up */
-	PS, /* that were not looked at, being too many */
+	PS, /* looks that did not get to the last P */
 	SHORTFALL_COUNT,
 };
 BPF_ARRAY(shortfalls, u64, SHORTFALL_COUNT);
@@ -447,9 +448,8 @@ static __always_inline u32 task_u32(u64 task, int offset)
 
 #ifdef STORAGE_REFUSES
 /*
- * To Linux 6.1 a look-up finds nothing where it interrupts another on its CPU (0593dd34e534 "bpf:
- * Support recursion in task local storage" mends it), as that of a wake-up by an interrupt may.
- * Whether the thread is a target cannot be told then; so it is counted.
+ * To Linux 6.1 a look-up finds nothing where it interrupts another on its CPU, as that of a wake-up
+ * by an interrupt may. Whether the thread is a target cannot be told then; so it is counted.
  */
 struct storage_use {
 	u32 busy;

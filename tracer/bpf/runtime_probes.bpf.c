@@ -29,6 +29,7 @@ static __always_inline s64 go_caller(struct runtime_layout *layout, struct pt_re
 /* A transition of the current process's runtime, while it is being told. */
 struct runtime_event {
 	s64 now;
+	struct thread_state *thread; /* the current one */
 	struct runtime_layout *layout;
 	u64 m; /* that does it: the current thread's */
 	struct runtime_state state;
@@ -45,7 +46,8 @@ static __always_inline int runtime_event_of(struct runtime_event *event)
 	event->state = unknown;
 	event->target_tid = UNKNOWN;
 	event->layout = runtime_layouts.lookup(&tgid);
-	return event->layout && current_target();
+	event->thread = current_target();
+	return event->layout && event->thread;
 }
 
 /* What is known of M and of the scheduler. */
@@ -86,7 +88,8 @@ static __always_inline u64 runtime_curg(struct runtime_event *event, u64 m)
 /* The M that it is done to. */
 static __always_inline void runtime_event_target(struct runtime_event *event, u64 m)
 {
-	event->target_tid = runtime_number(m, event->layout->m_procid, sizeof(s64));
+	event->target_tid =
+		tid_of(event->thread, runtime_number(m, event->layout->m_procid, sizeof(s64)));
 }
 
 static __always_inline int runtime_in_syscall(struct runtime_event *event, u64 g)
@@ -281,8 +284,17 @@ int go_start_the_world(struct pt_regs *ctx)
 	return go_world(RUNTIME_KIND_STW_END);
 }
 
-/* Room for a program's Ps in the loop below; those beyond it are not looked at. */
-#define GO_MAX_PS 256
+/*
+ * The verifier goes through all turns of the loop below, so one run looks at some Ps, and calls
+ * itself for the next ones: up to 33 times, for some 4,000 Ps. Those beyond are counted.
+ */
+#ifdef LIVE
+#define GO_PS_AT_A_TIME 16 /* a retake is much more work */
+#else
+#define GO_PS_AT_A_TIME 128
+#endif
+/* Filled with the program itself when that is loaded (tracer/kernel/loaded.py). */
+BPF_PROG_ARRAY(go_stw_takes_again, 1);
 
 /*
  * Inside stopTheWorldWithSema, when all goroutines were asked to stop and before it takes the Ps
@@ -300,14 +312,15 @@ int go_stw_takes(struct pt_regs *ctx)
 	u64 allp = layout->allp + layout->bias;
 	u64 array = runtime_pointer(allp, 0);
 	u64 length = runtime_pointer(allp, sizeof(array));
+	u64 first = event.thread->next_p;
 	/* No test of what a read returns: what it did not read is nil, and no P in a system call. */
-	for (int i = 0; i < GO_MAX_PS; i++) {
+	for (int i = 0; i < GO_PS_AT_A_TIME; i++) {
 		u64 p = 0, m = 0, curg = 0, goid = UNKNOWN, tid = UNKNOWN;
 		s32 id = UNKNOWN, status = 0;
 
-		if (i >= length)
+		if (first + i >= length)
 			break;
-		bpf_probe_read_user(&p, sizeof(p), (void *)(array + i * sizeof(p)));
+		bpf_probe_read_user(&p, sizeof(p), (void *)(array + (first + i) * sizeof(p)));
 		if (layout->model == RUNTIME_MODEL_PSYSCALL) {
 			bpf_probe_read_user(&status, sizeof(status), (void *)(p + layout->p_status));
 			if (status != P_SYSCALL)
@@ -324,9 +337,15 @@ int go_stw_takes(struct pt_regs *ctx)
 		bpf_probe_read_user(&id, sizeof(id), (void *)(p + layout->p_id));
 		event.state.p = id;
 		event.state.goid = goid;
-		event.target_tid = tid;
+		event.target_tid = tid_of(event.thread, tid);
 		runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_STW);
 	}
+	if (first + GO_PS_AT_A_TIME < length) {
+		event.thread->next_p = first + GO_PS_AT_A_TIME;
+		go_stw_takes_again.call(ctx, 0);
+		count_shortfall(PS); /* reached only where it could not be called once more */
+	}
+	event.thread->next_p = 0;
 	return 0;
 }
 
@@ -397,6 +416,6 @@ int reference_transition(struct pt_regs *ctx)
 	runtime_event_by(&event, m);
 	runtime_event_p(&event, PT_REGS_PARM3(ctx));
 	runtime_event_g(&event, PT_REGS_PARM4(ctx));
-	event.target_tid = PT_REGS_PARM6(ctx);
+	event.target_tid = tid_of(event.thread, (s32)PT_REGS_PARM6(ctx));
 	return runtime_emit(&event, PT_REGS_PARM1(ctx), PT_REGS_PARM5(ctx));
 }

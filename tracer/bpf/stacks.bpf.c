@@ -19,8 +19,8 @@ struct block_stack {
 	u32 padding;
 	u64 pc[STACK_FRAMES]; /* innermost first; 0 behind the outermost */
 };
-/* By stack_id, which is a part of the hash. */
-BPF_HASH(stacks, u32, struct block_stack, 16384);
+/* By stack_id, which is a part of the hash. Takes memory as stacks come, where the kernel can. */
+BPF_F_TABLE("hash", u32, struct block_stack, stacks, 65536, GROWING_HASH);
 
 struct stack_walk {
 	struct block_stack found;
@@ -41,8 +41,8 @@ static __always_inline u64 stack_hash(u64 hash, u64 word)
 
 /*
  * The current thread's stack. UNKNOWN for a runtime that keeps no frame pointers (it has no g in
- * thread-local storage either: the reference runtime is Python's), for a stack that cannot be
- * stored, and for one whose place another has taken.
+ * thread-local storage either: the reference runtime is Python's), and, which is counted, for a
+ * stack that cannot be stored and for one whose place another has taken.
  */
 static __always_inline s32 user_stack(struct thread_state *thread, struct runtime_layout *layout)
 {
@@ -61,8 +61,9 @@ static __always_inline s32 user_stack(struct thread_state *thread, struct runtim
 	u64 pc = field_u64(regs, OFFSET_REGS_PC);
 	u64 copied = sizeof(walk->words);
 	u64 hash = stack_hash(thread->tgid, pc);
-	u32 frames = 1;
 
+	/* Now, for to the verifier how many frames there are is a state for each of them. */
+	__builtin_memset(walk->found.pc, 0, sizeof(walk->found.pc));
 	if (bpf_probe_read_user(walk->words, sizeof(walk->words), (void *)top))
 		copied = sizeof(u64); /* nothing */
 	walk->found.pc[0] = pc;
@@ -82,18 +83,15 @@ static __always_inline s32 user_stack(struct thread_state *thread, struct runtim
 		}
 		walk->found.pc[i & (STACK_FRAMES - 1)] = frame.pc;
 		hash = stack_hash(hash, frame.pc);
-		frames = i + 1;
 		at = frame.caller;
 	}
 
 	u32 id = hash & 0x7fffffff;
 	struct block_stack *known = stacks.lookup(&id);
-	if (known)
-		return known->hash == hash ? id : UNKNOWN;
-	for (u32 i = 0; i < STACK_FRAMES; i++)
-		if (i >= frames)
-			walk->found.pc[i] = 0;
 	walk->found.hash = hash;
 	walk->found.tgid = thread->tgid;
-	return stacks.update(&id, &walk->found) ? UNKNOWN : id;
+	if (known ? known->hash == hash : !stacks.update(&id, &walk->found))
+		return id;
+	count_shortfall(STACKS);
+	return UNKNOWN;
 }

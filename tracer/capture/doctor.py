@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tracer.capture.options import CaptureOptions
 from tracer.capture.privilege import in_first_pid_namespace, may_load_bpf
 from tracer.capture.programs import Programs
 from tracer.errors import PretakeError
@@ -195,17 +194,18 @@ def _probes(able: bool) -> Check:
     if not able:
         return Check("probes", False, "not tried", "mend the above first")
     try:
-        programs = Programs(CaptureOptions().buffer_bytes)
+        programs = Programs(None)
     except PretakeError as error:
         return Check("probes", False, error.problem, error.mend)
     try:
         attached = programs.probes.attach()
     except PretakeError as error:
         return Check("probes", False, error.problem, error.mend)
+    else:
+        size = programs.loaded.map_bytes() >> 20
     finally:
         programs.close()
-    size = CaptureOptions().buffer_bytes >> 20
-    return Check("probes", True, f"{len(attached)} loaded and attached, with rings of {size} MB")
+    return Check("probes", True, f"{len(attached)} loaded and attached, in {size} MB")
 
 
 def _binary(path: Path) -> Iterator[Check]:

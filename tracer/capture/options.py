@@ -21,7 +21,8 @@ class CaptureOptions:
     """What to capture, and for how long.
 
     Args:
-        buffer_bytes: memory of all rings together.
+        buffer_bytes: memory of the rings of one CPU; None: by the machine's memory
+            (:func:`tracer.kernel.table_rings.default_cpu_bytes`).
         detail: ``blocks``: system calls that blocked; ``full``: every one.
         all_signals: every signal, not only SIGURG.
         stacks: the stack of each block, for what its call site was. Only a goroutine with a P,
@@ -36,7 +37,7 @@ class CaptureOptions:
         part_seconds: age at which a part file is closed: what a tracer that is killed loses.
     """
 
-    buffer_bytes: int = 64 << 20
+    buffer_bytes: int | None = None
     detail: str = "blocks"
     all_signals: bool = False
     host: bool = False
@@ -57,7 +58,7 @@ class CaptureOptions:
                 raise PretakeError(f"there is no {name} {value!r}", f"one of {', '.join(words)}")
         if self.seconds is not None and not self.seconds > 0:
             raise PretakeError("the time to capture is not above 0 seconds")
-        if self.buffer_bytes <= 0 or self.max_threads <= 0:
+        if self.max_threads <= 0 or (self.buffer_bytes is not None and self.buffer_bytes <= 0):
             raise PretakeError("the buffer and the number of threads must be above 0")
 
     def as_asked(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
 from tracer.kernel.bpf import online_cpus
 from tracer.kernel.perf_events import SwitchEvent, TaskRecord, decode_switches, decode_task
+from tracer.kernel.table_rings import default_cpu_bytes
 from tracer.trace.clock import KernelClock, clocks_ahead
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.own_record import read_own_record
@@ -98,7 +99,7 @@ def _open_events(
 ) -> tuple[dict[int, SwitchEvent], list[SwitchEvent]]:
     """The event that owns each CPU's ring, and those that write there too."""
     cpus = sorted(os.sched_getaffinity(0)) if not options.host else online_cpus()
-    pages = _ring_pages(options.buffer_bytes, len(cpus))
+    pages = _ring_pages(options.buffer_bytes or default_cpu_bytes())
     rings: dict[int, SwitchEvent] = {}
     more: list[SwitchEvent] = []
     from_exec = isinstance(target, Command) and not options.host
@@ -128,9 +129,8 @@ def _open_events(
     return rings, more
 
 
-def _ring_pages(buffer_bytes: int, cpus: int) -> int:
+def _ring_pages(limit: int) -> int:
     """A power of two; an ordinary user's rings have to fit into what he may lock."""
-    limit = buffer_bytes // cpus
     if os.geteuid() != 0:
         limit = min(limit, int(_MLOCK.read_text()) * 1024 - _PAGE)
     return 1 << (max(limit // _PAGE, 1).bit_length() - 1)

@@ -10,7 +10,7 @@ from tracer.capture.live_counts import LiveCounts
 from tracer.errors import PretakeError
 from tracer.kernel.loaded import Loaded
 from tracer.kernel.probes import Probes
-from tracer.kernel.table_rings import TableRings, ring_entries
+from tracer.kernel.table_rings import RingSizes, TableRings, default_cpu_bytes
 
 __all__ = ["Programs"]
 
@@ -19,7 +19,7 @@ class Programs:
     """The programs in the kernel, and what they are told and tell.
 
     Args:
-        buffer_bytes: for all rings together.
+        buffer_bytes: for the rings of one CPU; None for what suits the machine.
         max_threads: target threads that can live at one time.
         max_sites: stacks that programs compiled with LIVE tell apart.
         defines: what the programs are compiled with, for example ``DETAIL_FULL``.
@@ -42,16 +42,17 @@ class Programs:
 
     def __init__(
         self,
-        buffer_bytes: int,
+        buffer_bytes: int | None,
         max_threads: int = 65536,
         max_sites: int = 2048,
         defines: Mapping[str, int] | None = None,
     ) -> None:
-        entries = ring_entries(buffer_bytes)
+        sizes = RingSizes(buffer_bytes or default_cpu_bytes())
+        entries = sizes.entries()
         entries |= {"live_sites": max_sites, "live_stacks": max_sites}
         self.loaded = Loaded(entries, defines or {})
         try:
-            self.rings = TableRings(self.loaded, buffer_bytes)
+            self.rings = TableRings(self.loaded, sizes)
             self.followed = Followed(self.loaded, max_threads)
         except PretakeError:
             self.loaded.close()

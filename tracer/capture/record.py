@@ -60,7 +60,7 @@ _SHORTFALLS: Final = {
         "this kernel (to 6.1) refuses to look up a thread while it looks up another",
     ),
     "ps": (
-        "the state of {} Ps, in looks at all of them",
+        "the Ps of system calls in {} stops of the world, from about the 4000th P on",
         "there are more Ps than one look reads",
     ),
 }
@@ -271,6 +271,7 @@ class _Capture:
         manifest.attached += self._runtimes.attached
         manifest.missing += [*self._runtimes.missing, *self._left_out()]
         manifest.capture.wall_s = wall_s
+        manifest.capture.map_bytes = self._programs.loaded.map_bytes()
         manifest.capture.cpu_s = time.process_time() - cpu_s
         manifest.capture.events_per_s = self._drain.events / wall_s if wall_s > 0 else None
         self._writer.close(manifest)

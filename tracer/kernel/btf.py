@@ -121,6 +121,10 @@ class Btf:
         """Whether this kernel has a struct of that name."""
         return name in self._structs
 
+    def has_name(self, name: str) -> bool:
+        """Whether anything in this kernel, a function for example, has that name."""
+        return f"\0{name}\0".encode() in self._data
+
     def attach_id(self, name: str) -> int:
         """The number of the type that a program at ``btf_trace_X`` or ``bpf_iter_X`` names.
 

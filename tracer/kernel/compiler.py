@@ -120,6 +120,7 @@ _KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build i
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _CACHE_LIMIT: Final = 16 << 20
 
+_NO_PREALLOC: Final = 1  # BPF_F_NO_PREALLOC
 _LOAD_IMMEDIATE_64: Final = 0x18
 _PSEUDO_MAP_FD: Final = 1
 _INSTRUCTION: Final = np.dtype([("op", "u1"), ("regs", "u1"), ("off", "<i2"), ("imm", "<i4")])
@@ -263,6 +264,12 @@ def _kernel_defines() -> dict[str, int]:
     # preempt, prev, next, and since 5.18 prev_state.
     if btf.tracepoint_arguments("sched_switch") >= 4:
         defines["SCHED_SWITCH_HAS_PREV_STATE"] = 1
+    # A hash that takes memory as it grows: from a program that holds a run queue's lock only since
+    # 7c8199e24fa0 ("bpf: Introduce any context BPF specific memory allocator").
+    defines["GROWING_HASH"] = _NO_PREALLOC if btf.has_struct("bpf_mem_alloc") else 0
+    # Since Linux 6.2 task storage can be looked up by who interrupts a look-up of it.
+    if not btf.has_name("bpf_task_storage_get_recur"):
+        defines["STORAGE_REFUSES"] = 1
     return defines
 
 

@@ -55,6 +55,11 @@ class Loaded:
         """Whether uprobes are to be had without CAP_SYS_ADMIN."""
         return self._object.uprobe_links
 
+    @property
+    def functions(self) -> list[str]:
+        """Names of all programs, loaded or not."""
+        return sorted(self._object.functions)
+
     def fd(self, name: str) -> int | None:
         """The descriptor of a map; None where these programs have none of that name."""
         return self._fds.get(name)
@@ -84,6 +89,11 @@ class Loaded:
                     f"the kernel refuses the program {function}: {str(error).splitlines()[-1]}",
                     "see 'pretake doctor'",
                 ) from error
+            # A program that calls itself finds itself there.
+            again = self.fd(f"{function}_again")
+            if again is not None:
+                itself = np.array(self._functions[function], np.uint32)
+                bpf.update(again, np.array(0, np.uint32), itself)
         return self._functions[function]
 
     def read(self, name: str, index: int) -> np.ndarray:
@@ -118,15 +128,24 @@ class Loaded:
         except OSError as error:
             raise PretakeError(f"no room in {name}: {error.strerror}") from error
 
+    def map_bytes(self) -> int:
+        """Memory of all maps, as the kernel counts it (before Linux 6.4 about)."""
+        return sum(_fdinfo_number(fd, "memlock") for fd in self._fds.values())
+
     def run_statistics(self) -> dict[str, dict[str, int]]:
         """What the kernel says of each loaded program.
 
         Returns:
             By program: ``run_time_ns`` and ``run_cnt`` (0 unless the kernel counts them, see
             :func:`tracer.kernel.bpf.enable_statistics`), ``recursion_misses`` (how often it was
-            left out, because it ran on that CPU already).
+            left out, because it ran on that CPU already), ``verified_insns`` (instructions that
+            the verifier went through; its limit is a million; 0 before Linux 5.16).
         """
-        return {name: _fdinfo_numbers(fd) for name, fd in self._functions.items()}
+        wanted = ("run_time_ns", "run_cnt", "recursion_misses", "verified_insns")
+        return {
+            name: {number: _fdinfo_number(fd, number) for number in wanted}
+            for name, fd in self._functions.items()
+        }
 
     def close(self) -> None:
         """Take everything away."""
@@ -152,8 +171,10 @@ def _create(shape: MapShape, entries: int) -> int:
         ) from error
 
 
-def _fdinfo_numbers(fd: int) -> dict[str, int]:
-    wanted = ("run_time_ns", "run_cnt", "recursion_misses")
-    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-    pairs = dict(line.split(":", 1) for line in lines if ":" in line)
-    return {name: int(pairs.get(name, "0")) for name in wanted}
+def _fdinfo_number(fd: int, name: str) -> int:
+    """What the kernel says of a program or map; 0 where it does not say that."""
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return int(value)
+    return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -23,9 +24,9 @@ END_DTYPE: Final = np.dtype(
 """``struct ring_end``."""
 
 
-def slots_of(size: int, cpus: int, dtype: np.dtype[np.void]) -> int:
-    """How many slots of ``size`` bytes each of some CPUs gets: a power of two, one at least."""
-    return 1 << (max(size // cpus // _stride(dtype), 1).bit_length() - 1)
+def slots_of(size: int, dtype: np.dtype[np.void]) -> int:
+    """How many slots fit into ``size`` bytes: a power of two, one at least."""
+    return 1 << (max(size // _stride(dtype), 1).bit_length() - 1)
 
 
 def _stride(dtype: np.dtype[np.void]) -> int:
@@ -43,42 +44,31 @@ class SlotRing:
     Args:
         ends_fd: the BPF array of ``struct ring_end``, by CPU.
         slots_fd: the BPF array of records.
-        cpus: those that have slots; each has as many.
-        possible: how many the kernel counts.
-        slots: of each.
+        slots: how many each CPU has, by its number; each a power of two, or 0.
         dtype: of one record.
     """
 
     def __init__(
-        self,
-        ends_fd: int,
-        slots_fd: int,
-        cpus: list[int],
-        possible: int,
-        slots: int,
-        dtype: np.dtype[np.void],
+        self, ends_fd: int, slots_fd: int, slots: Sequence[int], dtype: np.dtype[np.void]
     ) -> None:
-        self._slots = slots
-        self._cpus = cpus
-        self._ends_map = mmap.mmap(ends_fd, _pages(possible * END_DTYPE.itemsize))
-        stride = _stride(dtype)
+        stride, total = _stride(dtype), sum(slots)
+        self._ends_map = mmap.mmap(ends_fd, _pages(len(slots) * END_DTYPE.itemsize))
         self._slots_map = mmap.mmap(
-            slots_fd, _pages(len(cpus) * slots * stride), mmap.MAP_SHARED, mmap.PROT_READ
+            slots_fd, _pages(total * stride), mmap.MAP_SHARED, mmap.PROT_READ
         )
-        self._ends = np.frombuffer(self._ends_map, END_DTYPE, possible)
+        self._ends = np.frombuffer(self._ends_map, END_DTYPE, len(slots))
         padded = np.dtype({"names": ["record"], "formats": [dtype], "itemsize": stride})
-        cells = np.frombuffer(self._slots_map, padded, len(cpus) * slots)["record"]
-        self._records = cells.reshape(len(cpus), slots)
+        self._records = np.frombuffer(self._slots_map, padded, total)["record"]
         self._pending: list[tuple[int, int]] = []
-        for place, cpu in enumerate(cpus):
-            self._ends["first"][cpu] = place * slots
-            self._ends["slots"][cpu] = slots
+        self._ends["first"] = np.cumsum(slots) - slots
+        # Last: a program on a CPU without slots writes nothing.
+        self._ends["slots"] = slots
 
     @property
     def fill(self) -> float:
         """How full the fullest of them is, 0 to 1."""
         waiting = self._ends["produced"] - self._ends["consumed"]
-        return int(waiting.max()) / self._slots
+        return float((waiting / np.maximum(self._ends["slots"], 1)).max())
 
     @property
     def sent(self) -> int:
@@ -96,17 +86,18 @@ class SlotRing:
         A view where they lie in one piece, else a copy; good until :meth:`release`.
         """
         pieces: list[np.ndarray] = []
-        for place, cpu in enumerate(self._cpus):
-            begin, end = int(self._ends["consumed"][cpu]), int(self._ends["produced"][cpu])
-            if begin == end:
-                continue
+        # Once: what is produced meanwhile is for the next time.
+        produced = self._ends["produced"].copy()
+        for cpu in np.flatnonzero(produced != self._ends["consumed"]).tolist():
+            begin, end = int(self._ends["consumed"][cpu]), int(produced[cpu])
             self._pending.append((cpu, end))
-            first, last = begin & (self._slots - 1), end & (self._slots - 1)
-            row = self._records[place]
+            slots, place = int(self._ends["slots"][cpu]), int(self._ends["first"][cpu])
+            first, last = begin & (slots - 1), end & (slots - 1)
+            row = self._records[place : place + slots]
             pieces += [row[first:last]] if first < last else [row[first:], row[:last]]
         if len(pieces) == 1:
             return pieces[0]
-        return np.concatenate([self._records[0, :0], *pieces])
+        return np.concatenate([self._records[:0], *pieces])
 
     def release(self) -> None:
         """Give the kernel back the slots of the records that :meth:`peek` returned."""

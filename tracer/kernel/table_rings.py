@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -12,8 +14,9 @@ from tracer.kernel.compiler import RING_TABLES
 from tracer.kernel.loaded import Loaded
 from tracer.kernel.ringbuf import Ring
 from tracer.kernel.slots import SlotRing, slots_of
+from tracer.trace.schema import Table
 
-__all__ = ["LossSpan", "RingCount", "TableRings", "ring_entries", "ring_pages"]
+__all__ = ["LossSpan", "RingCount", "RingSizes", "TableRings", "default_cpu_bytes"]
 
 # Share of the whole buffer that each table's ring gets, in 64ths.
 _SHARES: Final = {
@@ -28,30 +31,58 @@ _SHARES: Final = {
     "task": 2,
 }
 _PAGE: Final = 4096
+# For CPUs that are not there, but may come: as large a ring as others have, if there are few.
+_SPARE_BYTES: Final = 64 << 20
+_SPARE_LEAST: Final = 64 << 10
 
 
-def ring_pages(buffer_bytes: int) -> dict[str, int]:
-    """Pages of each table's ring, powers of two, together at most ``buffer_bytes``.
+def default_cpu_bytes() -> int:
+    """Memory for the rings of one CPU, where nobody says: 1/256 of the machine's for all.
 
-    A ring has at least one page, so a very small buffer is exceeded.
+    Between 2 and 32 MiB. Example: 32 MiB each on 2 CPUs with 24 GiB, 8 MiB on 128 with 256 GiB.
     """
-    pages = {}
-    for table in RING_TABLES:
-        wanted = max(buffer_bytes * _SHARES[table.name] // 64 // _PAGE, 1)
-        pages[table.name] = 1 << (wanted.bit_length() - 1)
-    return pages
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(max(memory // 256 // len(bpf.online_cpus()), 2 << 20), 32 << 20)
 
 
-def ring_entries(buffer_bytes: int) -> dict[str, int]:
-    """How many entries the maps that make up the rings have, by map."""
-    online, possible = len(bpf.online_cpus()), bpf.possible_cpus()
-    entries = {}
-    for table in RING_TABLES:
-        size = ring_pages(buffer_bytes)[table.name] * _PAGE
-        entries[f"{table.name}_ring"] = size
-        entries[f"{table.name}_ends"] = possible
-        entries[f"{table.name}_slots"] = slots_of(size, online, table.dtype) * online
-    return entries
+@dataclass(frozen=True)
+class RingSizes:
+    """How large the rings are.
+
+    Args:
+        cpu_bytes: for the rings of all tables of one CPU. The slots of each are a power of two,
+            and one at least; so a very small size is exceeded.
+        online: the CPUs that are there.
+        possible: how many may be there at one time: the kernel's count of values in a per-CPU map.
+    """
+
+    cpu_bytes: int
+    online: Sequence[int] = field(default_factory=bpf.online_cpus)
+    possible: int = field(default_factory=bpf.possible_cpus)
+
+    def slots(self, table: Table) -> list[int]:
+        """Of a table, by CPU. One that is not there has some too: it may come at any time."""
+        share = _SHARES[table.name]
+        own = slots_of(self.cpu_bytes * share // 64, table.dtype)
+        absent = max(self.possible - len(self.online), 1)
+        spare_bytes = min(self.cpu_bytes, max(_SPARE_BYTES // absent, _SPARE_LEAST))
+        spare = slots_of(spare_bytes * share // 64, table.dtype)
+        there = set(self.online)
+        return [own if cpu in there else spare for cpu in range(self.possible)]
+
+    def ring_bytes(self, table: Table) -> int:
+        """Of a ring buffer that all CPUs share: a power of two, of a page at least."""
+        wanted = self.cpu_bytes * len(self.online) * _SHARES[table.name] // 64
+        return 1 << (max(wanted, _PAGE).bit_length() - 1)
+
+    def entries(self) -> dict[str, int]:
+        """How many entries the maps that make up the rings have, by map."""
+        entries = {}
+        for table in RING_TABLES:
+            entries[f"{table.name}_ring"] = self.ring_bytes(table)
+            entries[f"{table.name}_ends"] = self.possible
+            entries[f"{table.name}_slots"] = sum(self.slots(table))
+        return entries
 
 
 @dataclass(frozen=True)
@@ -77,33 +108,36 @@ class TableRings:
     """The rings of programs that are loaded.
 
     Args:
-        loaded: the programs, with the entries of :func:`ring_entries`.
-        buffer_bytes: as it was given there.
+        loaded: the programs, with the entries of ``sizes``.
+        sizes: of the rings.
 
     Attributes:
         rings: by table.
     """
 
-    def __init__(self, loaded: Loaded, buffer_bytes: int) -> None:
+    def __init__(self, loaded: Loaded, sizes: RingSizes) -> None:
         self._loaded = loaded
         self._epoch = 0
         self.rings: dict[str, Ring | SlotRing] = {}
-        online, entries = bpf.online_cpus(), ring_entries(buffer_bytes)
-        for table in RING_TABLES:
+        for number, table in enumerate(RING_TABLES):
             name, dtype = table.name, table.dtype
             fd = loaded.fd(f"{name}_ring")
             if fd is not None:
-                self.rings[name] = Ring(fd, entries[f"{name}_ring"], dtype)
+                size = sizes.ring_bytes(table)
+                self.rings[name] = Ring(fd, size, dtype)
+                # With as many of each CPU it is half full.
+                every = slots_of(size // 2 // len(sizes.online), dtype)
+                key = np.array(number, np.uint32)
+                loaded.update("wake_every", key, np.array(every, np.uint64))
                 continue
-            slots = entries[f"{name}_slots"] // len(online)
             ends, fd = loaded.fd(f"{name}_ends"), loaded.fd(f"{name}_slots")
             assert ends is not None
             assert fd is not None
-            self.rings[name] = SlotRing(ends, fd, online, loaded.cpus, slots, dtype)
+            self.rings[name] = SlotRing(ends, fd, sizes.slots(table), dtype)
 
     @property
     def wake_fd(self) -> int:
-        """Becomes readable when a target execs: the ring of table task."""
+        """Becomes readable when a target execs, or a ring is half full: the ring of table task."""
         fd = self._loaded.fd("task_ring")
         assert fd is not None
         return fd

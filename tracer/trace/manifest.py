@@ -52,6 +52,7 @@ class CaptureCost:
     Args:
         wall_s: from attach to detach, seconds.
         cpu_s: the tracer's own user and system time in that span, seconds.
+        map_bytes: memory that the kernel took for rings, stacks and threads.
         events_per_s: stored events in each second of ``wall_s``.
         bytes: size of all part files.
         bytes_per_event: the same for each stored event.
@@ -62,6 +63,7 @@ class CaptureCost:
 
     wall_s: float | None = None
     cpu_s: float | None = None
+    map_bytes: int | None = None
     events_per_s: float | None = None
     bytes: int | None = None
     bytes_per_event: float | None = None
