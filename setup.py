@@ -1,7 +1,9 @@
-"""Compile the reference scheduler with mypyc; everything else is in pyproject.toml.
+"""Compile the reference scheduler, and the pass of the analysis, with mypyc.
 
-``PRETAKE_NO_COMPILE=1`` leaves the scheduler interpreted. So does a missing compiler or mypyc:
-the package works without, only slower and with nothing for a uprobe to stand on.
+Everything else is in pyproject.toml. ``PRETAKE_NO_COMPILE=1`` leaves both interpreted,
+``PRETAKE_BUILD=engine`` builds the pass alone and ``PRETAKE_BUILD=runtime`` the scheduler alone.
+Without a compiler or mypyc the package works all the same, only slower and with nothing for a
+uprobe to stand on.
 """
 
 from __future__ import annotations
@@ -65,9 +67,41 @@ COMPILED_MODULES = [
     )
 ]
 
+PASS_MODULES = [f"analysis/ptime/engine/{name}.py" for name in ("rows", "owners", "account")]
+
 
 def extensions() -> list[Extension]:
-    """The C module of CPU kernels, and the scheduler as one library of compiled modules."""
+    """The C modules, and both groups of compiled modules, each as one library."""
+    wanted = os.environ.get("PRETAKE_BUILD", "runtime engine").split()
+    compiled = os.environ.get("PRETAKE_NO_COMPILE") != "1"
+    made: list[Extension] = []
+    if "runtime" in wanted and (compiled or os.environ.get("PRETAKE_NO_NATIVE") != "1"):
+        made += c_modules()
+    if not compiled:
+        return made
+    try:
+        from mypyc.build import mypycify
+    except ImportError as missing:
+        print(f"pretake: everything stays interpreted: {missing}", file=sys.stderr)
+        return made
+    if "runtime" in wanted:
+        # Debug level 2: the tracer takes the fields' offsets from DWARF, and level 1 has no types.
+        scheduler = mypycify(
+            COMPILED_MODULES, opt_level="3", debug_level="2", group_name="reference_runtime"
+        )
+        for extension in scheduler:
+            # A nop in front: Linux emulates it, where it would have to single-step another
+            # instruction under a uprobe, which takes five times as long.
+            extension.extra_compile_args.append("-fpatchable-function-entry=1")
+        made += scheduler
+    if "engine" in wanted:
+        # A library of its own: whoever analyses a trace loads no scheduler.
+        made += mypycify(PASS_MODULES, opt_level="3", group_name="analysis_ptime")
+    return made
+
+
+def c_modules() -> list[Extension]:
+    """The C module of CPU kernels, and that of perf switch events."""
     native = Extension(
         "reference_runtime._native",
         ["reference_runtime/_native.c", "reference_runtime/_preempt.c"],
@@ -81,22 +115,7 @@ def extensions() -> list[Extension]:
         extra_compile_args=["-g", "-O3"],
         optional=True,
     )
-    if os.environ.get("PRETAKE_NO_COMPILE") == "1":
-        return [native, switches] if os.environ.get("PRETAKE_NO_NATIVE") != "1" else []
-    try:
-        from mypyc.build import mypycify
-    except ImportError as missing:
-        print(f"pretake: the scheduler stays interpreted: {missing}", file=sys.stderr)
-        return [native, switches]
-    # Debug level 2: the tracer takes the fields' offsets from DWARF, and level 1 has no types.
-    compiled = mypycify(
-        COMPILED_MODULES, opt_level="3", debug_level="2", group_name="reference_runtime"
-    )
-    for extension in compiled:
-        # A nop in front: Linux emulates it, where it would have to single-step another instruction
-        # under a uprobe, which takes five times as long.
-        extension.extra_compile_args.append("-fpatchable-function-entry=1")
-    return [native, switches, *compiled]
+    return [native, switches]
 
 
 setup(ext_modules=extensions())

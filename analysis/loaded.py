@@ -16,6 +16,7 @@ from tracer.trace.reader import Trace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.answers.budget import Budget
     from analysis.answers.summary import Summary
     from analysis.trust.witness import Check
     from analysis.whatif.predict import Replayer
@@ -63,6 +64,12 @@ class LoadedTrace:
         from analysis.answers.summary import summary
 
         return summary(self.trace)
+
+    def budget(self) -> Budget:
+        """Where every P-second of each process went (:mod:`analysis.answers.budget`)."""
+        from analysis.answers.budget import budget
+
+        return budget(self.trace)
 
     def validate(self) -> pd.DataFrame:
         """Each rule of the model, and how the trace keeps it (:mod:`analysis.trust.validate`)."""

@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "record": "Capture a program into a trace.",
     "live": "Show P-retake latency and harm while a program runs.",
     "summary": "How long Ps were held, and what it cost.",
+    "budget": "Where every P-second went, and whose work waited.",
     "episodes": "Each system call that blocked with a P.",
     "callsites": "Which calls held Ps, the most harmful first.",
     "preemptions": "Who asked goroutines to stop, and whether they stopped.",

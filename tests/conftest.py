@@ -15,6 +15,9 @@ from reference_runtime.current import COMPILED
 
 ROOT = Path(__file__).resolve().parent.parent
 
+GROUPS = {"reference_runtime": "reference_runtime", "analysis_ptime": "analysis/ptime/engine"}
+"""Libraries of compiled modules, and where their sources are."""
+
 # No test fails because the machine is slow, and none passes or fails by chance.
 settings.register_profile(
     "pretake",
@@ -86,10 +89,14 @@ def pytest_sessionstart() -> None:
 def _refuse_stale_build() -> None:
     """A stale extension hides every edit of its source."""
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
-    # All compiled code is in one library; the extension beside each source only points there.
-    built = (ROOT / f"reference_runtime__mypyc{suffix}").stat().st_mtime
-    for extension in (ROOT / "reference_runtime").rglob(f"*{suffix}"):
-        source = extension.with_name(extension.name.removesuffix(suffix) + ".py")
-        if source.exists() and source.stat().st_mtime > built:
-            name = source.relative_to(ROOT)
-            pytest.exit(f"{name} is newer than its build: run tools/setup.sh build", 2)
+    # The code of a group is in one library; the extension beside each source only points there.
+    for group, folder in GROUPS.items():
+        library = ROOT / f"{group}__mypyc{suffix}"
+        if not library.exists():
+            pytest.exit(f"{folder} is not compiled: run tools/setup.sh build", 2)
+        built = library.stat().st_mtime
+        for extension in (ROOT / folder).rglob(f"*{suffix}"):
+            source = extension.with_name(extension.name.removesuffix(suffix) + ".py")
+            if source.exists() and source.stat().st_mtime > built:
+                name = source.relative_to(ROOT)
+                pytest.exit(f"{name} is newer than its build: run tools/setup.sh build", 2)

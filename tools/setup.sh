@@ -4,7 +4,7 @@
 #
 #   tools/setup.sh packages [browser] [go]   Debian's packages
 #   tools/setup.sh venv                      .venv with the pinned versions
-#   tools/setup.sh build                     the runtime, compiled by mypyc, in place
+#   tools/setup.sh build                     the runtime and the analysis's pass, compiled in place
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -95,17 +95,25 @@ venv() {
     touch "$stamp"
 }
 
-build() {
-    local stamp=.venv/built
-    if [ -e "$stamp" ] && [ -z "$(find setup.py tracer/trace/words.py reference_runtime \
+# compile NAME STAMP LIBRARY SOURCE...: one group of modules, if a source is newer than its stamp.
+compile() {
+    local name=$1 stamp=$2 library=$3
+    shift 3
+    # Not setup.py: it is both groups', and a module that it lists anew is a new file.
+    if [ -e "$stamp" ] && [ -z "$(find "$@" \
         \( -name '*.py' -o -name '*.c' -o -name '*.h' \) -newer "$stamp" -print -quit)" ]; then
         return 0
     fi
-    say "Compiling the reference runtime (about a minute, once)"
-    find reference_runtime -name '*.so' -delete
-    rm -f ./*__mypyc*.so
-    quietly .venv/bin/python setup.py -q build_ext --inplace --force
+    say "Compiling the $name (about a minute, once)"
+    find "${@: -1}" -name '*.so' -delete # the last source is the group's folder
+    rm -f ./"$library"__mypyc*.so
+    PRETAKE_BUILD=$name quietly .venv/bin/python setup.py -q build_ext --inplace --force
     touch "$stamp"
+}
+
+build() {
+    compile runtime .venv/built reference_runtime tracer/trace/words.py reference_runtime
+    compile engine .venv/built-engine analysis_ptime analysis/ptime/engine
 }
 
 step=${1:-}

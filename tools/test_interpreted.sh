@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the runtime's tests without the compiled scheduler, in a copy of the sources: an extension
-# that lies beside its source would always be taken first.
+# Runs the tests of what is compiled (the scheduler, the pass of the analysis) without that, in a copy
+# of the sources: an extension that lies beside its source would always be taken first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,10 +10,11 @@ rm -rf "$copy"
 mkdir -p "$copy"
 # A file that git still lists may be deleted already.
 git ls-files -z --cached --others --exclude-standard -- \
-    pyproject.toml reference_runtime tracer tests | while IFS= read -r -d '' file; do
+    pyproject.toml reference_runtime tracer analysis pretake tests | while IFS= read -r -d '' file; do
     [ ! -f "$file" ] || cp --parents "$file" "$copy"
 done
 # The C parts give up the GIL or run in a signal handler: Python cannot stand in for them.
 cp --parents reference_runtime/_[a-z]*.so "$copy"
 cd "$copy"
-PRETAKE_NO_COMPILE=1 "$python" -m pytest tests/unit/runtime "$@"
+PRETAKE_NO_COMPILE=1 "$python" -m pytest tests/unit/runtime tests/unit/analysis/test_budget.py \
+    tests/unit/analysis/test_budget_model.py "$@"

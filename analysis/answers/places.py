@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.answers.where import PLUMBING
 from analysis.schema import Field, Frame
 from tracer.trace.reader import Trace
 
@@ -32,9 +33,6 @@ PLACES = Frame(
     ),
 )
 
-_PLUMBING = (
-    r"^(?:_|runtime|syscall|os|internal/[^.]*|runtime/internal/[^.]*|golang\.org/x/sys/unix)\."
-)
 _NAMELESS = "?"
 
 
@@ -62,7 +60,7 @@ def places_of(stacks: pd.DataFrame, addresses: pd.DataFrame) -> pd.DataFrame:
     # What separates frames must not come out of a name.
     names = frames["function"].astype(object).where(frames["function"].notna(), _NAMELESS)
     names = names.astype(str).str.replace(r"[;\s]", "_", regex=True)
-    plumbing = names.str.match(_PLUMBING) | names.eq(_NAMELESS)
+    plumbing = names.str.match(PLUMBING) | names.eq(_NAMELESS)
     # 0 for the first candidates, 1 for what is named at all, 2 for the rest; innermost first.
     rank = np.where(~plumbing, 0, np.where(names.eq(_NAMELESS), 2, 1))
     order = frames.assign(name=names, rank=rank).sort_values(

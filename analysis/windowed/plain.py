@@ -6,40 +6,23 @@ rings. pandas' nullable arrays would make every step several times slower.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from analysis.windowed import columns
+from analysis.windowed.columns import TIME_COLUMN
 from tracer.trace.schema import TABLES, UNKNOWN, Column
 
 __all__ = ["TIME_COLUMN", "empty", "from_arrow", "from_frame"]
 
-TIME_COLUMN: Mapping[str, str] = {
-    name: {"syscall": "exit_ns", "loss": "begin_ns", "throttle": "begin_ns"}.get(name, "ts_ns")
-    for name, table in TABLES.items()
-    if table.ring or name == "loss"
-}
-"""The column by which a table's rows stand in time: when the row became known. The tables that
-explain what others mention (stacks, symbols) have no time and are not here."""
-
 
 def from_arrow(table: str, rows: pa.Table) -> pd.DataFrame:
     """Rows of a trace's table, of any of its columns, in the order of time."""
-    declared = TABLES[table]
-    return _sorted(
-        table,
-        pd.DataFrame(
-            {
-                name: _plain_array(declared.column(name), rows.column(name))
-                for name in rows.column_names
-            },
-            columns=rows.column_names,
-        ),
-    )
+    return pd.DataFrame(columns.from_arrow(table, rows), columns=rows.column_names)
 
 
 def from_frame(table: str, rows: pd.DataFrame) -> pd.DataFrame:
@@ -51,9 +34,9 @@ def from_frame(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def empty(table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def empty(table: str, names: Sequence[str] | None = None) -> pd.DataFrame:
     """No rows, with the columns of ``table``."""
-    names = TABLES[table].arrow_schema.names if columns is None else list(columns)
+    names = TABLES[table].arrow_schema.names if names is None else list(names)
     return from_arrow(table, TABLES[table].arrow_schema.empty_table().select(names))
 
 
@@ -63,28 +46,6 @@ def _sorted(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     if key is not None and key in rows and not rows[key].is_monotonic_increasing:
         rows = rows.sort_values(key, kind="stable")
     return rows.reset_index(drop=True)
-
-
-def _plain_array(column: Column, values: pa.ChunkedArray) -> Any:  # noqa: ANN401 - an array
-    if column.is_text:
-        return values.to_numpy(zero_copy_only=False)
-    if column.words:
-        values = _codes(column, values)
-    if values.null_count:
-        values = pc.fill_null(values, UNKNOWN)
-    return values.to_numpy().astype(np.int64, copy=False)
-
-
-def _codes(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The number of each word; a trace read by ``Trace`` has the declared words already."""
-    declared = pa.array(column.words, pa.string())
-    chunks = [
-        chunk.indices
-        if chunk.dictionary.equals(declared)
-        else pc.index_in(chunk.dictionary, declared).take(chunk.indices)
-        for chunk in values.chunks
-    ]
-    return pa.chunked_array(chunks, pa.int8() if not chunks else None)
 
 
 def _plain_series(column: Column, values: pd.Series[Any]) -> Any:  # noqa: ANN401 - an array

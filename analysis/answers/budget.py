@@ -1,0 +1,394 @@
+"""Where every P-second of each process went, and whose work waited meanwhile.
+
+Everything here is read off the pass (:mod:`analysis.ptime.budget`); this file names and adds up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.answers.where import Site, functions_of, sites_of
+from analysis.names import syscall_names
+from analysis.ptime.budget import Pass, PassSetting, ProcessBudget, run_pass
+from analysis.ptime.engine.account import STATES
+from analysis.stats.quantiles import quantiles
+from tracer.trace.reader import Trace
+from tracer.trace.schema import UNKNOWN
+
+__all__ = ["LOST_STATES", "Budget", "Process", "budget", "budget_of"]
+
+LOST_STATES = STATES[1:7]
+"""What a P that is lost can be in: every state but running, idle and unknown."""
+
+_BIN_NS = 1_000_000_000
+_SITES = 50
+_STOPS = 20
+_WINDOWS_S = (10, 60, 300)
+
+
+class Range(TypedDict):
+    """The least and the most that it can have been, in ns."""
+
+    least: int
+    most: int
+
+
+class Wait(TypedDict):
+    """Goroutine wait in ns; of ``unknown`` ns it is not known how many waited."""
+
+    least: int
+    most: int
+    unknown: int
+
+
+class Spread(TypedDict):
+    """Quantiles in ns; None where there is no value."""
+
+    p50: int | None
+    p99: int | None
+    max: int | None
+
+
+class Latency(TypedDict):
+    """The same, with how many there were, and how many of them nobody knows."""
+
+    p50: int | None
+    p99: int | None
+    max: int | None
+    count: int
+    unknown: int
+
+
+class Waited(TypedDict):
+    """What stops waited for, summed: in which function, or which system call, in what state."""
+
+    function: str | None
+    syscall: str | None
+    state: str
+    ns: int
+
+
+class Stops(TypedDict):
+    """Stop-the-worlds: how long the world took to stand still, and whom it waited for."""
+
+    count: int
+    unknown: int
+    stopping_ns: Spread
+    waited_for: list[Waited]
+
+
+class Taken(TypedDict):
+    """How many Ps were taken from a thread in a call, by what that thread did."""
+
+    blocked: int
+    on_cpu: int
+    preempted: int
+    unknown: int
+
+
+class OfWhich(TypedDict):
+    """Parts of states: throttled of no_cpu, idle_beside_work of idle."""
+
+    throttled: int
+    idle_beside_work: int
+
+
+class Holds(TypedDict):
+    """Calls and faults in which a thread held its P blocked.
+
+    Keys:
+        count: how many; unknown: those of which the end is not known.
+        blocked_ns: the threads were blocked; monitor_no_cpu_ns: of it the monitor, which would
+            have taken P, wanted a CPU and had none.
+        awake_ns: they were awake again, and had no CPU.
+    """
+
+    count: int
+    unknown: int
+    blocked_ns: int
+    monitor_no_cpu_ns: int
+    awake_ns: int
+
+
+class LostAt(TypedDict):
+    """Lost P time of one call site, system call and state."""
+
+    state: str
+    syscall: str | None
+    function: str | None
+    file: str | None
+    line: int | None
+    holds: int
+    blocked_ns: int
+    least: int
+    most: int
+
+
+class Pressure(TypedDict):
+    """Percent of time, as /proc/pressure: ``some``: a P was lost; ``full``: and none ran."""
+
+    some: float
+    full: float
+
+
+class Process(TypedDict):
+    """The budget of one process; the time of every state is in ns of P time.
+
+    Keys:
+        p_ns: the number of Ps x time; the sum of ``states``.
+        states: every state of :data:`analysis.ptime.engine.account.STATES`.
+        of_which: parts of states, which are in them already.
+        lost_ns: lost P time by the state that caused it.
+        wait_ns: the time of all goroutines that were ready and did not run.
+        stops, taken, holds: see there.
+        without_goroutine_ns: from when P had no goroutine that runs (its thread blocked, or P
+            was released, whichever is first) until one ran again.
+        lost_at: lost P time by call site, the most first.
+        pressure: over the last 10, 60 and 300 s of it, or as many as there were.
+    """
+
+    pid: int
+    comm: str | None
+    begin_ns: int
+    p_ns: int
+    states: dict[str, int]
+    of_which: OfWhich
+    lost_ns: dict[str, Range]
+    wait_ns: Wait
+    stops: Stops
+    taken: Taken
+    holds: Holds
+    without_goroutine_ns: Latency
+    lost_at: list[LostAt]
+    pressure: dict[str, Pressure]
+
+
+class Budget(TypedDict):
+    """What :func:`budget` returns: every process with Ps, the one that lost most P time first."""
+
+    processes: list[Process]
+
+
+Ints = npt.NDArray[np.int64]
+_Key = tuple[int, int, int, int]
+
+
+class _Holds:
+    """Sums of holds by process, state, system call and stack; of a single hold nothing stays."""
+
+    def __init__(self) -> None:
+        self.sums: defaultdict[_Key, npt.NDArray[np.int64]] = defaultdict(
+            lambda: np.zeros(7, np.int64)
+        )
+
+    def add(self, holds: dict[str, Ints]) -> None:
+        """Take the holds of one window."""
+        keys = np.column_stack([holds[n] for n in ("pid", "state", "nr", "stack_id")])
+        if not len(keys):
+            return
+        values = np.column_stack(
+            [
+                np.ones(len(keys), np.int64),
+                (holds["end"] == 2).astype(np.int64),
+                *(holds[n] for n in ("blocked_ns", "monitor_ns", "awake_ns")),
+                *(holds[n] for n in ("least_ns", "most_ns")),
+            ]
+        )
+        found, inverse = np.unique(keys, axis=0, return_inverse=True)
+        sums = np.zeros((len(found), values.shape[1]), np.int64)
+        np.add.at(sums, inverse.reshape(-1), values)
+        for key, more in zip(found.tolist(), sums, strict=True):
+            pid, state, nr, stack_id = key
+            self.sums[pid, state, nr, stack_id] += more
+
+
+def budget(trace: Trace, setting: PassSetting | None = None) -> Budget:
+    """The budget of a trace.
+
+    Args:
+        trace: the trace.
+        setting: from :func:`analysis.ptime.budget.pass_setting`, if it is at hand.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    holds = _Holds()
+    found = run_pass(trace, setting=setting, bin_ns=_BIN_NS, on_holds=holds.add)
+    return _budget(trace, found, holds)
+
+
+def budget_of(trace: Trace, found: Pass) -> Budget:
+    """The same from a pass that was run for other reasons, too, and has kept its holds."""
+    holds = _Holds()
+    holds.add(found.holds)
+    return _budget(trace, found, holds)
+
+
+def _budget(trace: Trace, found: Pass, holds: _Holds) -> Budget:
+    stack_ids = {key[3] for key in holds.sums} | set(found.waited["stack_id"].tolist())
+    sites = sites_of(trace, stack_ids - {UNKNOWN})
+    pcs = set(zip(found.waited["pid"].tolist(), found.waited["pc"].tolist(), strict=True))
+    functions = functions_of(trace, {(pid, pc) for pid, pc in pcs if pc != UNKNOWN})
+    named = _Names(sites, functions)
+    processes = [_process(process, found, holds, named) for process in found.processes]
+    processes.sort(key=lambda process: -_lost(process))
+    return {"processes": processes}
+
+
+def _lost(process: Process) -> int:
+    return sum(lost["least"] for lost in process["lost_ns"].values())
+
+
+@dataclass(frozen=True)
+class _Names:
+    sites: Mapping[int, Site]
+    functions: Mapping[tuple[int, int], str]
+
+    def site(self, stack_id: int) -> Site:
+        return self.sites.get(stack_id, Site(None, None, None))
+
+
+def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Names) -> Process:
+    pid = process.pid
+    blocked, on_cpu, preempted, unknown = process.taken
+    own = {key: sums for key, sums in holds.sums.items() if key[0] == pid}
+    total = sum(own.values(), np.zeros(7, np.int64)).tolist()
+    return {
+        "pid": pid,
+        "comm": process.comm,
+        "begin_ns": process.begin_ns,
+        "p_ns": process.p_ns,
+        "states": process.states,
+        "of_which": {
+            "throttled": process.throttled_ns,
+            "idle_beside_work": process.idle_beside_work_ns,
+        },
+        "lost_ns": {
+            state: {"least": process.lost_least[state], "most": process.lost_most[state]}
+            for state in LOST_STATES
+        },
+        "wait_ns": {
+            "least": process.wait_least_ns,
+            "most": process.wait_most_ns,
+            "unknown": process.wait_unknown_ns,
+        },
+        "stops": _stops(pid, found, named),
+        "taken": {
+            "blocked": blocked,
+            "on_cpu": on_cpu,
+            "preempted": preempted,
+            "unknown": unknown,
+        },
+        "holds": {
+            "count": total[0],
+            "unknown": total[1],
+            "blocked_ns": total[2],
+            "monitor_no_cpu_ns": total[3],
+            "awake_ns": total[4],
+        },
+        "without_goroutine_ns": _latency(pid, found),
+        "lost_at": _lost_at(own, named),
+        "pressure": _pressure(pid, found),
+    }
+
+
+def _lost_at(own: Mapping[_Key, Ints], named: _Names) -> list[LostAt]:
+    rows: list[LostAt] = []
+    for (_, state, nr, stack_id), sums in own.items():
+        count, _, blocked_ns, _, _, least, most = sums.tolist()
+        site = named.site(stack_id)
+        rows.append(
+            {
+                "state": STATES[state],
+                "syscall": _call(nr),
+                "function": site.function,
+                "file": site.file,
+                "line": site.line,
+                "holds": count,
+                "blocked_ns": blocked_ns,
+                "least": least,
+                "most": most,
+            }
+        )
+    # Stacks that differ above their call site are one site.
+    merged: dict[tuple[object, ...], LostAt] = {}
+    for row in rows:
+        key = tuple(row[n] for n in ("state", "syscall", "function", "file", "line"))
+        same = merged.setdefault(key, row)
+        if same is not row:
+            same["holds"] += row["holds"]
+            same["blocked_ns"] += row["blocked_ns"]
+            same["least"] += row["least"]
+            same["most"] += row["most"]
+    order = sorted(merged.values(), key=lambda row: (-row["least"], -row["most"]))
+    return order[:_SITES]
+
+
+def _call(nr: int) -> str | None:
+    name = syscall_names([nr])[0]
+    return None if name is None else str(name)
+
+
+def _latency(pid: int, found: Pass) -> Latency:
+    rows = found.latencies
+    own = rows["pid"] == pid
+    ran = own & (rows["end"] == 1)
+    values = rows["until_ns"][ran] - rows["since_ns"][ran]
+    return {
+        **_spread(values),
+        "count": int(ran.sum()),
+        "unknown": int((own & (rows["end"] == 2)).sum()),
+    }
+
+
+def _spread(values: Ints) -> Spread:
+    told = quantiles(values, 0.5, 0.99, 1.0)
+    return {"p50": told["p50"], "p99": told["p99"], "max": told["p100"]}
+
+
+def _stops(pid: int, found: Pass, named: _Names) -> Stops:
+    stops, waited = found.stops, found.waited
+    own = stops["pid"] == pid
+    told = own & (stops["stand_ns"] != UNKNOWN)
+    sums: Counter[tuple[str | None, str | None, str]] = Counter()
+    its = np.flatnonzero(waited["pid"] == pid)
+    for at in its.tolist():
+        stack_id, pc = int(waited["stack_id"][at]), int(waited["pc"][at])
+        function = named.site(stack_id).function or named.functions.get((pid, pc))
+        state = STATES[int(waited["state"][at])]
+        sums[function, _call(int(waited["nr"][at])), state] += int(waited["ns"][at])
+    return {
+        "count": int(own.sum()),
+        "unknown": int((own & ~told).sum()),
+        "stopping_ns": _spread(stops["stand_ns"][told] - stops["begin_ns"][told]),
+        "waited_for": [
+            {"function": function, "syscall": call, "state": state, "ns": ns}
+            for (function, call, state), ns in sums.most_common(_STOPS)
+        ],
+    }
+
+
+def _pressure(pid: int, found: Pass) -> dict[str, Pressure]:
+    bins = found.bins
+    own = bins["pid"] == pid
+    if not own.any():
+        return {}
+    times = bins["ts_ns"][own]
+    told: dict[str, Pressure] = {}
+    for seconds in _WINDOWS_S:
+        since_ns = int(times[-1]) - seconds * _BIN_NS
+        first = int(np.searchsorted(times, since_ns, "right")) - 1
+        span_ns = int(times[-1]) - (int(times[first]) if first >= 0 else found.setting.begin_ns)
+        shares = {}
+        for name in ("some_ns", "full_ns"):
+            sums = bins[name][own]
+            before = int(sums[first]) if first >= 0 else 0
+            shares[name] = 100 * (int(sums[-1]) - before) / span_ns if span_ns else 0.0
+        told[f"{seconds}s"] = {"some": shares["some_ns"], "full": shares["full_ns"]}
+    return told

@@ -1,0 +1,438 @@
+"""Runs the pass over a trace, window by window, and collects what it settles.
+
+The pass is two compiled halves (``owners`` and ``account`` in :mod:`analysis.ptime.engine`) that
+take the same rows, the second ``REACH_NS`` behind the first. This file gives them bytes and takes
+numbers: nothing here runs for each row.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.ptime.engine import account as accounts
+from analysis.ptime.engine.account import STATES, Account
+from analysis.ptime.engine.owners import REACH_NS, Owners
+from analysis.ptime.engine.rows import (
+    BEGINS,
+    COLUMNS,
+    ENDS,
+    LOSS_BEGINS,
+    LOSS_ENDS,
+    OUT_OF_REACH,
+    REACHED,
+    THROTTLE_BEGINS,
+    THROTTLE_ENDS,
+    Out,
+    Rows,
+)
+from analysis.windowed.columns import Columns, column_windows, from_arrow, read
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES, UNKNOWN
+
+__all__ = ["LOSSES_OF", "Pass", "PassSetting", "ProcessBudget", "pass_setting", "run_pass"]
+
+_WINDOW_ROWS = 500_000
+_KIND = TABLES["runtime"].column("kind")
+_REASON = TABLES["runtime"].column("reason")
+_TASK = TABLES["task"].column("kind")
+
+LOSSES_OF = ("sched_switch", "sched_wakeup", "block", "syscall", "runtime", "task", "pstate")
+"""Tables without whose rows nobody knows what state a P is in."""
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PassSetting:
+    """What must be known of a trace before its first window.
+
+    Args:
+        tells_run: the runtime tells the first goroutine on a P.
+        tells_stops: the trace has when the world is to stop, tells_stands: and when it stands.
+        has_switches: it has table sched_switch.
+        has_looks: it has table waiting.
+        threads: each thread and its process.
+        comms: the name of each process's first thread.
+        monitors: the thread that takes Ps from calls, by process.
+        edges: see :mod:`analysis.ptime.engine.rows`, by time.
+        begin_ns: begin of the capture, end_ns: its end.
+        only_pid: the process of threads that the trace does not name, -1 for none.
+        needs_reach: the trace tells from when on each process could be read.
+    """
+
+    tells_run: bool
+    tells_stops: bool
+    tells_stands: bool
+    has_switches: bool
+    has_looks: bool
+    threads: Mapping[int, int]
+    comms: Mapping[int, str]
+    monitors: Mapping[int, int]
+    edges: Mapping[str, Ints]
+    begin_ns: int
+    end_ns: int
+    only_pid: int
+    needs_reach: bool
+
+
+@dataclass
+class ProcessBudget:
+    """The sums of one process, in ns (:mod:`analysis.ptime.engine.account`)."""
+
+    pid: int
+    comm: str | None
+    begin_ns: int
+    p_ns: int
+    states: dict[str, int]
+    throttled_ns: int
+    idle_beside_work_ns: int
+    lost_least: dict[str, int]
+    lost_most: dict[str, int]
+    wait_least_ns: int
+    wait_most_ns: int
+    wait_unknown_ns: int
+    some_ns: int
+    full_ns: int
+    taken: tuple[int, int, int, int]
+
+
+@dataclass
+class Pass:
+    """What the pass found.
+
+    Args:
+        setting: of the trace.
+        processes: those that have Ps, in the order of their pids.
+        holds, latencies, stops, waited, bins, spans: plain columns by name
+            (:data:`analysis.ptime.engine.account.HOLD` and so on).
+    """
+
+    setting: PassSetting
+    processes: list[ProcessBudget] = field(default_factory=list)
+    holds: dict[str, Ints] = field(default_factory=dict)
+    latencies: dict[str, Ints] = field(default_factory=dict)
+    stops: dict[str, Ints] = field(default_factory=dict)
+    waited: dict[str, Ints] = field(default_factory=dict)
+    bins: dict[str, Ints] = field(default_factory=dict)
+    spans: dict[str, Ints] = field(default_factory=dict)
+
+
+def pass_setting(trace: Trace) -> PassSetting:
+    """What must be known of ``trace`` before the pass begins.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    task = read(trace, "task", ["ts_ns", "tid", "pid", "comm", "kind"])
+    kinds, reasons, tids = _transitions(trace)
+    begin_ns, end_ns = _span(trace)
+    threads: dict[int, int] = {}
+    for tid, pid in zip(task["tid"][::-1].tolist(), task["pid"][::-1].tolist(), strict=True):
+        threads[tid] = pid
+    known = set(threads.values())
+    only = trace.manifest.pid
+    if only is None:
+        only = next(iter(known)) if len(known) == 1 else UNKNOWN
+    comms = {
+        pid: comm
+        for tid, pid, comm in zip(
+            task["tid"].tolist(), task["pid"].tolist(), task["comm"].tolist(), strict=True
+        )
+        if tid == pid
+    }
+    # Who took most.
+    by_sysmon = tids[(kinds == _KIND.code("retake")) & (reasons == _REASON.code("sysmon"))]
+    monitors: dict[int, int] = {}
+    values, counts = np.unique(by_sysmon, return_counts=True)
+    for tid in values[np.argsort(counts)].tolist():
+        monitors[threads.get(tid, only)] = tid
+    reach = read(trace, "reach", ["exec_ns", "ts_ns", "pid", "runtime"])
+    return PassSetting(
+        tells_run=bool((kinds == _KIND.code("run")).any()),
+        tells_stops=bool((kinds == _KIND.code("stw_start")).any()),
+        tells_stands=bool((kinds == _KIND.code("stw_stopped")).any()),
+        has_switches=_has_rows(trace, "sched_switch"),
+        has_looks=_has_rows(trace, "waiting"),
+        threads=threads,
+        comms=comms,
+        monitors=monitors,
+        edges=_edges(trace, task, reach, begin_ns, end_ns),
+        begin_ns=begin_ns,
+        end_ns=end_ns,
+        only_pid=only,
+        needs_reach=len(reach["pid"]) > 0,
+    )
+
+
+def run_pass(
+    trace: Trace,
+    *,
+    setting: PassSetting | None = None,
+    window_rows: int = _WINDOW_ROWS,
+    bin_ns: int = 0,
+    spans: bool = False,
+    on_holds: Callable[[dict[str, Ints]], None] | None = None,
+) -> Pass:
+    """Settle a trace's P time.
+
+    Args:
+        trace: the trace.
+        setting: from :func:`pass_setting`, if it is at hand.
+        window_rows: rows to hold in memory at once, about; changes nothing in the result.
+        bin_ns: how far apart the rows of ``bins`` are; 0 for none.
+        spans: whether to make the spans of each P.
+        on_holds: takes the holds of each window, which then do not stay in memory.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    setting = setting or pass_setting(trace)
+    runner = _Runner(setting, bin_ns, spans)
+    wanted = {
+        name: tuple(column for column in columns if column in TABLES[name].arrow_schema.names)
+        for name, columns in COLUMNS
+        if name in TABLES and _has_rows(trace, name)
+    }
+    for window in column_windows(trace, wanted, window_rows):
+        runner.feed(window.tables, window.until_ns)
+        if on_holds is not None:
+            on_holds(runner.take("holds"))
+    return runner.close(on_holds)
+
+
+class _Runner:
+    def __init__(self, setting: PassSetting, bin_ns: int, spans: bool) -> None:
+        self._setting = setting
+        self._owners = Owners(
+            setting.tells_run, setting.tells_stops, setting.has_looks, setting.only_pid
+        )
+        self._account = Account(
+            setting.tells_run,
+            setting.has_switches,
+            setting.has_looks,
+            setting.tells_stands,
+            setting.needs_reach,
+            setting.only_pid,
+            setting.begin_ns,
+            bin_ns,
+            spans,
+        )
+        for tid, pid in setting.threads.items():
+            self._owners.know(tid, pid)
+            self._account.know(tid, pid)
+        for pid, tid in setting.monitors.items():
+            self._account.monitor(pid, tid)
+        self._edges_at = 0
+        self._waiting: deque[tuple[int, list[Rows]]] = deque()
+        self._pieces: dict[str, list[dict[str, Ints]]] = {
+            name: [] for name in ("holds", "latencies", "stops", "waited", "bins", "spans")
+        }
+
+    def feed(self, tables: Mapping[str, Columns], until_ns: int) -> None:
+        counts = {name: len(next(iter(held.values()))) for name, held in tables.items()}
+        edges = self._edges_until(until_ns)
+        counts["edge"] = len(edges["ts_ns"])
+        given = {
+            name: [
+                _bytes(edges if name == "edge" else tables.get(name), column, counts.get(name, 0))
+                for column in columns
+            ]
+            for name, columns in COLUMNS
+        }
+        for half in (0, 1):
+            rows = [Rows(given[name], counts.get(name, 0)) for name, _ in COLUMNS]
+            if half == 0:
+                self._owners.feed(rows)
+            else:
+                self._waiting.append((until_ns, rows))
+        self._settle(until_ns - REACH_NS - 1)
+
+    def close(self, on_holds: Callable[[dict[str, Ints]], None] | None) -> Pass:
+        end_ns = self._setting.end_ns
+        self.feed({}, max(end_ns, self._waiting[-1][0] if self._waiting else end_ns))
+        self._settle(1 << 61)
+        self._account.close(end_ns)
+        if on_holds is not None:
+            on_holds(self.take("holds"))
+        made = Pass(self._setting)
+        made.processes = sorted(self._processes(), key=lambda process: process.pid)
+        for name in self._pieces:
+            setattr(made, name, self.take(name))
+        return made
+
+    def take(self, name: str) -> dict[str, Ints]:
+        """The rows of one result so far, which are forgotten here."""
+        self._collect(name)
+        pieces, self._pieces[name] = self._pieces[name], []
+        names = getattr(accounts, _NAMES[name])
+        return {
+            column: np.concatenate([piece[column] for piece in pieces])
+            if pieces
+            else np.empty(0, np.int64)
+            for column in names
+        }
+
+    def _settle(self, until_ns: int) -> None:
+        while self._waiting:
+            window_ns, rows = self._waiting[0]
+            limit_ns = min(window_ns, until_ns)
+            self._account.run(rows, self._owners.ready(limit_ns), limit_ns)
+            if window_ns > until_ns:
+                return
+            self._waiting.popleft()
+        for name in self._pieces:
+            self._collect(name)
+
+    def _collect(self, name: str) -> None:
+        outs: list[Out] = getattr(self._account, name)
+        columns = [np.asarray(out.take(), np.int64) for out in outs]
+        if len(columns[0]):
+            names = getattr(accounts, _NAMES[name])
+            self._pieces[name].append(dict(zip(names, columns, strict=True)))
+
+    def _edges_until(self, until_ns: int) -> dict[str, Ints]:
+        edges = self._setting.edges
+        end = int(np.searchsorted(edges["ts_ns"], until_ns, "right"))
+        found = {name: values[self._edges_at : end] for name, values in edges.items()}
+        self._edges_at = max(end, self._edges_at)
+        return found
+
+    def _processes(self) -> Iterator[ProcessBudget]:
+        for pid, process in self._account.processes.items():
+            if not process.p_ns:
+                continue
+            lost = range(1, 7)
+            yield ProcessBudget(
+                pid=pid,
+                comm=self._setting.comms.get(pid),
+                begin_ns=process.begin_ns,
+                p_ns=process.p_ns,
+                states=dict(zip(STATES, list(process.ns), strict=True)),
+                throttled_ns=process.throttled_ns,
+                idle_beside_work_ns=process.idle_beside_ns,
+                lost_least={STATES[s]: process.lost_least[s] for s in lost},
+                lost_most={STATES[s]: process.lost_most[s] for s in lost},
+                wait_least_ns=process.wait_least_ns,
+                wait_most_ns=process.wait_most_ns,
+                wait_unknown_ns=process.wait_unknown_ns,
+                some_ns=process.some_ns,
+                full_ns=process.full_ns,
+                taken=(process.taken[0], process.taken[1], process.taken[2], process.taken[3]),
+            )
+
+
+_NAMES = {
+    "holds": "HOLD",
+    "latencies": "LATENCY",
+    "stops": "STOP",
+    "waited": "WAITED",
+    "bins": "BIN",
+    "spans": "SPAN",
+}
+
+
+def _bytes(columns: Columns | None, name: str, count: int) -> bytes:
+    """A column as the engine reads it; -1 everywhere where the trace has none."""
+    if columns is None or name not in columns:
+        return (-1).to_bytes(8, "little", signed=True) * count
+    return np.ascontiguousarray(columns[name], np.int64).tobytes()
+
+
+def _has_rows(trace: Trace, table: str) -> bool:
+    return any(group.rows for group in trace.row_groups(table, _time(table)))
+
+
+def _time(table: str) -> str:
+    return "exit_ns" if table == "syscall" else "ts_ns"
+
+
+def _transitions(trace: Trace) -> tuple[Ints, Ints, Ints]:
+    """What kinds and reasons there are, and who did them: each combination once."""
+    seen: list[Ints] = [np.empty((0, 3), np.int64)]
+    for group in trace.row_groups("runtime", "ts_ns"):
+        rows = trace.read_row_group("runtime", group, ["kind", "reason", "tid"])
+        columns = from_arrow("runtime", rows)
+        seen.append(np.column_stack([columns["kind"], columns["reason"], columns["tid"]]))
+    rows_seen = np.concatenate(seen)
+    return rows_seen[:, 0], rows_seen[:, 1], rows_seen[:, 2]
+
+
+def _span(trace: Trace) -> tuple[int, int]:
+    """When the capture began and ended; without a manifest's word, the first and last row."""
+    manifest = trace.manifest
+    begins: list[int] = []
+    ends: list[int] = []
+    for name, _ in COLUMNS:
+        if name not in TABLES:
+            continue
+        for group in trace.row_groups(name, _time(name)):
+            if group.begin_ns is not None and group.end_ns is not None:
+                begins.append(group.begin_ns)
+                ends.append(group.end_ns)
+    begin_ns = min(begins, default=0) if manifest.begin_ns is None else manifest.begin_ns
+    end_ns = max(ends, default=begin_ns) if manifest.end_ns is None else manifest.end_ns
+    return begin_ns, max(begin_ns, end_ns)
+
+
+def _edges(
+    trace: Trace, task: Columns, reach: Columns, begin_ns: int, end_ns: int
+) -> dict[str, Ints]:
+    """Edges (:mod:`analysis.ptime.engine.rows`) from the tables that are small."""
+    found: list[tuple[int, int, int, int]] = []
+    losses = read(trace, "loss", ["begin_ns", "end_ns", "table"])
+    words = TABLES["loss"].column("table")
+    codes = [words.code(name) for name in LOSSES_OF if name in words.words]
+    lost = np.isin(losses["table"], codes)
+    for begin, end in _joined(losses["begin_ns"][lost], losses["end_ns"][lost]):
+        found += [(begin, UNKNOWN, LOSS_BEGINS, 0), (end, UNKNOWN, LOSS_ENDS, 0)]
+    found += _lives(task, end_ns)
+    for exec_ns, ts_ns, pid in zip(
+        reach["exec_ns"].tolist(), reach["ts_ns"].tolist(), reach["pid"].tolist(), strict=True
+    ):
+        if exec_ns != UNKNOWN:
+            found.append((exec_ns, pid, OUT_OF_REACH, 0))
+        if ts_ns != UNKNOWN:
+            found.append((max(ts_ns, begin_ns), pid, REACHED, 0))
+    throttle = read(trace, "throttle", ["begin_ns", "end_ns", "throttled_ns", "pid"])
+    for begin, end, ns, pid in zip(
+        *(throttle[name].tolist() for name in ("begin_ns", "end_ns", "throttled_ns", "pid")),
+        strict=True,
+    ):
+        found += [(begin, pid, THROTTLE_BEGINS, 0), (end, pid, THROTTLE_ENDS, ns)]
+    found.sort(key=lambda edge: edge[0])
+    columns = np.array(found, np.int64).reshape(len(found), 4)
+    return {name: columns[:, n].copy() for n, name in enumerate(("ts_ns", "pid", "kind", "value"))}
+
+
+def _joined(begins: Ints, ends: Ints) -> Iterator[tuple[int, int]]:
+    """Spans of which none touches another."""
+    order = np.argsort(begins, kind="stable")
+    begin = end = None
+    for b, e in zip(begins[order].tolist(), ends[order].tolist(), strict=True):
+        if end is not None and b <= end:
+            end = max(end, e)
+            continue
+        if begin is not None and end is not None:
+            yield begin, end
+        begin, end = b, max(b, e)
+    if begin is not None and end is not None:
+        yield begin, end
+
+
+def _lives(task: Columns, end_ns: int) -> Iterator[tuple[int, int, int, int]]:
+    """When processes begin and end: with their first thread, and with the last of all."""
+    own = task["tid"] == task["pid"]
+    born = own & (task["kind"] == _TASK.code("fork"))
+    for ns, pid in zip(task["ts_ns"][born].tolist(), task["pid"][born].tolist(), strict=True):
+        yield ns, pid, BEGINS, 0
+    died = task["kind"] == _TASK.code("exit")
+    for pid in np.unique(task["pid"][own & died]).tolist():
+        its = task["pid"] == pid
+        gone = set(task["tid"][its & died].tolist())
+        if set(task["tid"][its].tolist()) <= gone:
+            yield min(int(task["ts_ns"][its & died].max()), end_ns), pid, ENDS, 0

@@ -1,0 +1,192 @@
+"""A trace's tables as numpy columns, piece by piece: what the pass computes on, without pandas.
+
+Null is :data:`tracer.trace.schema.UNKNOWN` and a word is its number, as in the records that the
+tracer drained.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tracer.trace.reader import RowGroup, Trace
+from tracer.trace.schema import TABLES, UNKNOWN, Column
+
+__all__ = [
+    "TIME_COLUMN",
+    "ColumnWindow",
+    "Columns",
+    "column_windows",
+    "from_arrow",
+    "plain_array",
+    "read",
+]
+
+Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
+"""Rows of one table: int64 by name of the column (texts: objects), all of one length."""
+
+TIME_COLUMN: Mapping[str, str] = {
+    name: {"syscall": "exit_ns", "loss": "begin_ns"}.get(name, "ts_ns")
+    for name, table in TABLES.items()
+    if table.ring or name == "loss"
+}
+"""The column by which a table's rows stand in time: when the row became known. The tables that
+explain what others mention (stacks, symbols) have no time and are not here."""
+
+_AHEAD = 2
+"""Pieces that are decoded while the window before is computed; decoding needs no GIL."""
+
+_ALWAYS = -(1 << 63)
+_NEVER = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class ColumnWindow:
+    """Rows by table, in the order of time: all up to ``until_ns`` that no earlier window had."""
+
+    until_ns: int
+    tables: Mapping[str, Columns]
+
+
+def from_arrow(table: str, rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    """Rows of a trace's table, of any of its columns, in the order of time."""
+    declared = TABLES[table]
+    columns = {
+        name: plain_array(declared.column(name), rows.column(name)) for name in rows.column_names
+    }
+    return _sorted(table, columns)
+
+
+def read(
+    trace: Trace, table: str, columns: Sequence[str] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """All of a table that is known to be small."""
+    return from_arrow(table, trace.arrow(table, columns))
+
+
+def column_windows(
+    trace: Trace, columns: Mapping[str, Sequence[str]], rows: int
+) -> Iterator[ColumnWindow]:
+    """Cut a trace into windows of about as many rows each.
+
+    Args:
+        trace: the trace.
+        columns: tables to read and their columns; the one that a table's rows are ordered by
+            (:data:`TIME_COLUMN`) must be among them.
+        rows: how many a window shall hold.
+
+    Row groups may overlap in time (rings are drained one after the other); a row waits until
+    its time has come.
+    """
+    pieces = [
+        (name, group) for name in columns for group in trace.row_groups(name, TIME_COLUMN[name])
+    ]
+    pieces.sort(key=lambda piece: _begin(piece[1]))
+    waiting = {
+        name: {column: np.empty(0, np.int64) for column in wanted}
+        for name, wanted in columns.items()
+    }
+    decoded = _decoded(trace, columns, tuple(pieces))
+    for until_ns in _cuts([group for _, group in pieces], rows):
+        while pieces and _begin(pieces[0][1]) <= until_ns:
+            name, _ = pieces.pop(0)
+            news = next(decoded)
+            held = waiting[name]
+            if len(held[TIME_COLUMN[name]]):
+                news = {column: np.concatenate([held[column], news[column]]) for column in news}
+            waiting[name] = news
+        ready = {}
+        for name, held in list(waiting.items()):
+            held = _sorted(name, held)
+            due = int(np.searchsorted(held[TIME_COLUMN[name]], until_ns, "right"))
+            ready[name] = {column: values[:due] for column, values in held.items()}
+            waiting[name] = {column: values[due:] for column, values in held.items()}
+        yield ColumnWindow(min(until_ns, _last_ns(ready)), ready)
+
+
+def plain_array(column: Column, values: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """One column's values."""
+    if column.is_text:
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    if column.words:
+        values = _codes(column, values)
+    if values.null_count:
+        values = pc.fill_null(values, UNKNOWN)
+    return np.asarray(values.to_numpy().astype(np.int64, copy=False))
+
+
+def _codes(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The number of each word; a trace read by ``Trace`` has the declared words already."""
+    declared = pa.array(column.words, pa.string())
+    chunks = [
+        chunk.indices
+        if chunk.dictionary.equals(declared)
+        else pc.index_in(chunk.dictionary, declared).take(chunk.indices)
+        for chunk in values.chunks
+    ]
+    return pa.chunked_array(chunks, pa.int8() if not chunks else None)
+
+
+def _sorted(table: str, rows: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """``rows`` in the order of time; rings of several CPUs interleave, so they may not be."""
+    key = TIME_COLUMN.get(table)
+    if key is None or key not in rows:
+        return rows
+    times = rows[key]
+    if bool((times[1:] >= times[:-1]).all()):
+        return rows
+    order = np.argsort(times, kind="stable")
+    return {name: values[order] for name, values in rows.items()}
+
+
+def _decoded(
+    trace: Trace,
+    columns: Mapping[str, Sequence[str]],
+    pieces: Sequence[tuple[str, RowGroup]],
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """The rows of each piece, in order, read by a thread that is a few pieces ahead."""
+
+    def read_piece(name: str, group: RowGroup) -> dict[str, npt.NDArray[Any]]:
+        return from_arrow(name, trace.read_row_group(name, group, columns[name]))
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead: deque[Future[dict[str, npt.NDArray[Any]]]] = deque()
+        for name, group in pieces:
+            ahead.append(reader.submit(read_piece, name, group))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _cuts(groups: list[RowGroup], rows: int) -> Iterator[int]:
+    """The ends of the windows, the last at the last row."""
+    held = 0
+    ends = sorted((_end(group), group.rows) for group in groups)
+    for number, (end_ns, count) in enumerate(ends):
+        held += count
+        if held >= rows or number == len(ends) - 1:
+            yield end_ns
+            held = 0
+
+
+def _last_ns(tables: Mapping[str, Columns]) -> int:
+    """The last row's time: a file without statistics does not tell it before it is read."""
+    lasts = [rows[TIME_COLUMN[name]] for name, rows in tables.items()]
+    return max((int(times[-1]) for times in lasts if len(times)), default=_NEVER)
+
+
+def _begin(group: RowGroup) -> int:
+    return _ALWAYS if group.begin_ns is None else group.begin_ns
+
+
+def _end(group: RowGroup) -> int:
+    return _NEVER if group.end_ns is None else group.end_ns

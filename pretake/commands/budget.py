@@ -1,0 +1,124 @@
+"""``pretake budget``: where every P-second went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pretake.views import console, duration, note, print_json, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.answers.budget import Process
+
+SHOWN = 10
+
+
+@click.command()
+@click.argument("trace", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+def command(trace: Path, as_json: bool) -> None:
+    """Show where the P time of each process in TRACE went, and whose work waited meanwhile.
+
+    \b
+    Examples:
+      pretake budget server.pretake
+      pretake budget server.pretake --json | jq '.processes[0].states'
+
+    At each moment each P is in exactly one state, so the states add up to GOMAXPROCS x time. A P
+    is lost while it neither runs nor is idle and work waits that no idle P and no spinning M
+    takes. What the trace cannot tell is 'unknown', and the figures are then a least and a most.
+    """
+    from analysis import load
+
+    budget = load(trace).budget()
+    if as_json:
+        print_json(budget)
+        return
+    terminal = console()
+    if not budget["processes"]:
+        note("No process had a P that could be read; 'pretake summary' tells what is missing.")
+    for process in budget["processes"]:
+        _print(terminal, process)
+
+
+def _print(terminal: Console, process: Process) -> None:
+    total = process["p_ns"]
+    of_which = process["of_which"]
+    rows = []
+    for state, ns in process["states"].items():
+        lost = process["lost_ns"].get(state)
+        rows.append((state, duration(ns), _percent(ns, total), *_range(lost)))
+        if state == "no_cpu" and of_which["throttled"]:
+            ns = of_which["throttled"]
+            rows.append(("  of it throttled", duration(ns), _percent(ns, total), None, None))
+        if state == "idle" and of_which["idle_beside_work"]:
+            ns = of_which["idle_beside_work"]
+            rows.append(("  of it beside work", duration(ns), _percent(ns, total), None, None))
+    name = f"{process['pid']} {process['comm'] or ''}".strip()
+    title = f"{name}: {duration(total)} of P time"
+    terminal.print(table(title, ("state", "P time", "share", "lost, least", "most"), rows))
+    lost_at = [row for row in process["lost_at"] if row["most"]][:SHOWN]
+    if lost_at:
+        sites = [
+            (
+                _place(row["function"], row["file"], row["line"]),
+                row["syscall"] or row["state"],
+                f"{row['holds']:,}",
+                duration(row["least"]),
+                duration(row["most"]),
+            )
+            for row in lost_at
+        ]
+        head = ("site", "call", "holds", "lost, least", "most")
+        terminal.print(table("Lost P time by call site", head, sites))
+    _print_rest(terminal, process)
+
+
+def _print_rest(terminal: Console, process: Process) -> None:
+    wait, taken, stops = process["wait_ns"], process["taken"], process["stops"]
+    unknown = f"; of {duration(wait['unknown'])} it is not known" if wait["unknown"] else ""
+    terminal.print(
+        f"goroutines waited for {duration(wait['least'])} to {duration(wait['most'])}{unknown}"
+    )
+    latency = process["without_goroutine_ns"]
+    if latency["count"]:
+        terminal.print(
+            f"P without a goroutine: p50 {duration(latency['p50'])}, p99 "
+            f"{duration(latency['p99'])}, max {duration(latency['max'])} "
+            f"({latency['count']:,} times, {latency['unknown']:,} unknown)"
+        )
+    if any(taken.values()):
+        terminal.print("Ps taken from threads in calls: " + _counts(taken))
+    if stops["count"]:
+        stopping = stops["stopping_ns"]
+        terminal.print(
+            f"{stops['count']:,} stop-the-worlds took p50 {duration(stopping['p50'])}, p99 "
+            f"{duration(stopping['p99'])}, max {duration(stopping['max'])} to stop"
+        )
+        for waited in stops["waited_for"][:SHOWN]:
+            what = waited["function"] or waited["syscall"] or "?"
+            terminal.print(f"  waited {duration(waited['ns'])} for {what} ({waited['state']})")
+
+
+def _counts(taken: object) -> str:
+    assert isinstance(taken, dict)
+    return ", ".join(f"{count:,} {word.replace('_', ' ')}" for word, count in taken.items())
+
+
+def _range(lost: object) -> tuple[str | None, str | None]:
+    if not isinstance(lost, dict):
+        return None, None
+    return duration(lost["least"]), duration(lost["most"])
+
+
+def _percent(ns: int, total: int) -> str:
+    return f"{100 * ns / total:.1f} %" if total else "–"
+
+
+def _place(function: str | None, file: str | None, line: int | None) -> str:
+    where = "" if file is None else f" ({Path(file).name}{'' if line is None else f':{line}'})"
+    return f"{function or '?'}{where}"
