@@ -144,7 +144,7 @@ class _Capture:
         self._fds: list[int] = []
         if part.runtime:
             for binary in runtimes_of_process(pid):
-                self._programs.layouts.set_layout(pid, binary.layout)
+                self._programs.layouts.set_layout(pid, 0, binary.layout)
 
     def attach(self) -> None:
         if not self._part.empty:

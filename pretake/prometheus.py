@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 from analysis.answers.live import TopCalls
 from tracer.capture.live import WHATS, lower_ns
 from tracer.errors import PretakeError
+from tracer.kernel.bcc_loader import calling_user
 
 if TYPE_CHECKING:
     import numpy as np
-    from prometheus_client.core import HistogramMetricFamily
 
     from analysis.answers.live import Call
 
-__all__ = ["UNKNOWN_SITE", "served"]
+__all__ = ["UNKNOWN_SITE", "Server"]
 
 UNKNOWN_SITE = "unknown"
 """Label of the calls whose stack was not to be had."""
@@ -29,54 +39,131 @@ _BOUNDS = range(4 * 10, 4 * 35, 4)
 """An octave a bucket, from a microsecond to half a minute."""
 
 
-@contextlib.contextmanager
-def served(look: Callable[[], Mapping[Call, np.ndarray]], port: int, most: int) -> Iterator[None]:
-    """Serve histograms on loopback.
+class Server:
+    """Where Prometheus asks: a port of loopback, or a socket in the file system.
+
+    Make it before capabilities are given up. Whoever is on this machine may ask the port, and
+    reads names of the watched program's functions there. The socket belongs to who called sudo,
+    and only that user may connect.
 
     Args:
-        look: what was counted up to now; called for each question, on another thread.
-        port: where.
-        most: how many pairs of system call and call site have a series of their own.
+        where: the port, or the path of the socket; a socket that nobody serves is replaced.
 
     Raises:
-        PretakeError: the port is not to be had.
+        PretakeError: it is not to be had.
     """
-    from prometheus_client import CollectorRegistry, start_http_server
 
-    top = TopCalls(most)
+    def __init__(self, where: int | Path) -> None:
+        self._path = where if isinstance(where, Path) else None
+        try:
+            if isinstance(where, Path):
+                _remove_left(where)
+                self._server: WSGIServer = _UnixServer(str(where), _Handler)  # type: ignore[arg-type]
+            else:
+                self._server = _Server(("127.0.0.1", where), _Handler)
+        except OSError as error:
+            name = f"port {where}" if self._path is None else f"{where}"
+            raise PretakeError(
+                f"{name} cannot be served: {error.strerror}", "choose another"
+            ) from None
 
-    class Collector:
-        def describe(self) -> list[HistogramMetricFamily]:
-            return [_family(what) for what in WHATS]
+    @contextlib.contextmanager
+    def serving(self, look: Callable[[], Mapping[Call, np.ndarray]], most: int) -> Iterator[None]:
+        """Answer, on another thread.
 
-        def collect(self) -> Iterator[HistogramMetricFamily]:
-            told = top.look(look())
-            for number, what in enumerate(WHATS):
-                family = _family(what)
-                for call, counts in told.items():
-                    labels = [call.syscall, call.site or UNKNOWN_SITE]
-                    family.add_metric(labels, _buckets(counts[number]), sum_value=None)
-                yield family
+        Args:
+            look: what was counted up to now; called for each question.
+            most: how many pairs of system call and call site have a series of their own.
+        """
+        registry = CollectorRegistry()
+        registry.register(_Counted(look, most))
+        self._server.set_app(make_wsgi_app(registry))
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._server.shutdown()
+            thread.join()
 
-    registry = CollectorRegistry()
-    registry.register(Collector())
-    try:
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
-    except OSError as error:
-        raise PretakeError(
-            f"port {port} cannot be served: {error.strerror}", "choose another"
-        ) from None
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    def close(self) -> None:
+        """Serve no more."""
+        self._server.server_close()
+        if self._path is not None:
+            # In a folder of root's it stays, and the next server replaces it.
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """The terminal is the program's."""
+
+    def address_string(self) -> str:
+        return "local"
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # The base class asks the name service for the machine's name.
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
+        self.setup_environ()
+
+
+class _UnixServer(_Server):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        path = str(self.server_address)
+        before = os.umask(0o177)
+        try:
+            self.socket.bind(path)
+        finally:
+            os.umask(before)
+        owner = calling_user()
+        if owner is not None:
+            os.chown(path, *owner)
+        self.server_name, self.server_port = "localhost", 0
+        self.setup_environ()
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        request, _ = self.socket.accept()
+        return request, ("local", 0)
+
+
+def _remove_left(path: Path) -> None:
+    """Remove a socket whose server is gone; nothing else is ever removed."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
+class _Counted(Collector):
+    def __init__(self, look: Callable[[], Mapping[Call, np.ndarray]], most: int) -> None:
+        self._look = look
+        self._top = TopCalls(most)
+
+    def describe(self) -> Iterator[HistogramMetricFamily]:
+        yield from (_family(what) for what in WHATS)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        told = self._top.look(self._look())
+        for number, what in enumerate(WHATS):
+            family = _family(what)
+            for call, counts in told.items():
+                labels = [call.syscall, call.site or UNKNOWN_SITE]
+                family.add_metric(labels, _buckets(counts[number]), sum_value=None)
+            yield family
 
 
 def _family(what: str) -> HistogramMetricFamily:
-    from prometheus_client.core import HistogramMetricFamily
-
     return HistogramMetricFamily(
         f"pretake_{what}_seconds", _MEANINGS[what], labels=["syscall", "call_site"]
     )

@@ -9,7 +9,7 @@ import click
 
 from tracer.errors import PretakeError
 
-__all__ = ["SIZE", "refuse_existing"]
+__all__ = ["SIZE", "WHERE", "refuse_existing"]
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -31,7 +31,25 @@ class _Size(click.ParamType[int]):
         return int(match[1]) * _UNITS[match[2]]
 
 
+class _Where(click.ParamType[int | Path]):
+    """A port, or a socket in the file system: ``9100``, ``unix:/run/pretake.sock``."""
+
+    name = "port"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Path:
+        """The port, or the socket's path; a usage error for anything else."""
+        text = str(value)
+        if text.startswith("unix:/"):
+            return Path(text.removeprefix("unix:"))
+        if not text.isdecimal() or not 1 <= int(text) <= 65535:
+            self.fail(f"{text!r} is neither a port (1 to 65535) nor unix:/PATH", param, ctx)
+        return int(text)
+
+
 SIZE = _Size()
+WHERE = _Where()
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.answers.where import PLUMBING
 from analysis.schema import Field, Frame
 from tracer.trace.reader import Trace
+from tracer.trace.schema import UNKNOWN
 
 __all__ = ["PLACES", "places", "places_of"]
 
@@ -52,10 +53,16 @@ def places_of(stacks: pd.DataFrame, addresses: pd.DataFrame) -> pd.DataFrame:
     """The same from the tables stack and address.
 
     Args:
-        stacks: stack_id, pid, pc and depth of each frame.
-        addresses: function, file and line by pid and pc.
+        stacks: stack_id, pid, generation, pc and depth of each frame.
+        addresses: function, file and line by pid, generation and pc.
     """
-    frames = stacks.merge(addresses.drop_duplicates(["pid", "pc"]), on=["pid", "pc"], how="left")
+    # A process is another program after each exec, and one address then another place.
+    place = ["pid", "generation", "pc"]
+    stacks, addresses = (
+        table.assign(generation=table["generation"].fillna(UNKNOWN).astype(np.int64))
+        for table in (stacks, addresses)
+    )
+    frames = stacks.merge(addresses.drop_duplicates(place), on=place, how="left")
     frames = frames.sort_values(["stack_id", "depth"], kind="stable").reset_index(drop=True)
     # What separates frames must not come out of a name.
     names = frames["function"].astype(object).where(frames["function"].notna(), _NAMELESS)

@@ -140,7 +140,8 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     ended_ns = take(ends["ts_ns"], end, UNKNOWN)
     stopped = take(ends["kind"], end, UNKNOWN) == _KIND.code("preempted")
     pc = take(delivered["pc"], came, UNKNOWN)
-    function, point = _address(trace, tid, asked_ns, pc)
+    generation = take(delivered["generation"], came, UNKNOWN)
+    function, point = _address(trace, tid, asked_ns, generation, pc)
     outcome = np.where(end == NOT_FOUND, UNKNOWN, np.where(stopped, _STOPPED, _REFUSED))
     how = take(ends["reason"], end, UNKNOWN)
     if _PROBE in trace.manifest.attached:
@@ -216,15 +217,17 @@ def _apart(later: Ints, earlier: Ints) -> Ints:
     return np.where(known, later - earlier, UNKNOWN)
 
 
-def _address(trace: Trace, tid: Ints, asked_ns: Ints, pc: Ints) -> tuple[np.ndarray, Ints]:
+def _address(
+    trace: Trace, tid: Ints, asked_ns: Ints, generation: Ints, pc: Ints
+) -> tuple[np.ndarray, Ints]:
     """Function and point of each address, from table address."""
     known = plain.from_arrow("address", trace.arrow("address"))
     function = np.full(len(pc), None, object)
     if len(known) == 0:
         return function, np.full(len(pc), UNKNOWN)
     pid = Tasks(trace.frame("task"), trace.manifest.pid).pid(tid, asked_ns)
-    index = pd.MultiIndex.from_frame(known[["pid", "pc"]])
-    wanted = pd.MultiIndex.from_arrays([pid, pc])
+    index = pd.MultiIndex.from_frame(known[["pid", "generation", "pc"]])
+    wanted = pd.MultiIndex.from_arrays([pid, generation, pc])
     first = ~index.duplicated()
     at = index[first].get_indexer(wanted)
     rows = known[first]

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pretake.libraries import import_without_threads
+from pretake.types import WHERE
 from pretake.views import console, duration, note, table
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from analysis.answers.live import Call
@@ -48,9 +51,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--prometheus",
-    type=click.IntRange(1, 65535),
-    metavar="PORT",
-    help="Serve the histograms to Prometheus on 127.0.0.1:PORT.",
+    type=WHERE,
+    metavar="PORT|unix:PATH",
+    help="Serve the histograms to Prometheus on 127.0.0.1:PORT, which every user of this machine "
+    "may read, call sites of the watched program included; or on a socket, which only you may.",
 )
 def command(
     program: tuple[str, ...],
@@ -59,7 +63,7 @@ def command(
     seconds: float | None,
     sites: int,
     as_json: bool,
-    prometheus: int | None,
+    prometheus: int | Path | None,
 ) -> None:
     """Show P-retake latency and harm of a COMMAND, or of a running process, while it runs.
 
@@ -80,12 +84,17 @@ def command(
     import analysis.answers.places  # noqa: F401
     from tracer.capture.live import live
 
-    with live(list(program) or None, pid, drop=True) as watched, contextlib.ExitStack() as stack:
-        watcher = _Watcher(watched)
+    with contextlib.ExitStack() as stack:
+        served = None
         if prometheus is not None:
-            from pretake.prometheus import served
+            # While it may still make the socket, and read the modules.
+            from pretake.prometheus import Server
 
-            stack.enter_context(served(watcher.look, prometheus, sites))
+            served = stack.enter_context(contextlib.closing(Server(prometheus)))
+        watched = stack.enter_context(live(list(program) or None, pid, drop=True))
+        watcher = _Watcher(watched)
+        if served is not None:
+            stack.enter_context(served.serving(watcher.look, sites))
         _show(watched, watcher, period, seconds, sites, as_json)
         for missing in watched.missing:
             note(f"not seen: {missing}")

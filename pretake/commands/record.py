@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from tracer.capture.options import CaptureOptions
+    from tracer.trace.manifest import Manifest
 
 
 @click.command(
@@ -114,6 +115,8 @@ def command(
     A capture needs root, or CAP_BPF and CAP_PERFMON. Only '--backend perf' needs neither.
     """
     import_without_threads()
+    # Before the capture: who has given up root's rights may not read root's modules.
+    import pretake.views  # noqa: F401
     from tracer.capture.options import CaptureOptions, Progress
     from tracer.capture.perf_record import record_by_perf
     from tracer.capture.record import record
@@ -157,7 +160,9 @@ def command(
                 spinner.append(stack.enter_context(console(stderr=True).status(text)))
             spinner[0].update(text)
 
-        capture = partial(record, drop=True) if backend == "bpf" else record_by_perf
+        manifests: list[Manifest] = []
+        ended = partial(record, drop=True, ended=manifests.append)
+        capture = ended if backend == "bpf" else record_by_perf
         path = capture(
             list(program) or None, output=output, pid=pid, options=options, progress=tell
         )
@@ -167,7 +172,7 @@ def command(
     from pretake.views import bytes_text, note
     from tracer.trace.reader import Trace
 
-    manifest = Trace(path).manifest
+    manifest = manifests[0] if manifests else Trace(path).manifest
     stored, lost = sum(manifest.events.values()), sum(manifest.lost.values())
     note(f"{path}: {stored:,} events, {lost:,} lost, {bytes_text(manifest.capture.bytes)}")
     for missing in manifest.missing:

@@ -66,5 +66,5 @@ def test_a_contained_program_is_read_by_its_pid_out_here(linkage: str, tmp_path:
     assert set(blocks["tid"]) <= set(trace.frame("task")["tid"])
     assert set(blocks["goid"]) == {1}
     assert set(runtime.loc[runtime["kind"] == "retake", "reason"]) == {"sysmon"}
-    functions = trace.frame("address").merge(trace.frame("stack"), on=["pid", "pc"])
+    functions = trace.frame("address").merge(trace.frame("stack"), on=["pid", "generation", "pc"])
     assert "main.main" in set(functions["function"])

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.go import toolchains
+from tracer.capture.layouts import FileIdentity
 from tracer.capture.programs import Programs
 from tracer.targets import go
 from tracer.targets.elf import Elf
@@ -43,22 +44,28 @@ def kernel() -> Iterator[Programs]:
 
 def run(kernel: Programs, binary: go.GoBinary, *arguments: str) -> dict[str, pd.DataFrame]:
     """Run a binary as the target, and give what the rings hold at its end."""
-    kernel.layouts.set_binary(binary.path, binary.layout)
-    for probe in binary.probes:
-        kernel.probes.attach_uprobe(probe)
+    kernel.layouts.set_binary(FileIdentity.of(binary.path.stat()), binary.layout)
     kernel.probes.attach()
     gate_out, gate_in = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.read(gate_out, 1)
         os.execv(binary.path, [str(binary.path), *arguments])
+    keeper = kernel.start_keeper(pid)
+    with binary.path.open("rb") as file:
+        at = [
+            (p.handler, p.file_offset, os.pread(file.fileno(), 16, p.file_offset))
+            for p in binary.probes
+        ]
+        keeper.probe(pid, file.fileno(), at)
     kernel.followed.follow(pid, before_exec=True)
     os.write(gate_in, b"x")
     _, status = os.waitpid(pid, 0)
     assert status == 0
     os.close(gate_in)
     os.close(gate_out)
-    kernel.probes.detach()
+    kernel.detach()
+    keeper.close()
     tables = {}
     for name, ring in kernel.rings.rings.items():
         tables[name] = TABLES[name].to_arrow(ring.peek().copy()).to_pandas()

@@ -70,7 +70,8 @@ struct thread_state {
 	u8 where;
 	u8 broken;
 	u8 contained; /* in a pid namespace, so that own_tid and tid are two numbers */
-	u8 padding[5];
+	u8 padding;
+	u32 generation; /* execs of its process that were seen */
 };
 
 /* On the task itself: it goes with the thread, and no other thread comes to it by a tid. */

@@ -31,9 +31,9 @@ BPF_HASH(live_holds, struct live_p, struct live_hold, 16384);
 struct live_stack {
 	u64 pc[LIVE_FRAMES]; /* innermost first; 0 behind the last */
 	u32 tgid; /* process that was seen with it first */
-	u32 padding;
+	u32 generation; /* and its program */
 };
-/* By a hash of the addresses. */
+/* By a hash of the process, its program and all addresses. */
 BPF_HASH(live_stacks, u64, struct live_stack, 2048);
 
 /* A time of e octaves and q quarters is in bucket 4 * e + q. */
@@ -77,21 +77,22 @@ static __always_inline u32 live_bucket(u64 ns)
  * kernel's own walk. LIVE_NO_STACK for a runtime that keeps no frame pointers (stacks.bpf.c) and
  * for a stack that cannot be read.
  */
-static __always_inline u64 live_stack_of(u32 tgid, u64 regs)
+static __always_inline u64 live_stack_of(u64 regs)
 {
-	struct runtime_layout *layout = runtime_layouts.lookup(&tgid);
+	struct thread_state *thread = current_target();
+	struct runtime_layout *layout = thread ? layout_of(thread) : 0;
 	struct live_stack stack = {};
 	struct {
 		u64 frame;
 		u64 pc;
 	} at = {};
 
-	if (!layout || layout->g_tls == UNKNOWN)
+	if (!thread || !layout || layout->g_tls == UNKNOWN)
 		return LIVE_NO_STACK;
 	at.pc = kernel_pointer(regs, OFFSET_REGS_PC);
 	at.frame = kernel_pointer(regs, OFFSET_REGS_BP);
 	/* FNV-1a, a word at a time. */
-	u64 hash = 0xcbf29ce484222325;
+	u64 hash = 0xcbf29ce484222325 ^ ((u64)thread->generation << 32 | thread->tgid);
 #pragma unroll
 	for (int i = 0; i < LIVE_FRAMES; i++) {
 		stack.pc[i] = at.pc;
@@ -105,7 +106,8 @@ static __always_inline u64 live_stack_of(u32 tgid, u64 regs)
 	}
 	if (!stack.pc[0])
 		return LIVE_NO_STACK;
-	stack.tgid = tgid;
+	stack.tgid = thread->tgid;
+	stack.generation = thread->generation;
 	return live_stacks.lookup_or_try_init(&hash, &stack) ? hash : LIVE_NO_ROOM;
 }
 
@@ -165,7 +167,7 @@ static __always_inline void live_retaken(u64 now, s32 id)
 
 	if (!hold)
 		return;
-	u64 stack = live_stack_of(p.tgid, hold->regs);
+	u64 stack = live_stack_of(hold->regs);
 	struct live_counts *counts = live_counts_of(stack, hold->nr);
 	u32 bucket = live_bucket(now - hold->block_ns);
 

@@ -39,15 +39,15 @@ struct runtime_event {
 /* As an event of `m`; 0 where the runtime is not in reach. */
 static __always_inline int runtime_event_of(struct runtime_event *event)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct thread_state *thread = current_target();
 	struct runtime_state unknown = RUNTIME_STATE_UNKNOWN;
 
 	event->now = bpf_ktime_get_ns();
 	event->state = unknown;
 	event->target_tid = UNKNOWN;
-	event->layout = runtime_layouts.lookup(&tgid);
-	event->thread = current_target();
-	return event->layout && event->thread;
+	event->thread = thread;
+	event->layout = thread ? layout_of(thread) : 0;
+	return event->layout != 0;
 }
 
 /* What is known of M and of the scheduler. */
@@ -391,10 +391,11 @@ int reference_mstart(struct pt_regs *ctx)
 
 	if (!thread)
 		return 0;
-	u32 tid = thread->tid, tgid = thread->tgid;
+	u32 tid = thread->tid;
+	struct process_image image = image_of(thread);
 	struct runtime_layout *layout = reference_layout.lookup(&zero);
 	if (layout)
-		runtime_layouts.update(&tgid, layout);
+		set_layout(&image, layout);
 	runtime_ms.update(&tid, &m);
 	u64 *mstarts = reference_mstarts.lookup(&zero);
 	if (mstarts)

@@ -14,9 +14,9 @@
 #define STACK_WORDS 128 /* of the top of the stack; a power of two */
 
 struct block_stack {
-	u64 hash; /* of the process and all addresses */
+	u64 hash; /* of the process, its program and all addresses */
 	u32 tgid;
-	u32 padding;
+	u32 generation;
 	u64 pc[STACK_FRAMES]; /* innermost first; 0 behind the outermost */
 };
 /* By stack_id, which is a part of the hash. Takes memory as stacks come, where the kernel can. */
@@ -60,7 +60,7 @@ static __always_inline s32 user_stack(struct thread_state *thread, struct runtim
 	u64 at = field_u64(regs, OFFSET_REGS_BP);
 	u64 pc = field_u64(regs, OFFSET_REGS_PC);
 	u64 copied = sizeof(walk->words);
-	u64 hash = stack_hash(thread->tgid, pc);
+	u64 hash = stack_hash((u64)thread->generation << 32 | thread->tgid, pc);
 
 	/* Now, for to the verifier how many frames there are is a state for each of them. */
 	__builtin_memset(walk->found.pc, 0, sizeof(walk->found.pc));
@@ -90,6 +90,7 @@ static __always_inline s32 user_stack(struct thread_state *thread, struct runtim
 	struct block_stack *known = stacks.lookup(&id);
 	walk->found.hash = hash;
 	walk->found.tgid = thread->tgid;
+	walk->found.generation = thread->generation;
 	if (known ? known->hash == hash : !stacks.update(&id, &walk->found))
 		return id;
 	count_shortfall(STACKS);

@@ -14,6 +14,7 @@ static __always_inline void tell_task(struct thread_state *thread, s32 parent_ti
 		.tid = thread->tid,
 		.pid = thread->tgid,
 		.parent_tid = parent_tid,
+		.generation = thread->generation,
 		.cpu = bpf_get_smp_processor_id(),
 		.kind = kind,
 	};
@@ -121,7 +122,10 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 					    parent->where == BEFORE_EXEC ? BEFORE_EXEC : IN_USER);
 	if (!child)
 		return 0;
-	runtime_at_fork(parent->tgid, child->tgid);
+	if (child->tgid == parent->tgid)
+		child->generation = parent->generation;
+	else
+		runtime_at_fork(parent, child);
 	if (child->where != BEFORE_EXEC)
 		tell_task(child, parent->tid, ctx->args[1] + OFFSET_TASK_COMM, TASK_KIND_FORK);
 	return 0;
@@ -148,7 +152,8 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	forget_own_tid(thread);
 	thread->tid = thread->tgid;
 	set_own_tid(thread, task);
-	runtime_at_exec(thread->tgid);
+	thread->generation++;
+	runtime_at_exec(thread);
 	tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
 	return 0;
 }
@@ -174,7 +179,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!thread)
 		return 0;
-	runtime_at_exit(thread->tid);
+	runtime_at_exit(thread, (struct task_struct *)ctx->args[0]);
 	forget_own_tid(thread);
 	if (thread->where != BEFORE_EXEC)
 		tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXIT);

@@ -7,17 +7,17 @@ they tell stands for the whole.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import subprocess
-import sys
 import time
 from typing import Final, Protocol
 
-from tracer.kernel import bpf
+from tracer.capture.keeper import Keeper
+from tracer.kernel.bpf_call import enable_statistics
 from tracer.kernel.loaded import Loaded
 from tracer.trace.manifest import CaptureCost
 
-__all__ = ["RunTimeSampler", "Statistics", "StatisticsHelper"]
+__all__ = ["KeptStatistics", "RunTimeSampler", "Statistics"]
 
 _SPAN_S: Final = 0.02
 _PERIOD_S: Final = 0.5
@@ -43,7 +43,7 @@ class _OwnStatistics:
         self._fd = -1
 
     def on(self) -> None:
-        self._fd = bpf.enable_statistics()
+        self._fd = enable_statistics()
 
     def off(self) -> None:
         if self._fd >= 0:
@@ -54,57 +54,24 @@ class _OwnStatistics:
         self.off()
 
 
-_HELPER: Final = """
-import ctypes, os
-libc, attributes, fd = ctypes.CDLL(None), bytes(128), -1
-while order := os.read(0, 1):
-    if fd >= 0:
-        os.close(fd)
-        fd = -1
-    if order == b"1":
-        fd = libc.syscall(321, 32, attributes, 128)
-    os.write(1, b"y" if order == b"0" or fd >= 0 else b"n")
-"""
+class KeptStatistics:
+    """By the keeper, for a tracer that has given up its capabilities."""
 
-
-class StatisticsHelper:
-    """By a process that can do this and nothing else, for a tracer that gives up its capabilities.
-
-    It reads orders of one byte, and ends with the tracer, however that ends.
-    """
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _HELPER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,  # Ctrl-C is for the tracer
-        )
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
 
     def on(self) -> None:
         """Begin to count; OSError where the kernel refuses."""
-        self._order(b"1")
+        self._keeper.count(True)
 
     def off(self) -> None:
         """End it."""
-        self._order(b"0")
+        self._keeper.count(False)
 
     def close(self) -> None:
-        """End the process that samples."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-
-    def _order(self, order: bytes) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(order)
-        if self._process.stdout.read(1) != b"y":
-            raise OSError("the kernel does not count")
+        """End it for good."""
+        with contextlib.suppress(OSError):
+            self.off()
 
 
 class RunTimeSampler:

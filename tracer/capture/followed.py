@@ -35,6 +35,14 @@ class Followed:
         room["remaining"] = max_threads
         loaded.update("thread_room", np.array(0, np.uint32), room)
 
+    def prepare(self) -> None:
+        """Load what it takes to follow a process, while that is allowed.
+
+        Raises:
+            PretakeError: the kernel refuses it.
+        """
+        self._loaded.load(FOLLOW_PROCESS, bpf.TRACING, bpf.TRACE_ITERATOR)
+
     def follow(self, pid: int, *, before_exec: bool = False) -> None:
         """Make targets of the threads that a process has now and that are none yet.
 

@@ -14,7 +14,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,6 +89,7 @@ class Command:
         own_record: ask a runtime in it for its own record.
 
     Attributes:
+        send: sends a signal to it; to be replaced by who gives up the right to.
         record_fd: the file that the record goes to; None where nobody was asked for one.
 
     Raises:
@@ -131,6 +132,15 @@ class Command:
         finally:
             os.close(reader)
         self._fd = os.pidfd_open(self.pid)
+        self.send: Callable[[int], None] = self._send
+
+    def _send(self, signo: int) -> None:
+        os.kill(self.pid, signo)
+
+    @property
+    def pidfd(self) -> int:
+        """A descriptor of its process, as of pidfd_open(2)."""
+        return self._fd
 
     def open_gate(self) -> None:
         """Let the command begin."""
@@ -161,7 +171,7 @@ class Command:
         for signo in (signal.SIGTERM, signal.SIGKILL):
             if self.wait(0):
                 return
-            os.kill(self.pid, signo)
+            self.send(signo)
             deadline = time.monotonic() + _GRACE_S
             while not self.wait(0.1) and time.monotonic() < deadline:
                 pass

@@ -2,18 +2,72 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from dataclasses import dataclass
 
 import numpy as np
 
 from tracer.kernel.loaded import Loaded
 from tracer.targets.layout import LAYOUT_DTYPE, RuntimeLayout
 
-__all__ = ["Layouts"]
+__all__ = ["ExecImage", "FileIdentity", "Layouts"]
+
+
+@dataclass(frozen=True)
+class FileIdentity:
+    """A file with the contents that it had at a moment.
+
+    Two file systems may have one inode number, and a file that is written in place keeps its
+    own: so its device and the time of its last change are a part of it.
+
+    Args:
+        device: as the kernel counts it, 12 bits of major number and 20 of minor.
+        inode: its number.
+        size: bytes.
+        changed_ns: when it or its inode changed last, since 1970 (``ctime``).
+    """
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileIdentity:
+        """As stat(2) tells it. On an overlay the kernel itself may have another device."""
+        device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+        return cls(device, status.st_ino, status.st_size, status.st_ctime_ns)
+
+    @property
+    def key(self) -> np.ndarray:
+        """As ``struct runtime_binary``."""
+        seconds, rest_ns = divmod(self.changed_ns, 1_000_000_000)
+        words = [self.device, self.inode, self.size, seconds, rest_ns]
+        return np.array(words, np.uint64)
+
+
+@dataclass(frozen=True)
+class ExecImage:
+    """What a process became by an exec, as the kernel told it there.
+
+    Args:
+        binary: the program.
+        start_code: run-time address of its first executable segment.
+        end_code: the address behind its last one.
+        in_reach: whether its layout was in place before its first instruction.
+    """
+
+    binary: FileIdentity
+    start_code: int
+    end_code: int
+    in_reach: bool
 
 
 class Layouts:
     """The layouts that the BPF programs read by: of processes, and of binaries to come.
+
+    A process is named by its number (tgid) and its generation, which is how many execs of it
+    were seen: so what is told late of a program never meets the next one.
 
     Args:
         loaded: the programs.
@@ -22,20 +76,39 @@ class Layouts:
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
 
-    def set_layout(self, tgid: int, layout: RuntimeLayout) -> None:
-        """Tell where process ``tgid``, which runs already, keeps its runtime."""
-        self._loaded.update("runtime_layouts", np.array(tgid, np.uint32), layout.pack())
+    def set_layout(self, pid: int, generation: int, layout: RuntimeLayout) -> None:
+        """Tell where a process that runs already keeps its runtime.
 
-    def set_binary(self, path: Path, layout: RuntimeLayout) -> None:
-        """Tell the layout of a binary, for every target process that will exec it."""
-        status = path.stat()
-        key = np.array([status.st_ino, status.st_size], np.uint64)
-        self._loaded.update("runtime_binaries", key, layout.pack())
+        Raises:
+            PretakeError: there is no room.
+        """
+        self._loaded.update("runtime_layouts", _image(pid, generation), layout.pack())
 
-    def layout_of(self, tgid: int) -> np.ndarray | None:
-        """Where a process keeps, or kept, its runtime: a record of ``LAYOUT_DTYPE``, or None."""
-        found = self._loaded.look_up("runtime_layouts", np.array(tgid, np.uint32))
+    def forget(self, pid: int, generation: int) -> None:
+        """Let go of what was told of a process; nothing happens where that is gone already."""
+        self._loaded.delete("runtime_layouts", _image(pid, generation))
+
+    def set_binary(self, identity: FileIdentity, layout: RuntimeLayout) -> None:
+        """Tell the layout of a binary, for every target process that will exec it.
+
+        Those that were not exec'd for longest give way.
+        """
+        self._loaded.update("runtime_binaries", identity.key, layout.pack())
+
+    def layout_of(self, pid: int, generation: int) -> np.ndarray | None:
+        """Where a process keeps its runtime: a record of ``LAYOUT_DTYPE``, or None."""
+        found = self._loaded.look_up("runtime_layouts", _image(pid, generation))
         return None if found is None else found.view(LAYOUT_DTYPE)
+
+    def exec_image(self, pid: int, generation: int) -> ExecImage | None:
+        """What a process became; None where that is long ago."""
+        found = self._loaded.look_up("exec_images", _image(pid, generation))
+        if found is None:
+            return None
+        device, inode, size, changed_s, rest_ns = (int(word) for word in found["binary"].item())
+        identity = FileIdentity(device, inode, size, changed_s * 1_000_000_000 + rest_ns)
+        start, end = int(found["start_code"]), int(found["end_code"])
+        return ExecImage(identity, start, end, bool(found["in_reach"]))
 
     def set_reference(self, layout: RuntimeLayout) -> None:
         """Tell the reference runtime's layout, for every target process that starts an M."""
@@ -44,3 +117,11 @@ class Layouts:
     def reference_mstarts(self) -> int:
         """How many Ms of reference runtimes began in targets."""
         return int(self._loaded.read("reference_mstarts", 0))
+
+    def missed(self) -> int:
+        """Processes for whose layout there was no room when they began."""
+        return int(self._loaded.read("runtime_layouts_missed", 0))
+
+
+def _image(pid: int, generation: int) -> np.ndarray:
+    return np.array([pid, generation], np.uint32)

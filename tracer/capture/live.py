@@ -17,9 +17,13 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from tracer.capture.binaries import Binaries
+from tracer.capture.images import Images
+from tracer.capture.kernel_stacks import KernelStack
+from tracer.capture.late import LateRuntimes
 from tracer.capture.launch import Command, RunningProcess
 from tracer.capture.options import CaptureOptions
-from tracer.capture.privilege import check_privilege
+from tracer.capture.privilege import check_privilege, give_up
 from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
 from tracer.capture.start import attach, begin
@@ -76,12 +80,17 @@ class Live:
     def __init__(self, target: Command | RunningProcess, programs: Programs, drop: bool) -> None:
         self._target = target
         self._programs = programs
-        self._symbols = Symbols(programs)
-        self._runtimes = Runtimes(programs, CaptureOptions(), self._symbols)
+        self._binaries = Binaries()
+        images = Images()
+        self._symbols = Symbols(images, self._binaries)
+        self._runtimes = Runtimes(programs.layouts, CaptureOptions(), images, self._binaries)
+        self._late = LateRuntimes(self._runtimes, images)
         # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
         self._stack_ids: dict[int, int] = {}
-        self._new_stacks: dict[int, tuple[int, list[int]]] = {}
+        self._new_stacks: dict[int, KernelStack] = {}
         attach(target, programs, self._runtimes, drop=drop)
+        if drop:
+            give_up(programs.loaded)
         begin(target, programs)
 
     def wait(self, seconds: float) -> bool:
@@ -94,9 +103,11 @@ class Live:
             for name, ring in self._programs.rings.rings.items():
                 records = ring.peek()
                 if name == "task" and len(records):
-                    self._runtimes.on_tasks(records.copy())
+                    rows = records.copy()
+                    self._runtimes.on_tasks(rows)
+                    self._late.on_tasks(rows)
                 ring.release()
-            more = self._runtimes.step()
+            more = self._runtimes.step() or self._late.step()
             left_s = max(deadline - time.monotonic(), 0)
             if self._target.wait(0 if more else left_s, self._programs.rings.wake_fd):
                 return True
@@ -136,8 +147,7 @@ class Live:
 
     def close(self) -> None:
         """Let go of the files that were looked at."""
-        self._symbols.close()
-        self._runtimes.close()
+        self._binaries.close()
 
     def _stack_id(self, stack: int) -> int:
         if not stack:
@@ -162,8 +172,8 @@ def live(
         command: program and arguments.
         pid: a running process, instead of a command.
         max_sites: stacks that are told apart, and pairs of a system call and a stack.
-        drop: give up this process's capabilities, as far as they are not needed any more, for
-            good once the probes are in place.
+        drop: once the probes are in place, become who called sudo (root itself: nobody), without
+            any capability and for good.
 
     Raises:
         PretakeError: there is nothing to watch, or the caller lacks the privilege.

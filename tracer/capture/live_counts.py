@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from tracer.capture.kernel_stacks import addresses_of
+from tracer.capture.kernel_stacks import KernelStack
 from tracer.kernel.loaded import Loaded
 
 __all__ = ["LiveCounts"]
@@ -42,8 +42,8 @@ class LiveCounts:
             if counts["retake"].any():
                 yield number, counts
 
-    def stack(self, number: int) -> tuple[int, list[int]]:
-        """The process that a stack was seen in first, and its addresses, innermost first.
+    def stack(self, number: int) -> KernelStack:
+        """One of the stacks.
 
         Raises:
             KeyError: no site has it.
@@ -51,4 +51,4 @@ class LiveCounts:
         stack = self._loaded.look_up("live_stacks", np.array(number, np.uint64))
         if stack is None:
             raise KeyError(number)
-        return int(stack["tgid"]), addresses_of(stack)
+        return KernelStack.of(stack)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Mapping
 
 from tracer.capture.followed import Followed
+from tracer.capture.keeper import Keeper
 from tracer.capture.layouts import Layouts
 from tracer.capture.live_counts import LiveCounts
+from tracer.capture.privilege import NOBODY, capture_user
 from tracer.errors import PretakeError
 from tracer.kernel.loaded import Loaded
 from tracer.kernel.probes import Probes
@@ -26,7 +30,8 @@ class Programs:
 
     Attributes:
         loaded: the programs themselves, and their maps.
-        probes: where they run.
+        probes: the tracepoints where they run.
+        keeper: puts them at functions; None until a capture begins.
         rings: their records.
         followed: the target threads.
         layouts: where processes keep their runtime.
@@ -60,9 +65,47 @@ class Programs:
         self.probes = Probes(self.loaded)
         self.layouts = Layouts(self.loaded)
         self.live = LiveCounts(self.loaded)
+        self.keeper: Keeper | None = None
+
+    def start_keeper(self, pid: int, command: int | None = None, *, drop: bool = False) -> Keeper:
+        """Start the process that keeps what a capture of ``pid`` needs of the capabilities.
+
+        Args:
+            pid: the target.
+            command: a descriptor of it, if it was started to be traced.
+            drop: whether the tracer gives up what it is.
+
+        Raises:
+            PretakeError: it does not start, or the kernel refuses a program.
+        """
+        writer = capture_user()[0] if drop else os.geteuid()
+        # Root's own trace is written by nobody, and root's again at the end.
+        owner = (os.geteuid(), os.getegid()) if writer == NOBODY != os.geteuid() else None
+        storage = self.loaded.fd("threads")
+        assert storage is not None
+        self.keeper = Keeper(
+            pid=pid,
+            command=command,
+            threads=(storage, self.loaded.shapes["threads"].value),
+            programs=self.loaded.uprobe_programs(),
+            links=self.loaded.uprobe_links,
+            owner=owner,
+            writer=writer,
+        )
+        return self.keeper
+
+    def detach(self) -> None:
+        """Take every probe away; rings and counters stay to be read."""
+        if self.keeper is not None:
+            with contextlib.suppress(OSError):
+                self.keeper.leave()
+        self.probes.detach()
 
     def close(self) -> None:
         """Take everything away."""
         self.probes.detach()
+        if self.keeper is not None:
+            self.keeper.close()
+            self.keeper = None
         self.rings.close()
         self.loaded.close()

@@ -12,6 +12,7 @@ as lost.
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import signal
 import socket
@@ -24,11 +25,15 @@ from typing import Final
 
 import numpy as np
 
-from tracer.capture.cost import RunTimeSampler, StatisticsHelper
+from tracer.capture.binaries import Binaries
+from tracer.capture.cost import KeptStatistics, RunTimeSampler
 from tracer.capture.drain import Drain
+from tracer.capture.images import Images
+from tracer.capture.kernel_stacks import kernel_stacks
+from tracer.capture.late import LateRuntimes
 from tracer.capture.launch import Command, RunningProcess
 from tracer.capture.options import CaptureOptions, Progress
-from tracer.capture.privilege import check_privilege
+from tracer.capture.privilege import capture_user, check_privilege, give_up
 from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
 from tracer.capture.start import attach, begin
@@ -75,6 +80,7 @@ def record(
     options: CaptureOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
     drop: bool = False,
+    ended: Callable[[Manifest], None] | None = None,
 ) -> Path:
     """Capture a command or a running process, until it ends, time is up, or Ctrl-C.
 
@@ -85,8 +91,10 @@ def record(
         pid: a running process, instead of a command; it is left running.
         options: what to capture.
         progress: called about four times a second.
-        drop: give up this process's capabilities, as far as they are not needed any more, for
-            good once the probes are in place.
+        drop: once the probes are in place, become who called sudo (root itself: nobody), without
+            any capability and for good.
+        ended: called with the final manifest: who has given up its rights may not read a trace
+            that lies in root's folder.
 
     Returns:
         The trace's folder. ``manifest.exit_status`` tells how the command ended.
@@ -120,7 +128,10 @@ def record(
         # From here on there is something to end in order.
         stack.enter_context(stopped_by_signals(stop))
         capture = _Capture(path, target, programs, options, stop, drop)
-        return capture.run(progress)
+        written = capture.run(progress)
+        if ended is not None:
+            ended(capture.manifest)
+        return written
 
 
 class _Capture:
@@ -133,35 +144,41 @@ class _Capture:
         stop: threading.Event,
         drop: bool,
     ) -> None:
-        # Before the capabilities go.
-        statistics = StatisticsHelper() if drop else None
         self._clock = KernelClock()
         self._target = target
         self._programs = programs
         self._options = options
-        self._symbols = Symbols(programs)
-        self._runtimes = Runtimes(programs, options, self._symbols)
+        self._binaries = Binaries()
+        images = Images()
+        self._symbols = Symbols(images, self._binaries)
+        self._runtimes = Runtimes(programs.layouts, options, images, self._binaries)
+        self._late = LateRuntimes(self._runtimes, images)
         self._manifest = new_manifest(target, options)
         self._stop = stop
         self._present = 0
         self._exec_seen = False
-        self._manifest.attached = attach(
-            target,
-            programs,
-            self._runtimes,
-            drop=drop,
-            files_for_another=calling_user() is not None,
-        )
+        self._manifest.attached = attach(target, programs, self._runtimes, drop=drop)
         self._writer = TraceWriter(
             path,
             self._manifest,
             force=options.force,
-            owner=calling_user(),
+            owner=capture_user() if drop else calling_user(),
             part_seconds=options.part_seconds,
         )
+        self._folder_fd = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if drop:
+            give_up(programs.loaded)
         observers = {"task": self._on_tasks, "signal": self._symbols.on_signals}
         self._drain = Drain(programs.rings, self._writer, observers)
-        self._sampler = RunTimeSampler(programs.loaded, statistics)
+        self._sampler = RunTimeSampler(
+            programs.loaded,
+            KeptStatistics(programs.keeper) if drop and programs.keeper is not None else None,
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is known of it, up to now."""
+        return self._manifest
 
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         began_s = time.monotonic()
@@ -203,6 +220,7 @@ class _Capture:
         self._manifest.clocks_ahead_ns |= clocks_ahead(became)
         self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)
+        self._late.on_tasks(records)
 
     def _loop(self, began_s: float, progress: Callable[[Progress], None] | None) -> None:
         limit_s = self._options.seconds
@@ -211,7 +229,7 @@ class _Capture:
         while not (ended or self._stop.is_set()):
             self._sampler.step()
             wait_s = self._drain.step()
-            if self._runtimes.step():
+            if self._runtimes.step() or self._late.step():
                 wait_s = 0
             now_s = time.monotonic()
             if limit_s is not None:
@@ -234,27 +252,30 @@ class _Capture:
         manifest.ends(end)
         wall_s = time.monotonic() - began_s
         self._sampler.finish(wall_s, manifest.capture)
-        self._programs.probes.detach()
+        self._programs.detach()
         failure: PretakeError | None = None
         if manifest.error is not None:
             self._drain.abandon()
+            self._runtimes.finish()
         else:
             try:
                 self._drain.drain()
-                for table, rows in self._symbols.tables().items():
+                self._runtimes.finish()
+                stacks = kernel_stacks(self._programs.loaded)
+                for table, rows in self._symbols.tables(stacks).items():
                     self._drain.add(table, rows)
+                self._drain.add("reach", self._runtimes.reach())
                 self._drain.finish()
             except PretakeError as error:
                 manifest.error, failure = error.problem, error
-        self._symbols.close()
-        self._runtimes.close()
-        self._runtimes.finish()
+        self._binaries.close()
         if isinstance(self._target, Command):
             self._target.end()
             manifest.exit_status = self._target.exit_status
             manifest.workload = self._target.result()
             if not self._exec_seen and failure is None:
                 self._writer.abort()
+                self._give_to_owner(discard=True)
                 raise PretakeError(
                     f"{self._target.argv[0]} cannot be run",
                     "the shell's message above says why; try it without pretake",
@@ -275,6 +296,7 @@ class _Capture:
         manifest.capture.cpu_s = time.process_time() - cpu_s
         manifest.capture.events_per_s = self._drain.events / wall_s if wall_s > 0 else None
         self._writer.close(manifest)
+        self._give_to_owner()
         if failure is not None:
             raise failure
 
@@ -292,7 +314,16 @@ class _Capture:
         past_ns = moment.monotonic_ns - end_ns
         return Moment(end_ns, moment.boottime_ns - past_ns)
 
+    def _give_to_owner(self, *, discard: bool = False) -> None:
+        """Give root its trace, which nobody wrote; or remove what may only be removed as root."""
+        if self._programs.keeper is not None:
+            with contextlib.suppress(OSError):
+                self._programs.keeper.settle(self._folder_fd, discard=discard)
+        os.close(self._folder_fd)
+
     def _left_out(self) -> Iterator[Missing]:
+        for path, count in self._symbols.unknown.items():
+            yield Missing(f"{count} code addresses of {path}", "the file is not there any more")
         missed = self._programs.followed.missed()
         if missed:
             limit = self._options.max_threads

@@ -1,154 +1,299 @@
-"""Which runtime is in reach of a capture: binaries inspected, their layouts and probes in place.
+"""Which runtime is in reach of a capture: processes followed from program to program.
 
 A Go program is known before it runs, when it is the command itself. One that a shell or another
-program execs later is inspected when its exec is told, for which the kernel wakes the tracer: it
-is in reach some 5 to 40 ms into its life, and every later process of that binary from its exec
-on. A reference runtime is known by the probe on its first M.
+program execs later is looked at when its exec is told, for which the kernel wakes the tracer; and
+every later process of that binary is in reach from its exec on. A reference runtime is known by
+the probe on its first M. The time out of reach is told in table reach.
+
+A runtime may also come later, with a library that a process loads: :mod:`tracer.capture.late`
+looks for those.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
+from tracer.capture.binaries import Binaries, Known
+from tracer.capture.images import Image, Images, Part
+from tracer.capture.keeper import Keeper
+from tracer.capture.layouts import ExecImage, FileIdentity, Layouts
+from tracer.capture.mappings import Mapping, mappings_of
 from tracer.capture.options import CaptureOptions
-from tracer.capture.programs import Programs
-from tracer.capture.symbols import Symbols
 from tracer.errors import PretakeError
-from tracer.targets import (
-    NoRuntime,
-    RuntimeBinary,
-    jail,
-    reference,
-    runtime_of,
-    runtimes_of_process,
-)
-from tracer.targets.find import load_bias
+from tracer.targets import NoRuntime, reference
 from tracer.targets.layout import Probe
 from tracer.targets.program_file import open_program
 from tracer.trace.manifest import Missing, Target
-from tracer.trace.schema import TABLES
+from tracer.trace.schema import TABLES, UNKNOWN, column_array, text_array
 
 __all__ = ["Runtimes"]
 
-_EXEC = TABLES["task"].column("kind").code("exec")
-_UNKNOWN_PROGRAM = "no program that could be looked at"
+_KIND: Final = TABLES["task"].column("kind")
+_FORK, _EXEC, _EXIT = (_KIND.code(word) for word in ("fork", "exec", "exit"))
+_PAGE: Final = 4096
+_MAPS_LIMIT: Final = 4 << 20
+_UNKNOWN_PROGRAM: Final = "no program that could be looked at"
 
 
 class Runtimes:
     """Finds runtimes and tells the BPF programs where they keep their state.
 
     Args:
-        programs: gets layouts and probes.
+        layouts: is told of them.
         options: says which runtimes are wanted.
-        symbols: is told of each binary.
+        images: is told what each process is.
+        binaries: looks at files.
 
     Attributes:
         target: of the manifest; the first runtime found decides it.
         attached: names of the probed functions.
-        missing: what could not be had.
+        keeper: opens files of targets and puts probes; None: files are opened here, and there
+            are no probes.
     """
 
-    def __init__(self, programs: Programs, options: CaptureOptions, symbols: Symbols) -> None:
+    def __init__(
+        self, layouts: Layouts, options: CaptureOptions, images: Images, binaries: Binaries
+    ) -> None:
         self.target = Target()
         self.attached: list[str] = []
-        self.missing: list[Missing] = []
-        self._programs = programs
-        self._symbols = symbols
+        self.keeper: Keeper | None = None
+        self._layouts = layouts
+        self._images = images
+        self._binaries = binaries
         self._wanted = options.runtime
-        # By device and inode: what was inspected already, None where it has no runtime.
-        self._binaries: dict[tuple[int, int], RuntimeBinary | None] = {}
-        self._fds: list[int] = []
-        self._to_probe: deque[Probe] = deque()
-        self._probed: set[tuple[str, int, int]] = set()
+        self._missing: list[Missing] = []
+        self._unseen = 0
+        self._unprobed: dict[str, int] = {}
+        self._told: set[FileIdentity] = set()
+        self._to_look: deque[tuple[Image, ExecImage, int]] = deque()
+        self._to_probe: deque[tuple[Image, Known]] = deque()
+        self._library: Known | None = None
         # What the first program is, in which there is nothing to read.
         self._no_runtime: NoRuntime | None = None
-        self._library: RuntimeBinary | None = None
-        module = options.reference_module or reference.find()
-        if module is not None and self._wants("reference"):
-            self._expect_reference(module)
+        self._module = options.reference_module
 
-    def expect(self, path: Path) -> None:
-        """Look at a program before it runs."""
-        binary, new = self._inspected(path)
-        if binary is not None and new:
-            self._found(binary)
-            self.finish_probing()
+    @property
+    def missing(self) -> list[Missing]:
+        """What could not be had, and why."""
+        counted = [
+            (
+                self._unseen,
+                "the runtime of {} processes",
+                "they ended, or their file was written, before they were looked at",
+            ),
+            (self._binaries.not_told, "{} more binaries, or parts of them", "as above"),
+            (self._layouts.missed(), "the runtime of {} processes", "too many ran at one time"),
+            (self._images.forgotten, "symbols of {} programs", "more were run than are kept"),
+            (
+                self._binaries.not_held,
+                "symbols of {} binaries, if they are gone",
+                "more were run than can be held open (ulimit -n)",
+            ),
+        ]
+        told = [Missing(what.format(count), why) for count, what, why in counted if count]
+        told += [
+            Missing(f"probes in {count} process{'es' * (count > 1)}", why)
+            for why, count in self._unprobed.items()
+        ]
+        return [*self._missing, *self._binaries.missing, *told]
+
+    def expect(self, pid: int, path: Path) -> None:
+        """Look at the program that process ``pid``, which waits at its gate, will become."""
+        image = Image(pid, 0)
+        self._images.add(image)
+        if self._wants("go"):
+            with contextlib.suppress(PretakeError):
+                known = self._look(open_program(path))
+                if self._has(known, "go"):
+                    self._to_probe.append((image, known))
+        module = self._module or reference.find()
+        # A Go program loads no Python; should one of its children, its library is found there.
+        if module is not None and self._wants("reference") and not self._to_probe:
+            self._expect_reference(module)
+        if self._library is not None:
+            self._to_probe.append((image, self._library))
+        self.finish_probing()
 
     def attach_running(self, pid: int) -> None:
         """Look at what a process runs that is there already."""
-        with self._telling_missing(Path(f"/proc/{pid}")):
-            for binary in runtimes_of_process(pid):
-                if self._wants(binary.runtime):
-                    self._programs.layouts.set_layout(pid, binary.layout)
-                    self._found(binary)
+        image = Image(pid, 0, comm=_comm(pid))
+        self._images.add(image)
+        try:
+            maps = self.maps_of(pid)
+        except OSError as error:
+            why = f"its mappings cannot be read: {error.strerror}"
+            self._missing.append(Missing("runtime", why))
+            return
+        program = [m for m in maps if m.executable]
+        with contextlib.suppress(OSError):
+            image.path = str(Path(f"/proc/{pid}/exe").readlink())
+        # The program first, which is the runtime's home more often than a library.
+        program.sort(key=lambda mapping: mapping.path != image.path)
+        for mapping in program:
+            if may_have_runtime(mapping, image):
+                with contextlib.suppress(OSError):
+                    self.found_in(image, mapping, self._open(pid, mapping.name))
         self.finish_probing()
 
     def on_tasks(self, records: np.ndarray) -> None:
-        """Look at each program that was exec'd, as told by records of table task."""
-        for pid in records["pid"][records["kind"] == _EXEC].tolist():
-            self._reach(pid)
+        """Follow each process from program to program, as told by records of table task."""
+        kinds = records["kind"]
+        for row in records[(kinds == _EXEC) | (records["tid"] == records["pid"])]:
+            pid, generation, ts_ns = int(row["pid"]), int(row["generation"]), int(row["ts_ns"])
+            if row["kind"] == _EXEC:
+                self._became(Image(pid, generation, ts_ns, row["comm"].decode("utf-8", "replace")))
+            elif row["kind"] == _FORK:
+                self._forked(int(row["parent_tid"]), Image(pid, generation, ts_ns))
+            elif row["kind"] == _EXIT:
+                self._ended(pid)
 
-    def _reach(self, pid: int) -> None:
+    def _forked(self, parent_tid: int, image: Image) -> None:
+        """A new process is a copy of its parent, and so is what is known of it."""
+        # The parent's number is its thread's; most often that is the process's too.
+        parent = self._images.current(parent_tid)
+        if parent is not None:
+            image.comm, image.path = parent.comm, parent.path
+            image.parts = list(parent.parts)
+            image.runtime = parent.runtime
+            if parent.reach_ns is not None:
+                image.reach_ns = image.exec_ns
+        self._images.add(image)
+
+    def _ended(self, pid: int) -> None:
+        image = self._images.current(pid)
+        if image is not None:
+            self._layouts.forget(pid, image.generation)
+        self._images.ended(pid)
+
+    def _became(self, image: Image) -> None:
         """Put a process in reach that has just become another program, if it is not yet."""
-        binary, new = self._inspected(Path(f"/proc/{pid}/exe"))
-        if binary is None:
+        self._images.add(image)
+        told = self._layouts.exec_image(image.pid, image.generation)
+        if told is None or not self._wants("go"):
             return
-        # It is there already where the binary was known at the exec; here it was not, or
-        # became so meanwhile, for this process or for another one.
-        if binary.runtime == "go" and self._programs.layouts.layout_of(pid) is None:
-            with contextlib.suppress(OSError):
-                bias = load_bias(pid, binary.layout.first_code)
-                self._programs.layouts.set_layout(pid, binary.layout.at(bias))
-        if new:
-            self._found(binary)
-
-    def _inspected(self, path: Path) -> tuple[RuntimeBinary | None, bool]:
-        """What is known of a program, and whether that is new; a binary is read once."""
-        if not self._wants("go"):
-            return None, False
+        known = self._binaries.find(told.binary)
+        if known is not None:
+            self._reach(image, told, known)
+            return
         try:
-            # Held open: the process may end, and /proc/PID/exe with it, while it is looked at.
-            fd = open_program(path)
-        except PretakeError:
-            return None, False  # gone already
-        status = os.fstat(fd)
-        key = status.st_dev, status.st_ino
-        if key in self._binaries:
+            # Now, for it may end; to look at the file takes a while.
+            fd = self._open(image.pid, "exe")
+        except OSError:
+            self._unseen += 1
+            return
+        if self._layouts.exec_image(image.pid, image.generation + 1) is not None:
+            # It is another program by now; the next record tells of that.
             os.close(fd)
-            return self._binaries[key], False
-        self._binaries[key] = None
-        self._fds.append(fd)
-        held = Path(f"/proc/self/fd/{fd}")
-        with self._telling_missing(held):
-            binary = jail.look(fd, held, deep=True)
-            if isinstance(binary, NoRuntime):
-                self._no_runtime = self._no_runtime or binary
-            elif self._wants(binary.runtime):
-                self._programs.layouts.set_binary(held, binary.layout)
-                self._binaries[key] = binary
-        return self._binaries[key], True
+            self._unseen += 1
+            return
+        self._to_look.append((image, told, fd))
 
-    def close(self) -> None:
-        """Let go of the files that were looked at."""
-        for fd in self._fds:
+    def _look_at_next(self) -> None:
+        """Look at the program of a process that became it."""
+        image, told, fd = self._to_look.popleft()
+        known = self._binaries.find(told.binary)
+        if known is None:
+            known = self._look(fd)
+            if known.changed:
+                self._unseen += 1
+                return
+            self._binaries.also(told.binary, known)
+        else:
             os.close(fd)
-        self._fds.clear()
+        self._reach(image, told, known)
+
+    def _reach(self, image: Image, told: ExecImage, known: Known) -> None:
+        image.path = known.name
+        if known.binary is None or not self._has(known, "go"):
+            return
+        layout = known.binary.layout
+        self._layouts.set_binary(told.binary, layout)
+        bias = told.start_code - layout.first_code
+        image.parts.append(Part(told.start_code, told.end_code, bias, known))
+        image.runtime = known
+        if told.in_reach:
+            image.reach_ns = image.exec_ns
+        elif self._set_layout(image, known, bias):
+            image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        self._to_probe.append((image, known))
+
+    def found_in(self, image: Image, mapping: Mapping, fd: int) -> bool:
+        """Look at a file that a process has mapped.
+
+        Args:
+            image: the process.
+            mapping: the first piece of the file that is code.
+            fd: a descriptor of the file, which is closed here, sooner or later.
+
+        Returns:
+            Whether it has a runtime that is wanted.
+        """
+        known = self._look(fd)
+        if known.binary is None or not self._wants(known.binary.runtime):
+            return False
+        layout = known.binary.layout
+        bias = 0
+        if layout.first_code != UNKNOWN:
+            bias = mapping.begin - layout.first_code // _PAGE * _PAGE
+        image.parts.append(Part(mapping.begin, mapping.end, bias, known))
+        if image.runtime is None:
+            image.runtime = known
+            if known.binary.runtime == "reference":
+                self._layouts.set_reference(layout)
+            if self._set_layout(image, known, bias):
+                image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            self._to_probe.append((image, known))
+        return True
+
+    def maps_of(self, pid: int) -> list[Mapping]:
+        """The files that a process has mapped.
+
+        Raises:
+            OSError: it has ended, or may not be read.
+        """
+        fd = self._open(pid, "maps")
+        with os.fdopen(fd, "rb") as file:
+            return mappings_of(file.read(_MAPS_LIMIT))
+
+    def open_mapped(self, pid: int, mapping: Mapping) -> int:
+        """A descriptor of a mapped file.
+
+        Raises:
+            OSError: the process has ended, or may not be read.
+        """
+        return self._open(pid, mapping.name)
 
     def step(self) -> bool:
-        """Put the next probe in its place; whether there are more to come.
+        """Look at the next binary, or put the next probes in place; whether there is more to do.
 
-        The kernel takes some 10 ms for each, in which another program may be exec'd: so a
-        capture that runs does one at a time.
+        Each takes some 10 ms, in which another program may be exec'd: so a capture that runs
+        does one at a time.
         """
-        if self._to_probe:
-            self._probe(self._to_probe.popleft())
-        return bool(self._to_probe)
+        if self._to_look:
+            self._look_at_next()
+        elif self._to_probe:
+            self._probe(*self._to_probe.popleft())
+        else:
+            for known in self._binaries.read_further():
+                self._tell_again(known)
+        return bool(self._to_look or self._to_probe)
+
+    def _tell_again(self, known: Known) -> None:
+        """A binary's own debug information tells its layout otherwise than its version did."""
+        assert known.binary is not None
+        self._layouts.set_binary(known.identity, known.binary.layout)
+        for image in self._images.living():
+            for part in image.parts:
+                if image.runtime is known and part.known is known:
+                    self._set_layout(image, known, part.bias)
 
     def finish_probing(self) -> None:
         """Put all probes in their places."""
@@ -157,73 +302,146 @@ class Runtimes:
 
     def finish(self) -> None:
         """Settle what the target was, at the end of the capture."""
+        while self._to_look:
+            self._look_at_next()
         if self.target.runtime != "none":
             return
-        if self._library is not None and self._programs.layouts.reference_mstarts():
+        if self._library is not None and self._layouts.reference_mstarts():
             self._describe(self._library)
         elif self._wanted in ("go", "reference"):
-            self.missing.append(Missing("runtime", f"the target has no {self._wanted} runtime"))
+            self._missing.append(Missing("runtime", f"the target has no {self._wanted} runtime"))
         elif self._wanted == "auto" and not self.missing:
-            self.missing.append(
+            self._missing.append(
                 Missing("P, M and G", f"the target is {self._no_runtime or _UNKNOWN_PROGRAM}")
             )
+
+    def reach(self) -> pa.Table:
+        """Table reach: a row for each program of each process."""
+        table = TABLES["reach"]
+        # What waits at the gate is the shell, and nobody's target.
+        images = [image for image in self._images if image.comm is not None]
+        rows = np.zeros(
+            len(images), [(c.name, c.numpy_type) for c in table.columns if not c.is_text]
+        )
+        texts: dict[str, list[str | None]] = {"path": [], "build_id": [], "comm": []}
+        texts |= {"runtime": [], "version": []}
+        for row, image in zip(rows, images, strict=True):
+            binary = image.runtime.binary if image.runtime else None
+            row["pid"], row["generation"] = image.pid, image.generation
+            row["exec_ns"] = UNKNOWN if image.exec_ns is None else image.exec_ns
+            row["ts_ns"] = UNKNOWN if image.reach_ns is None else image.reach_ns
+            texts["path"].append(image.path)
+            texts["comm"].append(image.comm)
+            texts["build_id"].append(binary.build_id if binary else None)
+            texts["version"].append(binary.version if binary else None)
+            texts["runtime"].append(binary.runtime if binary else "none")
+        arrays = [
+            text_array(texts[column.name])
+            if column.is_text
+            else column_array(column, np.ascontiguousarray(rows[column.name]))
+            for column in table.columns
+        ]
+        return pa.Table.from_arrays(arrays, schema=table.arrow_schema)
 
     def _wants(self, runtime: str) -> bool:
         return self._wanted in ("auto", runtime)
 
+    def _has(self, known: Known, runtime: str) -> bool:
+        return known.binary is not None and known.binary.runtime == runtime
+
+    def _open(self, pid: int, name: str) -> int:
+        if self.keeper is not None:
+            return self.keeper.open(pid, name)
+        path = Path(f"/proc/{pid}/{name}")
+        try:
+            return open_program(path)
+        except PretakeError as error:
+            raise OSError(2, error.problem) from None
+
+    def _look(self, fd: int) -> Known:
+        """What is known of a file; the BPF programs are told of a Go program."""
+        known, new = self._binaries.look(fd)
+        self._no_runtime = self._no_runtime or known.no_runtime
+        if new and known.binary is not None and self._wants(known.binary.runtime):
+            if known.binary.runtime == "go":
+                self._layouts.set_binary(known.identity, known.binary.layout)
+            if self.target.runtime == "none":
+                self._describe(known)
+        return known
+
+    def _set_layout(self, image: Image, known: Known, bias: int) -> bool:
+        """Put a process in reach that runs already; whether it is."""
+        assert known.binary is not None
+        try:
+            self._layouts.set_layout(image.pid, image.generation, known.binary.layout.at(bias))
+        except PretakeError as error:
+            told = Missing("runtime of a process", error.problem)
+            if told not in self._missing:
+                self._missing.append(told)
+            return False
+        if not Path(f"/proc/{image.pid}").exists():
+            self._layouts.forget(image.pid, image.generation)
+            return False
+        return True
+
     def _expect_reference(self, path: Path) -> None:
-        with self._telling_missing(path):
-            self._library = runtime_of(path)
-            if self._library is None or self._library.runtime != "reference":
-                raise PretakeError(f"{path} is no compiled reference runtime")
-            self._programs.layouts.set_reference(self._library.layout)
-            self._to_probe += self._library.probes
-            self.finish_probing()
+        try:
+            fd = open_program(path)
+        except PretakeError as error:
+            self._missing.append(Missing("runtime", f"{error}"))
+            return
+        known, _ = self._binaries.look(fd)
+        if known.binary is None or known.binary.runtime != "reference":
+            if not self._binaries.missing:
+                told = Missing("runtime", f"{path} is no compiled reference runtime")
+                self._missing.append(told)
+            return
+        self._library = known
+        self._layouts.set_reference(known.binary.layout)
 
-    def _found(self, binary: RuntimeBinary) -> None:
-        name = _name(binary.path)
-        for lack in binary.missing:
-            told = Missing(lack.what, lack.why.replace(str(binary.path), name))
-            if told not in self.missing:
-                self.missing.append(told)
-        if self.target.runtime == "none":
-            self._describe(binary)
-        self._to_probe += binary.probes
-        self._symbols.add(binary)
-
-    def _describe(self, binary: RuntimeBinary) -> None:
+    def _describe(self, known: Known) -> None:
+        binary = known.binary
+        assert binary is not None
         self.target.runtime = binary.runtime
         self.target.version = binary.version
         self.target.p_in_syscall = binary.layout.model
         if binary.runtime == "go":
             self.target.build_id = binary.build_id
-            self.target.path = str(binary.path.resolve())
+            self.target.path = known.name
 
-    def _probe(self, probe: Probe) -> None:
+    def _probe(self, image: Image, known: Known) -> None:
+        if self.keeper is None or self._images.current(image.pid) is not image:
+            return
+        fd = self._binaries.open(known)
+        if fd is None:
+            return
         try:
-            inode = probe.path.stat().st_ino
-            if (probe.handler, inode, probe.file_offset) in self._probed:
-                return
-            self._probed.add((probe.handler, inode, probe.file_offset))
-            self._programs.probes.attach_uprobe(probe)
-        except PretakeError as error:
-            self.missing.append(Missing(f"probe on {probe.symbol}", error.problem))
+            self.keeper.probe(image.pid, fd, known.places)
         except OSError as error:
-            self.missing.append(Missing(f"probe on {probe.symbol}", error.strerror or "gone"))
-        else:
-            self.attached.append(f"uprobe:{probe.symbol}")
-
-    @contextlib.contextmanager
-    def _telling_missing(self, path: Path) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, PretakeError) as error:
-            self.missing.append(Missing("runtime", f"{error}".replace(str(path), _name(path))))
+            why = f"{known.name}: {error.strerror}"
+            self._unprobed[why] = self._unprobed.get(why, 0) + 1
+            return
+        finally:
+            os.close(fd)
+        if known.identity not in self._told:
+            self._told.add(known.identity)
+            self.attached += [f"uprobe:{probe.symbol}" for probe in _probes_of(known)]
 
 
-def _name(path: Path) -> str:
-    """The file that a path below /proc leads to."""
-    try:
-        return str(path.readlink())
-    except OSError:
-        return str(path)
+def may_have_runtime(mapping: Mapping, image: Image) -> bool:
+    """Whether a mapped file is worth a look; most are known not to be by their names."""
+    name = os.path.basename(mapping.path)  # noqa: PTH119
+    return mapping.path == image.path or not name.startswith(_OTHERS)
+
+
+_OTHERS: Final = ("ld-linux", "libc.so", "libc-", "libm.so", "libpthread", "libdl", "libpython")
+
+
+def _probes_of(known: Known) -> tuple[Probe, ...]:
+    return known.binary.probes if known.binary is not None else ()
+
+
+def _comm(pid: int) -> str | None:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+    return None

@@ -2,16 +2,17 @@
 
 1. The target is there: a command that waits at a gate, or a running process.
 2. The programs are loaded; nothing is attached yet.
-3. The binaries are inspected, and the uprobes put in their places.
-4. The programs are put at their tracepoints. They drop everything, since no thread is a target.
-5. Capabilities go (before there are threads of our own: each has its own).
-6. The target's threads become targets, and the gate opens.
+3. The keeper starts, with what is needed of the capabilities later on.
+4. The binaries are inspected, and the uprobes put in their places.
+5. The programs are put at their tracepoints. They drop everything, since no thread is a target.
+6. The tracer becomes an ordinary user (:func:`tracer.capture.privilege.give_up`), before there
+   are threads of its own, each of which would have capabilities of its own.
+7. The target's threads become targets, and the gate opens.
 """
 
 from __future__ import annotations
 
 from tracer.capture.launch import Command, RunningProcess, threads_of
-from tracer.capture.privilege import drop_capabilities
 from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
 
@@ -24,7 +25,6 @@ def attach(
     runtimes: Runtimes,
     *,
     drop: bool,
-    files_for_another: bool = False,
 ) -> list[str]:
     """Put everything in its place, and tell nothing yet.
 
@@ -32,8 +32,7 @@ def attach(
         target: the process to come.
         programs: what is attached.
         runtimes: looks at the target's binaries.
-        drop: give up this process's capabilities, as far as they are not needed any more.
-        files_for_another: but keep what it takes to give files to who called sudo.
+        drop: whether the caller will call :func:`give_up`.
 
     Returns:
         The names of the tracepoints.
@@ -41,16 +40,16 @@ def attach(
     Raises:
         PretakeError: the kernel refused.
     """
+    command = target.pidfd if isinstance(target, Command) else None
+    runtimes.keeper = keeper = programs.start_keeper(target.pid, command, drop=drop)
     if isinstance(target, Command):
-        runtimes.expect(target.executable)
+        runtimes.expect(target.pid, target.executable)
     else:
         runtimes.attach_running(target.pid)
     attached = programs.probes.attach()
-    if drop:
-        drop_capabilities(
-            files_for_another=files_for_another,
-            uprobes_as_admin=not programs.loaded.uprobe_links,
-        )
+    programs.followed.prepare()
+    if drop and isinstance(target, Command):
+        target.send = keeper.signal
     return attached
 
 

@@ -1,8 +1,9 @@
 """What the code addresses of a capture mean: tables stack and address.
 
 While the capture runs, only numbers are kept: stacks in a map of the kernel's, and the addresses
-that signals interrupted. At its end each address is looked up once in the function table of the
-program that it belongs to.
+that signals interrupted. At its end each address is looked up once, in the function table of the
+binary that it lay in: by process, by what program that process was then, and by what was mapped
+there.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from tracer.capture.kernel_stacks import kernel_stacks
-from tracer.capture.programs import Programs
+from tracer.capture.binaries import Binaries, Known
+from tracer.capture.images import Images
+from tracer.capture.kernel_stacks import KernelStack
 from tracer.errors import PretakeError
 from tracer.targets import jail
-from tracer.targets.binary import RuntimeBinary
 from tracer.trace.schema import TABLES, UNKNOWN, column_array, text_array
 
 __all__ = ["Symbols"]
@@ -29,29 +30,31 @@ __all__ = ["Symbols"]
 _DELIVER: Final = TABLES["signal"].column("kind").code("deliver")
 _ADDRESSES_LIMIT: Final = 200_000
 """Interrupted addresses that are kept; each is a different instruction."""
+_WORDS: Final = TABLES["address"].column("preemption")
+
+Site = tuple[str | None, str | None, int | None, int | None]
+"""Function, file, line and word of column preemption."""
+_NOTHING: Final[Site] = (None, None, None, None)
 
 
 class Symbols:
     """Collects code addresses, and tells at the end what they are.
 
     Args:
-        programs: whose stacks and layouts are read.
+        images: what each process was.
+        binaries: their files.
+
+    Attributes:
+        unknown: addresses of which nothing is known, by the path of the program, since its
+            binary is not there any more.
     """
 
-    def __init__(self, programs: Programs) -> None:
-        self._programs = programs
-        # Held open: at the end the process may be gone, and /proc/PID/exe with it.
-        self._binaries: list[tuple[bytes, int]] = []
+    def __init__(self, images: Images, binaries: Binaries) -> None:
+        self.unknown: dict[str, int] = {}
+        self._images = images
+        self._binaries = binaries
         self._pids: dict[int, int] = {}
-        self._interrupted: set[tuple[int, int]] = set()
-
-    def add(self, binary: RuntimeBinary) -> None:
-        """Remember a binary whose processes are in reach."""
-        if binary.runtime != "go":
-            return
-        with contextlib.suppress(OSError):
-            fd = os.open(binary.path, os.O_RDONLY | os.O_CLOEXEC)
-            self._binaries.append((_identity_of(binary.layout.pack()), fd))
+        self._interrupted: set[tuple[int, int, int]] = set()
 
     def on_tasks(self, records: np.ndarray) -> None:
         """Learn from records of table task which process a thread belongs to."""
@@ -62,85 +65,101 @@ class Symbols:
         if len(self._interrupted) > _ADDRESSES_LIMIT:
             return
         came = records[records["kind"] == _DELIVER]
-        self._interrupted.update(zip(came["tid"].tolist(), came["pc"].tolist(), strict=True))
+        columns = (came[name].tolist() for name in ("tid", "generation", "pc"))
+        self._interrupted.update(zip(*columns, strict=True))
 
-    def tables(self) -> dict[str, pa.Table]:
-        """The rows of tables stack and address; call it once the probes are away."""
-        interrupted = [(self._pids[t], pc) for t, pc in self._interrupted if t in self._pids]
-        return self.tables_of(kernel_stacks(self._programs.loaded), interrupted)
+    def tables(self, stacks: Mapping[int, KernelStack]) -> dict[str, pa.Table]:
+        """The rows of tables stack and address; call it once the probes are away.
+
+        Args:
+            stacks: by stack_id.
+        """
+        interrupted = [
+            (self._pids[tid], generation, pc)
+            for tid, generation, pc in self._interrupted
+            if tid in self._pids
+        ]
+        return self.tables_of(stacks, interrupted)
 
     def tables_of(
         self,
-        stacks: Mapping[int, tuple[int, list[int]]],
-        interrupted: Iterable[tuple[int, int]] = (),
+        stacks: Mapping[int, KernelStack],
+        interrupted: Iterable[tuple[int, int, int]] = (),
     ) -> dict[str, pa.Table]:
         """The rows of tables stack and address for some stacks and addresses, where there are any.
 
         Args:
-            stacks: by stack_id, the process and its addresses, innermost first.
-            interrupted: process and address of instructions.
+            stacks: by stack_id.
+            interrupted: process, generation and address of instructions.
         """
         frames = [
-            (pc, number, pid, depth)
-            for number, (pid, addresses) in stacks.items()
-            for depth, pc in enumerate(addresses)
+            (pc, number, stack.pid, stack.generation, depth)
+            for number, stack in stacks.items()
+            for depth, pc in enumerate(stack.addresses)
         ]
         # What a call returns to may be another line, or another function, than the call's.
-        back: dict[int, dict[int, int]] = defaultdict(dict)
-        for pc, _, pid, depth in frames:
-            back[pid][pc] = min(depth, 1)
-        for pid, pc in interrupted:
-            back[pid][pc] = 0
-        addresses = [row for pid, pcs in sorted(back.items()) for row in self._look_up(pid, pcs)]
-        rows = {
-            "stack": (("pc", "stack_id", "pid", "depth"), frames),
-            "address": (
-                ("pid", "pc", "function", "file", "line", "preemption"),
+        back: dict[tuple[int, int, int], int] = {}
+        for pc, _, pid, generation, depth in frames:
+            back[pid, generation, pc] = min(depth, 1)
+        for place in interrupted:
+            back[place] = 0
+        sites = self._look_up(back)
+        addresses = [
+            (*sites[place][:2], place[2], *place[:2], *sites[place][2:]) for place in sorted(sites)
+        ]
+        tables = {}
+        if frames:
+            tables["stack"] = _rows(
+                "stack", ("pc", "stack_id", "pid", "generation", "depth"), frames
+            )
+        if addresses:
+            tables["address"] = _rows(
+                "address",
+                ("function", "file", "pc", "pid", "generation", "line", "preemption"),
                 addresses,
-            ),
-        }
-        return {name: _rows(name, *told) for name, told in rows.items() if told[1]}
+            )
+        return tables
 
-    def close(self) -> None:
-        """Let go of the binaries."""
-        for _, fd in self._binaries:
-            os.close(fd)
-        self._binaries.clear()
+    def _look_up(self, back: dict[tuple[int, int, int], int]) -> dict[tuple[int, int, int], Site]:
+        """What each address is, by process, generation and address.
 
-    def _look_up(self, pid: int, pcs: dict[int, int]) -> list[tuple[Any, ...]]:
-        unknown = [(pid, pc, None, None, None, None) for pc in sorted(pcs)]
-        layout = self._programs.layouts.layout_of(pid)
-        if layout is None:
-            return unknown
-        bias = int(layout["bias"])
-        wanted = _identity_of(layout)
-        for identity, fd in self._binaries:
-            if identity != wanted:
-                continue
+        Args:
+            back: by the same, how many bytes before it the instruction lies that is meant.
+        """
+        wanted: dict[int, dict[int, list[tuple[int, int, int]]]] = defaultdict(dict)
+        known: dict[int, Known] = {}
+        found = dict.fromkeys(back, _NOTHING)
+        for place, less in back.items():
+            image = self._images.of(place[0], place[1])
+            part = image.part_of(place[2]) if image else None
+            if part is not None:
+                known[id(part.known)] = part.known
+                link_time = place[2] - part.bias - less
+                wanted[id(part.known)].setdefault(link_time, []).append(place)
+        for number, places in wanted.items():
+            for address, site in self._sites(known[number], sorted(places)).items():
+                for place in places[address]:
+                    found[place] = site
+        return found
+
+    def _sites(self, known: Known, addresses: list[int]) -> dict[int, Site]:
+        fd = self._binaries.open(known)
+        if fd is None:
+            self.unknown[known.name] = self.unknown.get(known.name, 0) + len(addresses)
+            return {}
+        try:
             with contextlib.suppress(PretakeError):
-                return _described(fd, pid, pcs, bias)
-        return unknown
+                found = jail.sites(fd, Path(f"/proc/self/fd/{fd}"), np.array(addresses))
+                return {
+                    address: (site.function, site.file, site.line, _WORDS.code(site.preemption))
+                    for address, site in zip(addresses, found, strict=True)
+                }
+        finally:
+            os.close(fd)
+        return {}
 
 
-def _described(fd: int, pid: int, pcs: dict[int, int], bias: int) -> list[tuple[Any, ...]]:
-    words = TABLES["address"].column("preemption")
-    ordered = sorted(pcs)
-    addresses = np.array([pc - bias - pcs[pc] for pc in ordered])
-    found = jail.sites(fd, Path(f"/proc/self/fd/{fd}"), addresses)
-    return [
-        (pid, pc, site.function, site.file, site.line, words.code(site.preemption))
-        for pc, site in zip(ordered, found, strict=True)
-    ]
-
-
-def _identity_of(layout: np.ndarray) -> bytes:
-    """What two processes of one binary have in common: all but where it was loaded."""
-    same = layout.copy()
-    same["bias"] = 0
-    return same.tobytes()
-
-
-def _rows(name: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> pa.Table:
+def _rows(name: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     table = TABLES[name]
     given = dict(zip(columns, zip(*rows, strict=True), strict=True))
     arrays = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import struct
 from collections.abc import Iterator
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+
+from tracer.kernel.bpf_call import bpf
 
 __all__ = [
     "KPROBE",
@@ -26,14 +27,12 @@ __all__ = [
     "LoadError",
     "create_map",
     "create_task_storage",
-    "enable_statistics",
+    "delete",
     "keys",
     "load_program",
     "lookup",
     "online_cpus",
     "open_tracepoint",
-    "open_uprobe",
-    "open_uprobe_link",
     "possible_cpus",
     "run_iterator",
     "update",
@@ -44,7 +43,6 @@ _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = 
 _RAW_TRACEPOINT_OPEN: Final = 17
 _BTF_LOAD: Final = 18
 _LINK_CREATE: Final = 28
-_ENABLE_STATS: Final = 32
 _ITER_CREATE: Final = 33
 _TASK_STORAGE: Final = 29  # enum bpf_map_type
 _NO_PREALLOC: Final = 1
@@ -54,34 +52,12 @@ TRACE_TRACEPOINT: Final = 23  # enum bpf_attach_type
 TRACE_ITERATOR: Final = 28
 UPROBE_MULTI: Final = 48
 
-_NR_BPF: Final = 321  # x86-64
-_NR_PERF_EVENT_OPEN: Final = 298
-_PERF_FLAG_FD_CLOEXEC: Final = 8
-_PERF_ATTR_SIZE: Final = 112
-_PERF_IOC_ENABLE: Final = 0x2400
-_PERF_IOC_SET_BPF: Final = 0x40042408
-_UPROBE_TYPE: Final = Path("/sys/bus/event_source/devices/uprobe/type")
 _MAX_ENTRIES: Final = (1 << 32) - 1
 _LOG_BYTES: Final = 1 << 20
-
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class LoadError(Exception):
     """The verifier refused a program; the text is the end of its log."""
-
-
-def _syscall(number: int, *arguments: object) -> int:
-    result = int(_LIBC.syscall(number, *arguments))
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    return result
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), 128))
-    return _syscall(_NR_BPF, command, buffer, len(buffer))
 
 
 def _name(name: str) -> bytes:
@@ -107,7 +83,7 @@ def create_map(name: str, kind: int, key: int, value: int, entries: int, flags: 
     """A map of ``entries`` with keys and values of so many bytes; a ring is its entries long."""
     if entries > _MAX_ENTRIES:
         raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-    return _bpf(
+    return bpf(
         _MAP_CREATE,
         struct.pack("<IIIIIII16s", kind, key, value, entries, flags, 0, 0, _name(name)),
     )
@@ -122,10 +98,10 @@ def create_task_storage(name: str, value: int) -> int:
     header = struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names))
     text = header + types + names
     blob = ctypes.create_string_buffer(text, len(text))
-    btf = _bpf(_BTF_LOAD, struct.pack("<QQI", ctypes.addressof(blob), 0, len(text)))
+    btf = bpf(_BTF_LOAD, struct.pack("<QQI", ctypes.addressof(blob), 0, len(text)))
     try:
         # As in create_map; interface, BTF, type of the key, type of the value.
-        return _bpf(
+        return bpf(
             _MAP_CREATE,
             struct.pack(
                 "<IIIIIII16sIIII",
@@ -174,7 +150,7 @@ def load_program(name: str, kind: int, code: bytes, attach: int = 0, btf_id: int
             *(0, 0, 0, 0, 0, 0, 0),
             btf_id,
         )
-        return _bpf(_PROG_LOAD, attributes)
+        return bpf(_PROG_LOAD, attributes)
 
     try:
         return load(0)
@@ -189,14 +165,14 @@ def load_program(name: str, kind: int, code: bytes, attach: int = 0, btf_id: int
 
 def open_tracepoint(program: int) -> int:
     """Run a program at the tracepoint it was loaded for until the descriptor is closed."""
-    return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program))
+    return bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", 0, program))
 
 
 def run_iterator(program: int) -> None:
     """Run a program once for each of the things that it was loaded to walk over."""
-    link = _bpf(_LINK_CREATE, struct.pack("<IIII", program, 0, TRACE_ITERATOR, 0))
+    link = bpf(_LINK_CREATE, struct.pack("<IIII", program, 0, TRACE_ITERATOR, 0))
     try:
-        walk = _bpf(_ITER_CREATE, struct.pack("<II", link, 0))
+        walk = bpf(_ITER_CREATE, struct.pack("<II", link, 0))
         try:
             while os.read(walk, 4096):
                 pass
@@ -206,63 +182,8 @@ def run_iterator(program: int) -> None:
         os.close(link)
 
 
-def open_uprobe(path: Path, file_offset: int, program: int) -> int:
-    """Run a program where a file's code is executed, by whatever process, until closed."""
-    text = ctypes.create_string_buffer(os.fsencode(path))
-    # perf_event_attr: type, size, config, period, sample type, read format, flags, wakeup,
-    # breakpoint type, config1 (the file), config2 (the offset).
-    attributes = struct.pack(
-        "<IIQQQQQIIQQ",
-        int(_UPROBE_TYPE.read_text()),
-        _PERF_ATTR_SIZE,
-        0,
-        1,
-        0,
-        0,
-        0,
-        1,
-        0,
-        ctypes.addressof(text),
-        file_offset,
-    )
-    buffer = ctypes.create_string_buffer(attributes, _PERF_ATTR_SIZE)
-    # All processes, which perf wants a CPU for; the program runs on every one nevertheless.
-    fd = _syscall(_NR_PERF_EVENT_OPEN, buffer, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, _PERF_IOC_SET_BPF, program)
-        fcntl.ioctl(fd, _PERF_IOC_ENABLE, 0)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def open_uprobe_link(path: Path, file_offset: int, program: int) -> int:
-    """As :func:`open_uprobe`, and without CAP_SYS_ADMIN.
-
-    Since 89ae89f53d20 ("bpf: Add multi uprobe link"); the program is loaded for UPROBE_MULTI.
-    """
-    text = ctypes.create_string_buffer(os.fsencode(path))
-    offset = ctypes.c_uint64(file_offset)
-    # link_create: program, target, attach type, flags; path, offsets, reference counters,
-    # cookies, how many, flags, pid.
-    return _bpf(
-        _LINK_CREATE,
-        struct.pack(
-            "<IIIIQQQQIII",
-            *(program, 0, UPROBE_MULTI, 0),
-            *(ctypes.addressof(text), ctypes.addressof(offset), 0, 0, 1, 0, 0),
-        ),
-    )
-
-
-def enable_statistics() -> int:
-    """Let the kernel count runs of BPF programs and their time, until closed."""
-    return _bpf(_ENABLE_STATS, struct.pack("<I", 0))
-
-
 def _element(command: int, fd: int, key: np.ndarray, value: np.ndarray, flags: int = 0) -> None:
-    _bpf(command, struct.pack("<IxxxxQQQ", fd, key.ctypes.data, value.ctypes.data, flags))
+    bpf(command, struct.pack("<IxxxxQQQ", fd, key.ctypes.data, value.ctypes.data, flags))
 
 
 def lookup(fd: int, key: np.ndarray, value: np.ndarray) -> None:
@@ -278,13 +199,21 @@ def update(fd: int, key: np.ndarray, value: np.ndarray) -> None:
     _element(_MAP_UPDATE, fd, key, value)
 
 
+def delete(fd: int, key: np.ndarray) -> None:
+    """Remove ``key``; KeyError where there is none."""
+    try:
+        bpf(_MAP_DELETE, struct.pack("<IxxxxQ", fd, key.ctypes.data))
+    except FileNotFoundError:
+        raise KeyError(key) from None
+
+
 def keys(fd: int, dtype: np.dtype[np.generic]) -> Iterator[np.ndarray]:
     """The keys of a map, which may change meanwhile."""
     key, following = None, np.zeros((), dtype)
     while True:
         address = 0 if key is None else key.ctypes.data
         try:
-            _bpf(_MAP_NEXT_KEY, struct.pack("<IxxxxQQQ", fd, address, following.ctypes.data, 0))
+            bpf(_MAP_NEXT_KEY, struct.pack("<IxxxxQQQ", fd, address, following.ctypes.data, 0))
         except FileNotFoundError:
             return
         key = following.copy()

@@ -39,6 +39,7 @@ __all__ = [
     "RING_TABLES",
     "TASK_STORAGE",
     "TRACEPOINTS",
+    "UPROBE_PREFIXES",
     "MapShape",
     "Object",
     "compile_programs",
@@ -75,6 +76,9 @@ TRACEPOINTS: Final = {
 }
 """Tracepoints and the programs that go there, in the order they are attached."""
 
+UPROBE_PREFIXES: Final = ("go_", "reference_")
+"""How the names of the programs begin that run at functions of a runtime."""
+
 FOLLOW_PROCESS: Final = "follow_process"
 """The program that walks over the machine's threads."""
 
@@ -100,9 +104,26 @@ _OFFSETS: Final = {
     "TASK_MM": (("task_struct", "mm"),),
     "MM_EXE_FILE": (("mm_struct", "exe_file"),),
     "MM_START_CODE": (("mm_struct", "start_code"),),
+    "MM_END_CODE": (("mm_struct", "end_code"),),
     "FILE_INODE": (("file", "f_inode"),),
     "INODE_INO": (("inode", "i_ino"),),
     "INODE_SIZE": (("inode", "i_size"),),
+    "INODE_SB": (("inode", "i_sb"),),
+    "SB_DEV": (("super_block", "s_dev"),),
+    # By 13bc24457850 ("fs: rename i_ctime field to __i_ctime") and, since 3aa63a569c64 ("fs:
+    # switch timespec64 fields in inode to discrete integers"), as two numbers.
+    "INODE_CTIME_S": (
+        ("inode", "i_ctime_sec"),
+        ("inode", "__i_ctime.tv_sec"),
+        ("inode", "i_ctime.tv_sec"),
+    ),
+    "INODE_CTIME_NS": (
+        ("inode", "i_ctime_nsec"),
+        ("inode", "__i_ctime.tv_nsec"),
+        ("inode", "i_ctime.tv_nsec"),
+    ),
+    "TASK_SIGNAL": (("task_struct", "signal"),),
+    "SIGNAL_LIVE": (("signal_struct", "live"),),
     "REGS_NR": (("pt_regs", "orig_ax"),),
     "REGS_SP": (("pt_regs", "sp"),),
     "REGS_BP": (("pt_regs", "bp"),),

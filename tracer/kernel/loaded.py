@@ -6,6 +6,7 @@ and a program is loaded when something first needs it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from tracer.errors import PretakeError
 from tracer.kernel import bpf
-from tracer.kernel.compiler import TASK_STORAGE, MapShape, compile_programs
+from tracer.kernel.compiler import TASK_STORAGE, UPROBE_PREFIXES, MapShape, compile_programs
 
 __all__ = ["Loaded"]
 
@@ -132,6 +133,11 @@ class Loaded:
         """Memory of all maps, as the kernel counts it (before Linux 6.4 about)."""
         return sum(_fdinfo_number(fd, "memlock") for fd in self._fds.values())
 
+    def delete(self, name: str, key: np.ndarray) -> None:
+        """Remove a key of a hash map, if it is there."""
+        with contextlib.suppress(KeyError):
+            bpf.delete(self._fds[name], key)
+
     def run_statistics(self) -> dict[str, dict[str, int]]:
         """What the kernel says of each loaded program.
 
@@ -146,6 +152,16 @@ class Loaded:
             name: {number: _fdinfo_number(fd, number) for number in wanted}
             for name, fd in self._functions.items()
         }
+
+    def uprobe_programs(self) -> dict[str, int]:
+        """The descriptors of all programs that uprobes run, by name.
+
+        Raises:
+            PretakeError: the kernel refuses one.
+        """
+        attach = bpf.UPROBE_MULTI if self.uprobe_links else 0
+        names = [name for name in self._object.functions if name.startswith(UPROBE_PREFIXES)]
+        return {name: self.load(name, bpf.KPROBE, attach) for name in names}
 
     def close(self) -> None:
         """Take everything away."""

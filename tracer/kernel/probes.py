@@ -1,4 +1,4 @@
-"""Where the BPF programs run: at tracepoints, and at functions of files (uprobes)."""
+"""Where the BPF programs run: at tracepoints of the kernel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tracer.errors import PretakeError
 from tracer.kernel import bpf
 from tracer.kernel.compiler import TRACEPOINTS
 from tracer.kernel.loaded import Loaded
-from tracer.targets.layout import Probe
 
 __all__ = ["Probes"]
 
@@ -48,28 +47,9 @@ class Probes:
                 ) from error
         return attached
 
-    def attach_uprobe(self, probe: Probe) -> None:
-        """Put a program at a function of a file, in every process that runs it.
-
-        Raises:
-            PretakeError: the kernel refused.
-        """
-        try:
-            if self._loaded.uprobe_links:
-                program = self._loaded.load(probe.handler, bpf.KPROBE, bpf.UPROBE_MULTI)
-                fd = bpf.open_uprobe_link(probe.path, probe.file_offset, program)
-            else:
-                program = self._loaded.load(probe.handler, bpf.KPROBE)
-                fd = bpf.open_uprobe(probe.path, probe.file_offset, program)
-            self._fds.append(fd)
-        except OSError as error:
-            raise PretakeError(
-                f"cannot probe {probe.symbol} in {probe.path}: {error.strerror}"
-            ) from error
-
     def detach(self) -> None:
         """Take every probe away."""
-        # Each uprobe waits for the kernel's grace period; together they wait for one.
+        # Each waits for the kernel's grace period; together they wait for one.
         with ThreadPoolExecutor(max_workers=16) as pool:
             list(pool.map(os.close, self._fds))
         self._fds.clear()

@@ -381,6 +381,12 @@ TABLES: dict[str, Table] = {
                     nullable=True,
                 ),
                 Column("sender_tid", "i32", "thread that sent it", nullable=True),
+                Column(
+                    "generation",
+                    "i32",
+                    "which program of the thread's process: as in table task",
+                    nullable=True,
+                ),
                 Column("errno", "i32", "0, or why tgkill failed", nullable=True),
                 Column(
                     "interrupted_nr",
@@ -401,6 +407,12 @@ TABLES: dict[str, Table] = {
                 Column("tid", "i32", "thread"),
                 Column("pid", "i32", "its process (thread group)"),
                 Column("parent_tid", "i32", "thread that made it", nullable=True),
+                Column(
+                    "generation",
+                    "i32",
+                    "which program of its process: how many execs were seen, this one included",
+                    nullable=True,
+                ),
                 Column("comm", "comm", "its name"),
                 _CPU,
                 Column(
@@ -446,7 +458,10 @@ TABLES: dict[str, Table] = {
             (
                 Column("pc", "i64", "user address: where it is, or where it will return to"),
                 Column("stack_id", "i32", "the stack; as in table block"),
-                Column("pid", "i32", "process that blocked with it first"),
+                Column("pid", "i32", "process that blocked with it"),
+                Column(
+                    "generation", "i32", "which program of it: as in table task", nullable=True
+                ),
                 Column("depth", "i16", "0 for the innermost frame"),
             ),
             ring=False,
@@ -460,6 +475,9 @@ TABLES: dict[str, Table] = {
                 Column("file", "text", "source file", nullable=True),
                 Column("pc", "i64", "the address, as it was in the process"),
                 Column("pid", "i32", "the process"),
+                Column(
+                    "generation", "i32", "which program of it: as in table task", nullable=True
+                ),
                 Column("line", "i32", "line of the source file", nullable=True),
                 Column(
                     "preemption",

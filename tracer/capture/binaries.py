@@ -1,0 +1,216 @@
+"""The binaries of a capture: each is looked at once, and kept at hand for its symbols."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.keeper import Place
+from tracer.capture.layouts import FileIdentity
+from tracer.errors import PretakeError
+from tracer.targets import NoRuntime, RuntimeBinary, jail
+from tracer.trace.manifest import Missing
+
+__all__ = ["Binaries", "Known"]
+
+_OPEN_MOST: Final = 8192
+_RESERVED: Final = 256
+"""Descriptors that are left to everything else."""
+_PLACE_BYTES: Final = 16
+_MISSING_MOST: Final = 100
+
+
+@dataclass
+class Known:
+    """A binary that was looked at.
+
+    Args:
+        identity: of its contents.
+        name: its path, when it was looked at.
+        written: its size and when it was written last, which a deletion or a new name leaves as
+            they are.
+        binary: the runtime in it; None where there is none.
+        no_runtime: what it is instead.
+        fd: a descriptor of it; None where there were too many.
+        changed: whether it was written while it was looked at, so that nothing is known.
+        places: where probes go.
+    """
+
+    identity: FileIdentity
+    name: str
+    written: tuple[int, int]
+    binary: RuntimeBinary | None = None
+    no_runtime: NoRuntime | None = None
+    fd: int | None = None
+    changed: bool = False
+    places: list[Place] = field(default_factory=list)
+
+
+class Binaries:
+    """Looks at binaries, each once, and holds them open.
+
+    A program is often gone when its symbols are asked for (``go build`` removes what it made),
+    so each is held by a descriptor, as many as the process may have: up to 8,192.
+
+    Attributes:
+        missing: what could not be had of them.
+        not_told: how much more of that there was.
+        not_held: how many with a runtime are not held, so that their symbols may be lost.
+    """
+
+    def __init__(self) -> None:
+        self.missing: list[Missing] = []
+        self.not_held = 0
+        self.not_told = 0
+        self._known: dict[FileIdentity, Known] = {}
+        self._to_read: deque[Known] = deque()
+        self._reading: tuple[Known, jail.LookUp] | None = None
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _OPEN_MOST + _RESERVED
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self._room = _OPEN_MOST
+        if soft != resource.RLIM_INFINITY:
+            self._room = min(self._room, max(soft - _RESERVED, 0))
+
+    def find(self, identity: FileIdentity) -> Known | None:
+        """One that was looked at already."""
+        return self._known.get(identity)
+
+    def also(self, identity: FileIdentity, known: Known) -> None:
+        """Know a binary by another identity too: the kernel's own, on an overlay."""
+        self._known.setdefault(identity, known)
+
+    def look(self, fd: int) -> tuple[Known, bool]:
+        """Look at a file.
+
+        Args:
+            fd: a descriptor of it, which is closed here, sooner or later.
+
+        Returns:
+            What is known of it, and whether that is new.
+        """
+        status = os.fstat(fd)
+        identity = FileIdentity.of(status)
+        known = self._known.get(identity)
+        if known is not None:
+            os.close(fd)
+            return known, False
+        held = Path(f"/proc/self/fd/{fd}")
+        known = Known(identity, _name(held), _written(status))
+        try:
+            found: RuntimeBinary | NoRuntime | None = jail.look(fd, held, deep=False)
+            problem = None
+        except PretakeError as error:
+            found, problem = None, f"{error}".replace(str(held), known.name)
+        if _written(os.fstat(fd)) != known.written:
+            # What was read may be of both. What it is by now is looked at when it is run.
+            os.close(fd)
+            known.changed = True
+            return known, True
+        self._known[identity] = known
+        if problem is not None:
+            self._lacks("runtime", problem)
+        if not isinstance(found, RuntimeBinary):
+            known.no_runtime = found
+            os.close(fd)
+            return known, True
+        known.binary = found
+        for lack in found.missing:
+            self._lacks(lack.what, lack.why.replace(str(held), known.name))
+        with contextlib.suppress(OSError):
+            known.places = [
+                (probe.handler, probe.file_offset, os.pread(fd, _PLACE_BYTES, probe.file_offset))
+                for probe in found.probes
+            ]
+        if self._room > 0:
+            self._room -= 1
+            known.fd = fd
+            self._to_read.append(known)
+        else:
+            self.not_held += 1
+            os.close(fd)
+        return known, True
+
+    def read_further(self) -> list[Known]:
+        """Go on with reading debug information, one binary at a time, beside the capture.
+
+        Returns:
+            Those whose layout it tells otherwise than the shipped table did.
+        """
+        if self._reading is None:
+            if self._to_read:
+                known = self._to_read.popleft()
+                if known.fd is not None:
+                    held = Path(f"/proc/self/fd/{known.fd}")
+                    with contextlib.suppress(PretakeError):
+                        self._reading = known, jail.begin_look(known.fd, held, deep=True)
+            return []
+        known, look = self._reading
+        if not look.ready():
+            return []
+        self._reading = None
+        with contextlib.suppress(PretakeError):
+            further = look.result()
+            if not isinstance(further, RuntimeBinary) or known.binary is None:
+                return []
+            if known.fd is None or _written(os.fstat(known.fd)) != known.written:
+                return []
+            if further.layout != known.binary.layout:
+                known.binary = further
+                return [known]
+        return []
+
+    def open(self, known: Known) -> int | None:
+        """A descriptor of a binary, to be closed; None where it is there no more."""
+        with contextlib.suppress(OSError):
+            if known.fd is not None:
+                fd = os.dup(known.fd)
+            else:
+                fd = os.open(known.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            status = os.fstat(fd)
+            same = status.st_ino == known.identity.inode and _written(status) == known.written
+            if same:
+                return fd
+            os.close(fd)
+        return None
+
+    def close(self) -> None:
+        """Let go of all."""
+        if self._reading is not None:
+            with contextlib.suppress(PretakeError):
+                self._reading[1].result()
+            self._reading = None
+        for known in self._known.values():
+            if known.fd is not None:
+                os.close(known.fd)
+                known.fd = None
+        self._known.clear()
+
+    def _lacks(self, what: str, why: str) -> None:
+        told = Missing(what, why)
+        if told in self.missing:
+            return
+        if len(self.missing) < _MISSING_MOST:
+            self.missing.append(told)
+        else:
+            self.not_told += 1
+
+
+def _written(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
+
+
+def _name(path: Path) -> str:
+    """The file that a path below /proc leads to."""
+    try:
+        return str(path.readlink())
+    except OSError:
+        return str(path)
