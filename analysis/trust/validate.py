@@ -32,12 +32,19 @@ import pyarrow.compute as pc
 from analysis.ptime.episodes import episode_windows, setting_of
 from analysis.ptime.tasks import p_key
 from analysis.schema import Field, Frame
+from analysis.trust.wholes import (
+    EPISODE_PARTS,
+    ROW_PARTS,
+    Parts,
+    more_blocks_than_told,
+    not_apart,
+)
 from analysis.windowed import plain
 from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
 from analysis.windowed.memory import LastRows
 from analysis.windowed.windows import windows
 from tracer.trace.reader import Trace
-from tracer.trace.schema import UNKNOWN
+from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["KINDS", "ROWS", "RULES", "VALIDATION", "validate"]
 
@@ -71,8 +78,8 @@ class _Seen:
 
     trace: Trace
     episodes: pd.DataFrame
-    ways: _Found
-    """What breaks the order of the episodes' ways of P."""
+    of_episodes: Mapping[str, _Found]
+    """What breaks the rules that are asked of each episode while it is at hand."""
     rows: int
     tells_run: bool
 
@@ -125,10 +132,14 @@ def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
         PretakeError: the trace cannot be read.
     """
     pieces: dict[str, list[Ints]] = {name: [] for name in (*_NARROW, *_WIDE)}
-    ways = []
+    asked: dict[str, list[_Found]] = {name: [] for name in (_IN_ORDER, *EPISODE_PARTS)}
     setting = setting_of(trace)
-    for piece in episode_windows(trace, setting=setting, columns=(*pieces, *_WAY)):
-        ways.append(_out_of_order(piece))
+    of_parts = [column for rule in EPISODE_PARTS.values() for column in rule.columns["episodes"]]
+    wanted = tuple(dict.fromkeys((*pieces, *_WAY, *of_parts)))
+    for piece in episode_windows(trace, setting=setting, columns=wanted):
+        asked[_IN_ORDER].append(_out_of_order(piece))
+        for rule_name, rule in EPISODE_PARTS.items():
+            asked[rule_name].append(_broken_parts(rule, piece))
         for name, parts in pieces.items():
             width = np.int32 if name in _NARROW else np.int64
             parts.append(piece[name].to_numpy(width, na_value=UNKNOWN))
@@ -137,7 +148,8 @@ def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
     # In order: a thread's first M is that of its first block.
     order = np.lexsort((columns["tid"], columns["block_ns"]))
     episodes = pd.DataFrame({name: columns.pop(name)[order] for name in [*columns]})
-    seen = _Seen(trace, episodes, _together(iter(ways)), rows, setting.tells_run)
+    of_episodes = {name: _together(iter(found)) for name, found in asked.items()}
+    seen = _Seen(trace, episodes, of_episodes, rows, setting.tells_run)
     found = [rule(seen) for rule in RULES.values()]
     return VALIDATION.finish(
         {
@@ -145,7 +157,7 @@ def validate(trace: Trace, rows: int = ROWS) -> pd.DataFrame:
             "kind": np.array(
                 [KINDS.index("kernel" if n in _KERNEL else "runtime") for n in RULES]
             ),
-            "meaning": np.array([(rule.__doc__ or "").strip() for rule in RULES.values()], object),
+            "meaning": np.array([_meaning(name) for name in RULES], object),
             "checked": np.array([checked for checked, _ in found]),
             "broken": np.array([len(broken) for _, broken in found]),
             "first_ns": np.array(
@@ -197,10 +209,12 @@ def _calls_apart(seen: _Seen) -> _Found:
     """A thread is in one call at a time."""
 
     def found() -> Iterator[_Found]:
-        for tables in seen.of_threads({"syscall": ["tid", "enter_ns", "exit_ns"]}):
+        columns = ["tid", "enter_ns", "exit_ns", "blocks", "nr"]
+        for tables in seen.of_threads({"syscall": columns}):
             calls = tables["syscall"]
             known = calls[calls["enter_ns"] != UNKNOWN]
-            yield _overlaps(known["tid"], known["enter_ns"], known["exit_ns"])
+            checked, broken = not_apart(known)
+            yield checked, _times(known[broken], "enter_ns")
 
     return _together(found())
 
@@ -225,9 +239,78 @@ def _block_in_call(seen: _Seen) -> _Found:
     return _together(found())
 
 
+def _blocks_of_call(seen: _Seen) -> _Found:
+    """A call has no more rows of table block than times that it blocked."""
+    wanted = {
+        "block": ["ts_ns", "tid", "enter_ns"],
+        "syscall": ["tid", "enter_ns", "exit_ns", "blocks"],
+    }
+
+    def found() -> Iterator[_Found]:
+        for tables in seen.of_threads(wanted):
+            calls = tables["syscall"]
+            checked, broken = more_blocks_than_told(tables["block"], calls)
+            yield checked, _times(calls[broken], "exit_ns")
+
+    return _together(found())
+
+
+def _losses_told(seen: _Seen) -> _Found:
+    """The spans of loss of a table have no more records than it lost in all."""
+    table = TABLES["loss"].column("table")
+    spans = plain.from_arrow("loss", seen.trace.arrow("loss"))
+    sums = spans.groupby("table").agg({"lost": "sum", "begin_ns": "min"})
+    in_all = [seen.trace.manifest.lost.get(table.words[code], 0) for code in sums.index]
+    broken = sums[sums["lost"] > np.array(in_all, np.int64)]
+    return len(sums), broken["begin_ns"].to_numpy(np.int64)
+
+
+def _p_is_there(seen: _Seen) -> _Found:
+    """A P that is held is one of the process's: its number is below GOMAXPROCS."""
+    most: dict[int, int] = {}
+    for rows in seen.pieces("waiting", ["ts_ns", "pid", "gomaxprocs"]):
+        for pid, count in rows.groupby("pid")["gomaxprocs"].max().items():
+            most[int(str(pid))] = max(most.get(int(str(pid)), 0), int(count))
+    held = seen.episodes[seen.episodes["p"] != UNKNOWN]
+    ps = held["pid"].map(most)
+    known = held[ps > 0]
+    return len(known), _times(known[known["p"] >= ps[ps > 0]], "block_ns")
+
+
+def _parts_of_rows(rule: Parts) -> Callable[[_Seen], _Found]:
+    def asked(seen: _Seen) -> _Found:
+        def found() -> Iterator[_Found]:
+            for table, columns in rule.columns.items():
+                if table in plain.TIME_COLUMN:
+                    for rows in seen.pieces(table, list(columns)):
+                        yield _broken_parts(rule, rows)
+                else:
+                    rows = plain.from_arrow(table, seen.trace.arrow(table, list(columns)))
+                    yield _broken_parts(rule, rows)
+
+        return _together(found())
+
+    return asked
+
+
+def _parts_of_episodes(name: str) -> Callable[[_Seen], _Found]:
+    return lambda seen: seen.of_episodes[name]
+
+
+def _broken_parts(rule: Parts, rows: pd.DataFrame) -> _Found:
+    """Of rows, or of episodes: which break a rule, by the moment that they became known."""
+    names = [name for columns in rule.columns.values() for name in columns if name in rows]
+    numbers = pd.DataFrame(
+        {name: rows[name].to_numpy(np.int64, na_value=UNKNOWN) for name in dict.fromkeys(names)}
+    )
+    checked, broken = rule.broken(numbers)
+    times = next(name for name in ("block_ns", "exit_ns", "begin_ns", "ts_ns") if name in rows)
+    return checked, rows[times].to_numpy(np.int64)[broken]
+
+
 def _episode_in_order(seen: _Seen) -> _Found:
     """The times of an episode are in order: block, release, handoff, acquirep, run."""
-    return seen.ways
+    return seen.of_episodes[_IN_ORDER]
 
 
 def _out_of_order(episodes: pd.DataFrame) -> _Found:
@@ -315,10 +398,22 @@ RULES: Mapping[str, Callable[[_Seen], _Found]] = {
     "g_in_one_call": _g_in_one_call,
     "m_is_one_thread": _m_is_one_thread,
     "switches_alternate": _switches_alternate,
+    "blocks_of_call": _blocks_of_call,
+    "losses_told": _losses_told,
+    "p_is_there": _p_is_there,
+    **{name: _parts_of_rows(rule) for name, rule in ROW_PARTS.items()},
+    **{name: _parts_of_episodes(name) for name in EPISODE_PARTS},
 }
-"""Every rule, by name; a rule's docstring is its meaning."""
+"""Every rule, by name."""
+
+
+def _meaning(name: str) -> str:
+    parts = {**ROW_PARTS, **EPISODE_PARTS}
+    return parts[name].meaning if name in parts else (RULES[name].__doc__ or "").strip()
+
 
 _KERNEL = ("switches_alternate",)
+_IN_ORDER = "episode_in_order"
 _NARROW = ("pid", "tid", "p", "m")
 _WIDE = ("goid", "block_ns", "hold_ns", "exit_ns", "exit_slow_ns")
 _WAY = ("release_ns", "handoff_ns", "acquirep_ns", "run_ns")
