@@ -44,5 +44,6 @@ def command(binary: Path | None, fix: bool, as_json: bool) -> int:
     console().print(table("This machine", ("for a capture", "", "found"), rows, left=3))
     for check in lacking:
         needed = "" if check.needed else " (not needed for a capture)"
-        click.echo(f"{check.name}{needed}: {check.mend}")
+        if check.mend:
+            click.echo(f"{check.name}{needed}: {check.mend}")
     return status

@@ -176,7 +176,7 @@ def command(
     stored, lost = sum(manifest.events.values()), sum(manifest.lost.values())
     note(f"{path}: {stored:,} events, {lost:,} lost, {bytes_text(manifest.capture.bytes)}")
     for missing in manifest.missing:
-        note(f"not captured: {missing.what}: {missing.why}")
+        note(f"not captured: {missing}")
     if manifest.exit_status:
         note(f"the command ended with status {manifest.exit_status}")
     note(f"next: pretake summary {shlex.quote(str(path))}")

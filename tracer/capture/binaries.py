@@ -124,7 +124,7 @@ class Binaries:
             return known, True
         known.binary = found
         for lack in found.missing:
-            self._lacks(lack.what, lack.why.replace(str(held), known.name))
+            self._lacks(lack.what, lack.why.replace(str(held), known.name), lack.mend)
         with contextlib.suppress(OSError):
             known.places = [
                 (probe.handler, probe.file_offset, os.pread(fd, _PLACE_BYTES, probe.file_offset))
@@ -194,8 +194,8 @@ class Binaries:
                 known.fd = None
         self._known.clear()
 
-    def _lacks(self, what: str, why: str) -> None:
-        told = Missing(what, why)
+    def _lacks(self, what: str, why: str, mend: str = "") -> None:
+        told = Missing(what, why, mend)
         if told in self.missing:
             return
         if len(self.missing) < _MISSING_MOST:

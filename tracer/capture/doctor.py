@@ -36,10 +36,6 @@ __all__ = ["Check", "diagnose", "fix"]
 
 _PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
 _UPROBES: Final = Path("/sys/bus/event_source/devices/uprobe/type")
-_SYMBOLS_MEND: Final = {
-    "go": "build it without -s and -w in -ldflags, and do not strip it",
-    "reference": "compile it with -g",
-}
 _KERNEL_MEND: Final = "run a kernel like Debian's or Ubuntu's, 5.15 or later"
 
 
@@ -218,7 +214,7 @@ def _binary(path: Path) -> Iterator[Check]:
         yield Check(
             f"{path}",
             False,
-            f"{found.why}; of it, switches and system calls are captured",
+            f"{found.why}: there is no P, M or G to read",
             found.mend,
             needed=False,
         )
@@ -226,4 +222,4 @@ def _binary(path: Path) -> Iterator[Check]:
     version = found.version if found.runtime == "go" else f"{found.runtime} {found.version}"
     yield Check(f"{path}", True, version, needed=False)
     for missing in found.missing:
-        yield Check(missing.what, False, missing.why, _SYMBOLS_MEND[found.runtime], needed=False)
+        yield Check(missing.what, False, missing.why, missing.mend, needed=False)

@@ -123,7 +123,7 @@ class Live:
     @property
     def missing(self) -> list[str]:
         """What cannot be seen, and why."""
-        return [f"{missing.what}: {missing.why}" for missing in self._runtimes.missing]
+        return [str(missing) for missing in self._runtimes.missing]
 
     def counts(self) -> dict[tuple[int, int], np.ndarray]:
         """What was counted since the begin.

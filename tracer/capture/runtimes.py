@@ -40,7 +40,7 @@ _KIND: Final = TABLES["task"].column("kind")
 _FORK, _EXEC, _EXIT = (_KIND.code(word) for word in ("fork", "exec", "exit"))
 _PAGE: Final = 4096
 _MAPS_LIMIT: Final = 4 << 20
-_UNKNOWN_PROGRAM: Final = "no program that could be looked at"
+_UNKNOWN_PROGRAM: Final = NoRuntime("no program that could be looked at")
 
 
 class Runtimes:
@@ -311,9 +311,8 @@ class Runtimes:
         elif self._wanted in ("go", "reference"):
             self._missing.append(Missing("runtime", f"the target has no {self._wanted} runtime"))
         elif self._wanted == "auto" and not self.missing:
-            self._missing.append(
-                Missing("P, M and G", f"the target is {self._no_runtime or _UNKNOWN_PROGRAM}")
-            )
+            found = self._no_runtime or _UNKNOWN_PROGRAM
+            self._missing.append(Missing("P, M and G", f"the target is {found.why}", found.mend))
 
     def reach(self) -> pa.Table:
         """Table reach: a row for each program of each process."""

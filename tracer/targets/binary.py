@@ -27,9 +27,6 @@ class NoRuntime:
     why: str
     mend: str = ""
 
-    def __str__(self) -> str:
-        return f"{self.why}: {self.mend}" if self.mend else self.why
-
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeBinary:

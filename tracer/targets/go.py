@@ -123,6 +123,7 @@ _CLOSURES_TOO = ("runtime.entersyscallblock",)
 _G_TLS = -8
 """Go's own place for g, just below the thread pointer, unless a C library's variables push it."""
 
+_DO_NOT_STRIP = "build it without -s and -w in -ldflags, and do not strip it"
 _ALWAYS_THERE = "runtime.main"
 """A function that every Go program has under this name, unless it was obfuscated."""
 _END_OF_USER_MEMORY = 1 << 47
@@ -189,8 +190,8 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
             Missing(
                 "functions of the runtime",
                 f"{elf.path} has none by the names that Go gives them, so they were obfuscated"
-                " (garble does that); build it without, or without -tiny and with"
-                " GOGARBLE set to your own packages",
+                " (garble does that)",
+                "build it without garble",
             )
         )
     offsets, offsets_from = _offsets(elf, info, deep, missing)
@@ -236,7 +237,7 @@ def _data(
         (allp, "retakes by stop-the-world"),
     ):
         if address is None:
-            missing.append(Missing(what, f"{elf.path} is stripped of data symbols"))
+            missing.append(Missing(what, f"{elf.path} is stripped of data symbols", _DO_NOT_STRIP))
     return sched, allp
 
 
@@ -270,7 +271,11 @@ def _g_tls(elf: Elf, missing: list[Missing]) -> int:
         variable = 0 if size == -_G_TLS else None
     if variable is None:
         missing.append(
-            Missing("block, p and goid", f"{elf.path} is stripped, and C has thread-locals in it")
+            Missing(
+                "block, p and goid",
+                f"{elf.path} is stripped, and C has thread-locals in it",
+                _DO_NOT_STRIP,
+            )
         )
         return UNKNOWN
     if not 0 <= variable < size < _LARGEST_TLS or alignment > _LARGEST_TLS:
@@ -351,15 +356,15 @@ def _offsets(
         return measured, "dwarf"
     if not shipped:
         why = f"no debug information, and no row for {version} in the shipped table"
-        missing.append(Missing("block, and p, m and goid of runtime", why))
+        missing.append(Missing("block, and p, m and goid of runtime", why, _DO_NOT_STRIP))
         return {}, None
     if info.experiments:
         why = f"built with {', '.join(info.experiments)}; used is {version} without"[:200]
-        missing.append(Missing("offsets of this very build", why))
+        missing.append(Missing("offsets of this very build", why, _DO_NOT_STRIP))
     if len(standing_in) > 1:
         between = " and ".join(standing_in)
         why = f"{version} is not in the shipped table; used is what {between} have in common"
-        missing.append(Missing("offsets of this very version", why))
+        missing.append(Missing("offsets of this very version", why, _DO_NOT_STRIP))
     return shipped, standing_in[0]
 
 
@@ -373,7 +378,7 @@ def _measured(elf: Elf, missing: list[Missing]) -> dict[str, int]:
     except (ValueError, LookupError, struct.error, zlib.error, MemoryError) as error:
         how = "too large" if isinstance(error, MemoryError) else "damaged"
         why = f"that of {elf.path} is {how} ({type(error).__name__}: {error})"
-        missing.append(Missing("debug information", why[:300]))
+        missing.append(Missing("debug information", why[:300], "build or install it again"))
         return {}
     return found
 

@@ -92,7 +92,7 @@ def look(elf: Elf) -> RuntimeBinary | None:
         if member in structs.get(_STRUCT.format(struct), {})
     }
     missing = [
-        Missing(name, f"{elf.path} has no debug information of it; compile it with -g")
+        Missing(name, f"{elf.path} has no debug information of it", "compile it with -g")
         for name in _FIELDS
         if name not in offsets
     ]

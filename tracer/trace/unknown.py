@@ -15,7 +15,17 @@ UNKNOWN = -1
 
 @dataclass
 class Missing:
-    """One thing that was asked for and could not be had, and why."""
+    """One thing that was asked for and could not be had.
+
+    Args:
+        what: the thing.
+        why: it could not be had.
+        mend: what helps, one line; empty where nothing does.
+    """
 
     what: str
     why: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}" + (f" ({self.mend})" if self.mend else "")

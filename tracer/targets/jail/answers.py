@@ -73,7 +73,9 @@ def layout_to_bytes(found: RuntimeBinary | NoRuntime) -> bytes:
         "build_id": found.build_id,
         "layout": layout | {"callers": [(c.begin, c.end, c.caller) for c in found.layout.callers]},
         "probes": [(p.symbol, p.file_offset, p.handler) for p in found.probes],
-        "missing": [(m.what[:_LONGEST_TEXT], m.why[:_LONGEST_TEXT]) for m in found.missing],
+        "missing": [
+            [text[:_LONGEST_TEXT] for text in (m.what, m.why, m.mend)] for m in found.missing
+        ],
     }
     if isinstance(found, GoBinary):
         told["position_independent"] = found.position_independent
@@ -116,7 +118,8 @@ def layout_from_bytes(data: bytes, path: Path, size: int) -> RuntimeBinary | NoR
             for symbol, offset, handler in _list(told["probes"], _MOST_PROBES)
         ),
         "missing": tuple(
-            Missing(_line(what), _line(why)) for what, why in _list(told["missing"], _MOST_MISSING)
+            Missing(_line(what), _line(why), _line(mend))
+            for what, why, mend in _list(told["missing"], _MOST_MISSING)
         ),
     }
     if runtime == "reference":
