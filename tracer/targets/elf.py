@@ -242,7 +242,7 @@ class Elf:
         section = self._sections[index]
         size = int(section["size"])
         if size > _MOST_BYTES:
-            raise ValueError(f"a section of {size} bytes")
+            raise MemoryError(f"a section of {size} bytes")
         if int(section["flags"]) & _COMPRESSED:
             raise ValueError("a compressed section where no linker makes one")
         return self._source.read(int(section["offset"]), size)
@@ -254,7 +254,9 @@ class Elf:
         of them may have together.
 
         Raises:
-            ValueError: it is larger, or compressed in a way that is not read here (zstd).
+            ValueError: it is larger than it says, or compressed in a way that is not read here
+                (zstd).
+            MemoryError: it is larger than what is read of any program.
         """
         if not self.has_section(name):
             return b""
@@ -263,14 +265,14 @@ class Elf:
             return self._stored(self._names[name.encode()])
         size = int(section["size"])
         if size > _MOST_BYTES:
-            raise ValueError(f"a section of {size} bytes")
+            raise MemoryError(f"a section of {size} bytes")
         data = self._source.read(int(section["offset"]), size)
         how, _, whole, _ = _COMPRESSION_HEADER.unpack_from(data)
         if how != _ZLIB:
             raise ValueError(f"{name} is compressed in a way not known here ({how})")
         self._inflated += whole
         if self._inflated > _MOST_BYTES:
-            raise ValueError(f"{self._inflated} bytes of compressed debug information")
+            raise MemoryError(f"{self._inflated} bytes of debug information, compressed")
         found = zlib.decompressobj().decompress(data[_COMPRESSION_HEADER.size :], max(whole, 1))
         if len(found) != whole:
             raise ValueError(f"{name} inflates to {len(found)} bytes, not {whole}")

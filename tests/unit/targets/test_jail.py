@@ -177,6 +177,46 @@ def test_a_server_ends_with_its_tracer() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_server_ends_with_a_tracer_that_is_killed() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from tracer.targets.jail.client import Jail\n"
+        "jail = Jail(); jail.start(); print(jail.server_pid, flush=True); sys.stdin.read(1)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    tracer = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert tracer.stdin is not None
+    assert tracer.stdout is not None
+    fd = os.pidfd_open(int(tracer.stdout.readline()))
+    tracer.communicate(b"x")
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    assert poll.poll(60_000)
+    os.close(fd)
+
+
+def test_a_close_ends_the_server_though_a_fork_lives_on() -> None:
+    jail = Jail()
+    jail.start()
+    pid = jail.server_pid
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(reader, 1)
+        os._exit(0)
+    jail.close()
+    assert not Path(f"/proc/{pid}").exists()
+    os.write(writer, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_fork_of_the_tracer_has_a_server_of_its_own() -> None:
     look_at(Path("/bin/true"))
     pid = os.fork()

@@ -211,9 +211,10 @@ class Jail:
             return Pending(path, answers, told, deadline_s, self._is_ready)
 
     def close(self) -> None:
-        """End the server."""
+        """End the server, where this process started it."""
         with self._lock:
-            self._stop()
+            if self._owner == os.getpid():
+                self._stop()
 
     def _is_ready(self) -> None:
         self._ready_s = 0.0
@@ -235,6 +236,8 @@ class Jail:
     def _start(self) -> None:
         if self._owner != os.getpid():
             # A fork of the tracer has no part in its server.
+            if self._control is not None:
+                self._control.close()
             self._server, self._control, self._owner = None, None, os.getpid()
         if self._server is not None and self._server.poll() is None:
             return
@@ -266,8 +269,11 @@ class Jail:
     def _stop(self) -> None:
         """Close its socket, by which it ends; whatever it reads ends by its own clock."""
         if self._control is not None:
+            # For whoever has it too: a fork that lives on would keep the server alive.
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
             self._control.close()
-        if self._server is not None and self._owner == os.getpid():
+        if self._server is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._server.wait(_GRACE_S)
         self._server = self._control = None
