@@ -63,7 +63,7 @@ def read(file: Damaged, draw: random.Random) -> str:
     """Read one damaged file.
 
     Returns:
-        How it came out: ``refused``, ``no runtime``, ``partly`` or ``whole``.
+        How it came out: ``refused``, ``too large``, ``no runtime``, ``partly`` or ``whole``.
 
     Raises:
         Exception: any but PretakeError is a fault of the parser.
@@ -84,6 +84,8 @@ def read(file: Damaged, draw: random.Random) -> str:
             sites_of(table, np.array(around + anywhere, "<i8"))
     except PretakeError:
         return "refused"
+    except MemoryError:
+        return "too large"
     return "partly" if checked.missing else "whole"
 
 
