@@ -18,6 +18,7 @@ COMPILED_MODULES = [
     for name in (
         "current",
         "host",
+        "polldesc",
         "gmp",
         "transitions",
         "record",
@@ -48,6 +49,7 @@ COMPILED_MODULES = [
         "goroutines",
         "channels",
         "sync",
+        "context",
         "switch_watch",
         "stopping",
         "real_host",

@@ -12,15 +12,25 @@ Example:
 
 from __future__ import annotations
 
-from reference_runtime.channels import Channel, ChannelClosed, recv_case, select, send_case
+from reference_runtime.channels import (
+    Channel,
+    ChannelClosed,
+    after,
+    recv_case,
+    select,
+    send_case,
+)
+from reference_runtime.context import Context
 from reference_runtime.current import COMPILED
 from reference_runtime.deadlock import Deadlock
+from reference_runtime.errors import DoubleWait, FileClosed
 from reference_runtime.goroutines import (
     BLOCK,
     NORMAL,
     RAW,
     Site,
     checkpoint,
+    close,
     go,
     gosched,
     nanosleep,
@@ -45,12 +55,17 @@ __all__ = [
     "RAW",
     "Channel",
     "ChannelClosed",
+    "Context",
     "Deadlock",
+    "DoubleWait",
+    "FileClosed",
     "Mutex",
     "Runtime",
     "Site",
     "WaitGroup",
+    "after",
     "checkpoint",
+    "close",
     "go",
     "gosched",
     "nanosleep",

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from reference_runtime.gmp import PARK, G
+from reference_runtime.gmp import PARK, G, M
 from reference_runtime.goroutines import getm
+from reference_runtime.netpoll import new_timer
 from reference_runtime.ready import ready
 from reference_runtime.switch import SWITCH
+from reference_runtime.timers import Timer
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
     from reference_runtime.gmp import Sched
 
-__all__ = ["Channel", "ChannelClosed", "recv_case", "select", "send_case"]
+__all__ = ["Channel", "ChannelClosed", "after", "recv_case", "select", "send_case"]
 
 
 class ChannelClosed(Exception):  # noqa: N818  it is an end more often than an error
@@ -29,10 +32,14 @@ class ChannelClosed(Exception):  # noqa: N818  it is an end more often than an e
 
 
 class Wait:
-    """One wait of one goroutine, on one channel or on several."""
+    """One wait of one goroutine, on one channel or on several, on a mutex or a wait group.
+
+    Whoever takes it, with the wait lock held, readies the goroutine: nobody else may.
+    """
 
     def __init__(self, g: G) -> None:
         self.g = g
+        self.timed_out: bool = False
         self.taken: bool = False
         self.case: i64 = -1
         """Index of the waiter that was served."""
@@ -69,11 +76,12 @@ class Channel:
         """Values in the buffer."""
         return len(self.buffer)
 
-    async def send(self, value: object) -> None:
-        """Send, waiting for room or a receiver.
+    async def send(self, value: object, timeout_ns: int = -1) -> None:
+        """Send, waiting for room or a receiver, for ``timeout_ns`` at most (-1 for ever).
 
         Raises:
             ChannelClosed: the channel is, or was closed while waiting.
+            TimeoutError: nobody took the value in time; nobody will.
         """
         m = getm()
         sched = m.sched
@@ -95,21 +103,28 @@ class Channel:
         sched.wait_lock.acquire()
         if self.closed or can_send(self):
             sched.wait_lock.release()
-            await self.send(value)
+            await self.send(value, timeout_ns)
             return
         self.sendq.append(waiter)
         sched.wait_lock.release()
+        timer = None if timeout_ns < 0 else start_timeout(wait, timeout_ns)
         g.wait_reason = "chan send"
         m.wants = PARK
         await SWITCH
+        if timer is not None:
+            end_timeout(sched, timer)
+        if wait.timed_out:
+            leave(sched, self.sendq, wait)
+            raise TimeoutError("chan send: nobody received in time")
         if not wait.ok:
             raise ChannelClosed("send on a closed channel")
 
-    async def recv(self) -> object:
-        """Receive, waiting for a value.
+    async def recv(self, timeout_ns: int = -1) -> object:
+        """Receive, waiting for a value, for ``timeout_ns`` at most (-1 for ever).
 
         Raises:
             ChannelClosed: the channel is closed and empty.
+            TimeoutError: nothing came in time.
         """
         m = getm()
         sched = m.sched
@@ -130,12 +145,18 @@ class Channel:
         sched.wait_lock.acquire()
         if self.buffer or self.sendq or self.closed:
             sched.wait_lock.release()
-            return await self.recv()
+            return await self.recv(timeout_ns)
         self.recvq.append(waiter)
         sched.wait_lock.release()
+        timer = None if timeout_ns < 0 else start_timeout(wait, timeout_ns)
         g.wait_reason = "chan receive"
         m.wants = PARK
         await SWITCH
+        if timer is not None:
+            end_timeout(sched, timer)
+        if wait.timed_out:
+            leave(sched, self.recvq, wait)
+            raise TimeoutError("chan receive: nothing came in time")
         if not wait.ok:
             raise ChannelClosed("receive from a closed channel")
         return wait.value
@@ -170,6 +191,58 @@ class Channel:
             return await self.recv()
         except ChannelClosed:
             raise StopAsyncIteration from None
+
+
+def start_timeout(wait: Wait, timeout_ns: i64) -> Timer:
+    """End a wait after so long, unless it is taken before."""
+    sched = getm().sched
+    timer = Timer(sched.host.nanotime() + timeout_ns, None, partial(time_out, wait))
+    new_timer(sched, timer)
+    return timer
+
+
+def time_out(wait: Wait, m: M) -> None:
+    """A wait's time is over: ready its goroutine, unless somebody took it."""
+    sched = m.sched
+    sched.wait_lock.acquire()
+    late = wait.taken
+    if not late:
+        wait.taken = True
+        wait.timed_out = True
+    sched.wait_lock.release()
+    if not late:
+        ready(sched, m, wait.g)
+
+
+def end_timeout(sched: Sched, timer: Timer) -> None:
+    """The wait is over, in one way or the other."""
+    sched.timers.cancel(timer)
+
+
+def leave(sched: Sched, queue: deque[Waiter], wait: Wait) -> None:
+    """Take a wait that timed out from the queue in which it may still stand."""
+    sched.wait_lock.acquire()
+    forget(queue, wait)
+    sched.wait_lock.release()
+
+
+def after(ns: int) -> Channel:
+    """A channel that gets the host's time, ns, once, in ``ns`` (Go: time.After)."""
+    channel = Channel(1)
+    sched = getm().sched
+    new_timer(sched, Timer(sched.host.nanotime() + ns, None, partial(tick, channel)))
+    return channel
+
+
+def tick(channel: Channel, m: M) -> None:
+    """The time of an ``after`` has come; its channel has room."""
+    sched = m.sched
+    now_ns: object = sched.host.nanotime()
+    sched.wait_lock.acquire()
+    _, receiver = try_send(channel, now_ns)
+    sched.wait_lock.release()
+    if receiver is not None:
+        ready(sched, m, receiver)
 
 
 def serve(waiter: Waiter, value: object, ok: bool) -> bool:
@@ -295,7 +368,7 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
     await SWITCH
     sched.wait_lock.acquire()
     for case in cases:
-        forget(case, waiting)
+        forget(case.channel.sendq if case.sends else case.channel.recvq, waiting)
     sched.wait_lock.release()
     if cases[waiting.case].sends and not waiting.ok:
         raise ChannelClosed("send on a closed channel")
@@ -314,9 +387,8 @@ def finish(
     return index, value, done
 
 
-def forget(case: Case, wait: Wait) -> None:
-    """Take a select's other waiters out of their queues. The wait lock is held."""
-    queue = case.channel.sendq if case.sends else case.channel.recvq
+def forget(queue: deque[Waiter], wait: Wait) -> None:
+    """Take a wait's waiters out of a queue. The wait lock is held."""
     for _ in range(len(queue)):
         waiter = queue.popleft()
         if waiter.wait is not wait:

@@ -6,16 +6,20 @@ Each must be called on a goroutine. It finds the scheduler by the thread that it
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from reference_runtime.current import get_current
+from reference_runtime.errors import FileClosed
 from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, Goroutine, M
 from reference_runtime.host import READABLE, WRITABLE, Host
-from reference_runtime.netpoll import new_timer
+from reference_runtime.netpoll import new_timer, wait_begins, wait_timed_out
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
+from reference_runtime.polldesc import PollWaiter
 from reference_runtime.ready import newproc
 from reference_runtime.switch import SWITCH, Switch
 from reference_runtime.syscalls import stop_if_asked, syscall
+from reference_runtime.timers import Timer
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -28,6 +32,7 @@ __all__ = [
     "WRITABLE",
     "Site",
     "checkpoint",
+    "close",
     "compute",
     "current_host",
     "endless_loop",
@@ -113,35 +118,61 @@ async def sleep(ns: i64) -> None:
     if ns > 0:
         sched = m.sched
         g.wait_reason = "sleep"
-        new_timer(sched, sched.host.nanotime() + ns, g)
+        new_timer(sched, Timer(sched.host.nanotime() + ns, g, None))
         m.wants = PARK
     else:
         m.wants = YIELD
     await SWITCH
 
 
-async def wait_fd(fd: int, events: int, reason: str) -> None:
+async def wait_fd(fd: i64, event: i64, reason: str, timeout_ns: i64) -> None:
     """Wait, without a thread, until ``fd`` is ready (Go: runtime_pollWait)."""
     m = getm()
     g = m.curg
     sched = m.sched
+    waiter = PollWaiter(g)
     g.wait_reason = reason
-    sched.lock.acquire()
-    sched.netpoll_waiters += 1
-    sched.lock.release()
-    sched.host.netpoll_arm(fd, events, g)
+    wait_begins(sched, waiter, fd, event)
+    timer: Timer | None = None
+    if timeout_ns >= 0:
+        timer = Timer(
+            sched.host.nanotime() + timeout_ns, None, partial(wait_timed_out, waiter, int(fd))
+        )
+        new_timer(sched, timer)
     m.wants = PARK
     await SWITCH
+    if timer is not None:
+        sched.timers.cancel(timer)
+    if waiter.evicted:
+        raise FileClosed(int(fd))
+    if waiter.timed_out:
+        raise TimeoutError(f"{reason}: descriptor {fd} was not ready in time")
 
 
-async def wait_readable(fd: int) -> None:
-    """Wait for readiness only: no thread waits and no buffer is held."""
-    await wait_fd(fd, READABLE, "wait_readable")
+async def wait_readable(fd: int, timeout_ns: int = -1) -> None:
+    """Wait for readiness only: no thread waits and no buffer is held.
+
+    Args:
+        fd: a descriptor that epoll takes: a socket, a pipe, an eventfd.
+        timeout_ns: how long at most; -1 for ever.
+
+    Raises:
+        DoubleWait: another goroutine waits until it is readable; there is room for one.
+        FileClosed: it was closed meanwhile, by :func:`close`.
+        TimeoutError: it was not ready in time.
+        OSError: it is no descriptor (EBADF), or one that is always ready (EPERM).
+    """
+    await wait_fd(fd, READABLE, "wait_readable", timeout_ns)
 
 
-async def wait_writable(fd: int) -> None:
-    """As :func:`wait_readable`, for room to write."""
-    await wait_fd(fd, WRITABLE, "wait_writable")
+async def wait_writable(fd: int, timeout_ns: int = -1) -> None:
+    """As :func:`wait_readable`, for room to write; one goroutine may wait for each."""
+    await wait_fd(fd, WRITABLE, "wait_writable", timeout_ns)
+
+
+def close(fd: int) -> None:
+    """close(2). Goroutines that wait for the descriptor wake with ``FileClosed``, as in Go."""
+    current_host().close_fd(fd)
 
 
 def try_read(fd: int, count: int) -> bytes | None:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
+    from reference_runtime.polldesc import PollWaiter
+
 READABLE: Final = 1
 """What ``poll`` and the network poller wait for: as POLLIN."""
 WRITABLE: Final = 4
@@ -251,7 +253,10 @@ class Host:
         raise NotImplementedError
 
     def poll(self, fd: int, events: int, timeout_ns: int) -> int:
-        """ppoll(2) on one descriptor; the events that are there, 0 after the timeout."""
+        """ppoll(2) on one descriptor; the events that are there, 0 after the timeout.
+
+        What is no descriptor is told at once, as POLLNVAL (32).
+        """
         raise NotImplementedError
 
     def nanosleep(self, ns: int) -> None:
@@ -267,7 +272,7 @@ class Host:
         raise NotImplementedError
 
     def close_fd(self, fd: int) -> None:
-        """close(2)."""
+        """close(2), after those who wait for the descriptor were evicted."""
         raise NotImplementedError
 
     def spin_ns(self, ns: int) -> None:
@@ -284,11 +289,25 @@ class Host:
 
     # The network poller (Go: netpoll). ``waiter`` is the scheduler's, given back when ready.
 
-    def netpoll_arm(self, fd: int, events: int, waiter: object) -> None:
-        """Have ``netpoll`` return ``waiter`` once, when ``fd`` is ready for one of ``events``."""
+    def netpoll_arm(self, fd: int, event: int, waiter: PollWaiter) -> None:
+        """Have ``netpoll`` return ``waiter`` once, when ``fd`` is ready for ``event``.
+
+        A descriptor has room for one that waits for ``READABLE`` and one for ``WRITABLE``. Both
+        are ready where the other end is closed. If it is closed itself, by :meth:`close_fd`, they
+        are evicted: returned with ``evicted`` set. What raises leaves nothing armed.
+
+        Raises:
+            DoubleWait: another waiter waits for this event already.
+            OSError: EBADF for what is no descriptor, EPERM for one that cannot be waited for,
+                such as a regular file.
+        """
         raise NotImplementedError
 
-    def netpoll(self, delay_ns: i64) -> list[object]:
+    def netpoll_disarm(self, fd: int, waiter: PollWaiter) -> bool:
+        """Have ``netpoll`` not return ``waiter``; False if it did or is about to."""
+        raise NotImplementedError
+
+    def netpoll(self, delay_ns: i64) -> list[PollWaiter]:
         """Waiters whose descriptors are ready; waits up to ``delay_ns`` for the first.
 
         May switch, if ``delay_ns`` is not 0.

@@ -6,7 +6,7 @@ one. Ps that are busy check the timers between two goroutines, and the monitor d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from reference_runtime.host import FOR_EVER
 from reference_runtime.processors import take_idle_p
@@ -15,22 +15,27 @@ from reference_runtime.ready import ready
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import G, M, Sched
+    from reference_runtime.gmp import M, Sched
+    from reference_runtime.polldesc import PollWaiter
+    from reference_runtime.timers import Timer
 
 
-def new_timer(sched: Sched, when_ns: i64, g: G) -> None:
-    """Ready ``g`` at ``when_ns``."""
-    if sched.timers.add(when_ns, g):
-        wake_poller(sched, when_ns)
+def new_timer(sched: Sched, timer: Timer) -> None:
+    """Have a timer fire."""
+    if sched.timers.add(timer):
+        wake_poller(sched, timer.when_ns)
 
 
 def run_timers(sched: Sched, m: M) -> None:
-    """Ready the goroutines whose time has come."""
+    """Ready the goroutines whose time has come, and do what else is due."""
     now_ns = sched.host.nanotime()
-    g = sched.timers.pop_due(now_ns)
-    while g is not None:
-        ready(sched, m, g)
-        g = sched.timers.pop_due(now_ns)
+    timer = sched.timers.pop_due(now_ns)
+    while timer is not None:
+        if timer.g is not None:
+            ready(sched, m, timer.g)
+        elif timer.fire is not None:
+            timer.fire(m)
+        timer = sched.timers.pop_due(now_ns)
 
 
 def netpoll(sched: Sched, m: M, delay_ns: i64) -> None:
@@ -39,11 +44,11 @@ def netpoll(sched: Sched, m: M, delay_ns: i64) -> None:
     netpolled(sched, m, waiters)
 
 
-def netpolled(sched: Sched, m: M, waiters: list[object]) -> None:
+def netpolled(sched: Sched, m: M, waiters: list[PollWaiter]) -> None:
     """Ready the goroutines that the network poller gave back."""
     sched.last_netpoll_ns = sched.host.nanotime()
     for waiter in waiters:
-        ready(sched, m, cast("G", waiter))
+        ready(sched, m, waiter.g)
     # Only now: those that are on no queue yet would else be on nobody's account, and the last
     # M that parks would call them deadlocked.
     sched.lock.acquire()
@@ -66,7 +71,7 @@ def wait_as_poller(sched: Sched, m: M) -> None:
     delay_ns: i64 = FOR_EVER
     if until_ns >= 0:
         delay_ns = max(until_ns - sched.host.nanotime(), 0)
-    waiters: list[object] = []
+    waiters: list[PollWaiter] = []
     if not sched.stopping:
         waiters = sched.host.netpoll(delay_ns)
     sched.lock.acquire()
@@ -81,3 +86,36 @@ def wake_poller(sched: Sched, when_ns: i64) -> None:
     """Wake the poller if it would come back later than ``when_ns``."""
     if sched.poller is not None and not 0 <= sched.poll_until_ns <= when_ns:
         sched.host.netpoll_break()
+
+
+def wait_begins(sched: Sched, waiter: PollWaiter, fd: i64, event: i64) -> None:
+    """Have the network poller ready the waiter's goroutine, which is about to park.
+
+    Raises:
+        DoubleWait: another goroutine waits for the same.
+        OSError: the descriptor is none, or one that cannot be waited for.
+    """
+    sched.lock.acquire()
+    sched.netpoll_waiters += 1
+    sched.lock.release()
+    try:
+        sched.host.netpoll_arm(int(fd), int(event), waiter)
+    except BaseException:
+        waits_less(sched)
+        raise
+
+
+def waits_less(sched: Sched) -> None:
+    """A goroutine waits no more for a descriptor, and not because it is ready."""
+    sched.lock.acquire()
+    sched.netpoll_waiters -= 1
+    sched.lock.release()
+
+
+def wait_timed_out(waiter: PollWaiter, fd: i64, m: M) -> None:
+    """A waiter's time is over: ready its goroutine, unless the descriptor was ready first."""
+    if m.sched.host.netpoll_disarm(int(fd), waiter):
+        waiter.timed_out = True
+        ready(m.sched, m, waiter.g)
+        # Only now, as in `netpolled`.
+        waits_less(m.sched)

@@ -25,6 +25,7 @@ from reference_runtime.host import (
     Stopper,
     SwitchWatch,
 )
+from reference_runtime.polldesc import PollDesc, PollWaiter
 from tracer.errors import PretakeError
 
 if TYPE_CHECKING:
@@ -80,6 +81,26 @@ class ThreadNote(Note):
             self.lock.release()
 
 
+def event_mask(wanted: i64) -> int:
+    """``READABLE`` and ``WRITABLE`` as epoll's bits; one-shot, so that nobody is told twice."""
+    mask = select.EPOLLONESHOT
+    if wanted & READABLE:
+        mask |= select.EPOLLIN | select.EPOLLRDHUP
+    if wanted & WRITABLE:
+        mask |= select.EPOLLOUT
+    return mask
+
+
+def events_of(bits: int) -> i64:
+    """epoll's bits as ``READABLE`` and ``WRITABLE`` (go1.21, runtime.netpoll)."""
+    events: i64 = 0
+    if bits & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
+        events |= READABLE
+    if bits & (select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR):
+        events |= WRITABLE
+    return events
+
+
 class RealHost(Host):
     """This machine.
 
@@ -93,7 +114,10 @@ class RealHost(Host):
         self.epoll: select.epoll | None = None
         self.epoll_fd = -1
         self.wake_fd = -1
-        self.armed: dict[int, tuple[int, object]] = {}
+        self.descs: dict[int, PollDesc] = {}
+        self.evicted: list[PollWaiter] = []
+        self.polling = _thread.allocate_lock()
+        """Guards the descriptors; a real lock, since epoll_ctl(2) releases the GIL."""
         self.thread_files: dict[int, int] = {}
         """Of threads whose state was asked for: a descriptor in /proc."""
 
@@ -215,6 +239,8 @@ class RealHost(Host):
             self.epoll.close()
             os.close(self.wake_fd)
             self.epoll = None
+        self.descs.clear()
+        self.evicted.clear()
 
     # System calls.
 
@@ -258,7 +284,9 @@ class RealHost(Host):
         return client.detach(), server.detach()
 
     def close_fd(self, fd: int) -> None:
-        """close(2)."""
+        """As :meth:`Host.close_fd`."""
+        if fd in self.descs:
+            self.evict(fd)
         os.close(fd)
 
     def spin_ns(self, ns: int) -> None:
@@ -296,38 +324,91 @@ class RealHost(Host):
                 self.epoll = epoll
             return self.epoll
 
-    def netpoll_arm(self, fd: int, events: int, waiter: object) -> None:
-        """One waiter for a descriptor, one-shot."""
+    def netpoll_arm(self, fd: int, event: int, waiter: PollWaiter) -> None:
+        """One registration for both slots, one-shot."""
         epoll = self.open_netpoll()
-        mask = select.EPOLLONESHOT
-        if events & READABLE:
-            mask |= select.EPOLLIN | select.EPOLLRDHUP
-        if events & WRITABLE:
-            mask |= select.EPOLLOUT
-        known = fd in self.armed
-        self.armed[fd] = (events, waiter)
-        if known:
+        stale = False
+        with self.polling:
+            desc = self.descs.get(fd)
+            if desc is None:
+                desc = PollDesc()
+            elif desc.wanted() & event and not self.is_known(epoll, fd, desc):
+                # The descriptor was closed behind our back, and its number is another file's.
+                desc.evict(self.evicted)
+                desc = PollDesc()
+                stale = True
+            desc.put(fd, event, waiter)
+            try:
+                self.register(epoll, fd, desc)
+            except OSError:
+                desc.remove(waiter)
+                raise
+            self.descs[fd] = desc
+        if stale:
+            self.netpoll_break()
+
+    def is_known(self, epoll: select.epoll, fd: int, desc: PollDesc) -> bool:
+        """Whether the kernel's poller still knows the descriptor."""
+        try:
+            epoll.modify(fd, event_mask(desc.wanted()))
+        except OSError:
+            return False
+        return True
+
+    def register(self, epoll: select.epoll, fd: int, desc: PollDesc) -> None:
+        """Tell the kernel's poller for what the descriptor is waited for."""
+        mask = event_mask(desc.wanted())
+        if desc.registered:
             try:
                 epoll.modify(fd, mask)
+                return
             except FileNotFoundError:
-                # The descriptor was closed, and its number is another file's now.
-                epoll.register(fd, mask)
-        else:
-            epoll.register(fd, mask)
+                # As above, but nobody waits for the same event.
+                pass
+        epoll.register(fd, mask)
+        desc.registered = True
 
-    def netpoll(self, delay_ns: i64) -> list[object]:
+    def netpoll_disarm(self, fd: int, waiter: PollWaiter) -> bool:
+        """What the kernel's poller tells of it from now on finds nobody."""
+        with self.polling:
+            desc = self.descs.get(fd)
+            return desc is not None and desc.remove(waiter)
+
+    def evict(self, fd: int) -> None:
+        """The descriptor is about to be closed."""
+        with self.polling:
+            desc = self.descs.pop(fd, None)
+            if desc is None:
+                return
+            if self.epoll is not None:
+                with contextlib.suppress(OSError):
+                    self.epoll.unregister(fd)
+            waited_for = desc.wanted() != 0
+            desc.evict(self.evicted)
+        if waited_for:
+            self.netpoll_break()
+
+    def netpoll(self, delay_ns: i64) -> list[PollWaiter]:
         """epoll_wait(2) counts in ms, so the wait is a ppoll(2) of the epoll descriptor."""
         epoll = self.open_netpoll()
-        if delay_ns != 0:
+        if delay_ns != 0 and not self.evicted:
             self.poll(self.epoll_fd, READABLE, delay_ns)
-        waiters: list[object] = []
-        for fd, _ in epoll.poll(0):
-            if fd == self.wake_fd:
-                with contextlib.suppress(BlockingIOError):
-                    os.eventfd_read(self.wake_fd)
-            else:
-                waiters.append(self.armed[fd][1])
-        return waiters
+        ready: list[PollWaiter] = []
+        with self.polling:
+            ready.extend(self.evicted)
+            self.evicted.clear()
+            for fd, events in epoll.poll(0):
+                if fd == self.wake_fd:
+                    with contextlib.suppress(BlockingIOError):
+                        os.eventfd_read(self.wake_fd)
+                    continue
+                desc = self.descs.get(fd)
+                if desc is None:
+                    continue
+                desc.take(events_of(events), ready)
+                if desc.wanted() and not self.is_known(epoll, fd, desc):
+                    desc.evict(ready)
+        return ready
 
     def netpoll_break(self) -> None:
         """Wake the poller by its event descriptor."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from reference_runtime.gmp import PARK, G
+from reference_runtime.channels import Wait, end_timeout, start_timeout
+from reference_runtime.gmp import PARK
 from reference_runtime.goroutines import getm
 from reference_runtime.ready import ready
 from reference_runtime.switch import SWITCH
@@ -21,10 +22,14 @@ class Mutex:
 
     def __init__(self) -> None:
         self.locked: bool = False
-        self.waiting: deque[G] = deque()
+        self.waiting: deque[Wait] = deque()
 
-    async def lock(self) -> None:
-        """Wait for the mutex and hold it."""
+    async def lock(self, timeout_ns: int = -1) -> None:
+        """Wait for the mutex, for ``timeout_ns`` at most (-1 for ever), and hold it.
+
+        Raises:
+            TimeoutError: it was not given up in time; the caller does not hold it.
+        """
         m = getm()
         sched = m.sched
         sched.wait_lock.acquire()
@@ -32,12 +37,25 @@ class Mutex:
             self.locked = True
             sched.wait_lock.release()
             return
-        g = m.curg
-        self.waiting.append(g)
         sched.wait_lock.release()
+        # Made while the lock is free (see scheduler.py), so what was found out may be old.
+        g = m.curg
+        wait = Wait(g)
+        sched.wait_lock.acquire()
+        if not self.locked:
+            self.locked = True
+            sched.wait_lock.release()
+            return
+        self.waiting.append(wait)
+        sched.wait_lock.release()
+        timer = None if timeout_ns < 0 else start_timeout(wait, timeout_ns)
         g.wait_reason = "mutex lock"
         m.wants = PARK
         await SWITCH
+        if timer is not None:
+            end_timeout(sched, timer)
+        if wait.timed_out:
+            raise TimeoutError("mutex lock: it was not given up in time")
 
     def unlock(self) -> None:
         """Give it up.
@@ -47,18 +65,26 @@ class Mutex:
         """
         m = getm()
         sched = m.sched
-        heir: G | None = None
+        heir: Wait | None = None
         sched.wait_lock.acquire()
         if not self.locked:
             sched.wait_lock.release()
             raise RuntimeError("unlock of an unlocked mutex")
-        if self.waiting:
-            heir = self.waiting.popleft()
-        else:
+        heir = self.take_heir()
+        if heir is None:
             self.locked = False
         sched.wait_lock.release()
         if heir is not None:
-            ready(sched, m, heir)
+            ready(sched, m, heir.g)
+
+    def take_heir(self) -> Wait | None:
+        """Who waited longest and has not given up. The wait lock is held."""
+        while self.waiting:
+            heir = self.waiting.popleft()
+            if not heir.taken:
+                heir.taken = True
+                return heir
+        return None
 
 
 class WaitGroup:
@@ -66,7 +92,7 @@ class WaitGroup:
 
     def __init__(self, count: int = 0) -> None:
         self.count: i64 = count
-        self.waiting: list[G] = []
+        self.waiting: list[Wait] = []
 
     def add(self, count: i64) -> None:
         """So much more to do.
@@ -76,8 +102,8 @@ class WaitGroup:
         """
         m = getm()
         sched = m.sched
-        woken: list[G] = []
-        none: list[G] = []
+        woken: list[Wait] = []
+        none: list[Wait] = []
         sched.wait_lock.acquire()
         if self.count + count < 0:
             sched.wait_lock.release()
@@ -86,25 +112,44 @@ class WaitGroup:
         if self.count == 0:
             woken = self.waiting
             self.waiting = none
+            for wait in woken:
+                wait.ok = not wait.taken
+                wait.taken = True
         sched.wait_lock.release()
-        for g in woken:
-            ready(sched, m, g)
+        for wait in woken:
+            if wait.ok:
+                ready(sched, m, wait.g)
 
     def done(self) -> None:
         """One thing is done."""
         self.add(-1)
 
-    async def wait(self) -> None:
-        """Wait until everything is done."""
+    async def wait(self, timeout_ns: int = -1) -> None:
+        """Wait until everything is done, for ``timeout_ns`` at most (-1 for ever).
+
+        Raises:
+            TimeoutError: it was not done in time.
+        """
         m = getm()
         sched = m.sched
         sched.wait_lock.acquire()
         if self.count == 0:
             sched.wait_lock.release()
             return
-        g = m.curg
-        self.waiting.append(g)
         sched.wait_lock.release()
+        g = m.curg
+        wait = Wait(g)
+        sched.wait_lock.acquire()
+        if self.count == 0:
+            sched.wait_lock.release()
+            return
+        self.waiting.append(wait)
+        sched.wait_lock.release()
+        timer = None if timeout_ns < 0 else start_timeout(wait, timeout_ns)
         g.wait_reason = "wait group"
         m.wants = PARK
         await SWITCH
+        if timer is not None:
+            end_timeout(sched, timer)
+        if wait.timed_out:
+            raise TimeoutError("wait group: it was not done in time")

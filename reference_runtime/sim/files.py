@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reference_runtime.host import READABLE, WRITABLE
+from reference_runtime.polldesc import PollDesc
 from reference_runtime.sim.threads import Thread
 
 if TYPE_CHECKING:
@@ -23,15 +24,6 @@ class Stream:
         """Nobody will write any more."""
         self.broken: bool = False
         """Nobody will read any more."""
-
-
-class Armed:
-    """What the network poller is to give back once, and for which events."""
-
-    def __init__(self, fd: i64, events: i64, waiter: object) -> None:
-        self.fd: i64 = fd
-        self.events: i64 = events
-        self.waiter = waiter
 
 
 class File:
@@ -56,7 +48,8 @@ class File:
         """Threads blocked in write."""
         self.pollers: list[Thread] = []
         """Threads blocked in poll."""
-        self.armed: list[Armed] = []
+        self.desc = PollDesc()
+        """Who waits for it by the network poller."""
 
     def ready(self) -> i64:
         """The events that are there, as poll(2) tells them."""

@@ -280,7 +280,7 @@ class Invariants:
                 self.fail("timers or descriptors are waited for by nobody")
             until_ns = sched.poll_until_ns
             if sched.timers.count:
-                due_ns = sched.timers.heap[0][0]
+                due_ns = min(when for when, _, timer in sched.timers.heap if timer.live)
                 if until_ns < 0 or until_ns > due_ns:
                     self.fail(f"the poller waits until {until_ns}, a timer is due at {due_ns}")
 

@@ -23,8 +23,9 @@ from reference_runtime.host import (
     Stopper,
     SwitchWatch,
 )
+from reference_runtime.polldesc import PollWaiter
 from reference_runtime.sim.costs import Chaos, Costs
-from reference_runtime.sim.files import Armed, Event, File, make_pipe, make_socket_pair
+from reference_runtime.sim.files import Event, File, make_pipe, make_socket_pair
 from reference_runtime.sim.gil import Gil
 from reference_runtime.sim.locks import SimLock, SimNote
 from reference_runtime.sim.machine import Machine
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 LOOP_NS: Final = 50_000
 """An endless loop's time goes on in such steps."""
+POLLNVAL: Final = 32
+"""What poll(2) tells of a number that is no descriptor."""
 FIRST_FD: Final = 1_000
 """Descriptors begin here, so that one of the real machine is never taken for one of ours."""
 
@@ -75,7 +78,9 @@ class SimHost(Host):
         self.loops_over: bool = False
         self.next_fd: i64 = FIRST_FD
         self.files: dict[int, File] = {}
-        self.polled: list[Armed] = []
+        self.told: list[File] = []
+        """Something happened to them that the network poller waits for (epoll's ready list)."""
+        self.evicted: list[PollWaiter] = []
         self.polling: Thread | None = None
         self.poll_broken: bool = False
 
@@ -252,6 +257,8 @@ class SimHost(Host):
         """As :meth:`Host.poll`."""
         machine = self.machine
         machine.pay(self.syscall_ns)
+        if fd not in self.files:
+            return POLLNVAL
         file = self._file(fd)
         wanted: i64 = events
         deadline: i64 = FOR_EVER
@@ -307,6 +314,7 @@ class SimHost(Host):
         """As :meth:`Host.close_fd`."""
         self.machine.pay(self.syscall_ns)
         file = self._file(fd)
+        self._evict(file)
         del self.files[fd]
         peer = file.peer
         if peer is None:
@@ -317,6 +325,12 @@ class SimHost(Host):
             file.writes.ended = True
         self._tell(peer, peer.readers, READABLE)
         self._tell(peer, peer.writers, WRITABLE)
+
+    def _evict(self, file: File) -> None:
+        """A file is about to be closed."""
+        if file.desc.wanted():
+            file.desc.evict(self.evicted)
+            self._wake_poller()
 
     def spin_ns(self, ns: int) -> None:
         """As :meth:`Host.spin_ns`. A signal that comes meanwhile is handled where it stands."""
@@ -349,17 +363,23 @@ class SimHost(Host):
 
     # The network poller.
 
-    def netpoll_arm(self, fd: int, events: int, waiter: object) -> None:
+    def netpoll_arm(self, fd: int, event: int, waiter: PollWaiter) -> None:
         """As :meth:`Host.netpoll_arm`."""
         self.machine.owe(self.syscall_ns)
         file = self._file(fd)
-        armed = Armed(fd, events, waiter)
-        if file.ready() & armed.events:
-            self._poller_has(armed)
-        else:
-            file.armed.append(armed)
+        if file.block_ns >= 0:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        file.desc.put(fd, event, waiter)
+        wanted: i64 = event
+        if file.ready() & wanted:
+            self._tell_poller(file)
 
-    def netpoll(self, delay_ns: i64) -> list[object]:
+    def netpoll_disarm(self, fd: int, waiter: PollWaiter) -> bool:
+        """As :meth:`Host.netpoll_disarm`."""
+        file = self.files.get(fd)
+        return file is not None and file.desc.remove(waiter)
+
+    def netpoll(self, delay_ns: i64) -> list[PollWaiter]:
         """As :meth:`Host.netpoll`."""
         machine = self.machine
         if delay_ns == 0:
@@ -367,7 +387,7 @@ class SimHost(Host):
         else:
             self.gil.drop()
             machine.pay(self.syscall_ns)
-            if not self.polled and not self.poll_broken:
+            if not self.told and not self.evicted and not self.poll_broken:
                 self.polling = machine.running
                 machine.block(
                     "the network", delay_ns if delay_ns < 0 else delay_ns + self.slack_ns()
@@ -376,9 +396,13 @@ class SimHost(Host):
             self.poll_broken = False
             self.gil.take()
             machine.owe(self.costs.unpark_ns)
-        waiters = [armed.waiter for armed in self.polled]
-        self.polled.clear()
-        return waiters
+        ready: list[PollWaiter] = []
+        ready.extend(self.evicted)
+        self.evicted.clear()
+        for file in self.told:
+            file.desc.take(file.ready(), ready)
+        self.told.clear()
+        return ready
 
     def netpoll_break(self) -> None:
         """As :meth:`Host.netpoll_break`."""
@@ -442,19 +466,14 @@ class SimHost(Host):
             self.machine.wake(thread)
             woken += 1
         file.pollers.clear()
-        if file.armed:
-            still: list[Armed] = []
-            for armed in file.armed:
-                if armed.events & event:
-                    self._poller_has(armed)
-                else:
-                    still.append(armed)
-            file.armed = still
+        if file.desc.wanted() & event:
+            self._tell_poller(file)
         if woken:
             self.machine.owe(woken * self.wake_ns)
 
-    def _poller_has(self, armed: Armed) -> None:
-        self.polled.append(armed)
+    def _tell_poller(self, file: File) -> None:
+        if file not in self.told:
+            self.told.append(file)
         self._wake_poller()
 
     def _wake_poller(self) -> None:

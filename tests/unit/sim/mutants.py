@@ -15,6 +15,18 @@ N = "netpoll.py"
 
 MUTANTS = [
     Mutant(
+        "a wait group that wakes nobody who waits",
+        "sync.py",
+        "                ready(sched, m, wait.g)",
+        "                pass",
+    ),
+    Mutant(
+        "a reader and a writer of one socket that share a slot",
+        "polldesc.py",
+        "            self.writer = waiter",
+        "            self.reader = waiter",
+    ),
+    Mutant(
         "a handoff that forgets the run queue",
         P,
         "found = p.runqhead != p.runqtail or work_for_others(sched)",
@@ -125,8 +137,8 @@ MUTANTS = [
     Mutant(
         "a poller that is not told of an earlier timer",
         N,
-        "    if sched.timers.add(when_ns, g):\n        wake_poller(sched, when_ns)",
-        "    sched.timers.add(when_ns, g)",
+        "    if sched.timers.add(timer):\n        wake_poller(sched, timer.when_ns)",
+        "    sched.timers.add(timer)",
     ),
     Mutant(
         "nobody waits for timers and descriptors",
@@ -168,8 +180,8 @@ MUTANTS = [
     Mutant(
         "a mutex that is given to nobody",
         "sync.py",
-        "            heir = self.waiting.popleft()",
-        "            self.waiting.popleft()",
+        "            ready(sched, m, heir.g)",
+        "            pass",
     ),
     Mutant(
         "a goroutine that stopped at a check, forgotten",
