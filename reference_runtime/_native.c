@@ -51,15 +51,15 @@ SAFE_POINT static uint64_t burn_kernel(uint64_t iterations)
 	uint32_t u = 0;                                                                           \
 	do {                                                                                      \
 		u -= 2;                                                                           \
-	} while (u != 1 && !loops_over);                                                          \
+	} while (u != 1 && !*over);                                                               \
 	return u
 
-SAFE_POINT static uint32_t loop_kernel(void)
+SAFE_POINT static uint32_t loop_kernel(const volatile char *over)
 {
 	ENDLESS_LOOP;
 }
 
-NOSPLIT static uint32_t nosplit_loop_kernel(void)
+NOSPLIT static uint32_t nosplit_loop_kernel(const volatile char *over)
 {
 	ENDLESS_LOOP;
 }
@@ -100,16 +100,21 @@ static PyObject *spin_ns(PyObject *self, PyObject *argument)
 	Py_RETURN_NONE;
 }
 
-static PyObject *endless_loop(PyObject *self, PyObject *nosplit)
+static PyObject *endless_loop(PyObject *self, PyObject *args)
 {
-	int may_not_stop = nosplit == Py_True;
+	Py_buffer over;
+	int may_not_stop;
 
+	/* The flag is the runtime's own: another one in this process ends its loops by another. */
+	if (!PyArg_ParseTuple(args, "y*p", &over, &may_not_stop))
+		return NULL;
 	Py_BEGIN_ALLOW_THREADS
 	if (may_not_stop)
-		nosplit_loop_kernel();
+		nosplit_loop_kernel(over.buf);
 	else
-		loop_kernel();
+		loop_kernel(over.buf);
 	Py_END_ALLOW_THREADS
+	PyBuffer_Release(&over);
 	Py_RETURN_NONE;
 }
 
@@ -160,7 +165,8 @@ static PyMethodDef methods[] = {
 	{"set_current", set_current, METH_O, "Say which M the calling thread is."},
 	{"burn", burn, METH_O, "Run so many steps of a generator, without the GIL."},
 	{"spin_ns", spin_ns, METH_O, "Use the CPU for so many ns, without the GIL."},
-	{"endless_loop", endless_loop, METH_O, "Loop until end_loops; True for the nosplit one."},
+	{"endless_loop", endless_loop, METH_VARARGS,
+	 "(flag, nosplit): loop until the flag's first byte is not 0."},
 	{"poll_one", (PyCFunction)(void (*)(void))poll_one, METH_FASTCALL,
 	 "ppoll(2) on one descriptor; the events that are there."},
 	{"drop_gil", drop_gil, METH_NOARGS, "Let another thread have the GIL, if one waits."},

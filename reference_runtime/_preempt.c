@@ -7,6 +7,12 @@
  * The handler is async-signal-safe: atomic operations, futex(2) and the runtime's probed function,
  * which is empty. It never touches a Python object, only hands on its address. Each M has a slot;
  * Python writes a slot with the GIL held, the handler only on the slot's own thread.
+ *
+ * A signal that meets the interpreter finds no safe point: the interpreter may hold the GIL, and
+ * any lock of its own. So whoever asks also sets a trace function on the thread, once. The handler
+ * then leaves the outcome open, and at the next line of the program's own code the thread stops
+ * there, without the GIL, in the same slot and the same way. Lines of libraries do not count: the
+ * code there may hold a lock (logging, an import) that the next goroutine needs to go on.
  */
 #define _GNU_SOURCE
 #include "_preempt.h"
@@ -28,6 +34,10 @@ struct slot {
 	int pending; /* a signal is under way */
 	int stopped; /* the thread waits in the handler */
 	int go_on;   /* the futex it waits on */
+	int traced;  /* a trace function was set at the last request */
+	int open;    /* a signal met the interpreter: its outcome is the trace function's to tell */
+	PyThreadState *thread;
+	uint64_t *own; /* outcomes, of the stopper whose slot it is */
 };
 
 /* The table of safe points: [begin, end). */
@@ -39,12 +49,11 @@ static const struct {
 
 enum { STOPPED, NOT_WANTED, UNSAFE_POINT, NOT_RUNNING_G, OUTCOMES };
 
-volatile int loops_over;
-
 /* No lazy allocation of thread-local storage: the handler reads it on any thread. */
 static __thread struct slot *self __attribute__((tls_model("initial-exec")));
 static struct slot *free_slots;
 static uint64_t outcomes[OUTCOMES];
+static uint64_t nobodys; /* of these, on threads without a slot */
 static uint32_t stops; /* how many threads ever stopped: the futex of those that wait for one */
 static struct sigaction before;
 static int users;
@@ -85,6 +94,26 @@ static int at_safe_point(uintptr_t pc)
 	return 0;
 }
 
+static int in_nosplit(uintptr_t pc)
+{
+	return pc >= (uintptr_t)__start_pretake_nosplit && pc < (uintptr_t)__stop_pretake_nosplit;
+}
+
+static void count(struct slot *slot, int outcome)
+{
+	__atomic_add_fetch(&outcomes[outcome], 1, __ATOMIC_SEQ_CST);
+	if (slot)
+		__atomic_add_fetch(&slot->own[outcome], 1, __ATOMIC_SEQ_CST);
+	else
+		__atomic_add_fetch(&nobodys, 1, __ATOMIC_SEQ_CST);
+}
+
+static void refuse(struct slot *slot, int outcome)
+{
+	count(slot, outcome);
+	tell(preempt_refused, slot, reasons[outcome]);
+}
+
 static void stop_here(struct slot *slot)
 {
 	__atomic_store_n(&slot->wanted, 0, __ATOMIC_SEQ_CST);
@@ -114,13 +143,138 @@ static void on_signal(int signo, siginfo_t *info, void *context)
 	else if (!__atomic_load_n(&slot->wanted, __ATOMIC_SEQ_CST))
 		outcome = NOT_WANTED;
 	else if (!at_safe_point(interrupted_pc(context)))
-		outcome = UNSAFE_POINT; /* and stays wanted, for the next signal or check */
-	__atomic_add_fetch(&outcomes[outcome], 1, __ATOMIC_SEQ_CST);
-	if (outcome == STOPPED)
+		outcome = UNSAFE_POINT; /* and stays wanted, for the next signal, line or check */
+	if (slot && slot->open) {
+		/* The thread has come to no line of the program since the signal before. */
+		slot->open = 0;
+		refuse(slot, UNSAFE_POINT);
+	}
+	if (outcome == UNSAFE_POINT && slot->traced && !in_nosplit(interrupted_pc(context))) {
+		slot->open = 1;
+	} else if (outcome == STOPPED) {
+		count(slot, STOPPED);
 		stop_here(slot);
-	else
-		tell(preempt_refused, slot, reasons[outcome]);
+	} else {
+		refuse(slot, outcome);
+	}
 	errno = errno_before;
+}
+
+/* Stops in Python code. */
+
+/* Exported by CPython and declared in no public header from 3.12 on; where it is missing, a thread
+ * in Python code is at no safe point. */
+extern int _PyEval_SetTrace(PyThreadState *thread, Py_tracefunc function, PyObject *argument)
+	__attribute__((weak));
+
+enum { PROGRAM, RUNTIME, LIBRARY };
+
+static PyObject *runtime_folders, *program_folders, *library_folders; /* tuples of str */
+
+static int in_folders(PyObject *file, PyObject *folders)
+{
+	for (Py_ssize_t i = 0; folders && i < PyTuple_GET_SIZE(folders); i++)
+		if (PyUnicode_Tailmatch(file, PyTuple_GET_ITEM(folders, i), 0, PY_SSIZE_T_MAX, -1) == 1)
+			return 1;
+	return 0;
+}
+
+static int whose_code(PyObject *file)
+{
+	if (in_folders(file, program_folders))
+		return PROGRAM;
+	if (in_folders(file, runtime_folders))
+		return RUNTIME;
+	return in_folders(file, library_folders) ? LIBRARY : PROGRAM;
+}
+
+/* Whether the frame is the program's, and was called by the program's code or by the runtime. */
+static int in_program(PyFrameObject *frame)
+{
+	int whose = PROGRAM, depth = 0;
+
+	Py_INCREF(frame);
+	while (frame && whose == PROGRAM) {
+		PyCodeObject *code = PyFrame_GetCode(frame);
+		PyFrameObject *caller = PyFrame_GetBack(frame);
+
+		whose = whose_code(code->co_filename);
+		depth++;
+		Py_DECREF(code);
+		Py_DECREF(frame);
+		frame = caller;
+	}
+	Py_XDECREF(frame);
+	return whose == PROGRAM || (whose == RUNTIME && depth > 1);
+}
+
+static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *argument);
+
+static void trace_no_more(PyThreadState *thread)
+{
+	if (thread->c_tracefunc == on_line && _PyEval_SetTrace(thread, NULL, NULL))
+		PyErr_Clear(); /* an audit hook's veto */
+}
+
+/* The signal that met the interpreter stops nothing. */
+static void settle(struct slot *slot, int outcome)
+{
+	if (slot->open) {
+		slot->open = 0;
+		refuse(slot, outcome);
+	}
+}
+
+static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *argument)
+{
+	struct slot *slot = self;
+
+	if (!slot || !slot->open) {
+		trace_no_more(PyThreadState_Get());
+		return 0;
+	}
+	if (event != PyTrace_LINE || !slot->runs_g || !in_program(frame))
+		return 0;
+	trace_no_more(PyThreadState_Get());
+	if (!slot->wanted) {
+		settle(slot, NOT_WANTED);
+		return 0;
+	}
+	slot->open = 0;
+	count(slot, STOPPED);
+	Py_BEGIN_ALLOW_THREADS
+	stop_here(slot);
+	Py_END_ALLOW_THREADS
+	return 0;
+}
+
+/* Have a thread look at its next lines too. Its signal is sent after that, with the GIL held: so
+ * the handler has run before the thread gets to any line. */
+static void trace(struct slot *slot)
+{
+	PyThreadState *thread = slot->thread;
+
+	slot->traced = thread->c_tracefunc == on_line;
+	/* A debugger's own trace function stays. */
+	if (slot->traced || thread->c_tracefunc || !_PyEval_SetTrace || !library_folders)
+		return;
+	if (_PyEval_SetTrace(thread, on_line, NULL))
+		PyErr_Clear();
+	else
+		slot->traced = 1;
+}
+
+static PyObject *trace_lines(PyObject *module, PyObject *args)
+{
+	PyObject *runtime, *program, *library;
+
+	if (!PyArg_ParseTuple(args, "O!O!O!", &PyTuple_Type, &runtime, &PyTuple_Type, &program,
+			      &PyTuple_Type, &library))
+		return NULL;
+	Py_XSETREF(runtime_folders, Py_NewRef(runtime));
+	Py_XSETREF(program_folders, Py_NewRef(program));
+	Py_XSETREF(library_folders, Py_NewRef(library));
+	return PyBool_FromLong(_PyEval_SetTrace != NULL);
 }
 
 /* What Python says. A slot is known to it by its address; 0 is the slot of an M that has ended. */
@@ -148,29 +302,44 @@ static PyObject *preempt_begin(PyObject *module, PyObject *args)
 			      &reasons[UNSAFE_POINT], &reasons[NOT_RUNNING_G]))
 		return NULL;
 	transition = (transition_function *)(uintptr_t)address;
+	/* For as long as the process lives: a thread that is stuck in a call may come back to it. */
+	uint64_t *own = PyMem_RawCalloc(OUTCOMES, sizeof(*own));
+	if (!own)
+		return PyErr_NoMemory();
 	if (users++ == 0 && sigaction(SIGURG, &ours, &before))
 		return PyErr_SetFromErrno(PyExc_OSError);
-	Py_RETURN_NONE;
+	return PyLong_FromVoidPtr(own);
 }
 
-static PyObject *preempt_end(PyObject *module, PyObject *unused)
+static PyObject *preempt_end(PyObject *module, PyObject *number)
 {
+	const uint64_t *own = PyLong_AsVoidPtr(number);
+
+	if (!own && PyErr_Occurred())
+		return NULL;
 	if (--users == 0)
 		sigaction(SIGURG, &before, NULL);
-	Py_RETURN_NONE;
+	return Py_BuildValue("(KKKK)", own[STOPPED], own[NOT_WANTED], own[UNSAFE_POINT],
+			     own[NOT_RUNNING_G]);
 }
 
 static PyObject *slot_begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
 	struct slot *slot = free_slots;
 
-	if (!expect(nargs, 3))
+	if (!expect(nargs, 4))
 		return NULL;
 	if (slot)
 		free_slots = slot->next_free;
 	else if (!(slot = PyMem_RawMalloc(sizeof(*slot))))
 		return PyErr_NoMemory();
-	*slot = (struct slot){.m = args[0], .p = args[1], .g = args[2]};
+	*slot = (struct slot){
+		.m = args[0],
+		.p = args[1],
+		.g = args[2],
+		.thread = PyThreadState_Get(),
+		.own = PyLong_AsVoidPtr(args[3]),
+	};
 	self = slot;
 	return PyLong_FromVoidPtr(slot);
 }
@@ -179,6 +348,8 @@ static PyObject *slot_end(PyObject *module, PyObject *unused)
 {
 	struct slot *slot = self;
 
+	trace_no_more(slot->thread);
+	settle(slot, NOT_WANTED);
 	self = NULL;
 	slot->next_free = free_slots;
 	free_slots = slot;
@@ -205,6 +376,7 @@ static PyObject *slot_ask(PyObject *module, PyObject *const *args, Py_ssize_t na
 	slot->p = args[1];
 	slot->g = args[2];
 	__atomic_store_n(&slot->wanted, 1, __ATOMIC_SEQ_CST);
+	trace(slot);
 	Py_RETURN_TRUE;
 }
 
@@ -213,6 +385,8 @@ static PyObject *slot_withdraw(PyObject *module, PyObject *const *args, Py_ssize
 	if (!expect(nargs, 2))
 		return NULL;
 	__atomic_store_n(&slot_of(args[0])->wanted, 0, __ATOMIC_SEQ_CST);
+	trace_no_more(slot_of(args[0])->thread);
+	settle(slot_of(args[0]), NOT_WANTED);
 	slot_of(args[0])->g = args[1];
 	Py_RETURN_NONE;
 }
@@ -288,10 +462,17 @@ static PyObject *count_outcomes(PyObject *module, PyObject *unused)
 			     outcomes[UNSAFE_POINT], outcomes[NOT_RUNNING_G]);
 }
 
-static PyObject *end_loops(PyObject *module, PyObject *over)
+/* Raises in a thread of this process, at the next look of its interpreter; False if it has gone. */
+static PyObject *raise_in(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-	loops_over = over == Py_True;
-	Py_RETURN_NONE;
+	if (!expect(nargs, 2))
+		return NULL;
+	return PyBool_FromLong(PyThreadState_SetAsyncExc(PyLong_AsUnsignedLong(args[0]), args[1]));
+}
+
+static PyObject *count_nobodys(PyObject *module, PyObject *unused)
+{
+	return PyLong_FromUnsignedLongLong(__atomic_load_n(&nobodys, __ATOMIC_SEQ_CST));
 }
 
 static PyObject *safe_ranges(PyObject *module, PyObject *unused)
@@ -311,9 +492,10 @@ static PyObject *safe_ranges(PyObject *module, PyObject *unused)
 #define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 
 PyMethodDef preempt_methods[] = {
-	{"preempt_begin", preempt_begin, METH_VARARGS, "Set the handler, with the words' numbers."},
-	{"preempt_end", preempt_end, METH_NOARGS, "Take the handler away."},
-	{"slot_begin", FAST(slot_begin), "(m, no_p, no_g): the calling thread's slot."},
+	{"preempt_begin", preempt_begin, METH_VARARGS,
+	 "Set the handler, with the words' numbers; where its outcomes are counted."},
+	{"preempt_end", preempt_end, METH_O, "(own): take the handler away; the outcomes."},
+	{"slot_begin", FAST(slot_begin), "(m, no_p, no_g, own): the calling thread's slot."},
 	{"slot_end", slot_end, METH_NOARGS, "The calling thread has no slot any more."},
 	{"slot_runs", FAST(slot_runs), "(slot, yes): whether its M is not parked."},
 	{"slot_ask", FAST(slot_ask), "(slot, p, g): want a stop; whether a signal is to be sent."},
@@ -326,7 +508,10 @@ PyMethodDef preempt_methods[] = {
 	{"send_signal", FAST(send_signal), "(tid, signo): tgkill(2)."},
 	{"count_outcomes", count_outcomes, METH_NOARGS,
 	 "Stopped, and refused: not_wanted, unsafe_point, not_running_g."},
+	{"count_nobodys", count_nobodys, METH_NOARGS, "Signals on threads without a slot."},
 	{"safe_ranges", safe_ranges, METH_NOARGS, "[begin, end) addresses of safe points."},
-	{"end_loops", end_loops, METH_O, "Whether loops are to end."},
+	{"raise_in", FAST(raise_in), "(ident, exception): raise it in that thread."},
+	{"trace_lines", trace_lines, METH_VARARGS,
+	 "(runtime, program, library): folders by whose code is in them; whether lines can stop."},
 	{NULL, NULL, 0, NULL},
 };

@@ -20,9 +20,7 @@
 #define NOSPLIT __attribute__((section("pretake_nosplit"), noinline))
 
 extern const char __start_pretake_safe[], __stop_pretake_safe[];
-
-/* What loops without calls look at, so that a run can end: not 0 when it is over. */
-extern volatile int loops_over;
+extern const char __start_pretake_nosplit[], __stop_pretake_nosplit[];
 
 extern PyMethodDef preempt_methods[];
 

@@ -338,13 +338,15 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
     m = getm()
     sched = m.sched
     waiting = Wait(m.curg)
-    waiters = [Waiter(waiting, i, case.value) for i, case in enumerate(cases)]
-    sched.wait_lock.acquire()
-    count: i64 = len(cases)
+    # What makes objects comes before the lock: the list, which needs no iterator, and the chance.
+    chosen = list(cases)
+    waiters = [Waiter(waiting, i, case.value) for i, case in enumerate(chosen)]
+    count: i64 = len(chosen)
     begin: i64 = sched.host.random(count) if count > 1 else 0
+    sched.wait_lock.acquire()
     for i in range(count):
         index = (begin + i) % count
-        case = cases[index]
+        case = chosen[index]
         channel = case.channel
         done = False
         value: object = None
@@ -359,7 +361,7 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
         sched.wait_lock.release()
         return -1, None, False
     for i in range(count):
-        case = cases[i]
+        case = chosen[i]
         queue = case.channel.sendq if case.sends else case.channel.recvq
         queue.append(waiters[i])
     sched.wait_lock.release()
@@ -367,10 +369,10 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
     m.wants = PARK
     await SWITCH
     sched.wait_lock.acquire()
-    for case in cases:
+    for case in chosen:
         forget(case.channel.sendq if case.sends else case.channel.recvq, waiting)
     sched.wait_lock.release()
-    if cases[waiting.case].sends and not waiting.ok:
+    if chosen[waiting.case].sends and not waiting.ok:
         raise ChannelClosed("send on a closed channel")
     return waiting.case, waiting.value, waiting.ok
 

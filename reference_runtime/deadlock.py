@@ -1,8 +1,11 @@
-"""The error for a program in which no goroutine will ever run again."""
+"""The errors for a run that ends before its program does: deadlock, time limit."""
 
 from __future__ import annotations
 
-from reference_runtime.gmp import G
+from reference_runtime.gmp import G_RUNNABLE, G_RUNNING, G_SYSCALL, G
+
+DOES = {G_RUNNABLE: "runnable", G_RUNNING: "running", G_SYSCALL: "in a system call"}
+"""By status, what is told of a goroutine that does not wait."""
 
 
 class Deadlock(Exception):  # noqa: N818  the field's word
@@ -21,12 +24,31 @@ class Deadlock(Exception):  # noqa: N818  the field's word
         )
 
 
+class TimeLimit(Exception):  # noqa: N818  it is told as an end
+    """The run was ended at its time limit.
+
+    Args:
+        limit_ns: the limit.
+        goroutines: a line for each goroutine: its id, name, what it does and where.
+    """
+
+    def __init__(self, limit_ns: int, goroutines: list[str]) -> None:
+        self.goroutines = goroutines
+        super().__init__(
+            "\n".join(
+                [
+                    f"the time limit of {limit_ns / 1e9:g} s is over (--seconds)",
+                    *(f"  {line}" for line in goroutines),
+                ]
+            )
+        )
+
+
 def describe(g: G) -> str:
     """``goroutine 3 [worker]: chan receive, at app.py:12 in worker``."""
     place = where(g.coro)
-    return f"goroutine {g.goid} [{g.name}]: {g.wait_reason or 'not waiting'}" + (
-        f", at {place}" if place else ""
-    )
+    does = DOES.get(int(g.status)) or g.wait_reason or "not waiting"
+    return f"goroutine {g.goid} [{g.name}]: {does}" + (f", at {place}" if place else "")
 
 
 def where(coro: object) -> str:

@@ -1,10 +1,20 @@
-"""What a wait may end with. Not compiled: mypyc makes no exceptions."""
+"""What a wait or a run may end with. Not compiled: mypyc makes no exceptions."""
 
 from __future__ import annotations
 
 import errno
 
-__all__ = ["DoubleWait", "FileClosed"]
+from tracer.errors import PretakeError
+
+__all__ = ["DoubleWait", "FileClosed", "RunIsOver", "ThreadLimit"]
+
+
+class RunIsOver(BaseException):
+    """Raised in code of a goroutine that still computes when the run is over."""
+
+
+class ThreadLimit(PretakeError):  # noqa: N818  Go's word
+    """No more threads by the program's limit (Go: checkmcount) or the machine's (newosproc)."""
 
 
 class DoubleWait(RuntimeError):  # noqa: N818  Go's word

@@ -58,6 +58,8 @@ PREEMPT_COOPERATIVE: Final = 1
 """Goroutines stop where they look (Go up to 1.13, or GODEBUG=asyncpreemptoff=1)."""
 PREEMPT_ASYNC: Final = 2
 """Where a signal meets them, too (Go from 1.14)."""
+MAX_THREADS: Final = 10_000
+"""How many Ms a program may have (Go: sched.maxmcount, debug.SetMaxThreads)."""
 FORCE_PREEMPT_NS: Final = 10_000_000
 """How long a goroutine has its P before it is asked to give it up (Go: forcePreemptNS)."""
 
@@ -202,6 +204,7 @@ class Sched:
         record: where the run's own counters and retakes go.
         preempt: one of ``PREEMPT_OFF``, ``PREEMPT_COOPERATIVE``, ``PREEMPT_ASYNC``.
         time_slice_ns: how long a goroutine runs before the monitor asks it to stop.
+        maxmcount: how many Ms there may be.
     """
 
     def __init__(
@@ -213,6 +216,7 @@ class Sched:
         record: Record,
         preempt: i64 = PREEMPT_COOPERATIVE,
         time_slice_ns: i64 = FORCE_PREEMPT_NS,
+        maxmcount: i64 = MAX_THREADS,
     ) -> None:
         # Read by the tracer.
         self.npidle: i64 = 0
@@ -236,6 +240,7 @@ class Sched:
         self.midle: M | None = None
         self.nmidle: i64 = 0
         self.mcount: i64 = 0
+        self.maxmcount: i64 = maxmcount
         self.allg: G | None = None
         self.ngoroutines: i64 = 0
         self.goidgen: i64 = 0

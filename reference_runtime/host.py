@@ -171,12 +171,19 @@ class Host:
         raise NotImplementedError
 
     def start_thread(self, body: Callable[[], None], name: str) -> None:
-        """Run ``body`` on a new thread. It does not raise. Returns at once."""
+        """Run ``body``, which does not raise, on a new thread. Returns at once.
+
+        Raises:
+            RuntimeError: the machine has no room for another thread.
+        """
         raise NotImplementedError
 
     def thread_id(self) -> i64:
         """The calling thread's id, as the kernel knows it."""
         raise NotImplementedError
+
+    def end_code(self, tid: i64) -> None:
+        """The run is over: end what a thread that still computes does, where that can be done."""
 
     def thread_cpu_ns(self) -> i64:
         """CPU time that the calling thread has used."""
@@ -216,19 +223,19 @@ class Host:
         """The monitor's sleep. May switch."""
         raise NotImplementedError
 
-    def wait_for_end(self, finished: Note, limit_ns: i64 = FOR_EVER) -> None:
+    def wait_for_end(self, finished: Note, limit_ns: i64 = FOR_EVER) -> bool:
         """The caller of ``Runtime.run`` waits here; a simulated host runs its machine meanwhile.
 
-        After ``limit_ns`` endless loops end.
+        Returns:
+            Whether the run is over; False after ``limit_ns``.
 
         Raises:
             KeyboardInterrupt: the user asked to stop.
         """
         if limit_ns < 0:
             finished.sleep()
-        elif not finished.sleep_for(limit_ns):
-            self.end_loops(True)
-            finished.sleep()
+            return True
+        return finished.sleep_for(limit_ns)
 
     def close(self) -> None:
         """Give back what the host holds; no thread of the runtime is left but stuck ones."""

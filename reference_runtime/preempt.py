@@ -13,6 +13,10 @@ asked, does that when it learns of the stop (``take_stopped``). The goroutine go
 queue, like any preempted goroutine. It is *bound* to the stopped thread: an M that takes it from
 the queue gives its P to that thread, lets the thread go on, and parks (Go: startlockedm).
 
+Python code of a goroutine has no safe points for a signal. There a trace function, set for one
+stop (``_preempt.c``), stops the thread at the next line of the program, in the same slot and with
+the same consequences.
+
 Rejected
 --------
 - *Switching stacks* (swapcontext, siglongjmp) so that the thread itself runs the scheduler, as

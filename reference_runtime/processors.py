@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from reference_runtime import runq
 from reference_runtime.deadlock import Deadlock, describe
+from reference_runtime.errors import ThreadLimit
 from reference_runtime.gmp import NO_G, NO_P, P_GCSTOP, P_IDLE, P_RUNNING, P_SYSCALL, M
-from reference_runtime.record import Retake, Run
 from reference_runtime.stops import stopper_runs, tell_stop
 from reference_runtime.transitions import (
     ACQUIREP,
@@ -26,7 +26,6 @@ from reference_runtime.transitions import (
     STOPM,
     transition,
 )
-from tracer.trace.words import RUNTIME_REASONS
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -92,7 +91,7 @@ def first_run(sched: Sched, m: M, p: P, g: G) -> None:
         now_ns = sched.host.nanotime()
         sched.record.retake_ns.append(now_ns - p.lost_enter_ns)
         if p.was_retaken:
-            sched.record.runs.append(Run(p.id, p.lost_enter_ns, now_ns, m.tid, g.goid))
+            sched.record.ran(p.id, p.lost_enter_ns, now_ns, m.tid, g.goid)
         p.lost_enter_ns = 0
 
 
@@ -213,11 +212,39 @@ def new_m(sched: Sched) -> M:
 
 
 def start_m(sched: Sched, m: M, p: P) -> None:
-    """Give a new M its thread and its first P."""
+    """Give a new M its thread and its first P; if there is none to be had, the run is over."""
     m.nextp = p
+    if m.id >= sched.maxmcount:
+        # As Go's, which is there to end programs that make threads without an end.
+        stop_run(
+            sched,
+            ThreadLimit(
+                f"thread exhaustion: the program exceeds the {sched.maxmcount}-thread limit",
+                "block in fewer system calls at once, or wait by the network poller",
+            ),
+        )
+        m.exited.wakeup()
+        return
     sched.record.threads += 1
     body: Callable[[], None] = partial(sched.m_main, m)
-    sched.host.start_thread(body, f"M{m.id}")
+    if not start_thread(sched, body, f"M{m.id}"):
+        m.exited.wakeup()
+
+
+def start_thread(sched: Sched, body: Callable[[], None], name: str) -> bool:
+    """Start a thread; if the machine has no room for it the run is over, and False is told."""
+    try:
+        sched.host.start_thread(body, name)
+    except RuntimeError as failure:
+        stop_run(
+            sched,
+            ThreadLimit(
+                f"failed to create a new OS thread (have {sched.mcount} already): {failure}",
+                "raise the limit (ulimit -u, pids.max), or block in fewer calls at once",
+            ),
+        )
+        return False
+    return True
 
 
 def queues_hold_work(sched: Sched) -> bool:
@@ -269,17 +296,7 @@ def take_from_syscall(sched: Sched, m: M, p: P, reason: i64) -> bool:
     p.lost_enter_ns = enter_ns
     p.was_retaken = True
     p.lock.release()
-    sched.record.retakes.append(
-        Retake(
-            sched.host.nanotime(),
-            enter_ns,
-            p.id,
-            loser.tid,
-            g.goid,
-            RUNTIME_REASONS[reason],
-            m.tid,
-        )
-    )
+    sched.record.retaken(sched.host.nanotime(), enter_ns, p.id, loser.tid, g.goid, reason, m.tid)
     transition(RETAKE, m, p, g, reason, loser.tid)
     return True
 

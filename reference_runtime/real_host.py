@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime.current import COMPILED
+from reference_runtime.errors import RunIsOver
 from reference_runtime.host import (
     FOR_EVER,
     READABLE,
@@ -25,6 +26,7 @@ from reference_runtime.host import (
     Stopper,
     SwitchWatch,
 )
+from reference_runtime.knowing import KnowingLock, LockBook
 from reference_runtime.polldesc import PollDesc, PollWaiter
 from tracer.errors import PretakeError
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 try:
     from reference_runtime import _native
+    from reference_runtime.real_stopper import SignalStopper
 
     NATIVE = True
 except ImportError:  # not built
@@ -43,6 +46,33 @@ LOCKS_ARE_REAL: Final = not COMPILED or not getattr(sys, "_is_gil_enabled", lamb
 
 
 SWITCH_INTERVAL_S: Final = 100e-6
+
+
+class SwitchInterval:
+    """The process's switch interval, which several runtimes may want to be short at once."""
+
+    def __init__(self) -> None:
+        self.lock = _thread.allocate_lock()
+        self.users: i64 = 0
+        self.before_s = 0.0
+
+    def begin(self) -> None:
+        """One more wants it; the first keeps what it was."""
+        with self.lock:
+            if self.users == 0:
+                self.before_s = sys.getswitchinterval()
+                sys.setswitchinterval(SWITCH_INTERVAL_S)
+            self.users += 1
+
+    def end(self) -> None:
+        """One less wants it; the last sets it back."""
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                sys.setswitchinterval(self.before_s)
+
+
+SWITCH_INTERVAL: Final = SwitchInterval()
 
 
 class ThreadLock(Lock):
@@ -77,8 +107,14 @@ class ThreadNote(Note):
 
     def wakeup(self) -> None:
         """Wake the sleeper; a second wake-up before the sleep is the first one."""
-        with contextlib.suppress(RuntimeError):
+        # Some who wake hold a lock, and neither contextlib.suppress nor an exception is for free.
+        if not self.lock.locked():
+            return
+        try:  # noqa: SIM105
             self.lock.release()
+        except RuntimeError:
+            # Another waker was between the two, as one may be without a GIL.
+            pass
 
 
 def event_mask(wanted: i64) -> int:
@@ -106,9 +142,11 @@ class RealHost(Host):
 
     Args:
         seed: of the choices that stealing makes.
+        book: where locks write who holds them, for tests; None for locks that do not.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, book: LockBook | None = None) -> None:
+        self.book = book
         self.chance = random.Random(seed)
         self.opening = _thread.allocate_lock()
         self.epoll: select.epoll | None = None
@@ -118,6 +156,10 @@ class RealHost(Host):
         self.evicted: list[PollWaiter] = []
         self.polling = _thread.allocate_lock()
         """Guards the descriptors; a real lock, since epoll_ctl(2) releases the GIL."""
+        self.loops_over = bytearray(1)
+        """What this host's endless loops look at."""
+        self.idents: dict[int, int] = {}
+        """By the kernel's id of a thread that asked for it, the interpreter's."""
         self.thread_files: dict[int, int] = {}
         """Of threads whose state was asked for: a descriptor in /proc."""
 
@@ -131,6 +173,8 @@ class RealHost(Host):
 
     def new_lock(self) -> Lock:
         """A real lock where the GIL does not do."""
+        if self.book is not None:
+            return KnowingLock(self.book)
         return ThreadLock() if LOCKS_ARE_REAL else Lock()
 
     def new_note(self) -> Note:
@@ -143,7 +187,15 @@ class RealHost(Host):
 
     def thread_id(self) -> i64:
         """The kernel's id."""
-        return _thread.get_native_id()
+        tid = _thread.get_native_id()
+        self.idents[tid] = _thread.get_ident()
+        return tid
+
+    def end_code(self, tid: i64) -> None:
+        """At the interpreter's next look, if the thread is in Python code at all."""
+        ident = self.idents.get(int(tid))
+        if NATIVE and ident is not None:
+            _native.raise_in(ident, RunIsOver)
 
     def thread_cpu_ns(self) -> i64:
         """CLOCK_THREAD_CPUTIME_ID."""
@@ -195,8 +247,6 @@ class RealHost(Host):
         """By SIGURG; None where the C module is not built."""
         if not NATIVE:
             return None
-        from reference_runtime.real_stopper import SignalStopper
-
         return SignalStopper()
 
     def tgkill(self, tid: i64, signo: i64) -> None:
@@ -212,19 +262,18 @@ class RealHost(Host):
             # Not time.sleep(0), which really sleeps: the kernel adds its timer slack to 0 too.
             Path("/").stat()
 
-    def wait_for_end(self, finished: Note, limit_ns: i64 = FOR_EVER) -> None:
+    def wait_for_end(self, finished: Note, limit_ns: i64 = FOR_EVER) -> bool:
         """As :meth:`Host.wait_for_end`, with a GIL that changes hands faster.
 
         A thread that comes out of a system call waits for the GIL, and one that makes many short
         calls takes it back each time before the other has woken, until the other has waited for
         the switch interval. Python's 5 ms would stand in every tail.
         """
-        interval_s = sys.getswitchinterval()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        SWITCH_INTERVAL.begin()
         try:
-            super().wait_for_end(finished, limit_ns)
+            return super().wait_for_end(finished, limit_ns)
         finally:
-            sys.setswitchinterval(interval_s)
+            SWITCH_INTERVAL.end()
 
     def usleep(self, ns: i64) -> None:
         """clock_nanosleep(2); the kernel adds its timer slack of 50 µs, as for Go."""
@@ -235,6 +284,7 @@ class RealHost(Host):
         for fd in self.thread_files.values():
             os.close(fd)
         self.thread_files.clear()
+        self.idents.clear()
         if self.epoll is not None:
             self.epoll.close()
             os.close(self.wake_fd)
@@ -302,12 +352,11 @@ class RealHost(Host):
         """Without the GIL where the C module is built; else nobody else would ever run."""
         if not NATIVE:
             raise RuntimeError("an endless loop needs the C module")
-        _native.endless_loop(nosplit)
+        _native.endless_loop(self.loops_over, nosplit)
 
     def end_loops(self, over: bool) -> None:
         """By a flag that the loops read."""
-        if NATIVE:
-            _native.end_loops(over)
+        self.loops_over[0] = over
 
     # The network poller.
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import site
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime import _native, transitions
@@ -28,11 +32,37 @@ def probed_function() -> int:
     return ctypes.cast(getattr(library, PROBED), ctypes.c_void_p).value or 0
 
 
+def nobodys_signals() -> int:
+    """Signals that met threads without a slot, in this process."""
+    return _native.count_nobodys()
+
+
+def folder(path: str) -> str:
+    """With its end, so that no other folder begins like it."""
+    return str(Path(path).resolve()) + os.sep
+
+
+RUNTIME_FOLDERS: Final = (folder(os.path.dirname(__file__)),)  # noqa: PTH120
+"""Whose code may hold the runtime's own locks: nobody is stopped there."""
+PROGRAM_FOLDERS: Final = (folder(os.path.dirname(__file__)) + "workloads" + os.sep,)  # noqa: PTH120
+"""Programs all the same."""
+LIBRARY_FOLDERS: Final = (
+    "<frozen ",
+    *(
+        folder(sysconfig.get_paths()[name])
+        for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    ),
+    *(folder(path) for path in site.getsitepackages()),
+)
+"""Whose code may hold locks that other goroutines need."""
+
+
 class SignalStopper(Stopper):
     """The real one; Go's signal too, since programs that use it expect to get it for nothing."""
 
     def __init__(self) -> None:
-        _native.preempt_begin(
+        _native.trace_lines(RUNTIME_FOLDERS, PROGRAM_FOLDERS, LIBRARY_FOLDERS)
+        self.own = _native.preempt_begin(
             probed_function(),
             transitions.PREEMPTED,
             transitions.PREEMPT_REFUSED,
@@ -43,23 +73,20 @@ class SignalStopper(Stopper):
             transitions.UNSAFE_POINT,
             transitions.NOT_RUNNING_G,
         )
-        self.before = _native.count_outcomes()
+        self.nobodys = nobodys_signals()
 
     def end(self) -> tuple[int, int, int, int]:
-        """Set back SIGURG's handler."""
-        now = _native.count_outcomes()
-        _native.preempt_end()
-        before = self.before
-        return (
-            now[0] - before[0],
-            now[1] - before[1],
-            now[2] - before[2],
-            now[3] - before[3],
-        )
+        """Set back SIGURG's handler.
+
+        A thread without a slot belongs to no runtime: what it refused is told by each.
+        """
+        stopped, not_wanted, unsafe_point, not_running_g = _native.preempt_end(self.own)
+        nobodys = nobodys_signals() - self.nobodys
+        return stopped, not_wanted, unsafe_point, not_running_g + nobodys
 
     def thread_begins(self, m: object) -> i64:
         """The slot's address."""
-        return _native.slot_begin(m, NO_P, NO_G)
+        return _native.slot_begin(m, NO_P, NO_G, self.own)
 
     def thread_ends(self) -> None:
         """The slot may serve again."""

@@ -125,7 +125,9 @@ def globrunqget(sched: Sched, p: P, procs: i64, most: i64) -> G | None:
         procs: number of Ps, who share.
         most: how many to take at most; 0 for half of P's capacity.
     """
-    count = min(sched.runqsize, sched.runqsize // procs + 1, p.capacity // 2)
+    # By twos: of more, mypyc makes a tuple, and the lock is held.
+    count = min(sched.runqsize, sched.runqsize // procs + 1)
+    count = min(count, p.capacity // 2)
     if most:
         count = min(count, most)
     first: G | None = None

@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from reference_runtime import runq
+from reference_runtime.deadlock import TimeLimit, describe
 from reference_runtime.gmp import (
     FORCE_PREEMPT_NS,
+    MAX_THREADS,
     PREEMPT_ASYNC,
     PREEMPT_COOPERATIVE,
     PREEMPT_OFF,
@@ -45,6 +48,7 @@ class Runtime:
         preempt: ``async`` as Go from 1.14, ``cooperative`` as before it, or ``off``.
             ``asyncpreemptoff`` is Go's own word (GODEBUG) for ``cooperative``.
         time_slice_ns: how long a goroutine may run before it is asked to stop.
+        max_threads: how many threads run goroutines at most (Go: debug.SetMaxThreads).
 
     Raises:
         PretakeError: no such policy or preemption, or a count out of range.
@@ -64,6 +68,7 @@ class Runtime:
         queue_capacity: int = DEFAULT_QUEUE_CAPACITY,
         preempt: str = "async",
         time_slice_ns: int = FORCE_PREEMPT_NS,
+        max_threads: int = MAX_THREADS,
     ) -> None:
         if procs is None:
             procs = os.cpu_count() or 1
@@ -77,6 +82,10 @@ class Runtime:
             )
         if time_slice_ns < 1:
             raise PretakeError(f"a time slice of {time_slice_ns} ns is none", "give 1 or more")
+        if max_threads < 1:
+            raise PretakeError(f"{max_threads} threads are too few", "give 1 or more")
+        self.max_threads = max_threads
+        self.running = False
         self.preempt = preempt
         self.time_slice_ns = time_slice_ns
         self.procs = procs
@@ -86,20 +95,46 @@ class Runtime:
         self.record = Record()
 
     def run(
-        self, main: Callable[..., Goroutine], *args: object, limit_ns: int = FOR_EVER
+        self,
+        main: Callable[..., Goroutine],
+        *args: object,
+        limit_ns: int = FOR_EVER,
+        limit_ends_run: bool = False,
     ) -> object:
         """Run ``main(*args)`` as the first goroutine until it returns.
 
         Goroutines that are left then are abandoned, as in Go. Loops without an end
-        (``goroutines.endless_loop``) are ended after ``limit_ns``, or by the end of the run.
+        (``goroutines.endless_loop``) are ended after ``limit_ns``, or by the end of the run; with
+        ``limit_ends_run`` the whole run is over then.
 
         Returns:
             What ``main`` returns.
 
         Raises:
             Deadlock: no goroutine can ever run again.
+            TimeLimit: ``limit_ns`` are over, with ``limit_ends_run``.
+            ThreadLimit: there are as many threads as may be, or as the machine takes.
+            PretakeError: this runtime runs a program already.
             BaseException: what a goroutine raised, with its traceback and a note of its name.
         """
+        if self.running:
+            raise PretakeError(
+                "this runtime runs a program already", "make another Runtime for the second"
+            )
+        self.running = True
+        try:
+            return self.run_alone(main, args, limit_ns, limit_ends_run)
+        finally:
+            self.running = False
+
+    def run_alone(
+        self,
+        main: Callable[..., Goroutine],
+        args: tuple[object, ...],
+        limit_ns: int,
+        limit_ends_run: bool,
+    ) -> object:
+        """As :meth:`run`."""
         self.record = Record()
         sched = Sched(
             self.host,
@@ -109,6 +144,7 @@ class Runtime:
             self.record,
             PREEMPTIONS[self.preempt],
             self.time_slice_ns,
+            self.max_threads,
         )
         self.host.end_loops(False)
         result: list[object] = []
@@ -119,7 +155,12 @@ class Runtime:
         self.policy.start(sched)
         start(sched, first(), getattr(main, "__name__", "main"))
         try:
-            self.host.wait_for_end(sched.finished, limit_ns)
+            if not self.host.wait_for_end(sched.finished, limit_ns):
+                if limit_ends_run:
+                    gs = [describe(g) for g in runq.all_gs(sched)]
+                    stop_run(sched, TimeLimit(limit_ns, gs))
+                self.host.end_loops(True)
+                self.host.wait_for_end(sched.finished)
         except BaseException as interrupt:
             stop_run(sched, interrupt)
         join(sched)

@@ -77,6 +77,7 @@ from reference_runtime.processors import (
     queues_hold_work,
     releasep,
     start_m,
+    start_thread,
     stop_run,
     stopm,
     take_idle_p,
@@ -124,8 +125,9 @@ def start(sched: Sched, main: Goroutine, name: str) -> None:
     runq.runqput(sched, first, sched.main)
     start_m(sched, new_m(sched), first)
     if sched.policy.has_monitor:
-        sched.monitor = M(MONITOR_ID, sched, sched.monitor_note, sched.host.new_note())
-        sched.host.start_thread(partial(monitor_main, sched, sched.monitor), "monitor")
+        monitor = M(MONITOR_ID, sched, sched.monitor_note, sched.host.new_note())
+        if start_thread(sched, partial(monitor_main, sched, monitor), "monitor"):
+            sched.monitor = monitor
 
 
 def join(sched: Sched) -> None:
@@ -144,6 +146,9 @@ def join(sched: Sched) -> None:
             release_stopped(sched)
             if m.exited.sleep_for(RELEASE_NS):
                 break
+            if left_ns == EXIT_WAIT_NS:
+                # Python code without an end would compute beside whatever comes after the run.
+                sched.host.end_code(m.tid)
             left_ns -= RELEASE_NS
     if sched.monitor is not None:
         sched.monitor.exited.sleep()

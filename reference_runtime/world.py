@@ -44,7 +44,7 @@ from reference_runtime.transitions import (
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import G, M, Sched
+    from reference_runtime.gmp import G, M, P, Sched
 
 
 def stop_the_world(sched: Sched, m: M, reason: i64) -> None:
@@ -90,16 +90,21 @@ def start_the_world(sched: Sched, m: M, reason: i64) -> None:
     sched.lock.acquire()
     sched.gcwaiting = False
     m.holds_world = False
-    busy = []
+    busy: P | None = None
     for p in sched.allp:
         if p.status == P_GCSTOP:
             p.status = P_IDLE
             if p.runqhead != p.runqtail:
-                busy.append(p)
+                # Linked, since a list would be made under the lock.
+                p.link = busy
+                busy = p
             else:
                 runq.pidleput(sched, p)
     sched.lock.release()
-    for p in busy:
+    while busy is not None:
+        p = busy
+        busy = p.link
+        p.link = None
         startm(sched, m, p, False)
     # In any case: the caller may have readied somebody on its own P meanwhile.
     wakep(sched, m)

@@ -51,7 +51,10 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
 )
 @click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps (GOMAXPROCS).")
 @click.option(
-    "--seconds", type=float, help="How long to run, if not as long as the workload says."
+    "--seconds",
+    type=float,
+    help="How long to run, if not as long as the workload says. For a FILE: its time limit "
+    "[default: 60].",
 )
 @click.option("--rounds", type=int, help="Number of rounds, instead of a time.")
 @click.option(
@@ -97,7 +100,7 @@ def command(
     It prints the throughput and the retakes that the runtime itself counted. To capture it, put
     it behind 'pretake record -o TRACE --'.
     """
-    from reference_runtime.deadlock import Deadlock
+    from reference_runtime.deadlock import Deadlock, TimeLimit
     from reference_runtime.workloads import run_workload
 
     own = _parameters(pairs)
@@ -106,9 +109,9 @@ def command(
             result = run_workload(
                 workload, policy, procs, seconds, rounds, witness, fd, preempt, **own
             )
-    except Deadlock as deadlock:
+    except (Deadlock, TimeLimit) as end:
         # As in Go: fatal, where each goroutine waits, status 2.
-        note(f"fatal error: {deadlock}")
+        note(f"fatal error: {end}")
         return EXIT_STATUS
     except Exception as failure:
         # The scheduler notes the goroutine; what has no note is no goroutine's failure.

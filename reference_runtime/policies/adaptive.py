@@ -44,8 +44,7 @@ TOLD: Final = {RAW: TO_RAW, NORMAL: TO_NORMAL, BLOCK: TO_BLOCK}
 class Memory:
     """What a site has learnt under one policy object."""
 
-    def __init__(self, owner: object) -> None:
-        self.owner = owner
+    def __init__(self) -> None:
         self.mode: i64 = NORMAL
         self.mean_ns: i64 = 0
         """Moving average of the calls' lengths, each cut at ``LONG_NS``."""
@@ -110,12 +109,17 @@ class AdaptivePolicy(RetakePolicy):
     name: ClassVar[str] = "adaptive"
     wants_call_done: ClassVar[bool] = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.memories: dict[Site, Memory] = {}
+        """Here and not with the sites, which all runtimes of a process share."""
+
     def memory(self, site: Site) -> Memory:
         """What the site has learnt under this policy."""
-        learnt = site.learnt
-        if learnt is None or cast("Memory", learnt).owner is not self:
-            learnt = site.learnt = Memory(self)
-        return cast("Memory", learnt)
+        memory = self.memories.get(site)
+        if memory is None:
+            memory = self.memories[site] = Memory()
+        return memory
 
     def mode(self, site: Site) -> i64:
         """What the site has learnt; at first, normal."""

@@ -43,8 +43,6 @@ class Site:
     def __init__(self, name: str, hint: i64 = NORMAL) -> None:
         self.name = name
         self.hint: i64 = hint
-        self.learnt: object = None
-        """Whatever an adaptive policy keeps here."""
 
 
 class RetakePolicy:

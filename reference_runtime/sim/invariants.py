@@ -38,9 +38,9 @@ from reference_runtime.gmp import (
     M,
     P,
 )
-from reference_runtime.sim.locks import A_LOCK, A_NOTE
+from reference_runtime.sim.locks import A_NOTE
 from reference_runtime.sim.machine import Machine
-from reference_runtime.sim.threads import BLOCKED
+from reference_runtime.sim.threads import A_LOCK, BLOCKED
 
 if TYPE_CHECKING:
     from reference_runtime.gmp import Sched

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from reference_runtime.host import FOR_EVER, Lock, Note
 from reference_runtime.sim.machine import Machine
-from reference_runtime.sim.threads import Thread
+from reference_runtime.sim.threads import A_LOCK, Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
     from reference_runtime.sim.sim_host import SimHost
 
-A_LOCK: Final = "a lock"
-"""What a thread waits for that is in the middle of the runtime's code."""
 A_NOTE: Final = "its note"
 """What a parked thread waits for."""
 

@@ -36,7 +36,7 @@ from reference_runtime.sim.cpus import (
     Cpus,
 )
 from reference_runtime.sim.errors import DeadlockError, LivelockError
-from reference_runtime.sim.threads import BLOCKED, DEAD, ON_CPU, READY, Cpu, Thread
+from reference_runtime.sim.threads import A_LOCK, BLOCKED, DEAD, ON_CPU, READY, Cpu, Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -159,6 +159,9 @@ class Machine(Cpus):
         if self._closing:
             raise GreenletExit
         assert self.owed_ns == 0
+        # What waits for a lock may hold another: that is how long it holds the first.
+        if thread.locks and what != A_LOCK:
+            raise RuntimeError(f"a thread waits for {what} and holds a lock")
         thread.waiting_for = what
         thread.timed_out = False
         thread.waits += 1

@@ -18,6 +18,8 @@ BLOCKED: Final = 2
 DEAD: Final = 3
 """Its body has returned."""
 
+A_LOCK: Final = "a lock"
+"""What a thread waits for that is in the middle of the runtime's code."""
 MONITOR: Final = "monitor"
 """Name of the scheduler's monitor thread."""
 

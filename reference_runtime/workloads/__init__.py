@@ -27,6 +27,9 @@ from tracer.errors import PretakeError
 
 __all__ = ["WORKLOADS", "make_workload", "run_file", "run_workload"]
 
+FILE_LIMIT_S = 60.0
+"""How long a file of the user's runs, unless its caller says."""
+
 WORKLOADS: dict[str, type[Workload]] = {
     cls.name: cls
     for cls in (Echo, Mix, Calls, Files, Timers, Fanout, Readiness, Prime, Endless, Cpu, Stw)
@@ -74,7 +77,8 @@ def run_workload(
             user's.
         policy: a retake policy's name.
         procs: number of Ps.
-        seconds: how long; the workload's default where None.
+        seconds: how long; the workload's default where None. For a file of the user's, its time
+            limit, a minute where None.
         rounds: how far, instead of how long.
         witness: file for the runtime's own record of its retakes, JSON lines.
         record_fd: open file that the same is appended to.
@@ -94,7 +98,7 @@ def run_workload(
         Deadlock: all goroutines are asleep.
     """
     if ":" in name:
-        return run_file(name, policy, procs, witness, record_fd, preempt)
+        return run_file(name, policy, procs, witness, record_fd, preempt, seconds)
     if procs < 1:
         raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
     workload = make_workload(name, seconds=seconds, rounds=rounds, **parameters)
@@ -110,6 +114,7 @@ def run_file(
     witness: Path | None = None,
     record_fd: int | None = None,
     preempt: str = "async",
+    seconds: float | None = None,
 ) -> Result:
     """Run a coroutine function of a file of the user's, without arguments.
 
@@ -117,9 +122,11 @@ def run_file(
         target: ``path/to/file.py:function``.
         policy: as in :func:`run_workload`; so are ``procs``, ``witness``, ``record_fd``,
             ``preempt`` and the result, with what the function returns as ``result``.
+        seconds: its time limit, ``FILE_LIMIT_S`` where None.
 
     Raises:
         PretakeError: no such file or function, or it is no coroutine function.
+        TimeLimit: it was not over in time; tells where each goroutine was.
     """
     path_text, _, function_name = target.rpartition(":")
     path = Path(path_text)
@@ -142,7 +149,10 @@ def run_file(
             f"write async def {function_name or 'main'}()",
         )
     runtime = Runtime(procs=procs, policy=policy, preempt=preempt)
-    return measure(runtime, target, function, witness, record_fd)
+    limit_s = FILE_LIMIT_S if seconds is None else seconds
+    return measure(
+        runtime, target, function, witness, record_fd, round(limit_s * 1e9), is_file=True
+    )
 
 
 def measure(
@@ -152,8 +162,13 @@ def measure(
     witness: Path | None,
     record_fd: int | None,
     limit_ns: int = -1,
+    is_file: bool = False,
 ) -> Result:
-    """Run ``main`` and put its result and the runtime's together."""
+    """Run ``main`` and put its result and the runtime's together.
+
+    A workload's result is a dictionary of fields of its own. What a file's function returns is one
+    field, whatever it is.
+    """
     wall_s = 0.0
 
     async def timed() -> object:
@@ -166,13 +181,15 @@ def measure(
 
     timed.__name__ = getattr(main, "__name__", "main")
     try:
-        result = runtime.run(timed, limit_ns=limit_ns)
+        result = runtime.run(timed, limit_ns=limit_ns, limit_ends_run=is_file)
     finally:
         if witness is not None:
             runtime.write_witness(witness)
         if record_fd is not None:
             runtime.record.append(record_fd)
-    own = result if isinstance(result, dict) else {"rounds": None, "result": result}
+    own = {"rounds": None, "result": result}
+    if not is_file and isinstance(result, dict):
+        own = result
     rounds = own.get("rounds")
     return {
         "workload": name,

@@ -16,6 +16,7 @@ from reference_runtime.goroutines import (
     spin,
     write,
 )
+from reference_runtime.latencies import Latencies
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -63,8 +64,8 @@ class Calls(Workload):
         """Run the workers to the end; the CPU goroutines are abandoned then."""
         host = current_host()
         self.share = KINDS[self.kind] if self.long_share is None else self.long_share
-        self.short_ns: list[int] = []
-        self.long_call_ns: list[int] = []
+        self.short_ns = Latencies()
+        self.long_call_ns = Latencies()
         self.slices = 0
         self.done = 0
         self.begin_ns = host.nanotime()

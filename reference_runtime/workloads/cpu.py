@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from reference_runtime.gmp import G
 from reference_runtime.goroutines import current_host, endless_loop, getg, go, sleep, spin
+from reference_runtime.latencies import Latencies
 from reference_runtime.stopping import stopped_world, suspended
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -96,7 +97,7 @@ class Cpu(Loops):
         """Sleep again and again: ``late_ns`` is how late each sleep ended."""
         host = current_host()
         self.start_loops()
-        late_ns: list[int] = []
+        late_ns = Latencies()
         begin_ns = now_ns = host.nanotime()
         while not self.over(len(late_ns), now_ns, begin_ns):
             await sleep(self.sleep_ns)
@@ -132,7 +133,7 @@ class Stw(Loops):
         """Play the collector."""
         host = current_host()
         self.start_loops()
-        stopped_ns: list[int] = []
+        stopped_ns = Latencies()
         begin_ns = now_ns = host.nanotime()
         while not self.over(len(stopped_ns), now_ns, begin_ns):
             await sleep(self.interval_ns)

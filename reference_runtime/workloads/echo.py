@@ -18,6 +18,7 @@ from reference_runtime.goroutines import (
     wait_readable,
     write,
 )
+from reference_runtime.latencies import Latencies
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -62,7 +63,7 @@ class Echo(Workload):
         for _ in range(self.busy):
             go(use_cpu(), "busy")
         message = b"x" * self.message_bytes
-        times_ns: list[int] = []
+        times_ns = Latencies()
         begin_ns = sent_ns = host.nanotime()
         while not self.over(len(times_ns), sent_ns, begin_ns):
             await write(client, message, WRITE)

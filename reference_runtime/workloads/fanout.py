@@ -7,6 +7,7 @@ from typing import ClassVar, cast
 
 from reference_runtime.channels import Channel
 from reference_runtime.goroutines import current_host, go, spin
+from reference_runtime.latencies import Latencies
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
 
@@ -32,7 +33,7 @@ class Fanout(Workload):
         answers = Channel(self.buffer)
         for worker in range(self.width):
             go(self.serve(work, answers), f"worker {worker}")
-        times_ns: list[int] = []
+        times_ns = Latencies()
         begin_ns = sent_ns = host.nanotime()
         while not self.over(len(times_ns), sent_ns, begin_ns):
             go(give(work, self.width), "giver")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reference_runtime.goroutines import Site, current_host, go, pread
+from reference_runtime.latencies import Latencies
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -30,7 +31,7 @@ class Files(Workload):
     async def main(self) -> Result:
         """Write the file, then read."""
         host = current_host()
-        self.times_ns: list[int] = []
+        self.times_ns = Latencies()
         blocks = max(self.file_bytes // self.read_bytes, 1)
         with tempfile.TemporaryFile() as file:
             file.write(bytes(blocks * self.read_bytes))

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from hdrh.histogram import HdrHistogram
 
+from reference_runtime.latencies import Latencies
+
 LONGEST_NS = 3_600_000_000_000
 SIGNIFICANT_DIGITS = 3
 
 
-def distribution(times_ns: Iterable[int]) -> dict[str, int | None]:
+def distribution(times_ns: Iterable[int] | Latencies) -> dict[str, int | None]:
     """Count and percentiles, each with an error below 0.1 %; null where there was nothing.
 
     Args:
@@ -20,8 +22,13 @@ def distribution(times_ns: Iterable[int]) -> dict[str, int | None]:
         ``count``, ``p50``, ``p90``, ``p99`` and ``max``, ns.
     """
     histogram = HdrHistogram(1, LONGEST_NS, SIGNIFICANT_DIGITS)
-    for time_ns in times_ns:
-        histogram.record_value(max(time_ns, 1))
+    if isinstance(times_ns, Latencies):
+        # A copy: other goroutines may still add to it.
+        for time_ns, often in times_ns.seen.copy().items():
+            histogram.record_value(min(max(time_ns, 1), LONGEST_NS), often)
+    else:
+        for time_ns in times_ns:
+            histogram.record_value(max(time_ns, 1))
     count = histogram.get_total_count()
     if not count:
         return {"count": 0, "p50": None, "p90": None, "p99": None, "max": None}

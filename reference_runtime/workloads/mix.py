@@ -21,6 +21,7 @@ from reference_runtime.goroutines import (
     spin,
     write,
 )
+from reference_runtime.latencies import Latencies
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -63,8 +64,10 @@ class Mix(Workload):
     async def main(self) -> Result:
         """Run the workers to the end; the CPU goroutines are abandoned then."""
         host = current_host()
-        self.calls_ns: dict[str, list[int]] = {"short": [], "file": [], "pipe": [], "sleep": []}
-        self.stall_ns: list[int] = []
+        self.calls_ns: dict[str, Latencies] = {
+            kind: Latencies() for kind in ("short", "file", "pipe", "sleep")
+        }
+        self.stall_ns = Latencies()
         self.begin_ns = host.nanotime()
         self.done = 0
         for _ in range(self.cpu_goroutines):

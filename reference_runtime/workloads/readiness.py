@@ -16,6 +16,7 @@ from reference_runtime.goroutines import (
     wait_readable,
     write,
 )
+from reference_runtime.latencies import Latencies
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -39,7 +40,7 @@ class Readiness(Workload):
         """Play all clients."""
         host = current_host()
         chance = random.Random(self.seed)
-        self.times_ns: list[int] = []
+        self.times_ns = Latencies()
         self.heard = Channel()
         self.sent_ns = [0] * self.connections
         self.held = self.most_held = 0

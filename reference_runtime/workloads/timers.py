@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from reference_runtime.goroutines import current_host, go, sleep
+from reference_runtime.latencies import Latencies
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -26,7 +27,7 @@ class Timers(Workload):
 
     async def main(self) -> Result:
         """Start the sleepers and wait for them."""
-        self.late_ns: list[int] = []
+        self.late_ns = Latencies()
         self.begin_ns = current_host().nanotime()
         running = WaitGroup(self.sleepers)
         for sleeper in range(self.sleepers):

@@ -98,10 +98,11 @@ def test_each_request_is_followed_to_its_end(tmp_path: Path, procs: int) -> None
 
 def test_every_stop_was_inside_the_native_kernels(tmp_path: Path) -> None:
     trace, told = capture(tmp_path, "cpu", procs=1, loops=2, rounds=5, limit_s=20)
-    stopped = preemptions(trace).query("how == 'async'")
+    # The main goroutine, the first, is Python code, and may be stopped at a line of it.
+    stopped = preemptions(trace).query("how == 'async' and goid != 1")
     # Where the library is loaded differs from run to run; the table's length does not.
     ((begin, end),) = native.safe_ranges()
-    assert len(stopped) == told["preempted_async"] > 0
+    assert 0 < len(stopped) <= told["preempted_async"]
     assert stopped["pc"].max() - stopped["pc"].min() < end - begin
     assert set(stopped["pc"] % 4096) <= {pc % 4096 for pc in range(begin, end)}
 

@@ -174,7 +174,7 @@ def test_a_lock_lets_one_in(machine: Machine) -> None:
     assert counts == [200]
 
 
-def test_a_limit_ends_endless_loops_and_not_the_run(machine: Machine) -> None:
+def test_a_loop_goes_on_until_loops_are_ended(machine: Machine) -> None:
     host = machine.host
     host.end_loops(False)
     ended = host.new_note()
@@ -187,7 +187,10 @@ def test_a_limit_ends_endless_loops_and_not_the_run(machine: Machine) -> None:
         ended.wakeup()
 
     host.start_thread(body, "loop")
-    host.wait_for_end(ended, 2 * MS)
+    assert not host.wait_for_end(ended, 2 * MS)
+    assert told == []
+    host.end_loops(True)
+    assert host.wait_for_end(ended)
     assert told == ["over"]
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from reference_runtime.gmp import G
 from reference_runtime.host import READABLE, Note
+from reference_runtime.polldesc import PollWaiter
 from reference_runtime.sim.costs import Chaos, Costs
 from reference_runtime.sim.cpus import BEGIN_NS
 from reference_runtime.sim.errors import DeadlockError, LivelockError
@@ -185,12 +187,13 @@ def test_who_waits_for_a_pipe_is_blocked_and_who_computes_is_not() -> None:
 def test_the_network_poller_gives_back_whose_descriptor_is_ready_once() -> None:
     threads = Threads(cpus=2)
     host = threads.host
-    got: list[list[object]] = []
+    got: list[list[PollWaiter]] = []
     ends = (host.socket_pair(), host.socket_pair())
+    waiters = [PollWaiter(G(goid, None, iter(()), "waiter")) for goid in range(2)]
 
     def poller() -> None:
         for number, (one, _) in enumerate(ends):
-            host.netpoll_arm(one, READABLE, f"waiter {number}")
+            host.netpoll_arm(one, READABLE, waiters[number])
         got.append(host.netpoll(0))
         got.append(host.netpoll(-1))
         threads.tell("ready")
@@ -206,7 +209,7 @@ def test_the_network_poller_gives_back_whose_descriptor_is_ready_once() -> None:
     threads.start("poller", poller)
     threads.start("writer", writer)
     assert threads.run() == [("ready", 7 * US), ("timeout", 11 * US)]
-    assert got == [[], ["waiter 1"], [], []]
+    assert got == [[], [waiters[1]], [], []]
 
 
 def test_the_kernel_tells_of_every_block_preemption_and_wake() -> None:
