@@ -30,7 +30,7 @@ from tracer.targets.buildinfo import BuildInfo, build_info
 from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
 from tracer.targets.go_data import all_ps_address, scheduler_address
-from tracer.targets.layout import MAX_CALLERS, CallerRange, Probe, RuntimeLayout
+from tracer.targets.layout import MAX_CALLERS, MODELS, CallerRange, Probe, RuntimeLayout
 from tracer.targets.pclntab import CALL_SIZE, Function, Pclntab
 from tracer.trace.unknown import UNKNOWN, Missing
 
@@ -126,6 +126,7 @@ _G_TLS = -8
 _DO_NOT_STRIP = "build it without -s and -w in -ldflags, and do not strip it"
 _ALWAYS_THERE = "runtime.main"
 """A function that every Go program has under this name, unless it was obfuscated."""
+_LAST_WITH_PSYSCALL = 25
 _END_OF_USER_MEMORY = 1 << 47
 _LARGEST_TLS = 1 << 24
 _LARGEST_STRUCT = 1 << 16
@@ -185,7 +186,8 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         return None
     missing: list[Missing] = []
     table = Pclntab(elf)
-    if table.function(_ALWAYS_THERE) is None:
+    named = table.function(_ALWAYS_THERE) is not None
+    if not named:
         missing.append(
             Missing(
                 "functions of the runtime",
@@ -196,11 +198,16 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         )
     offsets, offsets_from = _offsets(elf, info, deep, missing)
     sched, allp = _data(elf, table, offsets.get("sched_lock"), missing)
+    model = _model(table, info.version)
+    if model is None:
+        why = f"whether {elf.path} has Go's model of 1.25 or of 1.26 cannot be told"
+        missing.append(Missing("block and p", why))
+        offsets = {name: at for name, at in offsets.items() if name not in ("m_p", "m_oldp")}
     layout = RuntimeLayout(
         first_code=elf.first_code,
         sched=UNKNOWN if sched is None else sched,
         allp=UNKNOWN if allp is None else allp,
-        model=_model(table),
+        model=model or MODELS[-1],
         g_tls=_g_tls(elf, missing),
         callers=_callers(table),
     )
@@ -218,7 +225,7 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         has_symbols=elf.has_symbols,
         offsets_from=offsets_from,
         layout=layout.with_offsets(offsets),
-        probes=_probes(elf, table, missing),
+        probes=_probes(elf, table, missing) if named else (),
         missing=tuple(missing),
     )
 
@@ -241,13 +248,21 @@ def _data(
     return sched, allp
 
 
-def _model(table: Pclntab) -> str:
+def _model(table: Pclntab, version: str) -> str | None:
     """How a P in a system call looks, told by the function that its loss leads to.
 
     Go 1.26 left ``_Psyscall`` behind, and in the same change exitsyscall0 became
-    exitsyscallNoP: so this asks for what the binary does and not for its version.
+    exitsyscallNoP: so this asks for what the binary does, and for its version only where the
+    names are gone. None where neither tells.
     """
-    return "psyscall" if table.function("runtime.exitsyscall0") else "prunning"
+    if table.function("runtime.exitsyscall0"):
+        return "psyscall"
+    if table.function("runtime.exitsyscallNoP"):
+        return "prunning"
+    numbers = _numbers(version)
+    if numbers is None:
+        return None
+    return "psyscall" if numbers[0] <= _LAST_WITH_PSYSCALL else "prunning"
 
 
 def _g_tls(elf: Elf, missing: list[Missing]) -> int:

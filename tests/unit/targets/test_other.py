@@ -92,10 +92,31 @@ def test_obfuscated_names_are_told(program: bytes) -> None:
     found = told(garbled)
     assert isinstance(found, GoBinary)
     assert found.version == "go1.27.3"
+    assert found.probes == ()
+    assert len(found.missing) <= 4  # not a line for each probe
     first = found.missing[0]
     assert first.what == "functions of the runtime"
     assert "obfuscated" in first.why
     assert first.mend == "build it without garble"
+
+
+@pytest.mark.go
+@pytest.mark.parametrize(
+    ("version", "model"), [("1.19.8", "psyscall"), ("1.25.5", "psyscall"), ("1.27.3", "prunning")]
+)
+def test_the_model_of_a_program_without_names_is_its_versions(version: str, model: str) -> None:
+    whole = toolchains.build("blockread", version, "stripped").read_bytes()
+    for part in (b"\0runtime.", b"\0runtime.exitsyscall"):
+        found = told(whole.replace(part, b"\0aXq1ime." + part[9:]))
+        assert isinstance(found, GoBinary)
+        assert found.layout.model == model
+    # With a version that is no release, neither tells: then no P is made up.
+    unnamed = whole.replace(b"\0runtime.", b"\0aXq1ime.")
+    unknown = f"go{version}".encode()
+    later = told(unnamed.replace(unknown, unknown[:-2] + b"-x"))
+    assert isinstance(later, GoBinary)
+    assert later.layout.m_p == later.layout.m_oldp == -1
+    assert "block and p" in [missing.what for missing in later.missing]
 
 
 @pytest.mark.go
