@@ -122,6 +122,7 @@ def test_doctor_finds_this_machine_able() -> None:
     checks = {check.name: check for check in diagnose()}
     assert [check for check in checks.values() if check.needed and not check.ok] == []
     assert "attached" in checks["probes"].detail
+    assert checks["parser of programs"].detail == "works, as nobody under seccomp"
 
 
 def test_doctor_looks_at_a_binary() -> None:

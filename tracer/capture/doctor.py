@@ -78,6 +78,7 @@ def diagnose(binary: Path | None = None) -> list[Check]:
         _headers(),
         _tracefs(),
         _perf_level(),
+        _jail(),
     ]
     checks.append(_probes(able=all(check.ok for check in checks if check.needed)))
     if binary is not None:
@@ -184,6 +185,17 @@ def _perf_level() -> Check:
         "" if ok else "sysctl kernel.perf_event_paranoid=2",
         needed=False,
     )
+
+
+def _jail() -> Check:
+    """Whether a stranger's file can be read at all: this interpreter's own, by the parser."""
+    try:
+        look_at(Path("/proc/self/exe"))
+    except PretakeError as error:
+        return Check("parser of programs", False, error.problem, error.mend, needed=False)
+    who = "nobody" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    detail = f"works, as {who} under seccomp"
+    return Check("parser of programs", True, detail, needed=False)
 
 
 def _probes(able: bool) -> Check:

@@ -124,6 +124,7 @@ _G_TLS = -8
 """Go's own place for g, just below the thread pointer, unless a C library's variables push it."""
 
 _DO_NOT_STRIP = "build it without -s and -w in -ldflags, and do not strip it"
+_DO_NOT_GARBLE = "build it without garble"
 _ALWAYS_THERE = "runtime.main"
 """A function that every Go program has under this name, unless it was obfuscated."""
 _LAST_WITH_PSYSCALL = 25
@@ -193,7 +194,7 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
                 "functions of the runtime",
                 f"{elf.path} has none by the names that Go gives them, so they were obfuscated"
                 " (garble does that)",
-                "build it without garble",
+                _DO_NOT_GARBLE,
             )
         )
     offsets, offsets_from = _offsets(elf, info, deep, missing)
@@ -243,8 +244,13 @@ def _data(
         (sched, "npidle, nmspinning and global_runq"),
         (allp, "retakes by stop-the-world"),
     ):
-        if address is None:
-            missing.append(Missing(what, f"{elf.path} is stripped of data symbols", _DO_NOT_STRIP))
+        if address is not None:
+            continue
+        if table.function(_ALWAYS_THERE) is None:
+            missing.append(Missing(what, f"{elf.path} was obfuscated", _DO_NOT_GARBLE))
+        else:
+            why = f"{elf.path} is stripped of data symbols, and its code does not tell"
+            missing.append(Missing(what, why, _DO_NOT_STRIP))
     return sched, allp
 
 
