@@ -13,10 +13,11 @@ import click
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
 __all__ = [
+    "Sheet",
     "bytes_text",
     "cells",
     "console",
@@ -33,6 +34,11 @@ __all__ = [
 UNKNOWN = "–"
 _SHORT = 14
 """A column is not folded where its longest cell is no longer than this."""
+_FOLDED = 20
+"""A column of names is not folded to less than this."""
+_BETWEEN = 3
+_EDGES = 2
+"""Characters that rich's ``SIMPLE_HEAD`` puts between two columns, and at both ends of a row."""
 _PAGE_WIDTH = 120
 """Characters of a line where no terminal tells: in a file, or on the way to a pager."""
 
@@ -88,7 +94,7 @@ def interval(low: float | None, high: float | None, text: Callable[[float | None
 
 def bytes_text(count: float | None) -> str:
     """A number of bytes with a binary unit; a dash for unknown."""
-    if count is None:
+    if count is None or not math.isfinite(count):
         return UNKNOWN
     units = ("B", "KiB", "MiB", "GiB")
     step = min(int(math.log(max(abs(count), 1), 1024)), len(units) - 1)
@@ -111,33 +117,94 @@ def write_rows(frame: pd.DataFrame) -> None:
 
 
 def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1
-) -> Table:
-    """A table whose first ``left`` columns are text and whose others are numbers."""
-    from rich import box
-    from rich.table import Table
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    left: int = 1,
+    spare: Sequence[str] = (),
+) -> Sheet:
+    """A table whose first ``left`` columns are text and whose others are numbers.
 
-    # A name comes from somebody's program: it must not be read as markup.
-    grid = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        min_width=len(title) + 1,
-    )
-    texts = [[_plain(cell) for cell in row] for row in rows]
-    for number, column in enumerate(columns):
-        longest = max((len(row[number]) for row in texts), default=0)
-        grid.add_column(
-            column,
-            justify="left" if number < left else "right",
-            overflow="fold",
-            no_wrap=longest <= _SHORT,
+    A number is never cut off or folded. Where the terminal is too narrow for all columns, those
+    in ``spare`` are left out, the first of them first; then the others, the rightmost first. The
+    line below the table tells which.
+    """
+    return Sheet(title, columns, [[_plain(cell) for cell in row] for row in rows], left, spare)
+
+
+class Sheet:
+    """What :func:`table` returns: rich asks it for a table of the width that there is."""
+
+    def __init__(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        left: int,
+        spare: Sequence[str],
+    ) -> None:
+        self._title = _printable(title)
+        self._columns = columns
+        self._rows = rows
+        self._left = left
+        numbers = [name for name in reversed(columns[left:]) if name not in spare]
+        # One number at least: a table of names alone tells nothing.
+        self._spare = [*spare, *numbers[:-1]]
+        self._widths = [
+            max(map(len, (*columns[number].split("\n"), *(row[number] for row in rows))))
+            for number in range(len(columns))
+        ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table, and the line that tells what it leaves out."""
+        from rich.text import Text
+
+        shown = list(range(len(self._columns)))
+        left_out = []
+        for name in self._spare:
+            if self._least_width(shown) <= options.max_width:
+                break
+            number = self._columns.index(name)
+            shown.remove(number)
+            left_out.append(name.replace("\n", ""))
+        yield self._grid(shown, options.max_width)
+        if left_out:
+            names = ", ".join(left_out)
+            yield Text(f"Too narrow for: {names}. A wider terminal or --json shows them.")
+
+    def _least_width(self, shown: Sequence[int]) -> int:
+        """Characters that these columns need: a name may be folded, a number may not."""
+        widths = [
+            min(self._widths[number], _FOLDED) if number < self._left else self._widths[number]
+            for number in shown
+        ]
+        return sum(widths) + _BETWEEN * (len(shown) - 1) + _EDGES
+
+    def _grid(self, shown: Sequence[int], width: int) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        # A name comes from somebody's program: it must not be read as markup.
+        grid = Table(
+            title=Text(self._title),
+            title_justify="left",
+            title_style="bold",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            min_width=min(len(self._title) + 1, width),
         )
-    for row in texts:
-        grid.add_row(*row)
-    return grid
+        for number in shown:
+            is_text = number < self._left
+            grid.add_column(
+                Text(self._columns[number]),
+                justify="left" if is_text else "right",
+                overflow="fold",
+                no_wrap=not is_text or self._widths[number] <= _SHORT,
+            )
+        for row in self._rows:
+            grid.add_row(*(Text(row[number]) for number in shown))
+        return grid
 
 
 def quantiles(values: Mapping[str, Any], *names: str) -> list[str]:
@@ -146,10 +213,8 @@ def quantiles(values: Mapping[str, Any], *names: str) -> list[str]:
 
 
 def _plain(cell: object) -> str:
-    from rich.markup import escape
-
     text = UNKNOWN if cell is None else str(cell)
-    return escape(_printable(text.replace("\n", "·")))
+    return _printable(text.replace("\n", "·"))
 
 
 def _printable(text: str) -> str:

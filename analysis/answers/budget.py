@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from analysis.answers.where import Site, functions_of, sites_of
 from analysis.names import syscall_names
-from analysis.ptime.budget import Pass, PassSetting, ProcessBudget, run_pass
+from analysis.ptime.budget import Pass, PassSetting, ProcessBudget, pass_setting, run_pass
 from analysis.ptime.engine.account import STATES
 from analysis.stats.quantiles import quantiles
 from tracer.trace.reader import Trace
@@ -27,6 +27,7 @@ LOST_STATES = STATES[1:7]
 """What a P that is lost can be in: every state but running, idle and unknown."""
 
 _BIN_NS = 1_000_000_000
+_MOST_BINS = 100_000
 _SITES = 50
 _STOPS = 20
 _WINDOWS_S = (10, 60, 300)
@@ -219,7 +220,10 @@ def budget(trace: Trace, setting: PassSetting | None = None) -> Budget:
         PretakeError: the trace cannot be read.
     """
     holds = _Holds()
-    found = run_pass(trace, setting=setting, bin_ns=_BIN_NS, on_holds=holds.add)
+    setting = setting or pass_setting(trace)
+    # A stranger's trace may claim to be of three hundred years.
+    bin_ns = max(_BIN_NS, (setting.end_ns - setting.begin_ns) // _MOST_BINS)
+    found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=holds.add)
     return _budget(trace, found, holds)
 
 

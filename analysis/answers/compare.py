@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.answers.summary import Summary, summary
@@ -14,6 +13,8 @@ from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
 __all__ = ["COMPARISON", "compare", "trace_label"]
+
+_TOO_LARGE = 2**63
 
 COMPARISON = Frame(
     "comparison",
@@ -96,17 +97,27 @@ def _row(trace: Trace, told: Summary) -> dict[str, Any]:
         "trace": trace_label(trace),
         "policy": told["policy"],
         "workload": name if isinstance(name, str) else None,
-        **{name: UNKNOWN if value is None else value for name, value in numbers.items()},
+        **{name: UNKNOWN if value is None else _fitting(value) for name, value in numbers.items()},
     }
 
 
 def _number(values: object, name: str) -> int | None:
     """A number that the traced program wrote; None for anything else."""
     found = values.get(name) if isinstance(values, Mapping) else None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not np.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float):
         return None
-    return round(found)
+    return _whole(found)
 
 
 def _ns(seconds: float | None) -> int | None:
-    return None if seconds is None else round(seconds * 1e9)
+    return None if seconds is None else _whole(seconds * 1e9)
+
+
+def _fitting(number: int) -> int:
+    """A sum that no column holds is not known."""
+    return number if abs(number) < _TOO_LARGE else UNKNOWN
+
+
+def _whole(number: float) -> int | None:
+    """What a column holds; whoever wrote the manifest may have written any number."""
+    return round(number) if abs(number) < _TOO_LARGE else None

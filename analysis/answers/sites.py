@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.schema import Field, Frame
 from tracer.trace.schema import UNKNOWN
+
+if TYPE_CHECKING:
+    from pandas.core.groupby import SeriesGroupBy
 
 __all__ = ["SITES", "sites"]
 
@@ -53,8 +56,8 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
     columns = {
         "episodes": sizes,
         # A few that are known would pass for all of them.
-        "harm_sum_ns": by_call["harm_ns"].sum().where(by_call["harm_ns"].count() * 2 >= sizes),
-        "hold_sum_ns": by_call["hold_ns"].sum(min_count=1),
+        "harm_sum_ns": _sum(by_call["harm_ns"]).where(by_call["harm_ns"].count() * 2 >= sizes),
+        "hold_sum_ns": _sum(by_call["hold_ns"]).where(by_call["hold_ns"].count() > 0),
         "kept": trusted["outcome"].eq("kept").groupby(keys, dropna=False).sum(),
         "line": by_call["line"].agg(_commonest),
         "file": by_call["file"].agg(_commonest),
@@ -82,6 +85,12 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
             for name in SITES.names
         }
     )
+
+
+def _sum(groups: SeriesGroupBy[Any, Any]) -> pd.Series[Any]:
+    """The sum of each group; null where it is larger than a column holds."""
+    wide = groups.agg(lambda values: float(values.astype("Float64").sum()))
+    return groups.sum().where(wide.abs() < 2**63)
 
 
 def _place_of(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:

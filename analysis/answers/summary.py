@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.ptime.episodes import Setting, episode_windows, setting_of
 from analysis.schema import CLASSES
-from analysis.stats.quantiles import quantiles
+from analysis.stats.quantiles import exact_sum, quantiles
 from analysis.windowed.asof import Ints
 from tracer.trace.manifest import Manifest
 from tracer.trace.reader import Trace
@@ -178,9 +178,9 @@ class SummaryBuilder:
             pieces.append(known)
             self._unknown[name] += len(trusted) - len(known)
         self._outcomes.update(_counted(episodes["outcome"].value_counts()))
-        by_class = episodes["hold_ns"].groupby(episodes["class"], observed=False)
-        self._class_counts.update(_counted(by_class.size()))
-        self._class_holds.update(_counted(by_class.sum(min_count=1).dropna()))
+        self._class_counts.update(_counted(episodes["class"].value_counts()))
+        for word, rows in episodes["hold_ns"].dropna().groupby(episodes["class"], observed=True):
+            self._class_holds[str(word)] += exact_sum(rows.to_numpy(np.int64))
         queued = trusted["runq"].fillna(0) + trusted["global_runq"].fillna(0)
         self._goroutine_wait_ns += int((trusted["harm_ns"].fillna(0) * queued).sum())
         highest = episodes.dropna(subset=["p"]).groupby(episodes["pid"].fillna(-1))["p"].max()
@@ -259,7 +259,7 @@ def _duration(values: Ints, unknown: int) -> Duration:
 
 
 def _sum(values: Ints) -> int | None:
-    return int(values.sum()) if len(values) else None
+    return exact_sum(values) if len(values) else None
 
 
 def tells_of_ps(manifest: Manifest) -> bool:

@@ -28,7 +28,9 @@ __all__ = [
 
 def write_json_lines(table: pd.DataFrame, out: BinaryIO) -> None:
     """Write one JSON object a row and line; null for unknown."""
-    table.to_json(out, orient="records", lines=True)
+    # pandas writes a line for no row, which is no object.
+    if len(table):
+        table.to_json(out, orient="records", lines=True)
 
 
 def write_csv(table: pd.DataFrame, out: TextIO) -> None:

@@ -37,6 +37,10 @@ from tracer.trace.schema import TABLES, UNKNOWN
 __all__ = ["LOSSES_OF", "Pass", "PassSetting", "ProcessBudget", "pass_setting", "run_pass"]
 
 _WINDOW_ROWS = 500_000
+_MOST_PS = 1 << 16
+"""No process has more; a larger number is not known."""
+_LAST_NS = (1 << 61) - 1
+"""73 years of uptime; the engine's own marks are later."""
 _KIND = TABLES["runtime"].column("kind")
 _REASON = TABLES["runtime"].column("reason")
 _TASK = TABLES["task"].column("kind")
@@ -340,7 +344,13 @@ def _bytes(columns: Columns | None, name: str, count: int) -> bytes:
     """A column as the engine reads it; -1 everywhere where the trace has none."""
     if columns is None or name not in columns:
         return (-1).to_bytes(8, "little", signed=True) * count
-    return np.ascontiguousarray(columns[name], np.int64).tobytes()
+    values = np.ascontiguousarray(columns[name], np.int64)
+    # Whoever made the trace may have written any number, and the engine keeps room for each P.
+    if name in ("p", "gomaxprocs"):
+        values = np.where(values < _MOST_PS, values, UNKNOWN)
+    elif name.endswith("_ns"):
+        values = np.minimum(values, _LAST_NS)
+    return values.tobytes()
 
 
 def _has_rows(trace: Trace, table: str) -> bool:
@@ -376,7 +386,8 @@ def _span(trace: Trace) -> tuple[int, int]:
                 ends.append(group.end_ns)
     begin_ns = min(begins, default=0) if manifest.begin_ns is None else manifest.begin_ns
     end_ns = max(ends, default=begin_ns) if manifest.end_ns is None else manifest.end_ns
-    return begin_ns, max(begin_ns, end_ns)
+    begin_ns = min(max(begin_ns, 0), _LAST_NS)
+    return begin_ns, min(max(begin_ns, end_ns), _LAST_NS)
 
 
 def _edges(

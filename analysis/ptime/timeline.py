@@ -96,7 +96,8 @@ def _span(row: dict[str, int]) -> tuple[int, int]:
         end = min(end, stop + round(_TAIL * (stop - begin)))
     end = max(end, stop)
     margin = max(round(_MARGIN * (end - begin)), 1_000)
-    return begin - margin, end + margin
+    # A time near the end of the clock has no room for a margin.
+    return begin - margin, min(end + margin, np.iinfo(np.int64).max)
 
 
 def rows_around(

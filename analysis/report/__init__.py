@@ -20,7 +20,6 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
 from analysis.report import figures, tables
 from analysis.report.answer import answer
@@ -73,7 +72,7 @@ def render(materials: Sequence[Material]) -> str:
     several = len(materials) > 1
     sections = []
     for number, material in enumerate(materials):
-        pictures[f"heat{number}"] = figures.heat_map(material)
+        pictures[f"heat{number}"] = figures.heat_map(material, len(materials))
         sections.append(
             {
                 "label": material.label,
@@ -89,7 +88,7 @@ def render(materials: Sequence[Material]) -> str:
             }
         )
     pictures = {name: picture for name, picture in pictures.items() if picture["data"]}
-    script = _asset("page.js")
+    script, plotly = _asset("page.js"), _asset("plotly-basic/plotly-basic.min.js")
     return _template().render(
         answer=answer(materials),
         several=several,
@@ -102,8 +101,8 @@ def render(materials: Sequence[Material]) -> str:
         data=jinja2.utils.htmlsafe_json_dumps(pictures),
         css=_asset("page.css"),
         script=script,
-        plotly=get_plotlyjs(),
-        script_hashes=[_csp_hash(script), _csp_hash(get_plotlyjs())],
+        plotly=plotly,
+        script_hashes=[_csp_hash(script), _csp_hash(plotly)],
     )
 
 

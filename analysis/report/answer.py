@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,6 +104,7 @@ def _of_one(told: Summary) -> Answer:
 
 def _of_several(materials: Sequence[Material]) -> Answer:
     known = [m for m in materials if m.summary["retake_ns"]["p50"] is not None]
+    workloads = list(dict.fromkeys(m.workload for m in materials))
     harmful = sum(m.summary["classes"]["harmful"]["episodes"] for m in materials)
     figures = tuple(
         Figure(
@@ -112,27 +114,39 @@ def _of_several(materials: Sequence[Material]) -> Answer:
         )
         for m in _three(materials)
     )
-    if len(known) < 2:
-        return Answer(
-            "These traces have no two P-retake latencies to compare.", "", not harmful, figures
-        )
-    best = min(known, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
-    worst = max(known, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
+    alone = len(workloads) == 1
+    found = [
+        _compared("" if alone else f"{name or 'another workload'}: ", of_one)
+        for name in workloads
+        if len(of_one := [m for m in known if m.workload == name]) > 1
+    ]
+    sentence = " ".join(text for _, text in sorted(found, key=lambda pair: -pair[0]))
+    if not found:
+        # One workload is no measure of another.
+        sentence = "These traces have no two P-retake latencies of one workload to compare."
+    return Answer(sentence, "", not harmful, figures)
+
+
+def _compared(name: str, materials: Sequence[Material]) -> tuple[float, str]:
+    """How far the traces of one workload are apart, as a factor and as a sentence."""
+    best = min(materials, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
+    worst = max(materials, key=lambda m: m.summary["retake_ns"]["p50"] or 0)
     fast, slow = best.summary["retake_ns"]["p50"] or 0, worst.summary["retake_ns"]["p50"] or 0
     if fast == slow:
-        sentence = f"P runs again equally soon in all of them: {duration_text(fast)} (median)."
-    elif fast == 0:
-        sentence = (
+        text = f"P runs again equally soon in all of them: {duration_text(fast)} (median)."
+        return 1.0, name + text
+    if fast == 0:
+        text = (
             f"Under {best.label} P already runs another goroutine when the thread blocks; "
             f"under {worst.label} that takes {duration_text(slow)} (median)."
         )
-    else:
-        sentence = (
-            f"Under {best.label} P runs again {duration_text(fast)} after a thread blocks, under "
-            f"{worst.label} after {duration_text(slow)} (medians): "
-            f"{ratio_text(slow / fast)} times as long."
-        )
-    return Answer(sentence, "", not harmful, figures)
+        return math.inf, name + text
+    text = (
+        f"Under {best.label} P runs again {duration_text(fast)} after a thread blocks, under "
+        f"{worst.label} after {duration_text(slow)} (medians): "
+        f"{ratio_text(slow / fast)} times as long."
+    )
+    return slow / fast, name + text
 
 
 def _three(materials: Sequence[Material]) -> list[Material]:

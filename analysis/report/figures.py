@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.ptime.timeline import STATES
@@ -30,26 +31,39 @@ _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 _MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 _PATTERNS = ("", "/", "x", ".", "\\", "+", "-", "|")
 
+_LONGEST = 22
+"""Characters of a trace's name in a picture; the tables have all of it."""
+
 _FLOOR_NS = 100
 """Left end of a log axis: what is shorter, and 0, is drawn there."""
 
-_SHARES = np.unique(
-    np.r_[np.linspace(0, 1, 201), 1 - np.logspace(-2, -5, 40), np.logspace(-4, -2, 20)]
-)
+_FEW = 3
+"""Traces that are drawn finely; of more there is less of each, since every report has to stay
+small enough for a mail."""
+
+
+def _shares(lines: int) -> npt.NDArray[np.float64]:
+    """Where a distribution is drawn: every hundredth or fiftieth, and more at the ends."""
+    steps, fine = (101, 13) if lines <= _FEW else (51, 7)
+    tail = np.logspace(-2, -5, fine)
+    return np.unique(np.r_[np.linspace(0, 1, steps), 1 - tail, tail[: fine // 2]])
 
 
 def distribution(materials: Sequence[Material], column: str, title: str) -> Picture:
     """How many episodes last at most how long: one step line for each trace."""
     lines = []
+    styles = _styles(materials)
+    shares = _shares(len(materials))
     highest = _FLOOR_NS * 10
     for number, material in enumerate(materials):
         values = material.episodes[column].dropna().to_numpy(np.int64)
         if len(values) == 0:
             continue
-        x = np.quantile(values, _SHARES, method="inverted_cdf")
+        x = np.quantile(values, shares, method="inverted_cdf")
         highest = max(highest, int(x[-1]))
-        y = 100 * _SHARES
-        name = html.escape(material.label)
+        y = 100 * shares
+        name = _name(material)
+        colour, dash = styles[number]
         lines.append(
             {
                 "type": "scatter",
@@ -59,9 +73,9 @@ def distribution(materials: Sequence[Material], column: str, title: str) -> Pict
                 "y": np.round(y, 4).tolist(),
                 "text": [duration_text(value) for value in x],
                 "hovertemplate": f"{name}: %{{y:.2f}} % within %{{text}}<extra></extra>",
-                "line": {"color": _colour(number), "dash": _DASHES[number % _SERIES], "width": 2},
+                "line": {"color": _colour(colour), "dash": _DASHES[dash % _SERIES], "width": 2},
                 "marker": {
-                    "color": _colour(number),
+                    "color": _colour(colour),
                     "symbol": _MARKERS[number % _SERIES],
                     "size": 9,
                     # A marker at each tenth tells the lines apart in print.
@@ -75,10 +89,33 @@ def distribution(materials: Sequence[Material], column: str, title: str) -> Pict
 _MARKED = frozenset(float(share) for share in range(10, 100, 10))
 
 
+def _name(material: Material) -> str:
+    """A trace's label, as long as a picture on a phone has room for."""
+    label = material.label
+    return html.escape(label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…")
+
+
+def _styles(materials: Sequence[Material]) -> list[tuple[int, int]]:
+    """Of each trace the numbers of its colour and of its dash.
+
+    A policy has one colour in every workload, and a workload one dash under every policy; where
+    there is one workload, each policy has a dash of its own too.
+    """
+    policies = {m.summary["policy"] or m.label: None for m in materials}
+    workloads = {m.workload: None for m in materials}
+    colours = {policy: number for number, policy in enumerate(policies)}
+    dashes = {workload: number for number, workload in enumerate(workloads)}
+    found = []
+    for material in materials:
+        colour = colours[material.summary["policy"] or material.label]
+        found.append((colour, colour if len(dashes) == 1 else dashes[material.workload]))
+    return found
+
+
 def parts(materials: Sequence[Material]) -> Picture:
     """Where the latency goes: the mean length of each part, stacked, one bar a trace."""
     rows = [material.episodes for material in materials]
-    labels = [html.escape(material.label) for material in materials]
+    labels = [_name(material) for material in materials]
     bars = []
     for number, (_, part, meaning) in enumerate(PARTS):
         means = [_part_mean(episodes, part) for episodes in rows]
@@ -115,7 +152,7 @@ def _part_mean(episodes: pd.DataFrame, part: str) -> float:
 
 def preemption(materials: Sequence[Material]) -> Picture:
     """The way of a request to stop: the mean length of each part, one bar a trace."""
-    told = [(html.escape(m.label), m.preemptions) for m in materials]
+    told = [(_name(m), m.preemptions) for m in materials]
     stopped = [(label, rows[rows["outcome"].eq("stopped")]) for label, rows in told]
     stopped = [(label, rows) for label, rows in stopped if len(rows)]
     bars = []
@@ -157,11 +194,11 @@ def class_shares(materials: Sequence[Material]) -> Picture:
     """What the episodes mean: the share of each class, by count and by time held."""
     rows = []
     for material in materials:
-        name = html.escape(material.label)
+        name = _name(material)
         classes = material.summary["classes"]
         for what, key in (("calls", "episodes"), ("time held", "hold_ns")):
             numbers = {word: dict(classes[word])[key] for word in CLASSES}
-            rows.append((f"{name}: {what}", numbers))
+            rows.append((f"{name}<br>{what}", numbers))
     bars = []
     for word in CLASSES:
         totals = [max(sum(_ints(numbers)), 1) for _, numbers in rows]
@@ -211,8 +248,13 @@ _TIME_BINS = 90
 _BINS_A_DECADE = 5
 
 
-def heat_map(material: Material) -> Picture:
-    """When holds happened, and how long they were: episodes by time and length."""
+def heat_map(material: Material, traces: int = 1) -> Picture:
+    """When holds happened, and how long they were: episodes by time and length.
+
+    Args:
+        material: the trace.
+        traces: how many the report is about.
+    """
     rows = material.episodes[material.episodes["hold_ns"] > 0]
     if len(rows) == 0:
         return _picture([], "holds over time", {})
@@ -222,20 +264,33 @@ def heat_map(material: Material) -> Picture:
     decades = np.log10(max(highest, _FLOOR_NS * 10) / _FLOOR_NS)
     steps = int(np.ceil(decades * _BINS_A_DECADE)) + 1
     y = _FLOOR_NS * 10 ** (np.arange(steps + 1) / _BINS_A_DECADE)
-    x = np.linspace(begin, max(end, begin + 1), _TIME_BINS + 1)
+    bins = _TIME_BINS if traces <= _FEW else _TIME_BINS // 3
+    x = np.linspace(begin, max(end, begin + 1), bins + 1)
     counts, _, _ = np.histogram2d(rows["block_ns"].to_numpy(np.int64), lengths, (x, y))
     seconds = (x - begin) / 1e9
+    # A bar for each field that has episodes; plotly.js's basic bundle has no heat map.
+    when, length = np.nonzero(counts)
+    found = counts[when, length].astype(np.int64)
     heat = {
-        "type": "heatmap",
-        "x": np.round(seconds, 6).tolist(),
-        "y": np.round(y, 1).tolist(),
-        # An empty field stays empty: the colour scale begins at one episode.
-        "z": [[None if n == 0 else int(n) for n in row] for row in counts.T],
-        "colorscale": [[0, "var(--heat-low)"], [1, "var(--heat-high)"]],
-        "colorbar": {"title": {"text": "calls"}, "thickness": 12, "outlinewidth": 0},
-        "hovertemplate": "%{z} calls at %{x:.3f} s<extra></extra>",
+        "type": "bar",
+        "x": np.round((seconds[when] + seconds[when + 1]) / 2, 6).tolist(),
+        "width": float(seconds[1] - seconds[0]),
+        "base": np.round(y[length], 1).tolist(),
+        "y": np.round(y[length + 1] - y[length], 1).tolist(),
+        "customdata": found.tolist(),
+        "marker": {
+            "color": found.tolist(),
+            "colorscale": [[0, "var(--heat-low)"], [1, "var(--heat-high)"]],
+            "cmin": 1,
+            "cmax": max(int(found.max(initial=1)), 2),
+            "showscale": True,
+            "colorbar": {"title": {"text": "calls"}, "thickness": 12, "outlinewidth": 0},
+        },
+        "showlegend": False,
+        "hovertemplate": "%{customdata} calls at %{x:.3f} s<extra></extra>",
     }
     layout = {
+        "barmode": "overlay",
         "xaxis": {"title": {"text": "seconds since the capture began"}, "zeroline": False},
         "yaxis": {**_log_axis(highest), "title": {"text": "hold"}},
     }

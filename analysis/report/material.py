@@ -25,7 +25,8 @@ cannot."""
 
 
 WORST = 6
-"""How many of a trace's worst episodes get a time line of their own."""
+"""How many of the worst episodes get a time line of their own, of all traces together; each trace
+has one at least."""
 
 _COLUMNS = (
     *("tid", "pid", "comm", "goid", "p", "nr", "syscall", "arg0", "blocked_ns"),
@@ -51,6 +52,7 @@ class Material:
 
     Args:
         label: what the trace is called in the report: its policy, or its folder's name.
+        workload: what was run, as far as the program told; traces of one are comparable.
         trace: the trace.
         summary: its figures.
         episodes: its trusted episodes, the columns that a report uses.
@@ -64,6 +66,7 @@ class Material:
     """
 
     label: str
+    workload: str | None
     trace: Trace
     summary: Summary
     episodes: pd.DataFrame
@@ -90,11 +93,12 @@ def gather(traces: Sequence[Trace], predict: Predictor | None = None) -> list[Ma
     telling = all(isinstance(p, str) for p in policies) and len(set(policies)) == len(policies)
     labels = policies if telling else _distinct([trace_label(trace) for trace in traces])
     return [
-        _gather(str(label), trace, predict) for label, trace in zip(labels, traces, strict=True)
+        _gather(str(label), trace, predict, max(WORST // len(traces), 1))
+        for label, trace in zip(labels, traces, strict=True)
     ]
 
 
-def _gather(label: str, trace: Trace, predict: Predictor | None) -> Material:
+def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> Material:
     setting = setting_of(trace)
     builder = SummaryBuilder(setting, trace.manifest)
     pieces = []
@@ -107,11 +111,13 @@ def _gather(label: str, trace: Trace, predict: Predictor | None) -> Material:
     worst = rows[rows["hold_ns"] > 0]
     worst = worst.sort_values(
         ["harm_ns", "hold_ns"], ascending=False, na_position="last", kind="stable"
-    ).head(WORST)
+    ).head(most)
     stacks = places(trace)
     asked = any(kind == "preempt_request" for kind, _ in setting.transitions)
+    workload = (trace.manifest.workload or {}).get("name")
     return Material(
         label,
+        workload if isinstance(workload, str) else None,
         trace,
         builder.result(),
         rows,

@@ -54,8 +54,9 @@ class Grid:
 
 
 def _cell(value: object, text: Callable[[object], str]) -> Cell:
-    known = value is not None and not pd.isna(value)  # type: ignore[call-overload]
-    return Cell(text(value), float(str(value)) if known else None)
+    if value is None or pd.isna(value):  # type: ignore[call-overload]
+        return Cell(UNKNOWN_TEXT)
+    return Cell(text(value), float(str(value)))
 
 
 def _duration(value: object) -> Cell:
@@ -93,13 +94,19 @@ def comparison(materials: Sequence[Material]) -> Grid:
         ("lost", "lost", _count),
         ("capture CPU", "capture_cpu_ns", _duration),
     )
-    return Grid(
-        ("trace", *(heading for heading, _, _ in columns)),
+    workloads = [material.workload for material in materials]
+    several = len(set(workloads)) > 1
+    rows = [
         [
-            [Cell(material.label), *(cell(row[name]) for _, name, cell in columns)]
-            for material, row in zip(materials, table.to_dict("records"), strict=True)
-        ],
-    )
+            Cell(material.label),
+            *([_word(material.workload)] if several else []),
+            *(cell(row[name]) for _, name, cell in columns),
+        ]
+        for material, row in zip(materials, table.to_dict("records"), strict=True)
+    ]
+    order = sorted(range(len(rows)), key=lambda number: workloads.index(workloads[number]))
+    headings = (*(("workload",) if several else ()), *(heading for heading, _, _ in columns))
+    return Grid(("trace", *headings), [rows[number] for number in order])
 
 
 def parts(materials: Sequence[Material]) -> Grid:

@@ -1,11 +1,11 @@
-"""Quantiles, each of which is one of the values."""
+"""Quantiles, each of which is one of the values, and sums that do not wrap around."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["quantile_name", "quantiles"]
+__all__ = ["exact_sum", "quantile_name", "quantiles"]
 
 
 def quantile_name(share: float) -> str:
@@ -29,3 +29,8 @@ def quantiles(values: npt.ArrayLike, *shares: float) -> dict[str, int | None]:
         return {quantile_name(share): None for share in shares}
     found = np.quantile(array, shares, method="inverted_cdf")
     return {quantile_name(s): int(v) for s, v in zip(shares, found, strict=True)}
+
+
+def exact_sum(values: npt.NDArray[np.int64]) -> int:
+    """The sum, as large as it is: numpy's wraps around at 2**63."""
+    return (int((values >> 32).sum()) << 32) + int((values & 0xFFFF_FFFF).sum())

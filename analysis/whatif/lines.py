@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from statistics import median
 from typing import NamedTuple
 
@@ -109,7 +109,7 @@ def _with_changes(
 ) -> list[Item]:
     """A line with the stretches cut in which another goroutine came to its call."""
     made: list[Item] = []
-    for item, call in zip(line, [*line[1:], None], strict=True):
+    for item, call in zip_longest(line, line[1:]):
         made.append(item)
         if call is None or call.call is None or item.call is not None or not item.probed:
             continue

@@ -10,6 +10,7 @@ from pretake.types import refuse_existing
 from pretake.views import note
 
 FORMATS = ("perfetto", "parquet", "csv", "json", "folded")
+_TABULAR = ("parquet", "csv", "json")
 TABLES = ("episodes", "sites", "factors", "advise")
 
 
@@ -20,9 +21,7 @@ TABLES = ("episodes", "sites", "factors", "advise")
     "--table",
     "name",
     type=click.Choice(TABLES),
-    default="episodes",
-    show_default=True,
-    help="Table to write, for parquet, csv and json.",
+    help="Table to write, for parquet, csv and json.  [default: episodes]",
 )
 @click.option(
     "-o",
@@ -33,7 +32,7 @@ TABLES = ("episodes", "sites", "factors", "advise")
     help="File to write.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-def command(trace: Path, form: str, name: str, output: Path, force: bool) -> None:
+def command(trace: Path, form: str, name: str | None, output: Path, force: bool) -> None:
     """Write TRACE, or a table made from it, in the format of another program.
 
     \b
@@ -45,6 +44,8 @@ def command(trace: Path, form: str, name: str, output: Path, force: bool) -> Non
     from analysis.formats.export import write_table
     from analysis.formats.perfetto import write_perfetto
 
+    if name is not None and form not in _TABULAR:
+        raise click.UsageError(f"--to {form} writes the whole trace, and no --table of it")
     refuse_existing(output, force)
     loaded = load(trace)
     if form == "perfetto":
@@ -55,6 +56,6 @@ def command(trace: Path, form: str, name: str, output: Path, force: bool) -> Non
             "sites": loaded.sites,
             "factors": loaded.factors,
             "advise": loaded.advise,
-        }["episodes" if form == "folded" else name]()
+        }[name or "episodes"]()
         write_table(frame, form, output)
     note(f"{output} is written")

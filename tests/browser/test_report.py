@@ -91,6 +91,40 @@ def test_every_picture_is_drawn_without_an_error(
     # The page itself never scrolls sideways; wide tables do so in their own frame.
     overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert browser.execute_script(overflow) <= 0
+    assert sticking_out(browser) == []
+
+
+def sticking_out(browser: webdriver.Chrome) -> list[str]:
+    """What is drawn of each picture that lies beyond the card that the picture is in."""
+    return browser.execute_script(
+        """const found = [];
+           for (const picture of document.querySelectorAll(".picture[data-drawn]")) {
+             if (picture.closest("details:not([open])") !== null) continue;
+             const card = picture.closest("section").getBoundingClientRect();
+             const own = picture.getBoundingClientRect();
+             const parts = picture.querySelectorAll(".main-svg, text, .legend, .bglayer rect");
+             for (const part of parts) {
+               const box = part.getBoundingClientRect();
+               if (box.width && (box.right > card.right + 1 || box.left < card.left - 1))
+                 found.push(picture.dataset.picture + " beside: " + part.textContent);
+               if (box.width && (box.bottom > own.bottom + 1 || box.top < own.top - 1))
+                 found.push(picture.dataset.picture + " above or below: " + part.textContent);
+             }
+           }
+           return found;"""
+    )
+
+
+def test_a_window_that_becomes_narrow_has_its_pictures_inside_their_cards(
+    browser: webdriver.Chrome, page: str
+) -> None:
+    size = {"height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 1200, **size})
+    browser.get(page)
+    WebDriverWait(browser, WAIT_S).until(lambda b: drawn(b) and all(drawn(b)))
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, **size})
+    WebDriverWait(browser, WAIT_S).until(lambda b: sticking_out(b) == [])
+    assert errors(browser) == []
 
 
 def test_a_closed_time_line_is_drawn_when_it_is_opened(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -145,7 +146,9 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as the text of ``manifest.json``."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+        # An argument of the command may be bytes that are no UTF-8.
+        return _storable(text)
 
 
 def manifest_from_json(text: str | bytes, where: str) -> Manifest:
@@ -162,7 +165,7 @@ def manifest_from_json(text: str | bytes, where: str) -> Manifest:
     """
     mend = "capture it again, or name the folder that 'pretake record' wrote"
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError):
         raise PretakeError(f"{where} is no trace: its manifest.json is not JSON", mend) from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -181,10 +184,33 @@ def manifest_from_json(text: str | bytes, where: str) -> Manifest:
     return manifest
 
 
+def _finite(text: str) -> float | None:
+    """A number that is none (Python writes NaN and Infinity) is not known."""
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _storable(text: str) -> str:
+    """``text`` with a replacement for what UTF-8 has no bytes for, so that it can be shown."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _storable_in(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, list):
+        return [_storable_in(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable_in(item) for key, item in value.items()}
+    return value
+
+
 def _read(kind: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON, any type
     """``value`` checked against the type ``kind``; TypeError names the field that is wrong."""
     if kind is Any:
-        return value
+        return _storable_in(value)
+    if kind is str and isinstance(value, str):
+        return _storable(value)
     if dataclasses.is_dataclass(kind):
         assert isinstance(kind, type)
         if not isinstance(value, dict):
@@ -198,6 +224,8 @@ def _read(kind: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON, 
         return [_read(arguments[0], item, name) for item in value]
     if origin is dict and isinstance(value, dict):
         return {key: _read(arguments[1], item, name) for key, item in value.items()}
+    if kind is int and isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+        raise TypeError(f"{name} is out of range")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     # bool is an int to Python, and not to a reader of the manifest.

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from analysis.ptime.timeline import STATES, TIMELINE, timelines
-from analysis.report import report
+from analysis.report import figures, report
 from analysis.report.answer import answer
 from analysis.report.material import gather
 from analysis.units import count_text, duration_text, percent_text
 from tests.unit.analysis.scene import US, Scene
-from tests.unit.analysis.test_episodes import CALM, retaken
+from tests.unit.analysis.test_episodes import BUSY, CALM, retaken
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 
@@ -69,6 +69,55 @@ def test_answer_compares_policies(tmp_path: Path) -> None:
         "Under block P runs again 13 µs after a thread blocks, under sysmon after 65 µs "
         "(medians): 5 times as long."
     )
+
+
+def _runs(folder: Path) -> list[Trace]:
+    """Two workloads under two policies each; a median of 65 µs under all but mix under block."""
+    made = []
+    for workload in ("echo", "mix"):
+        for policy in ("sysmon", "block"):
+            scene = harmful(workload={"name": workload, "policy": policy})
+            if (workload, policy) == ("mix", "block"):
+                scene.rows["runtime"][-2]["ts_ns"] = 230 * US
+            made.append(scene.write(folder, f"{workload}-{policy}.pretake"))
+    return made
+
+
+def test_a_workload_is_compared_with_itself_alone(tmp_path: Path) -> None:
+    traces = _runs(tmp_path)
+    found = answer(gather(traces))
+    assert found.sentence == (
+        "mix: Under mix-sysmon P runs again 65 µs after a thread blocks, under mix-block after "
+        "130 µs (medians): 2 times as long. "
+        "echo: P runs again equally soon in all of them: 65 µs (median)."
+    )
+    echo_sysmon, _, mix_sysmon, _ = traces
+    found = answer(gather([echo_sysmon, mix_sysmon]))
+    assert found.sentence.startswith("These traces have no two P-retake latencies of one workload")
+
+
+def test_a_policy_has_one_colour_and_a_workload_one_dash(tmp_path: Path) -> None:
+    lines = figures.distribution(gather(_runs(tmp_path)), "retake_ns", "")["data"]
+    colours = [line["line"]["color"] for line in lines]
+    dashes = [line["line"]["dash"] for line in lines]
+    assert colours[:2] == colours[2:]
+    assert colours[0] != colours[1]
+    assert dashes[0] == dashes[1] != dashes[2] == dashes[3]
+
+
+def test_a_report_of_many_traces_is_small_enough_for_a_mail(tmp_path: Path) -> None:
+    """Twelve, as a demo makes them, whose holds lie everywhere in time and length."""
+    traces = []
+    for number in range(12):
+        scene = Scene(end_ns=1_000_000 * US, workload={"name": f"w{number % 2}"})
+        for call in range(900):
+            at, tid, hold = 1_000 * call, 11 + call, 1.013**call
+            scene.block(at + 100, tid, at + 90, 0, **BUSY)
+            scene.runtime(at + 100 + hold, "retake", 10, 0, reason="sysmon", target_tid=tid)
+            scene.runtime(at + 110 + hold, "run", tid + 1, 0)
+            scene.exit(at + 120 + hold, tid, at + 90)
+        traces.append(scene.write(tmp_path, f"a-name-of-some-length-{number}.pretake"))
+    assert report(traces, tmp_path / "report.html").stat().st_size <= 1_500_000
 
 
 def test_answer_tells_what_was_lost(tmp_path: Path) -> None:
