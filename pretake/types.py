@@ -9,7 +9,7 @@ import click
 
 from tracer.errors import PretakeError
 
-__all__ = ["SIZE", "WHERE", "refuse_existing"]
+__all__ = ["SIZE", "WHERE", "refuse_existing", "tell_process"]
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -50,6 +50,17 @@ class _Where(click.ParamType[int | Path]):
 
 SIZE = _Size()
 WHERE = _Where()
+
+
+def tell_process(pid: int) -> None:
+    """Say which process is looked at, before the second in which libraries are loaded."""
+    try:
+        program = str(Path(f"/proc/{pid}/exe").readlink())
+    except OSError:
+        # What is wrong with it is told by who looks at it.
+        return
+    name = "".join(c if c.isprintable() else "?" for c in program)
+    click.echo(f"pretake: looking at process {pid}, {name}", err=True)
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pretake.libraries import import_without_threads
-from pretake.types import WHERE
+from pretake.types import WHERE, tell_process
 from pretake.views import console, duration, note, table
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def command(
     All figures count from the start of the watch. They come from histograms that the kernel
     keeps, so no trace is written. It needs root, or CAP_BPF and CAP_PERFMON.
     """
+    if pid is not None and not program:
+        tell_process(pid)
     import_without_threads()
     # Before the program begins: what takes a second now would be a second unseen then.
     import rich.live  # noqa: F401

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pretake.libraries import import_without_threads
-from pretake.types import SIZE
+from pretake.types import SIZE, tell_process
 from tracer.capture.options import BACKENDS, DETAILS, RUNTIMES
 
 if TYPE_CHECKING:
@@ -114,6 +114,8 @@ def command(
     The command keeps its own input and output. Ctrl-C ends the capture, and the trace is whole.
     A capture needs root, or CAP_BPF and CAP_PERFMON. Only '--backend perf' needs neither.
     """
+    if pid is not None and not program and not quiet:
+        tell_process(pid)
     import_without_threads()
     # Before the capture: who has given up root's rights may not read root's modules.
     import pretake.views  # noqa: F401

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Final
 
 from tracer.errors import PretakeError
+from tracer.kernel.own_files import is_own, is_own_tree
 
 __all__ = [
     "INSTALL",
@@ -172,12 +173,28 @@ def merge_headers(below: Path, above: Path, into: Path | None = None) -> Path:
 
     Returns:
         The merged tree. One that is there already is taken as it is.
+
+    Raises:
+        PretakeError: somebody else may write there, or has.
     """
     target = into or cache_folder() / "kernel-headers" / above.name
+    target.parent.mkdir(mode=0o755, exist_ok=True)
+    for folder in (target.parent.parent, target.parent):
+        if into is None and not is_own(folder.lstat()):
+            raise PretakeError(
+                f"others may write to {folder}, which programs for the kernel are compiled from",
+                f"look at it, then: rm -r {folder}",
+            )
     if target.is_dir():
+        if not is_own_tree(target):
+            raise PretakeError(
+                f"others may have changed {target}, which programs for the kernel are compiled"
+                " from",
+                f"rm -r {target}",
+            )
         return target
     aside = target.with_name(f".{target.name}.{os.getpid()}")
-    aside.mkdir(parents=True)
+    aside.mkdir(mode=0o755)
     _merge(below, above, aside)
     try:
         aside.rename(target)
@@ -194,7 +211,7 @@ def _merge(below: Path, above: Path, target: Path) -> None:
     for name in names:
         lower, upper, merged = below / name, above / name, target / name
         if lower.is_dir() and upper.is_dir():
-            merged.mkdir()
+            merged.mkdir(mode=0o755)
             _merge(lower, upper, merged)
         else:
             merged.symlink_to(upper if upper.exists() else lower)

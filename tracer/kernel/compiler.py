@@ -18,7 +18,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ import numpy as np
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import cache_folder, kernel_source, load_bcc
 from tracer.kernel.btf import kernel_btf
+from tracer.kernel.own_files import is_own
 from tracer.targets.layout import layout_c_header
 from tracer.trace.schema import TABLES, c_header
 
@@ -138,8 +138,9 @@ _OFFSETS: Final = {
 
 _UPROBE_LINK: Final = "bpf_uprobe_multi_link"
 _KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build id
-_WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 _CACHE_LIMIT: Final = 16 << 20
+_KEPT_MOST: Final = 24
+"""Compiled programs that are kept: some variants, of the last few versions."""
 
 _NO_PREALLOC: Final = 1  # BPF_F_NO_PREALLOC
 _LOAD_IMMEDIATE_64: Final = 0x18
@@ -394,9 +395,8 @@ def _kept(name: str) -> Object | None:
         return None
     with os.fdopen(fd) as file:
         # Code for the kernel is taken from nobody but the one who loads it.
-        for status in (os.fstat(file.fileno()), path.parent.stat()):
-            if status.st_uid != os.geteuid() or status.st_mode & _WRITABLE_BY_OTHERS:
-                return None
+        if not all(map(is_own, (os.fstat(file.fileno()), path.parent.lstat()))):
+            return None
         try:
             return Object.from_json(file.read(_CACHE_LIMIT))
         except (ValueError, KeyError, TypeError):
@@ -409,9 +409,10 @@ def _keep(name: str, compiled: Object) -> None:
         folder = cache_folder()
         # Of another version of the programs, or of another kernel.
         old = sorted(folder.glob("programs-*.json"), key=lambda path: path.stat().st_mtime)
-        for path in old[:-8]:
+        for path in old[:-_KEPT_MOST]:
             path.unlink(missing_ok=True)
         aside = folder / f".{name}.{os.getpid()}"
+        aside.touch(mode=0o644)
         aside.write_text(compiled.to_json())
         aside.rename(folder / name)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tracer.errors import PretakeError
 from tracer.kernel import bcc_loader
 
 
@@ -27,6 +28,27 @@ def test_two_trees_become_one_and_the_upper_wins(tmp_path: Path) -> None:
     # A folder that only one has is one link, so the tree is small.
     assert (merged / "arch").is_symlink()
     assert bcc_loader.merge_headers(below, above, tmp_path / "merged") == merged
+
+
+@pytest.mark.parametrize("fault", ["tree", "inner", "a link", "all trees", "cache"])
+def test_headers_that_others_may_have_changed_are_not_compiled_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o755)
+    monkeypatch.setattr(bcc_loader, "cache_folder", lambda: cache)
+    below = tree(tmp_path / "common", include__linux__a="below")
+    above = tree(tmp_path / "amd64", include__linux__b="above")
+    merged = bcc_loader.merge_headers(below, above)
+    assert bcc_loader.merge_headers(below, above) == merged
+    if fault == "a link":
+        merged.rename(tmp_path / "elsewhere")
+        merged.symlink_to(tmp_path / "elsewhere")
+    else:
+        inner = {"tree": ".", "inner": "include/linux", "all trees": "..", "cache": "../.."}
+        (merged / inner[fault]).resolve().chmod(0o775)
+    with pytest.raises(PretakeError, match=r"compiled from: .*rm -r"):
+        bcc_loader.merge_headers(below, above)
 
 
 @pytest.fixture
