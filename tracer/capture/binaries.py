@@ -123,8 +123,6 @@ class Binaries:
             os.close(fd)
             return known, True
         known.binary = found
-        for lack in found.missing:
-            self._lacks(lack.what, lack.why.replace(str(held), known.name), lack.mend)
         with contextlib.suppress(OSError):
             known.places = [
                 (probe.handler, probe.file_offset, os.pread(fd, _PLACE_BYTES, probe.file_offset))
@@ -138,6 +136,13 @@ class Binaries:
             self.not_held += 1
             os.close(fd)
         return known, True
+
+    def in_use(self, known: Known) -> None:
+        """Tell what a runtime lacks that is read."""
+        if known.binary is not None:
+            for lack in known.binary.missing:
+                why = lack.why.replace(str(known.binary.path), known.name)
+                self._lacks(lack.what, why, lack.mend)
 
     def read_further(self) -> list[Known]:
         """Go on with reading debug information, one binary at a time, beside the capture.

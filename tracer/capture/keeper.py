@@ -75,6 +75,7 @@ class Keeper:
         }
         fds = [threads[0], threads[0] if command is None else command, *programs.values()]
         self._may_end = command is not None
+        self._value = 0
         socket.send_fds(self._socket, [json.dumps(given).encode()], fds)
         if self._socket.recv(_MESSAGE) != b"{}":
             self.close()
@@ -94,6 +95,15 @@ class Keeper:
         if not fds:
             raise OSError(2, "nothing was opened")
         return fds[0]
+
+    def word(self, pid: int, address: int) -> int:
+        """The 8 bytes at an address of a target process, as a signed number.
+
+        Raises:
+            OSError: it is no target, has ended, or has nothing there.
+        """
+        self._ask({"do": "word", "pid": pid, "address": address})
+        return self._value
 
     def probe(self, pid: int, file: int, places: Sequence[Place]) -> None:
         """Put uprobes into one process, all of them or none.
@@ -151,7 +161,9 @@ class Keeper:
             raise OSError(32, "the process that keeps the capabilities is gone")
         for given in fds:
             os.set_inheritable(given, False)
-        error = json.loads(text).get("error")
+        reply = json.loads(text)
+        self._value = int(reply.get("value", 0))
+        error = reply.get("error")
         if error is not None:
             for given in fds:
                 with contextlib.suppress(OSError):

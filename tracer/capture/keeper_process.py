@@ -4,7 +4,8 @@ The tracer gives up all of its own once it is attached. What a target execs late
 looked at and probed, so a process of its own stays behind, which reads no target's bytes but
 those under a probe, and answers the tracer only:
 
-``open``    a descriptor to read ``exe``, ``maps`` or one mapped file of a target process
+``open``    a descriptor to read ``exe``, ``maps`` or one mapped file of a target process;
+            ``word``, 8 bytes of its memory (where a library keeps what is a thread's own)
 ``probe``   uprobes into one target process, on a file that is held still; ``leave`` takes them out
 ``tracer``  what the tracer may not do to its own: end the command it started, have the kernel
             count what the BPF programs cost, give the trace to who asked for it
@@ -121,6 +122,8 @@ class _Keeper:
             match request["do"]:
                 case "open":
                     opened = self._open(int(request["pid"]), str(request["name"]))
+                case "word":
+                    reply["value"] = self._word(int(request["pid"]), int(request["address"]))
                 case "probe":
                     given, fd = -1, given
                     self._probe(int(request["pid"]), fd, request["places"])
@@ -158,6 +161,17 @@ class _Keeper:
         finally:
             os.close(pidfd)
         return fd
+
+    def _word(self, pid: int, address: int) -> int:
+        pidfd = self._target(pid)
+        os.close(pidfd)
+        if not 0 <= address < 1 << 63:
+            raise PermissionError(1, "not an address of a process")
+        fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return int.from_bytes(os.pread(fd, 8, address), "little", signed=True)
+        finally:
+            os.close(fd)
 
     def _probe(self, pid: int, fd: int, places: list[tuple[str, int, str]]) -> None:
         """Probes at places of a file: name of the program, offset, and the bytes there."""

@@ -12,6 +12,7 @@ looks for those.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections import deque
@@ -29,6 +30,7 @@ from tracer.capture.mappings import Mapping, mappings_of
 from tracer.capture.options import CaptureOptions
 from tracer.errors import PretakeError
 from tracer.targets import NoRuntime, reference
+from tracer.targets.go import GoBinary
 from tracer.targets.layout import Probe
 from tracer.targets.program_file import open_program
 from tracer.trace.manifest import Missing, Target
@@ -113,6 +115,7 @@ class Runtimes:
             with contextlib.suppress(PretakeError):
                 known = self._look(open_program(path))
                 if self._has(known, "go"):
+                    self._describe(known)
                     self._to_probe.append((image, known))
         module = self._module or reference.find()
         # A Go program loads no Python; should one of its children, its library is found there.
@@ -219,6 +222,7 @@ class Runtimes:
         bias = told.start_code - layout.first_code
         image.parts.append(Part(told.start_code, told.end_code, bias, known))
         image.runtime = known
+        self._describe(known)
         if told.in_reach:
             image.reach_ns = image.exec_ns
         elif self._set_layout(image, known, bias):
@@ -246,6 +250,7 @@ class Runtimes:
         image.parts.append(Part(mapping.begin, mapping.end, bias, known))
         if image.runtime is None:
             image.runtime = known
+            self._describe(known)
             if known.binary.runtime == "reference":
                 self._layouts.set_reference(layout)
             if self._set_layout(image, known, bias):
@@ -357,22 +362,36 @@ class Runtimes:
         except PretakeError as error:
             raise OSError(2, error.problem) from None
 
+    def _word(self, pid: int, address: int) -> int:
+        """A signed word of a target's memory; 0 where it cannot be read."""
+        try:
+            if self.keeper is not None:
+                return self.keeper.word(pid, address)
+            with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+                return int.from_bytes(os.pread(memory.fileno(), 8, address), "little", signed=True)
+        except (OSError, OverflowError):
+            return 0
+
     def _look(self, fd: int) -> Known:
         """What is known of a file; the BPF programs are told of a Go program."""
         known, new = self._binaries.look(fd)
         self._no_runtime = self._no_runtime or known.no_runtime
-        if new and known.binary is not None and self._wants(known.binary.runtime):
-            if known.binary.runtime == "go":
-                self._layouts.set_binary(known.identity, known.binary.layout)
-            if self.target.runtime == "none":
-                self._describe(known)
+        binary = known.binary
+        if new and isinstance(binary, GoBinary) and not binary.is_library and self._wants("go"):
+            self._layouts.set_binary(known.identity, binary.layout)
         return known
 
     def _set_layout(self, image: Image, known: Known, bias: int) -> bool:
         """Put a process in reach that runs already; whether it is."""
         assert known.binary is not None
+        layout = known.binary.layout.at(bias)
+        if isinstance(known.binary, GoBinary) and known.binary.is_library:
+            g_tls = self._word(image.pid, bias + known.binary.g_tls_slot)
+            if known.binary.g_tls_slot == UNKNOWN or not g_tls:
+                return False
+            layout = dataclasses.replace(layout, g_tls=g_tls)
         try:
-            self._layouts.set_layout(image.pid, image.generation, known.binary.layout.at(bias))
+            self._layouts.set_layout(image.pid, image.generation, layout)
         except PretakeError as error:
             told = Missing("runtime of a process", error.problem)
             if told not in self._missing:
@@ -399,8 +418,12 @@ class Runtimes:
         self._layouts.set_reference(known.binary.layout)
 
     def _describe(self, known: Known) -> None:
+        """The first runtime is what the manifest calls the target's."""
         binary = known.binary
         assert binary is not None
+        self._binaries.in_use(known)
+        if self.target.runtime != "none":
+            return
         self.target.runtime = binary.runtime
         self.target.version = binary.version
         self.target.p_in_syscall = binary.layout.model

@@ -64,6 +64,8 @@ _SYMBOL = np.dtype(
         ("size", "<u8"),
     ]
 )
+_TPOFF64 = 18
+_TLS_SLOTS_MOST = 16
 _RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 _DYNAMIC = np.dtype([("tag", "<u8"), ("value", "<u8")])
 
@@ -338,6 +340,15 @@ class Elf:
             return None
         found = np.flatnonzero((symbols["name"] == at + 1) & (symbols["section"] != 0))
         return int(symbols["value"][found[0]]) if len(found) else None
+
+    def tls_slots(self) -> list[int]:
+        """Where the loader writes offsets from the thread pointer (R_X86_64_TPOFF64)."""
+        section = self.section(".rela.dyn")
+        if section is None:
+            return []
+        rows = _array(section[1], _RELOCATION)
+        found = rows["offset"][rows["info"] & 0xFFFFFFFF == _TPOFF64]
+        return [int(address) for address in found[:_TLS_SLOTS_MOST]]
 
     def relocated(self, address: int) -> int | None:
         """The pointer that a position-independent file gets at an address when it is loaded."""

@@ -144,12 +144,15 @@ class GoBinary(RuntimeBinary):
         position_independent: whether only the running process knows where it is loaded.
         is_library: whether it is one that another program loads (``-buildmode=c-shared``,
             ``plugin``).
+        g_tls_slot: of a library: link-time address of the 8 bytes in which a process that has
+            loaded it finds g's offset from the thread pointer; ``UNKNOWN`` for none.
         has_symbols: whether there is a symbol table.
         offsets_from: ``dwarf``, or the version of the shipped table's row, or None.
     """
 
     position_independent: bool
     is_library: bool
+    g_tls_slot: int
     has_symbols: bool
     offsets_from: str | None
 
@@ -209,10 +212,11 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         sched=UNKNOWN if sched is None else sched,
         allp=UNKNOWN if allp is None else allp,
         model=model or MODELS[-1],
-        g_tls=_g_tls(elf, missing),
+        g_tls=UNKNOWN if elf.is_library else _g_tls(elf, missing),
         callers=_callers(table),
     )
-    addresses = [layout.first_code, layout.sched, layout.allp]
+    slot = _g_tls_slot(elf, missing) if elf.is_library else UNKNOWN
+    addresses = [layout.first_code, layout.sched, layout.allp, slot]
     addresses += [at for caller in layout.callers for at in (caller.begin, caller.end)]
     if any(not UNKNOWN <= address < _END_OF_USER_MEMORY for address in addresses):
         raise ValueError("an address that no program has")
@@ -223,6 +227,7 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         build_id=elf.build_id,
         position_independent=elf.position_independent,
         is_library=elf.is_library,
+        g_tls_slot=slot,
         has_symbols=elf.has_symbols,
         offsets_from=offsets_from,
         layout=layout.with_offsets(offsets),
@@ -271,17 +276,22 @@ def _model(table: Pclntab, version: str) -> str | None:
     return "psyscall" if numbers[0] <= _LAST_WITH_PSYSCALL else "prunning"
 
 
+def _g_tls_slot(elf: Elf, missing: list[Missing]) -> int:
+    """Where a library, once it is loaded, has the offset of g from the thread pointer.
+
+    Its variables of a thread are where the loader found room, which the file does not tell. The
+    code that uses ``runtime.tlsg`` takes the offset from a slot that the loader fills.
+    """
+    slots = elf.tls_slots()
+    if len(slots) == 1:
+        return slots[0]
+    why = f"{elf.path} is a Go library with {len(slots)} variables of a thread"
+    missing.append(Missing("block, p and goid", why))
+    return UNKNOWN
+
+
 def _g_tls(elf: Elf, missing: list[Missing]) -> int:
     """Offset of g from the thread pointer (the variable ``runtime.tlsg``)."""
-    if elf.is_library:
-        # Its variables are where the loader found room; the file does not tell.
-        missing.append(
-            Missing(
-                "block, p and goid",
-                f"{elf.path} is a Go library (buildmode c-shared or plugin) in another program",
-            )
-        )
-        return UNKNOWN
     tls = elf.tls
     if tls is None:
         return _G_TLS

@@ -44,6 +44,7 @@ BINARY = GoBinary(
     missing=(Missing("p", "stripped", "do not strip it"),),
     position_independent=True,
     is_library=False,
+    g_tls_slot=-1,
     has_symbols=False,
     offsets_from="dwarf",
 )

@@ -80,6 +80,7 @@ def layout_to_bytes(found: RuntimeBinary | NoRuntime) -> bytes:
     if isinstance(found, GoBinary):
         told["position_independent"] = found.position_independent
         told["is_library"] = found.is_library
+        told["g_tls_slot"] = found.g_tls_slot
         told["has_symbols"] = found.has_symbols
         told["offsets_from"] = found.offsets_from
     return json.dumps(told).encode()
@@ -129,6 +130,7 @@ def layout_from_bytes(data: bytes, path: Path, size: int) -> RuntimeBinary | NoR
         **common,
         position_independent=_boolean(told["position_independent"]),
         is_library=_boolean(told["is_library"]),
+        g_tls_slot=_address(told["g_tls_slot"]),
         has_symbols=_boolean(told["has_symbols"]),
         offsets_from=None if offsets_from is None else _line(offsets_from),
     )
