@@ -8,7 +8,8 @@ is parsed by a child process that reads this file alone and ends:
   it is that user);
 - it has one descriptor, that of the file, to read from; it can open nothing, start nothing, send
   no signal, trace nobody and reach no network: seccomp leaves it 16 system calls;
-- it has 512 MB of address space, 2 s of CPU time and 2 s in all, after which the kernel ends it;
+- it has 512 MB of address space, 2 s of CPU time and 2 s in all (more on a machine that is busy),
+  after which the kernel ends it;
 - its answer is memory of a fixed size, and is checked field by field before it is used.
 
 Example:

@@ -24,7 +24,7 @@ import numpy as np
 from tracer.errors import PretakeError
 from tracer.targets.binary import NoRuntime, RuntimeBinary
 from tracer.targets.jail.answers import Site, layout_from_bytes, sites_from_bytes
-from tracer.targets.jail.confine import ADDRESS_SPACE_BYTES, CPU_S, WALL_S
+from tracer.targets.jail.confine import ADDRESS_SPACE_BYTES, CPU_S, WALL_S, wall_s
 from tracer.targets.jail.server import HEAD, NO_MEMORY, QUESTION_LIMIT, REFUSED, UNCONFINED
 from tracer.targets.program_file import check_regular
 
@@ -38,7 +38,7 @@ _START_S: Final = 10.0
 _RUN: Final = "import sys; sys.path[:] = {path!r}; from {module} import main; main({fd})"
 _ENVIRONMENT: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 _SIGNALS: Final = {
-    -signal.SIGALRM: f"took longer than {WALL_S:g} s",
+    -signal.SIGALRM: f"took longer than {WALL_S:g} s, and than a busy machine explains",
     -signal.SIGXCPU: f"took more than {CPU_S} s of CPU time",
     -signal.SIGKILL: f"took more than {CPU_S} s of CPU time, or the machine's memory",
     NO_MEMORY: f"took more memory than {ADDRESS_SPACE_BYTES >> 20} MB",
@@ -207,7 +207,7 @@ class Jail:
             opened.callback(os.close, tells)
             with self._lock:
                 self._send([fd, asks, answers, tells])
-            deadline_s = max(self._ready_s, time.monotonic()) + WALL_S + _GRACE_S
+            deadline_s = max(self._ready_s, time.monotonic()) + wall_s() + _GRACE_S
             return Pending(path, answers, told, deadline_s, self._is_ready)
 
     def close(self) -> None:

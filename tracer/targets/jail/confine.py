@@ -16,7 +16,15 @@ from typing import Final
 
 from tracer.targets.jail import seccomp
 
-__all__ = ["ADDRESS_SPACE_BYTES", "CPU_S", "NOBODY", "WALL_S", "become_nobody", "shut_in"]
+__all__ = [
+    "ADDRESS_SPACE_BYTES",
+    "CPU_S",
+    "NOBODY",
+    "WALL_S",
+    "become_nobody",
+    "shut_in",
+    "wall_s",
+]
 
 NOBODY: Final = 65534
 """uid and gid of who owns nothing, the kernel's overflow id."""
@@ -24,6 +32,7 @@ ADDRESS_SPACE_BYTES: Final = 512 << 20
 """Of the whole process, the interpreter with its libraries (about 100 MB) included."""
 CPU_S: Final = 2
 WALL_S: Final = 2.0
+_BUSY_AT_MOST: Final = 4.0
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 4, 24, 47, 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
@@ -54,11 +63,21 @@ def become_nobody() -> None:
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def wall_s() -> float:
+    """How long a parser may take in all, seconds: :data:`WALL_S`, up to 4 times that if busy.
+
+    Where more threads want to run than there are CPUs, an honest parser waits for its turns: on a
+    server at full load its tenth of a second of CPU time takes a second and more.
+    """
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return WALL_S * min(max(busy, 1.0), _BUSY_AT_MOST)
+
+
 def shut_in(kept: tuple[int, ...]) -> None:
     """Leave this process no descriptors but these, no more than its limits, and few calls.
 
-    The kernel ends it after :data:`WALL_S` of wall time, or :data:`CPU_S` of CPU time; it cannot
-    put that off, since no call that would is left to it.
+    The kernel ends it after :func:`wall_s`, or :data:`CPU_S` of CPU time; it cannot put that
+    off, since no call that would is left to it.
 
     Raises:
         OSError: the kernel has no seccomp.
@@ -71,7 +90,7 @@ def shut_in(kept: tuple[int, ...]) -> None:
     for signo in (signal.SIGALRM, signal.SIGXCPU):
         signal.signal(signo, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.setitimer(signal.ITIMER_REAL, WALL_S)
+    signal.setitimer(signal.ITIMER_REAL, wall_s())
     for kind, limit in (
         (resource.RLIMIT_AS, ADDRESS_SPACE_BYTES),
         (resource.RLIMIT_CPU, CPU_S),
