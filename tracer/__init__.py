@@ -1,1 +1,1 @@
-"""What happened: capture of a runtime and of the kernel under it, to a trace on disk."""
+"""Captures a program, its runtime and the kernel under it, into a trace on disk."""

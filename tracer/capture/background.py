@@ -1,6 +1,6 @@
 """A trace writer on a thread of its own, so that compressing a row group never delays a drain.
 
-Arrow gives up the GIL while it encodes and writes, so the two really run side by side.
+Arrow releases the GIL while it encodes and writes, so the two threads run side by side.
 """
 
 from __future__ import annotations

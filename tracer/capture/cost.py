@@ -1,8 +1,8 @@
 """What the BPF programs cost, from the kernel's own statistics, by samples.
 
-The kernel counts runs and their time only while somebody asks for it (``BPF_ENABLE_STATS``), and
-the counting makes each run some 20 ns dearer. So it is asked for in short spans only, and what
-they tell stands for the whole.
+The kernel counts the runs of BPF programs and their time only while it is asked to
+(``BPF_ENABLE_STATS``), and counting makes each run some 20 ns longer. So it counts in short
+samples, and the whole is estimated from them.
 """
 
 from __future__ import annotations

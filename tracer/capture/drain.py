@@ -1,4 +1,4 @@
-"""From the rings in the kernel to the parts on disk, a ring at a time.
+"""Moves records from the rings in the kernel to the parts on disk, one ring after the other.
 
 The drain looks at the rings on a timer whose period follows how fast they fill; the kernel wakes
 it for an exec alone. So the tracer's own switches never depend on the target's, and do not feed

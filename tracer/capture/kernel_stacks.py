@@ -1,4 +1,4 @@
-"""The stacks that threads blocked with, as the BPF programs stored them."""
+"""Reads the stacks of blocked threads out of the map in which the BPF programs stored them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the processes keep their runtime, as the BPF programs know it."""
+"""Tells the BPF programs, in their maps, where each process keeps its runtime."""
 
 from __future__ import annotations
 

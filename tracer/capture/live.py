@@ -1,9 +1,9 @@
-"""How long Ps are held, while a program runs: histograms kept in the kernel, and nothing else.
+"""How long Ps are held, while a program runs, in histograms that the kernel keeps.
 
-No row leaves the kernel but one for each new program, so the cost for hours is that of the
-probes. What is told is the time from a thread's block to the moment the runtime took its P
-(``retake``), and the same where at the block a goroutine waited and no idle P and no spinning M
-could take it (``harm``), by system call and by the stack that it was made with.
+No row leaves the kernel except one for each new program, so watching for hours costs no more
+than the probes. There are two histograms for each system call and stack. ``retake`` has the
+times from a thread's block until the runtime took its P. ``harm`` has the same times of those
+blocks at which a goroutine waited and no idle P and no spinning M could take it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A capture by perf events: switches of one's own process without privilege, or a whole machine's.
 
-What it sees: when each thread left and entered a CPU, whether it could have gone on, and births,
-names and ends of threads. What it cannot see: system calls, who woke whom, and the runtime. So a
-trace made this way has the tables ``sched_switch``, ``task`` and ``loss``; and of a command that
-runs the reference runtime, which leaves its own record at its end, those rows of ``runtime`` and
-``block`` that its retakes make (:mod:`tracer.trace.own_record`).
+It sees when each thread left and entered a CPU, whether the thread blocked or was preempted, and
+births, names and ends of threads. It cannot see system calls, wake-ups and the runtime. So such
+a trace has the tables ``sched_switch``, ``task`` and ``loss``. A command that runs the reference
+runtime leaves the runtime's own record at its end; the retakes in it become rows of ``runtime``
+and ``block`` (:mod:`tracer.trace.own_record`).
 
 - Of one process (an ordinary user's own, at ``perf_event_paranoid`` up to 2): an event for each
   thread and CPU, inherited by what the process makes later. A record tells one side of a switch.

@@ -1,4 +1,4 @@
-"""All that a capture has in the kernel, under one roof with one end."""
+"""Everything that a capture has in the kernel, opened and closed together."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""Which runtime is in reach of a capture: processes followed from program to program.
+"""Which runtimes a capture can read (are *in reach*), from one exec of a process to the next.
 
-A Go program is known before it runs, when it is the command itself. One that a shell or another
-program execs later is looked at when its exec is told, for which the kernel wakes the tracer; and
-every later process of that binary is in reach from its exec on. A reference runtime is known by
-the probe on its first M. The time out of reach is told in table reach.
-
-A runtime may also come later, with a library that a process loads: :mod:`tracer.capture.late`
-looks for those.
+Example: a shell starts a Go server. The kernel wakes the tracer at the exec, and the tracer
+inspects the server's file. From then on the server is in reach; table ``reach`` tells since
+when. Every later process of that file is in reach from its exec on. A Go program that is the
+command itself is inspected before it runs. A reference runtime is found by the probe on its
+first M. A runtime in a library that a process loads later is found by
+:mod:`tracer.capture.late`.
 """
 
 from __future__ import annotations

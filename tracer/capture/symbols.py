@@ -1,9 +1,8 @@
-"""What the code addresses of a capture mean: tables stack and address.
+"""Names for the code addresses of a capture: tables ``stack`` and ``address``.
 
-While the capture runs, only numbers are kept: stacks in a map of the kernel's, and the addresses
-that signals interrupted. At its end each address is looked up once, in the function table of the
-binary that it lay in: by process, by what program that process was then, and by what was mapped
-there.
+While the capture runs, only numbers are kept: stacks in a map in the kernel, and the addresses
+that signals interrupted. At the end each address is looked up once, in the function table of the
+file that was mapped there, in the program that the process was then.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Debian's bcc, from any Python, with kernel headers that it accepts.
 
-``bcc`` is not on PyPI (the package of that name there is a crystal-lattice library), so the one
-that the distribution installed for its own Python is loaded by its path. It is plain Python over
-``libbcc.so`` and works in others; the folder it lies in is never put on ``sys.path``.
+``bcc`` is not on PyPI (the package of that name there is a crystal-lattice library). So the
+module that the distribution installed for its own Python is loaded by its path. It is plain
+Python over ``libbcc.so`` and works in other Pythons too. Its folder is never put on
+``sys.path``.
 
-bcc compiles C against kernel headers and needs *some*; the programs here read no kernel struct
-through them, so they need not be the running kernel's.
+bcc cannot compile C without kernel headers. Any version will do, because the programs here read no
+kernel struct through headers.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ The files are joined into one text, each behind a ``#line`` so that a message na
 place, and compiled with the record structs made from :mod:`tracer.trace.schema` and the running
 kernel's offsets from its BTF. What varies goes in as ``-D`` numbers; no text is substituted.
 
-bcc is used as a compiler only. What it made, instructions and the shapes of the maps, is an
-:class:`Object`, which is loaded without bcc; so a second capture needs neither clang's second
-nor the headers.
+bcc only compiles. The instructions and the shapes of the maps that it makes are an
+:class:`Object`, which is kept in a cache and loaded without bcc. So a second capture needs no
+compiler and no headers.
 """
 
 from __future__ import annotations

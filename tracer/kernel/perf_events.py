@@ -3,8 +3,8 @@
 One software event on one thread (``PERF_COUNT_SW_DUMMY`` with ``context_switch``) tells every
 switch of that thread, at ``perf_event_paranoid`` 2 without any privilege. The record carries the
 thread's own pid and tid (``sample_id_all``), and says whether the thread was preempted or left by
-itself. So the tid that the discussion of Go issue 29734 was stuck at is had by one event for each
-thread.
+itself. The discussion of Go issue 29734 stopped at the missing tid; one event for each thread
+gives it.
 
 The layouts are those of ``include/uapi/linux/perf_event.h``.
 """

@@ -9,7 +9,7 @@ wraps around is still in one piece. A record is a header of 8 bytes and its data
     u32 offset in pages, for the kernel's own use
 
 All records of one of our rings have one size, so everything between the two positions is one
-array with a constant stride, and the ring is walked without a walk.
+array with a constant stride, and no loop over the records is needed.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A program writes a record into the next slot of its CPU and then raises ``produced``; the reader
 takes what lies between ``consumed`` and ``produced`` and then raises ``consumed``. Both are in
 memory that the kernel and the reader share (``struct ring_end`` of tracer/bpf/common.bpf.c), and
-each has one writer, so nobody waits for anybody.
+each has one writer, so neither side waits for the other.
 """
 
 from __future__ import annotations

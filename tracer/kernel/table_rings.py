@@ -1,4 +1,4 @@
-"""The ring of each table: how large it is, what it was sent, and what and when it lost."""
+"""The ring of each table: its size, how many records were sent, and how many were lost when."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
 
-- the version is in ``.go.buildinfo``, the functions are in ``.gopclntab``; neither can go;
+- the version is in ``.go.buildinfo``, and the functions are in ``.gopclntab``; no strip removes
+  them;
 - offsets of fields come from the binary's own DWARF, and where there is none from
   ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains. Reading DWARF
   takes longer than everything else together: so a program that has just begun is looked at
@@ -10,8 +11,8 @@ Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
 - ``runtime.sched`` and ``runtime.allp`` are data symbols, which a stripped binary has not: there
   the code that uses them tells where they are (``go_data.py``).
 
-What could not be had is said in :attr:`GoBinary.missing`; what does not hang on it is captured
-all the same.
+What could not be found is listed in :attr:`GoBinary.missing`. Everything that does not depend on
+it is captured all the same.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Where a Go binary keeps variables of its runtime that it has no symbols of.
+"""Finds the addresses of two variables of Go's runtime in a binary without symbols.
 
-A stripped binary has lost the names of its data, but not the code that uses it: the scheduler is
-where functions that begin with ``lock(&sched.lock)`` say, and the slice of all Ps is where those
-that walk over it load it from. The functions themselves are known by name (``.gopclntab``). An
-address is believed only where several functions agree on exactly one; else it is unknown.
+A stripped binary has lost the names of its variables, but not the code that uses them, and the
+functions still have names (``.gopclntab``). Example: ``runtime.stopm`` begins with
+``lock(&sched.lock)``, so one of its first instructions has the address of ``runtime.sched``. The
+slice of all Ps is found in functions that walk over it. An address is used only if several
+functions agree on exactly one; otherwise it is unknown.
 """
 
 from __future__ import annotations

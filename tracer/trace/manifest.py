@@ -1,8 +1,8 @@
 """The manifest of a trace: what was captured, from what, with what lost and at what cost.
 
 ``manifest.json`` is written when a capture begins (``complete`` false) and again when it ends,
-so that a capture that was killed still says what it was. It comes from whoever made the trace,
-so every field's type is checked before anything uses it.
+so that a capture that was killed still has one. It may come from a stranger, so the type of every
+field is checked before it is used.
 """
 
 from __future__ import annotations

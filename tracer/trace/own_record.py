@@ -1,9 +1,9 @@
 """A runtime's own record of its retakes, for a capture that cannot see them.
 
 The record is JSON lines, one a retake, which the reference runtime keeps
-(``reference_runtime/record.py``): who took which P when, from which thread and goroutine, when
-that one's call was entered, and what ran on P first afterwards. Whoever wrote it is not trusted:
-what does not fit the tables is refused, whole.
+(``reference_runtime/record.py``): which thread took which P when, from which thread and goroutine,
+when the call of that goroutine was entered, and what ran on P first afterwards. The record is not
+trusted: if a row does not fit the tables, the whole record is refused.
 
 It does not tell when the thread blocked. That is the first time since the call was entered that
 the thread left its CPU blocked, which is in table ``sched_switch``. Where there is none the

@@ -247,7 +247,12 @@ TABLES: dict[str, Table] = {
                 ),
                 _CPU,
                 Column("target_cpu", "i16", "CPU the thread is to run on", nullable=True),
-                Column("kind", "i8", "an old thread or a new one", words=("wakeup", "new")),
+                Column(
+                    "kind",
+                    "i8",
+                    "wakeup: it had run before; new: it runs for the first time",
+                    words=("wakeup", "new"),
+                ),
             ),
         ),
         Table(
@@ -294,11 +299,18 @@ TABLES: dict[str, Table] = {
                     nullable=True,
                 ),
                 _CPU,
-                Column("p_use", "i8", "how P stood to the thread", nullable=True, words=P_USES),
+                Column(
+                    "p_use",
+                    "i8",
+                    "what the thread did with P: kept it in a call or in a raw call, or "
+                    "handed it off for the call",
+                    nullable=True,
+                    words=P_USES,
+                ),
                 Column(
                     "why",
                     "i8",
-                    "in what it blocked: a system call, or, with P, outside of one: a page fault",
+                    "where it blocked: in a system call, or with P in a page fault",
                     words=BLOCK_WHYS,
                     since=2,
                 ),
@@ -396,7 +408,12 @@ TABLES: dict[str, Table] = {
                 ),
                 Column("signo", "i16", "number of the signal"),
                 _CPU,
-                Column("kind", "i8", "which end of it", words=("tgkill", "generate", "deliver")),
+                Column(
+                    "kind",
+                    "i8",
+                    "sent by tgkill, queued by the kernel (generate), or delivered",
+                    words=("tgkill", "generate", "deliver"),
+                ),
             ),
         ),
         Table(
