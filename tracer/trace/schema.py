@@ -398,6 +398,7 @@ TABLES: dict[str, Table] = {
                     "i32",
                     "which program of the thread's process: as in table task",
                     nullable=True,
+                    since=2,
                 ),
                 Column("errno", "i32", "0, or why tgkill failed", nullable=True),
                 Column(
@@ -429,6 +430,7 @@ TABLES: dict[str, Table] = {
                     "i32",
                     "which program of its process: how many execs were seen, this one included",
                     nullable=True,
+                    since=2,
                 ),
                 Column("comm", "comm", "its name"),
                 _CPU,
@@ -477,7 +479,11 @@ TABLES: dict[str, Table] = {
                 Column("stack_id", "i32", "the stack; as in table block"),
                 Column("pid", "i32", "process that blocked with it"),
                 Column(
-                    "generation", "i32", "which program of it: as in table task", nullable=True
+                    "generation",
+                    "i32",
+                    "which program of it: as in table task",
+                    nullable=True,
+                    since=2,
                 ),
                 Column("depth", "i16", "0 for the innermost frame"),
             ),
@@ -493,7 +499,11 @@ TABLES: dict[str, Table] = {
                 Column("pc", "i64", "the address, as it was in the process"),
                 Column("pid", "i32", "the process"),
                 Column(
-                    "generation", "i32", "which program of it: as in table task", nullable=True
+                    "generation",
+                    "i32",
+                    "which program of it: as in table task",
+                    nullable=True,
+                    since=2,
                 ),
                 Column("line", "i32", "line of the source file", nullable=True),
                 Column(

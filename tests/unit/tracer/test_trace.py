@@ -400,3 +400,25 @@ def test_a_filesystem_without_nameless_files_will_do(
         "sched_switch",
         "part-00000.parquet",
     }
+
+
+VERSION_1 = {
+    "sched_switch": "ts_ns prev_tid next_tid cpu prev_state",
+    "sched_wakeup": "ts_ns tid waker_tid cpu target_cpu kind",
+    "block": "ts_ns enter_ns goid arg0 tid p m runq global_runq npidle nmspinning stack_id nr cpu "
+    "p_use",
+    "syscall": "enter_ns exit_ns ret arg0 blocked_ns tid blocks nr cpu",
+    "runtime": "ts_ns goid tid p m target_tid runq global_runq npidle nmspinning cpu kind reason",
+    "signal": "ts_ns pc tid sender_tid errno interrupted_nr signo cpu kind",
+    "task": "ts_ns tid pid parent_tid comm cpu kind",
+    "loss": "begin_ns end_ns lost cpu table",
+    "stack": "pc stack_id pid depth",
+    "address": "function file pc pid line preemption",
+}
+"""Columns that traces of version 1 on people's disks have."""
+
+
+@pytest.mark.parametrize("name", VERSION_1)
+def test_no_column_is_asked_of_version_1_that_it_had_not(name: str) -> None:
+    asked = [column.name for column in TABLES[name].columns if column.since == 1]
+    assert set(asked) == set(VERSION_1[name].split())
