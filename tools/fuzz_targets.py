@@ -41,7 +41,7 @@ from tracer.targets.jail.confine import ADDRESS_SPACE_BYTES, CPU_S
 from tracer.targets.jail.server import sites_of
 from tracer.targets.pclntab import Pclntab
 
-__all__ = ["PROGRAMS", "clocked", "read"]
+__all__ = ["PROGRAMS", "HangError", "clocked", "read"]
 
 PROGRAMS = (
     # Three versions of Go, and three ways to link: with everything, position-independent with

@@ -6,6 +6,7 @@ import io
 import shutil
 import struct
 import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -15,8 +16,10 @@ from elftools.elf.elffile import ELFFile
 
 from tests.go import toolchains
 from tests.unit.targets.made_elf import made_elf
+from tools import fuzz_targets
+from tools.fuzz_targets import HangError, clocked
 from tracer.errors import PretakeError
-from tracer.targets import go
+from tracer.targets import dwarf, go
 from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
 from tracer.targets.program_file import HeldBytes
@@ -234,6 +237,29 @@ def test_much_of_it_ends_soon(info: bytes, abbreviations: bytes, inline: bool) -
         assert "is damaged" in error.problem  # noqa: PT017
     # What the parser's process may take; CPU time, which no load of the machine changes much.
     assert time.process_time() - began_s < 2
+
+
+@pytest.mark.parametrize("bound", ["_LONGEST_CHAIN", "_MOST_ENTRIES"])
+def test_without_a_bound_a_circle_has_no_end(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(fuzz_targets, "CPU_S", 0.2)
+    circle = unit(typedef(b"s", 12))
+    with clocked():  # with both of them it ends
+        assert_refused(circle)
+    monkeypatch.setattr(dwarf, "_LONGEST_CHAIN", sys.maxsize)
+    if bound == "_LONGEST_CHAIN":
+        # The count of entries is the second one that holds.
+        monkeypatch.setattr(dwarf, "_MOST_ENTRIES", 1000)
+        with clocked():
+            assert_refused(circle)
+        return
+    monkeypatch.setattr(dwarf, "_MOST_ENTRIES", sys.maxsize)
+    with pytest.raises(HangError), clocked():
+        look(circle)
+
+
+def assert_refused(info: bytes) -> None:
+    with pytest.raises(PretakeError, match="is damaged"):
+        look(info)
 
 
 def compressed(whole: int, data: bytes, how: int = 1) -> bytes:
