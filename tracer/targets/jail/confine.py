@@ -51,8 +51,8 @@ def become_nobody() -> None:
     libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
     for capability in range(_CAPABILITIES):
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    # An ordinary user stays who he is.
-    with contextlib.suppress(PermissionError):
+    # An ordinary user stays who he is, and so does root of a namespace that has no such user.
+    with contextlib.suppress(OSError):
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
