@@ -19,7 +19,7 @@ import pandas as pd
 from tracer.trace.schema import UNKNOWN
 from tracer.trace.words import P_USES, RUNTIME_REASONS
 
-__all__ = ["CLASSES", "EPISODES", "OUTCOMES", "PARTS", "Field", "Frame"]
+__all__ = ["CLASSES", "CLASS_MEANINGS", "EPISODES", "OUTCOMES", "PARTS", "Field", "Frame"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,15 @@ OUTCOMES = (
 )
 """How an episode's hold ended. Null: P was gone when the call returned; nobody knows when."""
 
-CLASSES = ("harmless", "deliberate", "harmful", "kept", "needless", "unknown")
+CLASS_MEANINGS = {
+    "harmless": "P was held, and nothing waited for it",
+    "deliberate": "P's queue was empty and a P idle: the runtime leaves it on purpose",
+    "harmful": "a goroutine waited, and no idle P or spinning M could take it",
+    "kept": "the call returned with its P",
+    "needless": "P was handed off, and the call returned before P ran anything",
+    "unknown": "the trace does not tell enough, or records were lost",
+}
+CLASSES = tuple(CLASS_MEANINGS)
 """What an episode means; :mod:`analysis.ptime.classify` has the rule for each."""
 
 PARTS = (

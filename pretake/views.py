@@ -26,6 +26,7 @@ __all__ = [
     "no_episodes",
     "note",
     "print_json",
+    "printable",
     "quantiles",
     "table",
     "write_rows",
@@ -52,7 +53,7 @@ def console(stderr: bool = False) -> Console:
         """What it prints as text names paths and programs, and must not steer the terminal."""
 
         def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as rich has it
-            plain = (_printable(o) if isinstance(o, str) else o for o in objects)
+            plain = (printable(o) if isinstance(o, str) else o for o in objects)
             super().print(*plain, **options)
 
     told = (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ
@@ -61,7 +62,7 @@ def console(stderr: bool = False) -> Console:
 
 def note(text: str) -> None:
     """A message about the work itself: on stderr, so that stdout stays the result."""
-    click.echo(_printable(text), err=True)
+    click.echo(printable(text), err=True)
 
 
 def print_json(value: object) -> None:
@@ -143,7 +144,7 @@ class Sheet:
         left: int,
         spare: Sequence[str],
     ) -> None:
-        self._title = _printable(title)
+        self._title = printable(title)
         self._columns = columns
         self._rows = rows
         self._left = left
@@ -214,8 +215,9 @@ def quantiles(values: Mapping[str, Any], *names: str) -> list[str]:
 
 def _plain(cell: object) -> str:
     text = UNKNOWN if cell is None else str(cell)
-    return _printable(text.replace("\n", "·"))
+    return printable(text.replace("\n", "·"))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """``text`` with a dot for what would steer a terminal."""
     return "".join(char if char.isprintable() or char == "\n" else "·" for char in text)

@@ -15,13 +15,20 @@ import numpy.typing as npt
 
 from analysis.answers.where import Site, functions_of, sites_of
 from analysis.names import syscall_names
-from analysis.ptime.budget import Pass, PassSetting, ProcessBudget, pass_setting, run_pass
+from analysis.ptime.budget import (
+    Pass,
+    PassSetting,
+    ProcessBudget,
+    bin_length,
+    pass_setting,
+    run_pass,
+)
 from analysis.ptime.engine.account import STATES
 from analysis.stats.quantiles import quantiles
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["LOST_STATES", "Budget", "Process", "budget", "budget_of"]
+__all__ = ["LOST_STATES", "Budget", "Process", "budget", "budget_of", "budget_over_time"]
 
 LOST_STATES = STATES[1:7]
 """What a P that is lost can be in: every state but running, idle and unknown."""
@@ -222,9 +229,23 @@ def budget(trace: Trace, setting: PassSetting | None = None) -> Budget:
     holds = _Holds()
     setting = setting or pass_setting(trace)
     # A stranger's trace may claim to be of three hundred years.
-    bin_ns = max(_BIN_NS, (setting.end_ns - setting.begin_ns) // _MOST_BINS)
+    bin_ns = bin_length(trace, setting, _MOST_BINS, _BIN_NS)
     found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=holds.add)
     return _budget(trace, found, holds)
+
+
+def budget_over_time(trace: Trace, pieces: int) -> tuple[Budget, dict[str, Ints]]:
+    """The budget, and the sums of every process (:data:`analysis.ptime.engine.account.BIN`) at
+    ``pieces`` moments that are equally far apart, for a picture.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    holds = _Holds()
+    setting = pass_setting(trace)
+    bin_ns = bin_length(trace, setting, pieces)
+    found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=holds.add)
+    return _budget(trace, found, holds), found.bins
 
 
 def budget_of(trace: Trace, found: Pass) -> Budget:

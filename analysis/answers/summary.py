@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.ptime.episodes import Setting, episode_windows, setting_of
-from analysis.schema import CLASSES
+from analysis.schema import CLASSES, PARTS
 from analysis.stats.quantiles import exact_sum, quantiles
 from analysis.windowed.asof import Ints
 from tracer.trace.manifest import Manifest
@@ -20,12 +20,22 @@ __all__ = ["Summary", "SummaryBuilder", "summary", "tells_of_ps"]
 
 
 class Latency(TypedDict):
-    """Quantiles in ns; None where no episode has a value."""
+    """Quantiles in ns, None where no episode has a value; ``unknown`` is how many have none
+    although P was given up and did not go idle."""
 
     p50: int | None
     p90: int | None
     p99: int | None
     max: int | None
+    unknown: int
+
+
+class Part(TypedDict):
+    """One part of the latency: its mean over all latencies that are known, and in how many of
+    them it was seen. A part that was not seen took none of the time."""
+
+    mean_ns: float | None
+    episodes: int
 
 
 class Duration(TypedDict):
@@ -89,6 +99,8 @@ class Summary(TypedDict):
         episodes: all of them; retaken, kept and handed_off are those with that outcome.
         untrusted: episodes in whose time records were lost; in none of the distributions.
         retake_ns: P-retake latency, of the episodes after which P ran a goroutine again.
+        parts: where that latency goes, by the meaning of each part of
+            :data:`analysis.schema.PARTS`.
         hold_ns: of all episodes; kept ones count with their lower bound.
         harm_ns: of all episodes.
         classes: by word of :data:`analysis.schema.CLASSES`.
@@ -110,6 +122,7 @@ class Summary(TypedDict):
     handed_off: int
     untrusted: int
     retake_ns: Latency
+    parts: dict[str, Part]
     hold_ns: Duration
     harm_ns: Duration
     classes: dict[str, ClassShare]
@@ -129,7 +142,12 @@ class Summary(TypedDict):
 _SHARES = (0.5, 0.9, 0.99, 1.0)
 _NONE: Ints = np.empty(0, np.int64)
 _DURATIONS = ("retake_ns", "hold_ns", "harm_ns")
-_COLUMNS = (*_DURATIONS, *("lost_overlap", "outcome", "class", "pid", "p", "runq", "global_runq"))
+_COLUMNS = (
+    *_DURATIONS,
+    *(part for _, part, _ in PARTS),
+    "pidle_ns",
+    *("lost_overlap", "outcome", "class", "pid", "p", "runq", "global_runq"),
+)
 
 
 def summary(trace: Trace) -> Summary:
@@ -167,6 +185,9 @@ class SummaryBuilder:
         self._untrusted = 0
         self._highest_p: pd.Series[int] = pd.Series(dtype="int64")
         self._goroutine_wait_ns = 0
+        self._latency_unknown = 0
+        self._part_sums: Counter[str] = Counter()
+        self._part_counts: Counter[str] = Counter()
 
     def add(self, episodes: pd.DataFrame) -> None:
         """Take some more episodes (:data:`analysis.schema.EPISODES`)."""
@@ -177,6 +198,13 @@ class SummaryBuilder:
             known = trusted[name].dropna().to_numpy(np.int64)
             pieces.append(known)
             self._unknown[name] += len(trusted) - len(known)
+        gone = trusted["outcome"].ne("kept").fillna(True) & trusted["pidle_ns"].isna()
+        self._latency_unknown += int((gone & trusted["retake_ns"].isna()).sum())
+        told = trusted[trusted["retake_ns"].notna()]
+        for _, part, _ in PARTS:
+            seen = told[part].dropna().to_numpy(np.int64)
+            self._part_sums[part] += exact_sum(seen)
+            self._part_counts[part] += len(seen)
         self._outcomes.update(_counted(episodes["outcome"].value_counts()))
         self._class_counts.update(_counted(episodes["class"].value_counts()))
         for word, rows in episodes["hold_ns"].dropna().groupby(episodes["class"], observed=True):
@@ -201,7 +229,11 @@ class SummaryBuilder:
             "kept": self._outcomes["kept"],
             "handed_off": self._outcomes["handed_off"],
             "untrusted": self._untrusted,
-            "retake_ns": _latency(durations["retake_ns"]),
+            "retake_ns": _latency(durations["retake_ns"], self._latency_unknown),
+            "parts": {
+                meaning: self._part(part, len(durations["retake_ns"]))
+                for _, part, meaning in PARTS
+            },
             "hold_ns": _duration(durations["hold_ns"], self._unknown["hold_ns"]),
             "harm_ns": _duration(durations["harm_ns"], self._unknown["harm_ns"]),
             "classes": {word: self._class(word) for word in CLASSES},
@@ -230,6 +262,10 @@ class SummaryBuilder:
             },
         }
 
+    def _part(self, part: str, latencies: int) -> Part:
+        mean_ns = self._part_sums[part] / latencies if self._part_counts[part] else None
+        return {"mean_ns": mean_ns, "episodes": self._part_counts[part]}
+
     def _class(self, word: str) -> ClassShare:
         episodes = self._class_counts[word]
         hold_ns = self._class_holds.get(word) if episodes else 0
@@ -249,13 +285,19 @@ class SummaryBuilder:
         }
 
 
-def _latency(values: Ints) -> Latency:
+def _latency(values: Ints, unknown: int) -> Latency:
     found = quantiles(values, *_SHARES)
-    return {"p50": found["p50"], "p90": found["p90"], "p99": found["p99"], "max": found["p100"]}
+    return {
+        "p50": found["p50"],
+        "p90": found["p90"],
+        "p99": found["p99"],
+        "max": found["p100"],
+        "unknown": unknown,
+    }
 
 
 def _duration(values: Ints, unknown: int) -> Duration:
-    return {**_latency(values), "sum": _sum(values), "unknown": unknown}
+    return {**_latency(values, unknown), "sum": _sum(values)}
 
 
 def _sum(values: Ints) -> int | None:

@@ -34,7 +34,15 @@ from analysis.windowed.columns import Columns, column_windows, from_arrow, read
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
-__all__ = ["LOSSES_OF", "Pass", "PassSetting", "ProcessBudget", "pass_setting", "run_pass"]
+__all__ = [
+    "LOSSES_OF",
+    "Pass",
+    "PassSetting",
+    "ProcessBudget",
+    "bin_length",
+    "pass_setting",
+    "run_pass",
+]
 
 _WINDOW_ROWS = 500_000
 _MOST_PS = 1 << 16
@@ -171,6 +179,19 @@ def pass_setting(trace: Trace) -> PassSetting:
         only_pid=only,
         needs_reach=len(reach["pid"]) > 0,
     )
+
+
+def bin_length(trace: Trace, setting: PassSetting, most: int, least_ns: int = 1) -> int:
+    """How long a bin has to be, in ns, so that there are about ``most`` of them.
+
+    Rows may lie far behind the end that the manifest tells, and each of them has a bin.
+    """
+    ends = [setting.end_ns]
+    for name, _ in COLUMNS:
+        if name in TABLES:
+            groups = trace.row_groups(name, _time(name))
+            ends += [min(g.end_ns, _LAST_NS) for g in groups if g.end_ns is not None]
+    return max((max(ends) - setting.begin_ns) // most, least_ns)
 
 
 def run_pass(
@@ -386,6 +407,9 @@ def _span(trace: Trace) -> tuple[int, int]:
                 ends.append(group.end_ns)
     begin_ns = min(begins, default=0) if manifest.begin_ns is None else manifest.begin_ns
     end_ns = max(ends, default=begin_ns) if manifest.end_ns is None else manifest.end_ns
+    if end_ns < begin_ns:
+        # No capture ends before it begins: then the rows are the better word.
+        begin_ns, end_ns = min(begins, default=0), max(ends, default=0)
     begin_ns = min(max(begin_ns, 0), _LAST_NS)
     return begin_ns, min(max(begin_ns, end_ns), _LAST_NS)
 

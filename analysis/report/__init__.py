@@ -21,9 +21,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from analysis.answers.now import process_name
 from analysis.report import figures, tables
 from analysis.report.answer import answer
 from analysis.report.material import Material, Predictor, gather
+from analysis.schema import CLASS_MEANINGS
 from analysis.units import count_text, duration_text
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
@@ -63,6 +65,7 @@ def report(traces: Sequence[Trace], out: str | Path, predict: Predictor | None =
 def render(materials: Sequence[Material]) -> str:
     """The report as the text of one HTML file."""
     pictures: dict[str, figures.Picture] = {
+        "budget": figures.budget(materials),
         "retake": figures.distribution(materials, "retake_ns", "P-retake latency"),
         "hold": figures.distribution(materials, "hold_ns", "hold"),
         "parts": figures.parts(materials),
@@ -92,6 +95,8 @@ def render(materials: Sequence[Material]) -> str:
     return _template().render(
         answer=answer(materials),
         several=several,
+        budget_caption=_budget_caption(materials),
+        meanings=CLASS_MEANINGS,
         labels=[material.label for material in materials],
         comparison=tables.comparison(materials),
         parts=tables.parts(materials),
@@ -104,6 +109,15 @@ def render(materials: Sequence[Material]) -> str:
         plotly=plotly,
         script_hashes=[_csp_hash(script), _csp_hash(plotly)],
     )
+
+
+def _budget_caption(materials: Sequence[Material]) -> str:
+    """What the first picture shows, so that nobody has to look it up."""
+    whole = "100 % is all its Ps (GOMAXPROCS), all of the time"
+    processes = [p for m in materials for p in m.budget["processes"][:1]]
+    if len(materials) > 1 or not processes:
+        return f"Where the P time of each run went: {whole}."
+    return f"Where the P time of {process_name(processes[0])} went: {whole}."
 
 
 def _worst(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from analysis.answers.summary import Summary
+from analysis.answers.now import range_text, what_now
 from analysis.report.material import Material
 from analysis.units import count_text, duration_text, percent_text, ratio_text
 
@@ -23,6 +23,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class ToDo:
+    """A cause of lost P time: its share, what it is, what helps (empty: only the runtime can)."""
+
+    share: str
+    what: str
+    today: str
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the reader came for.
 
@@ -31,57 +40,39 @@ class Answer:
         caveat: how far to trust it; empty if there is nothing to say.
         good: whether nothing is wrong.
         figures: three of them.
+        todo: causes of lost P time, the largest first, with what a person can change.
+        by_runtime: what only the runtime could change.
+        others: the other processes, and what they lost.
     """
 
     sentence: str
     caveat: str
     good: bool
     figures: tuple[Figure, ...]
+    todo: tuple[ToDo, ...] = ()
+    by_runtime: str = ""
+    others: str = ""
 
 
 def answer(materials: Sequence[Material]) -> Answer:
     """The answer for one trace, or for several side by side."""
     one = len(materials) == 1
-    found = _of_one(materials[0].summary) if one else _of_several(materials)
-    return Answer(found.sentence, _caveat(materials), found.good, found.figures)
+    found = _of_one(materials[0]) if one else _of_several(materials)
+    return replace(found, caveat=_caveat(materials))
 
 
-def _of_one(told: Summary) -> Answer:
-    harmful = told["classes"]["harmful"]["episodes"]
-    unknown = told["classes"]["unknown"]["episodes"]
-    calls = count_text(told["episodes"])
+def _of_one(material: Material) -> Answer:
+    told, verdict = (
+        material.summary,
+        what_now(material.budget, material.trace.manifest.target.runtime),
+    )
+    processes = material.budget["processes"]
+    pressure = processes[0]["pressure"].get("300s") if processes else None
     harm = duration_text(told["harm_ns"]["sum"])
-    share = percent_text(told["p_time"]["harm_percent"])
-    if not told["p_known"]:
-        sentence = (
-            "The trace cannot tell which of the threads that blocked held a P; what is missing "
-            "stands below."
-        )
-    elif told["episodes"] == 0:
-        sentence = (
-            "Nothing is wrong as far as this trace can tell: in it no thread blocked in a "
-            "system call while it held a P."
-        )
-    elif harmful:
-        sentence = (
-            f"Goroutines waited {harm} for Ps that blocked threads held: "
-            f"{count_text(harmful)} of {calls} blocking calls kept a P from work that nobody "
-            "else could take."
-        )
-    elif 2 * unknown > told["episodes"]:
-        sentence = (
-            f"Of {count_text(unknown)} of {calls} blocking calls the trace cannot tell whether "
-            "they did harm; what is missing stands below."
-        )
-    else:
-        sentence = (
-            f"Nothing is wrong: {calls} calls blocked, and in none that the trace can judge did "
-            "a goroutine wait for a P that a blocked thread held."
-        )
     return Answer(
-        sentence,
+        verdict.sentence,
         "",
-        told["p_known"] and not harmful and 2 * unknown <= told["episodes"],
+        verdict.good,
         (
             Figure(
                 duration_text(told["retake_ns"]["p50"]),
@@ -90,22 +81,30 @@ def _of_one(told: Summary) -> Answer:
             ),
             Figure(
                 harm,
-                "harm",
-                f"work waited for held Ps; {share} of all P time",
+                "harm of blocked calls",
+                f"work waited for held Ps; in one call at most "
+                f"{duration_text(told['harm_ns']['max'])}",
             ),
             Figure(
-                duration_text(told["harm_ns"]["max"]),
-                "worst harm",
-                f"in one call; longest hold {duration_text(told['hold_ns']['max'])}",
+                percent_text(None if pressure is None else pressure["some"]),
+                "of the time some P was lost",
+                f"and for {percent_text(None if pressure is None else pressure['full'])} none ran "
+                "(the last 300 s)",
             ),
         ),
+        tuple(
+            ToDo(range_text(f.least_percent, f.most_percent), f.what, f.today)
+            for f in verdict.findings
+        ),
+        verdict.by_runtime,
+        verdict.others,
     )
 
 
 def _of_several(materials: Sequence[Material]) -> Answer:
     known = [m for m in materials if m.summary["retake_ns"]["p50"] is not None]
     workloads = list(dict.fromkeys(m.workload for m in materials))
-    harmful = sum(m.summary["classes"]["harmful"]["episodes"] for m in materials)
+    good = all(what_now(m.budget, m.trace.manifest.target.runtime).good for m in materials)
     figures = tuple(
         Figure(
             duration_text(m.summary["retake_ns"]["p50"]),
@@ -124,7 +123,7 @@ def _of_several(materials: Sequence[Material]) -> Answer:
     if not found:
         # One workload is no measure of another.
         sentence = "These traces have no two P-retake latencies of one workload to compare."
-    return Answer(sentence, "", not harmful, figures)
+    return Answer(sentence, "", good, figures)
 
 
 def _compared(name: str, materials: Sequence[Material]) -> tuple[float, str]:

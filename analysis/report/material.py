@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.answers.advise import advise
+from analysis.answers.budget import Budget, budget_over_time
 from analysis.answers.compare import trace_label
 from analysis.answers.factors import factors
 from analysis.answers.places import places
@@ -15,6 +16,7 @@ from analysis.answers.preemptions import PREEMPTIONS, preemptions
 from analysis.answers.summary import Summary, SummaryBuilder
 from analysis.ptime.episodes import episode_windows, setting_of
 from analysis.ptime.timeline import timelines
+from analysis.windowed.asof import Ints
 from tracer.trace.reader import Trace
 
 __all__ = ["WORST", "Material", "Predictor", "gather"]
@@ -23,6 +25,9 @@ Predictor = Callable[[Trace], "pd.DataFrame | None"]
 """Makes the what-if table of a trace (:data:`analysis.whatif.predict.WHATIF`), or None where it
 cannot."""
 
+
+BINS = 120
+"""Pieces of time that the budget is drawn in."""
 
 WORST = 6
 """How many of the worst episodes get a time line of their own, of all traces together; each trace
@@ -55,6 +60,8 @@ class Material:
         workload: what was run, as far as the program told; traces of one are comparable.
         trace: the trace.
         summary: its figures.
+        budget: where the P time of each process went.
+        bins: sums of the budget over time, for a picture.
         episodes: its trusted episodes, the columns that a report uses.
         worst: those with the most harm (then the longest hold).
         lanes: their time lines.
@@ -69,6 +76,8 @@ class Material:
     workload: str | None
     trace: Trace
     summary: Summary
+    budget: Budget
+    bins: Mapping[str, Ints]
     episodes: pd.DataFrame
     worst: pd.DataFrame
     lanes: pd.DataFrame
@@ -112,6 +121,7 @@ def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> M
     worst = worst.sort_values(
         ["harm_ns", "hold_ns"], ascending=False, na_position="last", kind="stable"
     ).head(most)
+    budget, bins = budget_over_time(trace, BINS)
     stacks = places(trace)
     asked = any(kind == "preempt_request" for kind, _ in setting.transitions)
     workload = (trace.manifest.workload or {}).get("name")
@@ -120,6 +130,8 @@ def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> M
         workload if isinstance(workload, str) else None,
         trace,
         builder.result(),
+        budget,
+        bins,
         rows,
         worst,
         timelines(trace, worst),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,10 @@ from pretake.views import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.padding import Padding
 
+    from analysis.answers.budget import Budget
+    from analysis.answers.now import Verdict
     from analysis.answers.summary import Summary
 
 
@@ -36,16 +40,21 @@ def command(trace: Path, as_json: bool) -> None:
     '≥' before a sum: the episodes that are counted as unknown would add to it.
     """
     from analysis import load
+    from analysis.answers.now import what_now
     from analysis.units import runtime_text
 
-    summary = load(trace).summary()
+    loaded = load(trace)
+    summary, budget = loaded.summary(), loaded.budget()
+    verdict = what_now(budget, summary["target"]["runtime"])
     if as_json:
-        print_json(summary)
+        told = dataclasses.asdict(verdict)
+        print_json({"verdict": told, "processes": budget["processes"], **summary})
         return
     terminal = console()
     target = summary["target"]
     runtime = runtime_text(target["runtime"], target["version"])
     terminal.print(f"{trace}: {target['path'] or 'unknown program'} ({runtime})", markup=False)
+    _print_verdict(terminal, verdict, budget)
     if summary["p_known"]:
         _print_times(terminal, summary)
     else:
@@ -72,9 +81,57 @@ def command(trace: Path, as_json: bool) -> None:
         terminal.print(f"not captured: {missing}", markup=False)
 
 
+def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
+    from analysis.answers.now import range_text
+    from analysis.units import percent_text
+
+    terminal.print(f"\n{verdict.sentence}", style="bold", markup=False)
+    helps: dict[str, list[str]] = {}
+    for finding in verdict.findings:
+        share = range_text(finding.least_percent, finding.most_percent)
+        helps.setdefault(finding.today, []).append(f"{share} of P time {finding.what}")
+    for today, causes in helps.items():
+        for cause in causes:
+            terminal.print(_indented(cause, 2))
+        if today:
+            terminal.print(_indented(f"What helps: {today}.", 4))
+    for text in (verdict.by_runtime, verdict.others):
+        if text:
+            terminal.print(text, markup=False)
+    if not budget["processes"]:
+        return
+    process = budget["processes"][0]
+    rows = [
+        (state, duration(ns), percent_text(100 * ns / process["p_ns"]))
+        for state, ns in process["states"].items()
+        if ns
+    ]
+    title = f"Where its {duration(process['p_ns'])} of P time went"
+    terminal.print(table(title, ("state", "P time", "share"), rows))
+    pressure = [
+        (f"last {window}", percent_text(told["some"]), percent_text(told["full"]))
+        for window, told in process["pressure"].items()
+    ]
+    head = ("pressure", "some P lost", "and none ran")
+    terminal.print(table("Time in which P time was lost", head, pressure))
+
+
+def _indented(text: str, columns: int) -> Padding:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from pretake.views import printable
+
+    return Padding(Text(printable(text)), (0, 0, 0, columns))
+
+
 def _print_times(terminal: Console, summary: Summary) -> None:
+    from analysis.schema import CLASS_MEANINGS
+
     names = ("p50", "p90", "p99", "max")
-    rows = [("P-retake latency", *quantiles(summary["retake_ns"], *names), None, None)]
+    latency = summary["retake_ns"]
+    unknown = f"{latency['unknown']:,}"
+    rows = [("P-retake latency", *quantiles(latency, *names), None, unknown)]
     for name, spread in (("hold", summary["hold_ns"]), ("harm", summary["harm_ns"])):
         known = summary["episodes"] - summary["untrusted"] - spread["unknown"]
         # Quantiles of a small part of the episodes would pass for those of all.
@@ -82,7 +139,15 @@ def _print_times(terminal: Console, summary: Summary) -> None:
         at_least = "≥ " if spread["unknown"] and spread["sum"] is not None else ""
         total = f"{at_least}{duration(spread['sum'])}"
         rows.append((name, *told, total, f"{spread['unknown']:,}"))
-    terminal.print(table("How long", ("", *names, "sum", "unknown"), rows))
+    terminal.print(table("How long", ("", *names, "sum", "unknown"), rows, spare=("p90", "max")))
+    parts = [
+        (meaning, duration(part["mean_ns"]), f"{part['episodes']:,}")
+        for meaning, part in summary["parts"].items()
+        if part["episodes"]
+    ]
+    if parts:
+        head = ("part", "mean", "episodes")
+        terminal.print(table("Where the latency goes", head, parts))
     terminal.print(
         table(
             f"{summary['episodes']:,} episodes",
@@ -94,3 +159,6 @@ def _print_times(terminal: Console, summary: Summary) -> None:
             ],
         )
     )
+    for name, meaning in CLASS_MEANINGS.items():
+        if summary["classes"][name]["episodes"]:
+            terminal.print(f"{name}: {meaning}")

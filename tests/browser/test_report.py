@@ -100,7 +100,7 @@ def sticking_out(browser: webdriver.Chrome) -> list[str]:
         """const found = [];
            for (const picture of document.querySelectorAll(".picture[data-drawn]")) {
              if (picture.closest("details:not([open])") !== null) continue;
-             const card = picture.closest("section").getBoundingClientRect();
+             const card = picture.closest("section, .budget").getBoundingClientRect();
              const own = picture.getBoundingClientRect();
              const parts = picture.querySelectorAll(".main-svg, text, .legend, .bglayer rect");
              for (const part of parts) {

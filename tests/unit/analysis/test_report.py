@@ -18,6 +18,7 @@ from tests.unit.analysis.test_episodes import BUSY, CALM, retaken
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 
+GO = {"runtime": "go", "version": "go1.25.5"}
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 
@@ -33,19 +34,25 @@ def calm() -> Scene:
     return scene
 
 
-def test_answer_names_the_harm(tmp_path: Path) -> None:
-    found = answer(gather([harmful().write(tmp_path)]))
-    assert found.sentence.startswith("Goroutines waited 50 µs for Ps that blocked threads held")
-    assert [figure.value for figure in found.figures] == ["65 µs", "50 µs", "50 µs"]
+def test_answer_names_where_p_time_was_lost(tmp_path: Path) -> None:
+    found = answer(gather([harmful(target=GO).write(tmp_path)]))
+    # P 0 was held for 50 of 1,000 µs while two goroutines waited, and then was on its way for 15.
+    assert found.sentence.endswith("% of the P time of process 7 was lost, most of it in read.")
+    assert [figure.value for figure in found.figures[:2]] == ["65 µs", "50 µs"]
+    assert found.todo[0].share.endswith("5 %")
+    assert "fewer of these calls at a time" in found.todo[0].today
+    assert "5 % of P time was lost until sysmon took P" in found.by_runtime
     assert not found.good
 
 
 def test_answer_of_a_run_with_nothing_wrong_says_so(tmp_path: Path) -> None:
-    known = Scene(target={"runtime": "go", "version": "go1.27.3"})
-    for scene, name in ((calm(), "calm"), (known, "empty")):
-        found = answer(gather([scene.write(tmp_path, name)]))
-        assert found.sentence.startswith("Nothing is wrong")
-        assert found.good
+    scene = Scene(end_ns=100_000 * US, target=GO)
+    scene.task(12, 7)
+    scene.switch(0, 0, 12)
+    scene.runtime(0, "run", 12, 0, goid=77)
+    found = answer(gather([scene.write(tmp_path)]))
+    assert found.sentence.startswith("Nothing is wrong")
+    assert found.good
 
 
 def test_answer_does_not_call_unknown_nothing(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         "p90": 85 * US,
         "p99": 85 * US,
         "max": 85 * US,
+        "unknown": 0,
     }
     holds = [*range(10, 90, 10), 200, 200]
     assert told["hold_ns"]["sum"] == sum(holds) * US
@@ -83,7 +84,13 @@ def test_summary_by_hand(tmp_path: Path) -> None:
 def test_summary_of_nothing_has_nulls_and_no_zeros(tmp_path: Path) -> None:
     told = summary(Scene().write(tmp_path))
     assert told["episodes"] == 0
-    assert told["retake_ns"] == {"p50": None, "p90": None, "p99": None, "max": None}
+    assert told["retake_ns"] == {
+        "p50": None,
+        "p90": None,
+        "p99": None,
+        "max": None,
+        "unknown": 0,
+    }
     assert (told["hold_ns"]["sum"], told["harm_ns"]["sum"]) == (None, None)
     assert told["p_time"]["harm_percent"] is None
     assert told["p_time"]["goroutine_wait_ns"] is None

@@ -1,0 +1,262 @@
+"""What to do now: the budget in a sentence, and what a person can change for each cause.
+
+Everything is read off the budget (:mod:`analysis.answers.budget`). A figure that the trace knows
+only between two ends is told with both.
+
+Example:
+    >>> verdict = what_now(trace.budget(), "go")
+    >>> verdict.sentence
+    '38 % of the P time of etcd (pid 7) was lost, most of it at main.go:34 (read).'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.answers.budget import Budget, LostAt, Process
+from analysis.units import duration_text, percent_text
+
+__all__ = ["Finding", "Verdict", "is_runtime_wait", "process_name", "range_text", "what_now"]
+
+_NEGLIGIBLE = 0.005
+"""Less of the P time than this, lost or unknown, is not told as a problem."""
+_FINDINGS = 5
+_RUNTIME_WAITS = ("runtime.futex", "runtime.usleep", "runtime.notesleep", "PyThread_acquire_lock")
+_FILES = frozenset(
+    {
+        *("fsync", "fdatasync", "sync_file_range", "msync", "ftruncate", "fallocate", "flock"),
+        *("pread64", "pwrite64", "preadv", "pwritev", "copy_file_range", "getdents64", "close"),
+        *("open", "openat", "stat", "fstat", "newfstatat", "statx", "mkdir", "mkdirat"),
+        *("rename", "renameat", "renameat2", "unlink", "unlinkat"),
+    }
+)
+"""Calls on files: the network poller can wait for none of them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause of lost P time.
+
+    Args:
+        cause: state of the budget that P was in.
+        what: the cause in words, with its call site where there is one.
+        least_percent: of the P time, what it has lost at least; most_percent: at most.
+        today: what a person can change, empty where only the runtime can.
+    """
+
+    cause: str
+    what: str
+    least_percent: float
+    most_percent: float
+    today: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to "what is wrong, and what can I do?".
+
+    Args:
+        sentence: the finding about the process that lost most P time.
+        good: nothing is wrong, and enough is known to say so.
+        findings: the causes, the largest first.
+        by_runtime: what only a change of Go's runtime would mend; empty for nothing.
+        others: the other processes that had Ps; empty for none.
+    """
+
+    sentence: str
+    good: bool
+    findings: tuple[Finding, ...]
+    by_runtime: str
+    others: str
+
+
+def what_now(budget: Budget, runtime: str) -> Verdict:
+    """The verdict on a budget.
+
+    Args:
+        budget: of the trace.
+        runtime: of the target, ``go``, ``reference`` or ``none``: only Go has a GOMAXPROCS to set
+            and a poller.
+    """
+    if not budget["processes"]:
+        sentence = (
+            "The trace cannot tell where P time went: no process had a P that could be read."
+        )
+        return Verdict(sentence, False, (), "", "")
+    process, *others = budget["processes"]
+    findings = sorted(
+        _findings(process), key=lambda f: (-f.least_percent, -f.most_percent, f.what)
+    )
+    findings = [f for f in findings if f.most_percent >= 100 * _NEGLIGIBLE][:_FINDINGS]
+    return Verdict(
+        _sentence(process, findings),
+        _is_good(process),
+        tuple(findings),
+        _by_runtime(process) if runtime == "go" else "",
+        _others(others),
+    )
+
+
+def range_text(least: float, most: float) -> str:
+    """A share of P time in percent: ``38 %``, or ``12 to 38 %`` where it is not known better."""
+    low, high = percent_text(least), percent_text(most)
+    return high if low == high or most - least < 0.1 * most else f"{low[:-2]} to {high}"
+
+
+def process_name(process: Process) -> str:
+    """``etcd (pid 7)``."""
+    return f"{process['comm']} (pid {process['pid']})" if process["comm"] else _pid(process)
+
+
+def is_runtime_wait(function: str | None) -> bool:
+    """Whether a call is the runtime's own way to sleep: Go's futex, or CPython's lock (GIL).
+
+    Nobody can make these calls another way; every view takes the word from here.
+    """
+    return function is not None and function.startswith(_RUNTIME_WAITS)
+
+
+def _pid(process: Process) -> str:
+    return f"process {process['pid']}" if process["pid"] > 0 else "a process without a name"
+
+
+def _sentence(process: Process, findings: list[Finding]) -> str:
+    name = process_name(process)
+    total = process["p_ns"]
+    unknown = process["states"]["unknown"] / total if total else 1.0
+    least, most = _lost(process)
+    if unknown > 0.5:
+        known = f" {range_text(least, most)} of it was lost." if most > 0 else ""
+        return (
+            f"Where {percent_text(100 * unknown)} of the P time of {name} went is not known."
+            f"{known}"
+        )
+    if _is_good(process):
+        busy = percent_text(100 * process["states"]["running"] / total)
+        return f"Nothing is wrong: {name} used {busy} of its P time, and lost next to none of it."
+    if most < 100 * _NEGLIGIBLE:
+        return (
+            f"No P time of {name} is known to be lost; {percent_text(100 * unknown)} of it is "
+            "not known."
+        )
+    where = f", most of it {findings[0].what}" if findings else ""
+    return f"{range_text(least, most)} of the P time of {name} was lost{where}."
+
+
+def _is_good(process: Process) -> bool:
+    total = process["p_ns"]
+    _, most = _lost(process)
+    unknown = process["states"]["unknown"]
+    return total > 0 and most < 100 * _NEGLIGIBLE and unknown <= 10 * _NEGLIGIBLE * total
+
+
+def _lost(process: Process) -> tuple[float, float]:
+    """Lost P time in percent, the least and the most."""
+    total = process["p_ns"] or 1
+    lost = process["lost_ns"].values()
+    least, most = (sum(max(row[end], 0) for row in lost) for end in ("least", "most"))
+    return min(100 * least / total, 100.0), min(100 * most / total, 100.0)
+
+
+def _findings(process: Process) -> Iterator[Finding]:
+    total = process["p_ns"] or 1
+    for row in process["lost_at"]:
+        share = (100 * max(row["least"], 0) / total, 100 * max(row["most"], 0) / total)
+        yield Finding(row["state"], _at(row), *share, _for_call(row, process))
+    for state, (what, today) in _STATES.items():
+        lost = process["lost_ns"].get(state)
+        if lost is None:
+            continue
+        share = (100 * max(lost["least"], 0) / total, 100 * max(lost["most"], 0) / total)
+        throttled = process["of_which"]["throttled"]
+        if state == "no_cpu" and 2 * throttled > process["states"]["no_cpu"]:
+            what, today = "in which a CPU quota stopped its threads", _quota(process)
+        elif state == "stw" and process["stops"]["waited_for"]:
+            longest = process["stops"]["waited_for"][0]
+            name = longest["function"] or longest["syscall"] or "a function without a name"
+            today = (
+                f"a stop-the-world waited longest for {name} ({longest['state']}): do that in "
+                "smaller pieces, or away from the garbage collector's busy times"
+            )
+        yield Finding(state, what, *share, today)
+
+
+_STATES: Mapping[str, tuple[str, str]] = {
+    "no_cpu": (
+        "in which its threads waited for a CPU",
+        "fewer threads beside it, GOMAXPROCS no larger than the CPUs it may use, or more CPUs",
+    ),
+    "stopped": (
+        "in which it was stopped by a signal or a debugger",
+        "whoever sends SIGSTOP or attaches with ptrace",
+    ),
+    "transit": ("on P's way to its next goroutine", ""),
+    "stw": ("in stop-the-worlds", "fewer collections: a larger GOGC or GOMEMLIMIT"),
+}
+
+
+def _at(row: LostAt) -> str:
+    call = row["syscall"] or ("a page fault" if row["state"] == "fault" else "a system call")
+    if is_runtime_wait(row["function"]):
+        return f"in waits of the runtime itself ({call})"
+    if row["file"] is not None and row["line"] is not None:
+        return f"at {Path(row['file']).name}:{row['line']} ({call})"
+    return f"in {call}" if row["function"] is None else f"at {row['function']} ({call})"
+
+
+def _for_call(row: LostAt, process: Process) -> str:
+    if is_runtime_wait(row["function"]):
+        return ""
+    if row["state"] == "fault":
+        return (
+            "read the file with read instead of through a mapping, or have its pages there "
+            "before they are touched (madvise MADV_POPULATE_READ)"
+        )
+    first = "fewer of these calls at a time"
+    if row["syscall"] not in _FILES:
+        first = (
+            "a descriptor that the network poller waits for (nonblocking before os.NewFile), or "
+            "fewer of these calls at a time"
+        )
+    return f"{first}, or {_one_more_p(process)}"
+
+
+def _one_more_p(process: Process) -> str:
+    """GOMAXPROCS one larger: it would have had work for as long as some P was lost."""
+    some = max((told["some"] for told in process["pressure"].values()), default=0.0)
+    gain = f": it would have had work in up to {percent_text(some)} of the time" if some else ""
+    return f"a larger GOMAXPROCS, by one{gain}"
+
+
+def _quota(process: Process) -> str:
+    """How many more CPUs the quota had to be: as many as were throttled on the average."""
+    throttled = process["of_which"]["throttled"]
+    whole = process["p_ns"]
+    share = percent_text(100 * throttled / whole) if whole else ""
+    return (
+        f"a CPU quota larger by {duration_text(throttled)} of CPU time in this span ({share} of "
+        "GOMAXPROCS CPUs), or a GOMAXPROCS that fits the quota"
+    )
+
+
+def _by_runtime(process: Process) -> str:
+    total = process["p_ns"] or 1
+    held = process["lost_ns"].get("syscall")
+    if held is None or held["most"] < _NEGLIGIBLE * total:
+        return ""
+    share = range_text(100 * max(held["least"], 0) / total, 100 * held["most"] / total)
+    return (
+        f"For who works on the runtime: {share} of P time was lost until sysmon took P from "
+        "threads in calls; what entersyscallblock (block) or the kernel's word (sched_out) would "
+        "save of it, 'pretake whatif' tells."
+    )
+
+
+def _others(others: list[Process]) -> str:
+    if not others:
+        return ""
+    named = [f"{process_name(p)} {range_text(*_lost(p))}" for p in others[:3]]
+    more = f", and {len(others) - 3} more" if len(others) > 3 else ""
+    return f"Other processes with Ps, and what they lost: {', '.join(named)}{more}."

@@ -1,0 +1,134 @@
+"""What to do now, read off budgets made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from analysis.answers.budget import Budget, Process
+from analysis.answers.now import range_text, what_now
+from analysis.ptime.engine.account import STATES
+
+SECOND = 1_000_000_000
+
+
+def process(states: dict[str, int], **more: object) -> Process:
+    """Two Ps for half a second; what is not in ``states`` is running."""
+    total = SECOND
+    spent = {**dict.fromkeys(STATES, 0), **states}
+    spent["running"] = total - sum(states.values())
+    lost = {s: {"least": states.get(s, 0), "most": states.get(s, 0)} for s in STATES[1:7]}
+    made: dict[str, Any] = {
+        "pid": 7,
+        "comm": "server",
+        "p_ns": total,
+        "states": spent,
+        "of_which": {"throttled": 0, "idle_beside_work": 0},
+        "lost_ns": lost,
+        "lost_at": [],
+        "stops": {"waited_for": []},
+        "pressure": {"300s": {"some": 60.0, "full": 1.0}},
+    }
+    return {**made, **more}  # type: ignore[typeddict-item]
+
+
+def read(ns: int, **more: object) -> dict[str, Any]:
+    row = {"state": "syscall", "syscall": "read", "function": "main.work", "file": "/s/main.go"}
+    return {**row, "line": 34, "holds": 3, "blocked_ns": ns, "least": ns, "most": ns, **more}
+
+
+def budget(*processes: Process) -> Budget:
+    return {"processes": list(processes)}
+
+
+def test_a_call_is_told_with_its_place_and_what_helps() -> None:
+    held = 380_000_000
+    told = what_now(budget(process({"syscall": held}, lost_at=[read(held)])), "go")
+    assert told.sentence == (
+        "38 % of the P time of server (pid 7) was lost, most of it at main.go:34 (read)."
+    )
+    (finding,) = told.findings
+    assert "network poller" in finding.today
+    assert "a larger GOMAXPROCS, by one: it would have had work in up to 60 % of the time" in (
+        finding.today
+    )
+    assert "block" in told.by_runtime
+    assert not told.good
+    # Of another runtime there is no Go to change.
+    assert not what_now(
+        budget(process({"syscall": held}, lost_at=[read(held)])), "none"
+    ).by_runtime
+
+
+def test_no_poller_waits_for_a_file() -> None:
+    row = read(10_000_000, syscall="fdatasync")
+    (finding,) = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go").findings
+    assert "poller" not in finding.today
+    assert finding.today.startswith("fewer of these calls at a time")
+
+
+@pytest.mark.parametrize("function", ["runtime.futex", "PyThread_acquire_lock_timed"])
+def test_a_wait_of_the_runtime_is_named_and_nobody_is_told_to_change_it(function: str) -> None:
+    row = read(10_000_000, syscall="futex", function=function)
+    (finding,) = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go").findings
+    assert finding.what == "in waits of the runtime itself (futex)"
+    assert finding.today == ""
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "help_"),
+    [
+        ("no_cpu", {}, "more CPUs"),
+        ("no_cpu", {"of_which": {"throttled": 90_000_000, "idle_beside_work": 0}}, "CPU quota"),
+        ("stopped", {}, "SIGSTOP"),
+        (
+            "stw",
+            {
+                "stops": {
+                    "waited_for": [{"function": "main.f", "syscall": None, "state": "running"}]
+                }
+            },
+            "waited longest for main.f (running)",
+        ),
+        ("transit", {}, ""),
+    ],
+)
+def test_each_cause_has_what_helps(state: str, more: dict[str, Any], help_: str) -> None:
+    (finding,) = what_now(budget(process({state: 100_000_000}, **more)), "go").findings
+    assert (finding.cause, finding.least_percent) == (state, 10.0)
+    assert help_ in finding.today
+    assert bool(help_) == bool(finding.today)
+
+
+def test_a_fault_is_mended_by_reading() -> None:
+    row = read(200_000_000, state="fault", syscall=None)
+    (finding,) = what_now(budget(process({"fault": 200_000_000}, lost_at=[row])), "go").findings
+    assert "MADV_POPULATE_READ" in finding.today
+
+
+def test_nothing_is_wrong_only_where_the_budget_says_so() -> None:
+    assert what_now(budget(process({})), "go").good
+    unknown = what_now(budget(process({"unknown": 100_000_000})), "go")
+    assert not unknown.good
+    assert unknown.sentence == (
+        "No P time of server (pid 7) is known to be lost; 10 % of it is not known."
+    )
+    mostly = what_now(budget(process({"unknown": 900_000_000, "syscall": 50_000_000})), "go")
+    assert mostly.sentence == (
+        "Where 90 % of the P time of server (pid 7) went is not known. 5 % of it was lost."
+    )
+    assert not mostly.good
+    assert not what_now(budget(), "go").good
+
+
+def test_the_other_processes_are_named() -> None:
+    other = process({"syscall": 20_000_000}, pid=9, comm="go")
+    told = what_now(budget(process({"syscall": 380_000_000}), other), "go")
+    assert told.others == "Other processes with Ps, and what they lost: go (pid 9) 2 %."
+
+
+def test_what_is_known_between_two_ends_is_told_with_both() -> None:
+    assert range_text(12.0, 38.0) == "12 to 38 %"
+    assert range_text(38.0, 38.0) == "38 %"
+    assert range_text(0.0, 0.004) == "0 to < 0.01 %"
