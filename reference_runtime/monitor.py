@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime.current import set_current
-from reference_runtime.gmp import NO_P
+from reference_runtime.gmp import NO_P, P_SYSCALL
 from reference_runtime.netpoll import netpoll
 from reference_runtime.processors import startm, stop_run
 from reference_runtime.transitions import mstart
@@ -27,6 +27,7 @@ def monitor_main(sched: Sched, m: M) -> None:
     try:
         watch(sched, m)
     except BaseException as failure:
+        failure.add_note(f"policy {sched.policy.name}, in the monitor")
         stop_run(sched, failure)
     sched.record.policy_cpu_ns += sched.host.thread_cpu_ns()
     set_current(None)
@@ -49,10 +50,31 @@ def watch(sched: Sched, m: M) -> None:
             return
         now_ns = host.nanotime()
         look_after_waiters(sched, m, now_ns)
-        if policy.monitor(sched, m, now_ns):
+        if look_at_calls(sched, m, now_ns):
             idle_rounds = 0
         else:
             idle_rounds += 1
+
+
+def look_at_calls(sched: Sched, m: M, now_ns: i64) -> i64:
+    """One round over the Ps in system calls, up to the first that M takes for itself.
+
+    Returns:
+        How many were taken back (go1.21, runtime.retake).
+    """
+    policy = sched.policy
+    taken: i64 = 0
+    if not policy.begin_round(sched, now_ns):
+        return taken
+    for p in sched.allp:
+        if p.status != P_SYSCALL:
+            continue
+        reason = policy.wanted(sched, p, now_ns)
+        if reason >= 0 and policy.take(sched, m, p, reason):
+            taken += 1
+            if m.p is not NO_P:
+                break
+    return taken
 
 
 def look_after_waiters(sched: Sched, m: M, now_ns: i64) -> None:

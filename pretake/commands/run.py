@@ -47,7 +47,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
     default="sysmon",
     show_default=True,
     metavar="POLICY",
-    help="How Ps are taken back.",
+    help="How Ps are taken back: a policy, or FILE.py:CLASS of your own.",
 )
 @click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps (GOMAXPROCS).")
 @click.option(

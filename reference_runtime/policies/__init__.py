@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reference_runtime.own_file import load_from_file
 from reference_runtime.policies.adaptive import AdaptivePolicy
 from reference_runtime.policies.base import RetakePolicy
 from reference_runtime.policies.block import BlockPolicy
@@ -28,14 +29,39 @@ POLICIES: dict[str, type[RetakePolicy]] = {
 
 
 def make_policy(name: str) -> RetakePolicy:
-    """A new policy object.
+    """A new policy object, of a class here or of one in a file of the user's.
+
+    Args:
+        name: of :data:`POLICIES`, or ``FILE.py:Class``.
 
     Raises:
-        PretakeError: there is no policy called ``name``.
+        PretakeError: there is no such policy, or the file or class is none.
     """
+    if ":" in name:
+        return own_policy(name)
     try:
         return POLICIES[name]()
     except KeyError:
         raise PretakeError(
-            f"no retake policy is called {name!r}", f"choose one of {', '.join(POLICIES)}"
+            f"no retake policy is called {name!r}",
+            f"choose one of {', '.join(POLICIES)}, or give FILE.py:CLASS",
+        ) from None
+
+
+def own_policy(target: str) -> RetakePolicy:
+    """A policy of a class of the user's; reports call it by the class's ``name``, or its own."""
+    found = load_from_file(target, "FILE.py:CLASS")
+    if not isinstance(found, type) or not issubclass(found, RetakePolicy):
+        file, _, class_name = target.rpartition(":")
+        raise PretakeError(
+            f"{file} has no retake policy {class_name!r}",
+            f"write class {class_name or 'Mine'}(RetakePolicy)",
+        )
+    if "name" not in found.__dict__:
+        found.name = found.__name__
+    try:
+        return found()
+    except TypeError as error:
+        raise PretakeError(
+            f"{target} cannot be made: {error}", "let it take no arguments"
         ) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final, cast
 
+from mypy_extensions import mypyc_attr
+
 from reference_runtime.current import get_current
 from reference_runtime.gmp import G_SYSCALL, P_RUNNING, P_SYSCALL
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, RetakePolicy, Site
@@ -90,6 +92,7 @@ class Memory:
         return True
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class AdaptivePolicy(RetakePolicy):
     """Raw where calls are short, block where they are long, normal where they differ.
 
@@ -132,12 +135,12 @@ class AdaptivePolicy(RetakePolicy):
             m = cast("M", get_current())
             transition(SITE_MODE, m, m.p, m.curg, TOLD[memory.mode], NO_TID)
 
-    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:
+    def begin_round(self, sched: Sched, now_ns: i64) -> bool:
         """As ``sysmon``, after raw calls that last were made normal ones."""
         for p in sched.allp:
             if p.status == P_RUNNING:
                 rescue(p, now_ns)
-        return super().monitor(sched, m, now_ns)
+        return True
 
 
 def rescue(p: P, now_ns: i64) -> None:

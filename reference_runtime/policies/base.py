@@ -1,15 +1,33 @@
 """What a retake policy is: how a P comes back from a thread that is in a system call.
 
-A policy decides three things, each in one method: which way a call goes (``mode``), which Ps the
-monitor takes back at one of its rounds (``monitor``), and how long it sleeps between rounds
-(``monitor_sleep_ns``). The other methods are hooks for policies that need more.
+A policy decides three things, each in one method: which way a call goes (``mode``), whether the
+monitor is to take a P back at one of its rounds (``wanted``), and how long it sleeps between
+rounds (``monitor_sleep_ns``). The other methods are hooks for policies that need more. The loop
+over the Ps is the monitor's (``monitor.py``).
+
+Example, a whole policy in a file ``patient.py``, run by ``pretake run echo --retake
+patient.py:Patient``: it waits for 100 µs and asks nothing else.
+
+    from reference_runtime.policies.base import NOT_YET, RetakePolicy
+    from reference_runtime.transitions import BY_SYSMON
+
+    class Patient(RetakePolicy):
+        def wanted(self, sched, p, now_ns):
+            m = p.m
+            if m is None or now_ns - m.enter_ns < 100_000:
+                return NOT_YET
+            return BY_SYSMON
+
+A class of one's own is interpreted. It may inherit from any policy here, compiled as they are.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from reference_runtime.gmp import FORCE_PREEMPT_NS, P_SYSCALL
+from mypy_extensions import mypyc_attr
+
+from reference_runtime.gmp import FORCE_PREEMPT_NS
 from reference_runtime.processors import retake
 from reference_runtime.slices import monitor_sleep
 from reference_runtime.transitions import BY_SYSMON
@@ -25,6 +43,9 @@ NORMAL: Final = 1
 """entersyscall: P stays with the thread, and may be retaken."""
 BLOCK: Final = 2
 """entersyscallblock: P is handed off before the call."""
+
+NOT_YET: Final = -1
+"""A P is not to be taken back now."""
 
 SYSMON_MIN_NS: Final = 20_000
 SYSMON_MAX_NS: Final = 10_000_000
@@ -45,6 +66,7 @@ class Site:
         self.hint: i64 = hint
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RetakePolicy:
     """Go's own policy; the other policies override parts of it."""
 
@@ -101,13 +123,22 @@ class RetakePolicy:
         monitor_sleep(sched, m, delay_ns)
         sched.record.policy_wakeups += 1
 
-    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:
-        """One round of the monitor over all Ps; how many it took back (go1.21, runtime.retake)."""
-        taken: i64 = 0
-        for p in sched.allp:
-            if p.status == P_SYSCALL and self.sighted_twice(sched, p, now_ns):
-                taken += 1 if retake(sched, m, p, BY_SYSMON) else 0
-        return taken
+    def begin_round(self, sched: Sched, now_ns: i64) -> bool:  # noqa: ARG002
+        """Whether the monitor is to look at the Ps now; a policy may look at others first."""
+        return True
+
+    def wanted(self, sched: Sched, p: P, now_ns: i64) -> i64:
+        """Why P, which is in a system call, is to be taken back now (go1.21, runtime.retake).
+
+        Returns:
+            Index in :data:`tracer.trace.words.RUNTIME_REASONS`, such as ``BY_SYSMON``, or
+            ``NOT_YET``.
+        """
+        return BY_SYSMON if self.sighted_twice(sched, p, now_ns) else NOT_YET
+
+    def take(self, sched: Sched, m: M, p: P, reason: i64) -> bool:
+        """Take back a P that is wanted, and hand it on; False if its M was back first."""
+        return retake(sched, m, p, reason)
 
     def sighted_twice(self, sched: Sched, p: P, now_ns: i64) -> bool:
         """Whether P is to be retaken from a call that the monitor has seen before.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from reference_runtime.gmp import NO_G, NO_P, P_SYSCALL
-from reference_runtime.monitor import look_after_waiters
-from reference_runtime.policies.base import RetakePolicy
+from mypy_extensions import mypyc_attr
+
+from reference_runtime.gmp import NO_G, NO_P
+from reference_runtime.monitor import look_after_waiters, look_at_calls
+from reference_runtime.policies.base import NOT_YET, RetakePolicy
 from reference_runtime.processors import (
     acquirep,
     call_m,
@@ -20,9 +22,10 @@ from reference_runtime.transitions import BY_INTEGRATED, HANDOFF, NO_TID, transi
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M, Sched
+    from reference_runtime.gmp import M, P, Sched
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class IntegratedPolicy(RetakePolicy):
     """The M that retakes a P runs it, so the P does not wait for another thread to wake up.
 
@@ -87,28 +90,27 @@ class IntegratedPolicy(RetakePolicy):
                 idle_rounds = 0
             now_ns = sched.host.nanotime()
             look_after_waiters(sched, m, now_ns)
-            if self.monitor(sched, m, now_ns):
+            if look_at_calls(sched, m, now_ns):
                 idle_rounds = 0
             if m.p is not NO_P:
                 return
 
-    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:
-        """One round, up to the first P that M takes for itself."""
-        taken: i64 = 0
-        for p in sched.allp:
-            if p.status == P_SYSCALL and self.sighted_twice(sched, p, now_ns):
-                if not take_from_syscall(sched, m, p, BY_INTEGRATED):
-                    continue
-                taken += 1
-                if p.runqhead == p.runqtail and not work_for_others(sched):
-                    handoffp(sched, m, p, NO_G, BY_INTEGRATED)
-                    continue
-                transition(HANDOFF, m, p, NO_G, BY_INTEGRATED, NO_TID)
-                acquirep(sched, m, p)
-                self.watcher = None
-                self.call_watcher(sched)
-                break
-        return taken
+    def wanted(self, sched: Sched, p: P, now_ns: i64) -> i64:
+        """At its second sighting."""
+        return BY_INTEGRATED if self.sighted_twice(sched, p, now_ns) else NOT_YET
+
+    def take(self, sched: Sched, m: M, p: P, reason: i64) -> bool:
+        """M takes P for itself, if there is anything to run on it: that ends the round."""
+        if not take_from_syscall(sched, m, p, reason):
+            return False
+        if p.runqhead == p.runqtail and not work_for_others(sched):
+            handoffp(sched, m, p, NO_G, reason)
+            return True
+        transition(HANDOFF, m, p, NO_G, reason, NO_TID)
+        acquirep(sched, m, p)
+        self.watcher = None
+        self.call_watcher(sched)
+        return True
 
     def rest_while_idle(self, sched: Sched) -> bool:
         """With every P idle, sleep until one is taken; whether that was so.

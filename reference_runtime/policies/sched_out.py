@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
+from mypy_extensions import mypyc_attr
+
 from reference_runtime.gmp import NO_P, P_SYSCALL
 from reference_runtime.host import SwitchWatch
-from reference_runtime.policies.base import SYSMON_MAX_NS, RetakePolicy
+from reference_runtime.policies.base import NOT_YET, SYSMON_MAX_NS, RetakePolicy
 from reference_runtime.processors import retake
 from reference_runtime.slices import look_at_slices, next_look_ns
 from reference_runtime.transitions import BY_SCHED_OUT
@@ -14,12 +16,13 @@ from reference_runtime.transitions import BY_SCHED_OUT
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M, Sched
+    from reference_runtime.gmp import M, P, Sched
 
 NET_NS: Final = 100_000_000
 """Time between two looks at all Ps, for switches that a full ring did not tell."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SchedOutPolicy(RetakePolicy):
     """P is retaken when its thread leaves the CPU, blocked, in a system call.
 
@@ -77,15 +80,16 @@ class SchedOutPolicy(RetakePolicy):
         look_at_slices(sched, m)
         sched.record.policy_wakeups += 1
 
-    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:
-        """The net, for calls that have lasted as long."""
-        taken: i64 = 0
+    def begin_round(self, sched: Sched, now_ns: i64) -> bool:  # noqa: ARG002
+        """The monitor looks at the Ps by itself every ``NET_NS`` only."""
         if now_ns < self.last_net_ns + NET_NS:
-            return taken
+            return False
         self.last_net_ns = now_ns
-        for p in sched.allp:
-            if p.status == P_SYSCALL:
-                loser = p.m
-                if loser is not None and now_ns - loser.enter_ns >= NET_NS:
-                    taken += 1 if retake(sched, m, p, self.reason) else 0
-        return taken
+        return True
+
+    def wanted(self, sched: Sched, p: P, now_ns: i64) -> i64:  # noqa: ARG002
+        """The net, for calls that have lasted as long."""
+        loser = p.m
+        if loser is not None and now_ns - loser.enter_ns >= NET_NS:
+            return self.reason
+        return NOT_YET

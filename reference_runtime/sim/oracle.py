@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reference_runtime.policies.base import BLOCK, RAW, RetakePolicy, Site
+from reference_runtime.policies.base import BLOCK, NOT_YET, RAW, RetakePolicy, Site
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import M, Sched
+    from reference_runtime.gmp import P, Sched
     from reference_runtime.sim.costs import Costs
 
 __all__ = ["OraclePolicy", "handoff_cost_ns", "oracle_site"]
@@ -24,9 +24,9 @@ class OraclePolicy(RetakePolicy):
         """What the site says."""
         return site.hint
 
-    def monitor(self, sched: Sched, m: M, now_ns: i64) -> i64:  # noqa: ARG002
+    def wanted(self, sched: Sched, p: P, now_ns: i64) -> i64:  # noqa: ARG002
         """Nothing to take back: who keeps his P returns soon."""
-        return 0
+        return NOT_YET
 
 
 def handoff_cost_ns(costs: Costs) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,6 +10,7 @@ from typing import Any
 
 from reference_runtime.current import COMPILED
 from reference_runtime.gmp import Goroutine
+from reference_runtime.own_file import load_from_file
 from reference_runtime.runtime import Runtime
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.calls import Calls
@@ -75,7 +75,7 @@ def run_workload(
     Args:
         name: of :data:`WORKLOADS`, or ``FILE.py:FUNCTION`` for a coroutine function of the
             user's.
-        policy: a retake policy's name.
+        policy: a retake policy's name, or ``FILE.py:Class`` of the user's.
         procs: number of Ps.
         seconds: how long; the workload's default where None. For a file of the user's, its time
             limit, a minute where None.
@@ -129,20 +129,7 @@ def run_file(
         TimeLimit: it was not over in time; tells where each goroutine was.
     """
     path_text, _, function_name = target.rpartition(":")
-    path = Path(path_text)
-    if not path.is_file():
-        raise PretakeError(f"there is no file {path_text}", "give FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise PretakeError(f"{path_text} is no Python file", "give FILE.py:FUNCTION")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise PretakeError(
-            f"{path_text} does not compile: {error.msg} in line {error.lineno}", "mend it"
-        ) from None
-    function = getattr(module, function_name, None)
+    function = load_from_file(target, "FILE.py:FUNCTION")
     if not inspect.iscoroutinefunction(function):
         raise PretakeError(
             f"{path_text} has no coroutine function {function_name!r}",

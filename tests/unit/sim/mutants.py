@@ -21,12 +21,6 @@ MUTANTS = [
         "                pass",
     ),
     Mutant(
-        "a reader and a writer of one socket that share a slot",
-        "polldesc.py",
-        "            self.writer = waiter",
-        "            self.reader = waiter",
-    ),
-    Mutant(
         "a handoff that forgets the run queue",
         P,
         "found = p.runqhead != p.runqtail or work_for_others(sched)",
@@ -70,8 +64,8 @@ MUTANTS = [
     ),
     Mutant(
         "a monitor that never retakes",
-        "policies/base.py",
-        "if p.status == P_SYSCALL and self.sighted_twice(sched, p, now_ns):",
+        "monitor.py",
+        "if reason >= 0 and policy.take(sched, m, p, reason):",
         "if False:",
     ),
     Mutant(
@@ -262,21 +256,21 @@ MUTANTS = [
     Mutant(
         "a thread that blocks, seen and left its P",
         "policies/thread_state.py",
-        "if reason >= 0 and retake(sched, m, p, reason):",
-        "if False:",
+        "        if sched.host.thread_blocked(loser.tid) and p.syscalltick == tick:",
+        "        if False:",
         ("thread_state",),
     ),
     Mutant(
         "a watcher that takes a P and does not run it",
         "policies/integrated.py",
-        "                acquirep(sched, m, p)\n",
+        "        acquirep(sched, m, p)\n",
         "",
         ("integrated",),
     ),
     Mutant(
         "a watcher that leaves, and nobody is called",
         "policies/integrated.py",
-        "                self.watcher = None\n                self.call_watcher(sched)\n",
+        "        self.watcher = None\n        self.call_watcher(sched)\n",
         "",
         ("integrated",),
     ),
