@@ -66,6 +66,7 @@ COMPILED_MODULES = [
         "sim/machine",
         "sim/locks",
         "sim/switches",
+        "sim/descriptors",
         "sim/sim_stopper",
         "sim/sim_host",
     )

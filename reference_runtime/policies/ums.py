@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from mypy_extensions import mypyc_attr
+
 from reference_runtime.policies.sched_out import SchedOutPolicy
 from reference_runtime.transitions import BY_UMS
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UmsPolicy(SchedOutPolicy):
     """As ``sched_out``, but told by an upcall instead of a record in a ring.
 

@@ -59,6 +59,8 @@ class Invariants:
         machine: whose steps; its ``on_step`` and ``on_switch_out`` are set.
         retake_within_ns: how long a blocked thread may keep its P while work waits that no idle
             P could take; -1 for a policy that never retakes.
+        max_steps: so many steps are too many; 0 for no bound. An M that looks for work for ever
+            takes hardly any virtual time with each.
 
     Example:
         >>> host = SimHost()
@@ -67,7 +69,8 @@ class Invariants:
         >>> checker.finish()
     """
 
-    def __init__(self, machine: Machine, retake_within_ns: int = -1) -> None:
+    def __init__(self, machine: Machine, retake_within_ns: int = -1, max_steps: int = 0) -> None:
+        self.max_steps = max_steps
         self.machine = machine
         self.retake_within_ns = retake_within_ns
         self.sched: Sched | None = None
@@ -98,6 +101,9 @@ class Invariants:
         if sched is None or sched.stopping:
             return
         self.steps += 1
+        if 0 < self.max_steps < self.steps:
+            self.failure = InvariantError(f"{self.steps} steps and no end")
+            raise self.failure
         if any(thread.locks for thread in self.machine.threads.values()):
             return
         try:

@@ -25,6 +25,8 @@ OWN_STEPS = (
 MESSAGES = ("chan0", "chan1", "select", "pipe", "poll", "netpoll", "flag")
 NS = (0, 2_000, 15_000, 80_000, 400_000, 3_000_000)
 MAX_EVENTS = 60_000
+MAX_STEPS = 100_000
+"""An M that looks for work for ever is found out here, long before ``MAX_NS``."""
 MAX_NS = 10_000_000_000
 MONITOR_MIN_NS = 20_000
 RETAKE_WITHIN_NS = 60_000_000
@@ -129,7 +131,9 @@ class Run:
         )
         self.host.machine.log = []
         self.checker = package.invariants.Invariants(
-            self.host.machine, -1 if setting.policy == "raw" else RETAKE_WITHIN_NS
+            self.host.machine,
+            -1 if setting.policy == "raw" else RETAKE_WITHIN_NS,
+            MAX_STEPS,
         )
         self.runtime = package.runtime.Runtime(
             setting.procs,
