@@ -1,0 +1,75 @@
+"""Ordinary builds: programs by the hundred, of one binary and of many, each told, none in the way.
+
+``PRETAKE_ROUNDS=15`` makes 1,500 short programs of them, and 1,200 binaries.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.go import toolchains
+from tracer.capture import binaries
+from tracer.capture.options import CaptureOptions
+from tracer.capture.programs import Programs
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
+
+KEY = np.dtype("<u8")
+ROUNDS = int(os.environ.get("PRETAKE_ROUNDS", "1"))
+
+
+def test_short_programs_are_each_told_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary, count = toolchains.build("twin_a"), 100 * ROUNDS
+    kept: list[int] = []
+    detach = Programs.detach
+
+    def counting(programs: Programs) -> None:
+        detach(programs)
+        kept.append(sum(1 for _ in programs.loaded.keys("runtime_layouts", KEY)))
+
+    monkeypatch.setattr(Programs, "detach", counting)
+    script = f"i=0; while [ $i -lt {count} ]; do {binary} 1; i=$((i+1)); done"
+    record(["sh", "-c", script], output=tmp_path / "t", options=CaptureOptions())
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.exit_status == 0
+    assert not any(trace.manifest.lost.values())
+    reach, tasks = trace.frame("reach"), trace.frame("task")
+    execs = tasks[(tasks["kind"] == "exec") & (tasks["comm"] == "twin_a")]
+    twins = reach[reach["comm"] == "twin_a"]
+    assert len(twins) == len(execs) == count
+    assert set(twins["pid"]) == set(execs["pid"])
+    # The first may end before it is looked at; from then on each is in reach from its exec.
+    known = twins[twins["version"].notna()].sort_values("exec_ns")
+    assert set(known["version"]) == {f"go{toolchains.VERSIONS[-1]}"}
+    assert (known["ts_ns"].iloc[1:] == known["exec_ns"].iloc[1:]).mean() > 0.5
+    # The layout of each went with it.
+    assert kept == [0]
+
+
+def test_running_out_of_descriptors_is_counted_and_ends_nothing(tmp_path: Path) -> None:
+    binary, count = toolchains.build("twin_a"), 80 * ROUNDS
+    most = 60 + binaries._RESERVED
+    copies = f"cp {binary} {tmp_path}/p$i; {tmp_path}/p$i 1; rm {tmp_path}/p$i"
+    script = f"i=0; while [ $i -lt {count} ]; do {copies}; i=$((i+1)); done"
+    pretake = [sys.executable, "-m", "pretake", "record", "-q", "-o", str(tmp_path / "t")]
+    subprocess.run(
+        ["prlimit", f"--nofile={most}:{most}", *pretake, "--", "sh", "-c", script], check=True
+    )
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.exit_status == 0
+    twins = trace.frame("reach").query("comm.str.startswith('p')")
+    assert len(twins) == count
+    known = int(twins["version"].notna().sum())
+    missing = {lack.what: lack.why for lack in trace.manifest.missing}
+    if known > 60:
+        assert f"symbols of {known - 60} binaries, if they are gone" in missing
+    if known < count:
+        assert "before they were looked at" in str(missing)
