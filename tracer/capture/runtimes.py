@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import time
 from collections import deque
@@ -71,7 +72,8 @@ class Runtimes:
         self._binaries = binaries
         self._wanted = options.runtime
         self._missing: list[Missing] = []
-        self._unseen = 0
+        # Processes that nobody looked at, by their program: another of it may be looked at yet.
+        self._unseen: dict[FileIdentity, list[tuple[Image, ExecImage]]] = {}
         self._unprobed: dict[str, int] = {}
         self._told: set[FileIdentity] = set()
         self._to_look: deque[tuple[Image, ExecImage, int]] = deque()
@@ -86,7 +88,7 @@ class Runtimes:
         """What could not be had, and why."""
         counted = [
             (
-                self._unseen,
+                sum(map(len, self._unseen.values())),
                 "the runtime of {} processes",
                 "they ended, or their file was written, before they were looked at",
             ),
@@ -189,12 +191,12 @@ class Runtimes:
             # Now, for it may end; to look at the file takes a while.
             fd = self._open(image.pid, "exe")
         except OSError:
-            self._unseen += 1
+            self._unseen.setdefault(told.binary, []).append((image, told))
             return
         if self._layouts.exec_image(image.pid, image.generation + 1) is not None:
             # It is another program by now; the next record tells of that.
             os.close(fd)
-            self._unseen += 1
+            self._unseen.setdefault(told.binary, []).append((image, told))
             return
         self._to_look.append((image, told, fd))
 
@@ -205,28 +207,37 @@ class Runtimes:
         if known is None:
             known = self._look(fd)
             if known.changed:
-                self._unseen += 1
+                self._unseen.setdefault(told.binary, []).append((image, told))
                 return
             self._binaries.also(told.binary, known)
+            for earlier, became in self._unseen.pop(told.binary, []):
+                self._is(earlier, became, known)
         else:
             os.close(fd)
         self._reach(image, told, known)
 
     def _reach(self, image: Image, told: ExecImage, known: Known) -> None:
-        image.path = known.name
-        if known.binary is None or not self._has(known, "go"):
+        if not self._is(image, told, known):
             return
-        layout = known.binary.layout
-        self._layouts.set_binary(told.binary, layout)
-        bias = told.start_code - layout.first_code
-        image.parts.append(Part(told.start_code, told.end_code, bias, known))
-        image.runtime = known
-        self._describe(known)
+        assert known.binary is not None
+        self._layouts.set_binary(told.binary, known.binary.layout)
+        bias = image.parts[0].bias
         if told.in_reach:
             image.reach_ns = image.exec_ns
         elif self._set_layout(image, known, bias):
             image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         self._to_probe.append((image, known))
+
+    def _is(self, image: Image, told: ExecImage, known: Known) -> bool:
+        """A process is a program that is known; whether it has a runtime that is wanted."""
+        image.path = known.name
+        if known.binary is None or not self._has(known, "go"):
+            return False
+        bias = told.start_code - known.binary.layout.first_code
+        image.parts.append(Part(told.start_code, told.end_code, bias, known))
+        image.runtime = known
+        self._describe(known)
+        return True
 
     def found_in(self, image: Image, mapping: Mapping, fd: int) -> bool:
         """Look at a file that a process has mapped.
@@ -439,7 +450,8 @@ class Runtimes:
         try:
             self.keeper.probe(image.pid, fd, known.places)
         except OSError as error:
-            why = f"{known.name}: {error.strerror}"
+            gone = error.strerror == os.strerror(errno.ESRCH)
+            why = "they ended before" if gone else f"{known.name}: {error.strerror}"
             self._unprobed[why] = self._unprobed.get(why, 0) + 1
             return
         finally:
