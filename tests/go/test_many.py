@@ -1,6 +1,6 @@
 """Ordinary builds: programs by the hundred, of one binary and of many, each told, none in the way.
 
-``PRETAKE_ROUNDS=15`` makes 1,500 short programs of them, and 1,200 binaries.
+``make test-unharmed`` has 1,500 short programs, and 1,200 binaries.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A binary that is replaced while a capture has probes in it: no program is hurt.
 
-``PRETAKE_ROUNDS=25 make check FILE=tests/go/test_replaced.py`` replaces each 25 times: 100 of each
-version.
+``make test-unharmed`` does it 25 times in each way, 100 times for each version.
 """
 
 from __future__ import annotations
