@@ -56,6 +56,14 @@ struct exec_image {
 	u64 end_code; /* and behind the last */
 	u64 in_reach; /* whether its layout was in place before its first instruction */
 };
+
+/* What it was exec'd as: by this its file is found where /proc/PID/exe is gone already. */
+#define PATH_BYTES 256
+struct exec_path {
+	char name[PATH_BYTES];
+};
+BPF_TABLE("lru_hash", struct process_image, struct exec_path, exec_paths, 4096);
+BPF_ARRAY(no_path, struct exec_path, 1);
 BPF_TABLE("lru_hash", struct process_image, struct exec_image, exec_images, 16384);
 
 /* What both a block row and a runtime row tell of the scheduler. */
@@ -400,7 +408,7 @@ static __always_inline void runtime_at_fork(struct thread_state *parent, struct 
  * place before its first instruction; where it was loaded is told by the kernel (start_code is
  * the run-time address of the first executable segment).
  */
-static __always_inline void runtime_at_exec(struct thread_state *thread)
+static __always_inline void runtime_at_exec(struct thread_state *thread, u64 binprm)
 {
 	u64 mm = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_MM);
 	u64 inode = kernel_pointer(kernel_pointer(mm, OFFSET_MM_EXE_FILE), OFFSET_FILE_INODE);
@@ -420,6 +428,18 @@ static __always_inline void runtime_at_exec(struct thread_state *thread)
 	};
 	struct runtime_layout *layout = runtime_binaries.lookup(&exec.binary);
 
+	if (!layout) {
+		int zero = 0;
+		struct exec_path *path = no_path.lookup(&zero);
+
+		if (path)
+			exec_paths.update(&image, path);
+		path = exec_paths.lookup(&image);
+		/* Of a script, the program that reads it. */
+		u64 name = kernel_pointer(binprm, OFFSET_BINPRM_INTERP);
+		if (path && name)
+			bpf_probe_read_kernel_str(path->name, sizeof(path->name), (void *)name);
+	}
 	exec.in_reach = layout != 0;
 	exec_images.update(&image, &exec);
 	if (layout) {

@@ -153,7 +153,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	thread->tid = thread->tgid;
 	set_own_tid(thread, task);
 	thread->generation++;
-	runtime_at_exec(thread);
+	runtime_at_exec(thread, ctx->args[2]);
 	tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
 	return 0;
 }

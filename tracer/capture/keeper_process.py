@@ -184,7 +184,13 @@ class _Keeper:
         except OSError:
             os.close(fd)
             raise
-        if key in self._files:
+        file = self._files.get(key)
+        if any(probed.pid == pid and probed.file is file for probed in self._probed):
+            # A command is asked for before its exec and after it: each hit would be told twice.
+            os.close(fd)
+            os.close(pidfd)
+            return
+        if file is not None:
             os.close(fd)
         else:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -109,6 +110,12 @@ class Layouts:
         identity = FileIdentity(device, inode, size, changed_s * 1_000_000_000 + rest_ns)
         start, end = int(found["start_code"]), int(found["end_code"])
         return ExecImage(identity, start, end, bool(found["in_reach"]))
+
+    def exec_path(self, pid: int, generation: int) -> Path | None:
+        """What it was exec'd as, by its own view of the files; None where that is unknown."""
+        found = self._loaded.look_up("exec_paths", _image(pid, generation))
+        name = b"" if found is None else bytes(found["name"]).partition(b"\0")[0]
+        return Path(os.fsdecode(name)) if name.startswith(b"/") else None
 
     def set_reference(self, layout: RuntimeLayout) -> None:
         """Tell the reference runtime's layout, for every target process that starts an M."""

@@ -191,7 +191,12 @@ class Runtimes:
             # Now, for it may end; to look at the file takes a while.
             fd = self._open(image.pid, "exe")
         except OSError:
-            self._unseen.setdefault(told.binary, []).append((image, told))
+            # It has ended; but its file may be where it was.
+            found = self._by_path(image, told)
+            if found is None:
+                self._unseen.setdefault(told.binary, []).append((image, told))
+            else:
+                self._to_look.append((image, told, found))
             return
         if self._layouts.exec_image(image.pid, image.generation + 1) is not None:
             # It is another program by now; the next record tells of that.
@@ -199,6 +204,16 @@ class Runtimes:
             self._unseen.setdefault(told.binary, []).append((image, told))
             return
         self._to_look.append((image, told, fd))
+
+    def _by_path(self, image: Image, told: ExecImage) -> int | None:
+        """A descriptor of what a process ran that has ended; None where the file is another."""
+        path = self._layouts.exec_path(image.pid, image.generation)
+        with contextlib.suppress(PretakeError):
+            fd = open_program(path or Path("/"))
+            if FileIdentity.of(os.fstat(fd)) == told.binary:
+                return fd
+            os.close(fd)
+        return None
 
     def _look_at_next(self) -> None:
         """Look at the program of a process that became it."""

@@ -105,6 +105,7 @@ _OFFSETS: Final = {
     "MM_EXE_FILE": (("mm_struct", "exe_file"),),
     "MM_START_CODE": (("mm_struct", "start_code"),),
     "MM_END_CODE": (("mm_struct", "end_code"),),
+    "BINPRM_INTERP": (("linux_binprm", "interp"),),
     "FILE_INODE": (("file", "f_inode"),),
     "INODE_INO": (("inode", "i_ino"),),
     "INODE_SIZE": (("inode", "i_size"),),
