@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from analysis.answers.budget import Budget
     from analysis.answers.summary import Summary
+    from analysis.trust.probes import ProbesCompared
     from analysis.trust.witness import Check
     from analysis.whatif.predict import Replayer
 
@@ -82,6 +83,12 @@ class LoadedTrace:
         from analysis.trust.witness import check
 
         return check(self.trace, witness)
+
+    def compare_probes(self) -> ProbesCompared:
+        """Retakes without a uprobe against those by uprobes (:mod:`analysis.trust.probes`)."""
+        from analysis.trust.probes import compare_probes
+
+        return compare_probes(self.trace)
 
     def sites(self) -> pd.DataFrame:
         """Episodes by call site and call: a DataFrame of :data:`analysis.answers.sites.SITES`."""

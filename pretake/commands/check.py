@@ -10,6 +10,7 @@ import click
 from pretake.views import cells, console, duration, print_json, table
 
 if TYPE_CHECKING:
+    from analysis.trust.probes import ProbesCompared
     from analysis.trust.witness import Check
 
 
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="A second record of the run: Go's execution trace, or that of 'pretake run --witness'.",
 )
+@click.option(
+    "--probes",
+    is_flag=True,
+    help="Compare retakes told without uprobes to those by uprobes ('record --probes both').",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
-def command(trace: Path, witness: Path | None, as_json: bool) -> int:
+def command(trace: Path, witness: Path | None, probes: bool, as_json: bool) -> int:
     """Tell what in TRACE breaks the rules of the scheduler, and whether a witness agrees with it.
 
     \b
     Examples:
       pretake check server.pretake
       pretake check server.pretake --witness go.trace
+      pretake check both.pretake --probes
 
     The exit status is 1 if a rule about the runtime is broken. A rule about the kernel may break
     without a fault in the trace, because some machines hide threads from every tracer.
@@ -38,10 +45,14 @@ def command(trace: Path, witness: Path | None, as_json: bool) -> int:
     loaded = load(trace)
     rules = cells(loaded.validate())
     agreement = loaded.check(witness) if witness is not None else None
+    compared = loaded.compare_probes() if probes else None
     broken = any(rule["broken"] for rule in rules if rule["kind"] == "runtime")
     asleep_ns = loaded.manifest.suspended_ns
     if as_json:
-        print_json({"rules": rules, "witness": agreement, "suspended_ns": asleep_ns})
+        told = compared.as_json() if compared is not None else {}
+        print_json(
+            {"rules": rules, "witness": agreement, "suspended_ns": asleep_ns} | told,
+        )
         return int(broken)
     terminal = console()
     head = ("rule", "about", "checked", "broken")
@@ -52,6 +63,8 @@ def command(trace: Path, witness: Path | None, as_json: bool) -> int:
     terminal.print(table("The model's rules", head, rows, left=2))
     if agreement is not None:
         terminal.print(table(f"Against {witness}", ("", "value"), _agreement(agreement)))
+    if compared is not None:
+        terminal.print(table("Without uprobes", ("", "value"), _comparison(compared)))
     if asleep_ns:
         asleep = duration(asleep_ns)
         terminal.print(f"the machine was suspended for {asleep} of it, which no time here counts")
@@ -68,6 +81,25 @@ def _agreement(check: Check) -> list[tuple[str, str | None]]:
         ("precision: of the trace's, found in the record", _ratio(check["precision"])),
         ("difference in time, median", duration(difference["p50"])),
         ("difference in time, p99", duration(difference["p99"])),
+    ]
+
+
+def _comparison(compared: ProbesCompared) -> list[tuple[str, str | None]]:
+    by_reason = [
+        (f"{what}, {reason}", f"{count:,}")
+        for what, counts in (("missed", compared.missed), ("invented", compared.invented))
+        for reason, count in counts.items()
+    ]
+    return [
+        ("retakes by uprobes", f"{compared.exact:,}"),
+        ("retakes without", f"{compared.inferred:,}"),
+        ("told by both", f"{compared.matched:,}"),
+        ("recall: of the uprobes', found without", _ratio(compared.recall)),
+        ("precision: of those without, found by uprobes", _ratio(compared.precision)),
+        ("true time inside the interval", _ratio(compared.inside)),
+        ("width of the interval, median", duration(compared.interval_p50_ns)),
+        ("taken back, which no uprobe tells here", f"{compared.without_witness:,}"),
+        *by_reason,
     ]
 
 

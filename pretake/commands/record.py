@@ -14,7 +14,7 @@ import click
 
 from pretake.libraries import import_without_threads
 from pretake.types import SIZE, tell_process
-from tracer.capture.options import BACKENDS, DETAILS, RUNTIMES
+from tracer.capture.options import BACKENDS, DETAILS, PROBES, RUNTIMES
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -52,6 +52,14 @@ if TYPE_CHECKING:
     default="blocks",
     show_default=True,
     help="Record the system calls that blocked, or all of them.",
+)
+@click.option(
+    "--probes",
+    type=click.Choice(PROBES),
+    default="none",
+    show_default=True,
+    help="How transitions of Go's runtime are told: from its memory, by uprobes in its text, "
+    "or both to compare them.",
 )
 @click.option(
     "--backend",
@@ -95,6 +103,7 @@ def command(
     force: bool,
     runtime: str,
     detail: str,
+    probes: str,
     backend: str,
     stacks: bool,
     host: bool,
@@ -127,6 +136,7 @@ def command(
     options = CaptureOptions(
         buffer_bytes=buffer,
         detail=detail,
+        probes=probes,
         all_signals=all_signals,
         stacks=stacks,
         host=host,

@@ -19,13 +19,19 @@ def capture(
     arguments: Sequence[str] = (),
     version: str = toolchains.VERSIONS[-1],
     linkage: str = "static",
+    probes: str = "exact",
 ) -> Trace:
     """Build a program, run it under a capture to its end, and open the trace.
+
+    By default with uprobes, whose rows are exact: how transitions are told without any is tested
+    in test_probes.py.
 
     The test is left out where the toolchain cannot be had.
     """
     binary = toolchains.build(program, version, linkage)
-    record([str(binary), *arguments], output=output, options=CaptureOptions(force=True))
+    record(
+        [str(binary), *arguments], output=output, options=CaptureOptions(force=True, probes=probes)
+    )
     trace = Trace(output)
     assert trace.manifest.exit_status == 0
     assert trace.manifest.target.runtime == "go"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.go import toolchains
-from tracer.capture.options import CaptureOptions
+from tracer.capture.options import CaptureOptions, probe_defines
 from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
@@ -18,7 +18,7 @@ from tracer.trace.reader import Trace
 def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) -> None:
     binary = toolchains.build("blockread", linkage=linkage)
     # So that the program does not run while the kernel's programs are compiled.
-    Programs(buffer_bytes=1 << 20).close()
+    Programs(buffer_bytes=1 << 20, defines=probe_defines("none")).close()
     with subprocess.Popen([binary, "900"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions(seconds=0.5))

@@ -29,7 +29,7 @@ def requests_of(
 ) -> tuple[Trace, pd.DataFrame]:
     """A capture of ``preempt HOW``, to its end or for so long, and its requests."""
     binary = toolchains.build("preempt", version)
-    options = CaptureOptions(force=True, seconds=seconds)
+    options = CaptureOptions(force=True, seconds=seconds, probes="exact")
     record([str(binary), how], output=tmp_path / "t", options=options)
     trace = Trace(tmp_path / "t")
     return trace, preemptions(trace)

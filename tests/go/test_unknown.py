@@ -18,7 +18,7 @@ NR_READ = 0
 
 
 def loaded(output: Path, *command: str) -> LoadedTrace:
-    record(command, output=output, options=CaptureOptions())
+    record(command, output=output, options=CaptureOptions(probes="exact"))
     return load(output)
 
 

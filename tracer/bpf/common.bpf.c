@@ -58,6 +58,14 @@ struct thread_state {
 	s64 blocked_ns; /* all of that in this call */
 	u64 m; /* of its runtime; 0 when it is not known */
 	struct call_aside aside;
+	s64 in_ns; /* when it last came on a CPU */
+	s64 returned_ns; /* when it first did since the block below; 0 before */
+	s64 fault_address; /* of its last page fault in user code */
+	s64 call_goid; /* of its last block in a call with P, and the next two */
+	u32 call_tick;
+	s32 call_p;
+	s32 given_p; /* that it was woken with and is yet to run; UNKNOWN for none */
+	s32 given_m;
 	u32 tid; /* tid and tgid as the first pid namespace counts them */
 	u32 tgid;
 	u32 own_tid; /* as the thread itself knows it, by gettid() */
@@ -70,8 +78,10 @@ struct thread_state {
 	u8 where;
 	u8 broken;
 	u8 contained; /* in a pid namespace, so that own_tid and tid are two numbers */
-	u8 padding;
+	u8 parked; /* it sleeps as an M without P and goroutine */
 	u32 generation; /* execs of its process that were seen */
+	u8 is_sysmon;
+	u8 padding[3];
 };
 
 /* On the task itself: it goes with the thread, and no other thread comes to it by a tid. */

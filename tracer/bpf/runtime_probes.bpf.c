@@ -29,6 +29,7 @@ static __always_inline s64 go_caller(struct runtime_layout *layout, struct pt_re
 /* A transition of the current process's runtime, while it is being told. */
 struct runtime_event {
 	s64 now;
+	s64 since; /* of an inferred one: it lies after that; else UNKNOWN */
 	struct thread_state *thread; /* the current one */
 	struct runtime_layout *layout;
 	u64 m; /* that does it: the current thread's */
@@ -43,6 +44,7 @@ static __always_inline int runtime_event_of(struct runtime_event *event)
 	struct runtime_state unknown = RUNTIME_STATE_UNKNOWN;
 
 	event->now = bpf_ktime_get_ns();
+	event->since = UNKNOWN;
 	event->state = unknown;
 	event->target_tid = UNKNOWN;
 	event->thread = thread;
@@ -55,7 +57,7 @@ static __always_inline void runtime_event_by(struct runtime_event *event, u64 m)
 {
 	event->m = m;
 	event->state.m = runtime_number(m, event->layout->m_id, sizeof(s64));
-	runtime_read_sched(event->layout, m, &event->state);
+	runtime_read_sched(event->layout, 0, runtime_sched(event->layout, m), &event->state);
 }
 
 /* An event of the current thread's own M; 0 where the runtime is not in reach. */
@@ -70,7 +72,7 @@ static __always_inline int runtime_event(struct runtime_event *event)
 /* The P that it is about. */
 static __always_inline void runtime_event_p(struct runtime_event *event, u64 p)
 {
-	runtime_read_p(event->layout, p, &event->state);
+	runtime_read_p(event->layout, 0, p, &event->state);
 }
 
 /* The goroutine that it is about. */
@@ -99,14 +101,15 @@ static __always_inline int runtime_in_syscall(struct runtime_event *event, u64 g
 	return status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL;
 }
 
-static __always_inline int runtime_emit(struct runtime_event *event, s8 kind, s8 reason)
+static __always_inline int runtime_emit_of(struct runtime_event *event, u32 tid, s8 kind,
+					   s8 reason)
 {
 	struct runtime_record record = {};
 
 	RUNTIME_STATE_COPY(&record, &event->state);
 	record.ts_ns = event->now;
-	record.since_ns = UNKNOWN;
-	record.tid = current_tid();
+	record.since_ns = event->since;
+	record.tid = tid;
 	record.target_tid = event->target_tid;
 	record.cpu = bpf_get_smp_processor_id();
 	record.kind = kind;
@@ -117,6 +120,12 @@ static __always_inline int runtime_emit(struct runtime_event *event, s8 kind, s8
 #endif
 	emit_runtime(&record);
 	return 0;
+}
+
+/* As done by the current thread. */
+static __always_inline int runtime_emit(struct runtime_event *event, s8 kind, s8 reason)
+{
+	return runtime_emit_of(event, current_tid(), kind, reason);
 }
 
 /* Why a goroutine is asked to stop, or a P given away, by who asks. */
@@ -297,8 +306,8 @@ int go_start_the_world(struct pt_regs *ctx)
 BPF_PROG_ARRAY(go_stw_takes_again, 1);
 
 /*
- * Inside stopTheWorldWithSema, when all goroutines were asked to stop and before it takes the Ps
- * of those in system calls, which it does without handoffp: each of them is told as a retake.
+ * A call of preemptall() inside stopTheWorldWithSema, which then takes the Ps of those in system
+ * calls, without handoffp: each of them is told as a retake.
  */
 int go_stw_takes(struct pt_regs *ctx)
 {
@@ -347,29 +356,6 @@ int go_stw_takes(struct pt_regs *ctx)
 	}
 	event.thread->next_p = 0;
 	return 0;
-}
-
-#define NR_GETTID 186
-
-/*
- * For sys_exit: an M that slept (futex), or a new one (its gettid in minit), comes on a CPU; if
- * startm gave it a P meanwhile, it is about to acquire it.
- */
-static __always_inline void runtime_at_syscall_exit(struct thread_state *thread)
-{
-	struct runtime_event event;
-
-	if (thread->nr != NR_FUTEX && thread->nr != NR_GETTID)
-		return;
-	if (!runtime_event_of(&event) || event.layout->m_nextp == UNKNOWN)
-		return;
-	u64 m = runtime_current_m(event.layout, thread->tid);
-	u64 nextp = runtime_pointer(m, event.layout->m_nextp);
-	if (!nextp)
-		return;
-	runtime_event_by(&event, m);
-	runtime_event_p(&event, nextp);
-	runtime_emit(&event, RUNTIME_KIND_ACQUIREP, UNKNOWN);
 }
 
 /*

@@ -23,6 +23,7 @@
 #define G_SYSCALL 3
 #define G_SCAN_BIT 0x1000
 #define P_SYSCALL 2
+#define P_GCSTOP 3
 
 /* A process (tgid as the first pid namespace counts it) until its next exec. */
 struct process_image {
@@ -149,12 +150,24 @@ static __always_inline u64 kernel_pointer(u64 base, s32 offset)
 #define P_SPAN 432 /* id to run queue: the arrays between them are shorter than another read */
 #define SCHED_SPAN 64
 
+enum {
+	SPAN_ANY, /* whatever is being read */
+	SPAN_P, /* the current thread's own P, or the one that is looked at */
+	SPAN_COUNT,
+};
+
 struct runtime_span {
 	u64 base; /* of the struct */
 	u32 first; /* offset of the first byte that was read; SPAN_NONE for nothing */
 	u64 bytes[SPAN_BYTES / sizeof(u64)];
 };
-BPF_PERCPU_ARRAY(runtime_spans, struct runtime_span, 1);
+/* Of the CPU; only for programs that nothing else of ours interrupts, as those at a switch. */
+BPF_PERCPU_ARRAY(runtime_spans, struct runtime_span, SPAN_COUNT);
+
+static __always_inline struct runtime_span *runtime_span(int number)
+{
+	return runtime_spans.lookup(&number);
+}
 
 /* The first of some offsets; one that is UNKNOWN is behind all others. */
 static __always_inline u32 span_begin(u32 one, u32 other)
@@ -216,12 +229,26 @@ static __always_inline void set_layout(struct process_image *image, struct runti
 		__sync_fetch_and_add(missed, 1);
 }
 
-/* Where the current thread keeps what is its own. */
-static __always_inline u64 thread_local_base(void)
+/*
+ * A number of a struct that is in a span, or at `base` where there is none: a program that may be
+ * interrupted by another of ours (a uprobe's) has no span.
+ */
+static __always_inline s64 number_of(struct runtime_span *span, u64 base, s32 offset, s32 size,
+				     u32 bytes)
 {
-	return OFFSET_TASK_FSBASE == UNKNOWN ?
-		       0 :
-		       field_u64(bpf_get_current_task_btf(), OFFSET_TASK_FSBASE);
+	return span ? span_number(span, offset, size, bytes) : runtime_number(base, offset, size);
+}
+
+/* Where a thread keeps what is its own. */
+static __always_inline u64 thread_local_base(struct task_struct *task)
+{
+	return OFFSET_TASK_FSBASE == UNKNOWN ? 0 : field_u64(task, OFFSET_TASK_FSBASE);
+}
+
+/* The M that a thread of the current process is, by its thread-local storage. */
+static __always_inline u64 runtime_m_of(struct runtime_layout *layout, struct task_struct *task)
+{
+	return runtime_pointer(runtime_pointer(thread_local_base(task), layout->g_tls), layout->g_m);
 }
 
 /* The M that the current thread is, or 0 for a thread that is none. */
@@ -232,49 +259,45 @@ static __always_inline u64 runtime_current_m(struct runtime_layout *layout, u32 
 
 		return m ? *m : 0;
 	}
-	return runtime_pointer(runtime_pointer(thread_local_base(), layout->g_tls), layout->g_m);
+	return runtime_m_of(layout, bpf_get_current_task_btf());
 }
 
 /* P's id and how much waits in its queue. A P with id -1 is a runtime's word for "none". */
-static __always_inline void runtime_read_p(struct runtime_layout *layout, u64 p,
-					   struct runtime_state *state)
+static __always_inline void runtime_read_p(struct runtime_layout *layout, struct runtime_span *span,
+					   u64 p, struct runtime_state *state)
 {
-	state->p = runtime_number(p, layout->p_id, layout->int_size);
+	s32 size = layout->int_size;
+
+	state->p = number_of(span, p, layout->p_id, size, P_SPAN);
 	if (state->p < 0 || layout->p_runqhead == UNKNOWN || layout->p_runqtail == UNKNOWN)
 		return;
 	/* Both count up and wrap; only their difference means anything. */
-	s32 length = (s32)runtime_number(p, layout->p_runqtail, layout->int_size) -
-		     (s32)runtime_number(p, layout->p_runqhead, layout->int_size);
+	s32 length = (s32)number_of(span, p, layout->p_runqtail, size, P_SPAN) -
+		     (s32)number_of(span, p, layout->p_runqhead, size, P_SPAN);
 	if (runtime_pointer(p, layout->p_runnext))
 		length++;
 	state->runq = length < 0 ? UNKNOWN : length;
 }
 
-static __always_inline void runtime_read_sched(struct runtime_layout *layout, u64 m,
+/* Where the scheduler's own struct is, told by any M. */
+static __always_inline u64 runtime_sched(struct runtime_layout *layout, u64 m)
+{
+	return layout->sched == UNKNOWN ? runtime_pointer(m, layout->m_sched) :
+					  layout->sched + layout->bias;
+}
+
+static __always_inline void runtime_read_sched(struct runtime_layout *layout,
+					       struct runtime_span *span, u64 sched,
 					       struct runtime_state *state)
 {
-	u64 sched = layout->sched == UNKNOWN ? runtime_pointer(m, layout->m_sched) :
-					       layout->sched + layout->bias;
+	s32 size = layout->int_size;
 
-	state->npidle = runtime_number(sched, layout->sched_npidle, layout->int_size);
-	state->nmspinning = runtime_number(sched, layout->sched_nmspinning, layout->int_size);
-	state->global_runq = runtime_number(sched, layout->sched_runqsize, layout->int_size);
-}
-
-/* As runtime_read_p(), out of a span that begins where P's id and status are. */
-static __always_inline void runtime_read_held_p(struct runtime_layout *layout,
-						struct runtime_span *span, u64 p,
-						struct runtime_state *state)
-{
-	state->p = span_number(span, layout->p_id, layout->int_size, P_SPAN);
-	if (state->p < 0 || layout->p_runqhead == UNKNOWN || layout->p_runqtail == UNKNOWN)
-		return;
-	/* Both count up and wrap; only their difference means anything. */
-	s32 length = (s32)span_number(span, layout->p_runqtail, layout->int_size, P_SPAN) -
-		     (s32)span_number(span, layout->p_runqhead, layout->int_size, P_SPAN);
-	if (runtime_pointer(p, layout->p_runnext))
-		length++;
-	state->runq = length < 0 ? UNKNOWN : length;
+	if (span)
+		span_read(span, sched, span_begin(layout->sched_npidle, layout->sched_runqsize),
+			  SCHED_SPAN);
+	state->npidle = number_of(span, sched, layout->sched_npidle, size, SCHED_SPAN);
+	state->nmspinning = number_of(span, sched, layout->sched_nmspinning, size, SCHED_SPAN);
+	state->global_runq = number_of(span, sched, layout->sched_runqsize, size, SCHED_SPAN);
 }
 
 /*
@@ -327,47 +350,90 @@ static __always_inline int runtime_still_held(struct runtime_layout *layout, u64
 }
 
 /*
- * Fills a block row's goid, p, m, runq, global_runq, npidle, nmspinning and p_use for the current
- * thread. Returns its layout where there is a row to write, and 0 where the thread blocks on
- * nobody's behalf: no runtime in reach, or a thread of the runtime itself (sysmon, a parked M, an
- * M that looks for work), which runs no goroutine.
+ * What the thread that leaves this CPU is to its runtime; 0 for what it has not. In a map and not on
+ * the stack: of that the verifier tells apart whatever values a branch has left there, and follows
+ * each to the end.
  */
-static __always_inline struct runtime_layout *
-runtime_state_at_block(struct thread_state *thread, struct block_record *record)
+struct runtime_self {
+	u64 m;
+	u64 p; /* that it holds, in a call or not */
+	u64 oldp;
+	u64 curg;
+	s64 status; /* of curg */
+	struct runtime_state state; /* of p */
+	s64 now;
+	s32 m_id;
+	u32 blocked; /* and not preempted or stopped */
+};
+BPF_PERCPU_ARRAY(runtime_selves, struct runtime_self, 1);
+
+static __always_inline struct runtime_self *runtime_self(void)
 {
 	int zero = 0;
-	struct runtime_layout *layout = layout_of(thread);
-	struct runtime_span *span = runtime_spans.lookup(&zero);
 
-	if (!layout || !span)
+	return runtime_selves.lookup(&zero);
+}
+
+static __always_inline struct runtime_self *runtime_self_unknown(void)
+{
+	struct runtime_self *self = runtime_self();
+
+	if (self) {
+		self->m = 0;
+		self->p = 0;
+		self->curg = 0;
+		self->m_id = UNKNOWN;
+	}
+	return self;
+}
+
+/*
+ * Fills a block row's goid, p, m, runq, global_runq, npidle, nmspinning and p_use for the current
+ * thread, and tells what it is in `self`. Returns whether there is a row to write: not where the
+ * thread blocks on nobody's behalf, with no runtime in reach, or as a thread of the runtime itself
+ * (sysmon, a parked M, an M that looks for work), which runs no goroutine.
+ */
+static __always_inline int runtime_state_at_block(struct thread_state *thread,
+						  struct runtime_layout *layout,
+						  struct block_record *record,
+						  struct runtime_self *self)
+{
+	struct runtime_span *span = runtime_span(SPAN_ANY), *p_span = runtime_span(SPAN_P);
+
+	if (!span || !p_span)
 		return 0;
 
-	u64 m = runtime_read_m(thread, layout, span);
-	u64 curg = span_pointer(span, layout->m_curg, M_SPAN);
-	u64 p = span_pointer(span, layout->m_p, M_SPAN);
-	u64 oldp = span_pointer(span, layout->m_oldp, M_SPAN);
-	record->m = span_number(span, layout->m_id, sizeof(s64), M_SPAN);
-	span_read(span, curg, span_begin(layout->g_goid, layout->g_status), G_SPAN);
-	s64 goid = span_number(span, layout->g_goid, sizeof(s64), G_SPAN);
-	s64 status = span_number(span, layout->g_status, layout->int_size, G_SPAN);
-	if (!curg || goid < 0)
+	self->m = runtime_read_m(thread, layout, span);
+	self->curg = span_pointer(span, layout->m_curg, M_SPAN);
+	self->p = span_pointer(span, layout->m_p, M_SPAN);
+	self->oldp = span_pointer(span, layout->m_oldp, M_SPAN);
+	self->m_id = span_number(span, layout->m_id, sizeof(s64), M_SPAN);
+	record->m = self->m_id;
+	span_read(span, self->curg, span_begin(layout->g_goid, layout->g_status), G_SPAN);
+	record->goid = span_number(span, layout->g_goid, sizeof(s64), G_SPAN);
+	self->status = span_number(span, layout->g_status, layout->int_size, G_SPAN);
+	if (record->goid < 0)
+		self->curg = 0;
+	/* But an M that looks for work, or starts a goroutine, may fault with its P. */
+	if (!self->curg && record->why == BLOCK_WHY_SYSCALL)
 		return 0;
-	record->goid = goid;
 
-	int in_syscall = status != UNKNOWN && (status & ~G_SCAN_BIT) == G_SYSCALL;
-	struct runtime_state state = RUNTIME_STATE_UNKNOWN;
+	int in_syscall = self->status != UNKNOWN && (self->status & ~G_SCAN_BIT) == G_SYSCALL;
 	if (in_syscall && layout->model == RUNTIME_MODEL_PSYSCALL)
-		p = oldp;
-	span_read(span, p, span_begin(layout->p_id, layout->p_status), P_SPAN);
-	if (!in_syscall || runtime_still_held(layout, m, span))
-		runtime_read_held_p(layout, span, p, &state);
-	record->p = state.p;
-	record->runq = state.runq;
-	if (state.p >= 0) {
+		self->p = self->oldp;
+	self->state = (struct runtime_state)RUNTIME_STATE_UNKNOWN;
+	span_read(p_span, self->p, span_begin(layout->p_id, layout->p_status), P_SPAN);
+	if (!in_syscall || runtime_still_held(layout, self->m, p_span))
+		runtime_read_p(layout, p_span, self->p, &self->state);
+	record->p = self->state.p;
+	record->runq = self->state.runq;
+	if (record->p < 0)
+		self->p = 0;
+	if (self->p) {
 		record->p_use = in_syscall ? BLOCK_P_USE_SYSCALL : BLOCK_P_USE_RAW;
-		if (status == UNKNOWN)
+		if (self->status == UNKNOWN)
 			record->p_use = UNKNOWN;
-	} else if (!in_syscall) {
+	} else if (!in_syscall || record->why != BLOCK_WHY_SYSCALL) {
 		return 0;
 	} else if (layout->g_tls == UNKNOWN && record->nr == NR_FUTEX) {
 		/*
@@ -378,17 +444,15 @@ runtime_state_at_block(struct thread_state *thread, struct block_record *record)
 	} else {
 		record->p_use = BLOCK_P_USE_HANDED_OFF;
 		/* Whose it was: taken before the block; nil where it was given away. */
-		record->p = runtime_number(oldp, layout->p_id, layout->int_size);
+		record->p = runtime_number(self->oldp, layout->p_id, layout->int_size);
 		record->runq = UNKNOWN;
 	}
 
-	u64 sched = layout->sched == UNKNOWN ? runtime_pointer(m, layout->m_sched) :
-					       layout->sched + layout->bias;
-	span_read(span, sched, span_begin(layout->sched_npidle, layout->sched_runqsize), SCHED_SPAN);
-	record->npidle = span_number(span, layout->sched_npidle, layout->int_size, SCHED_SPAN);
-	record->nmspinning = span_number(span, layout->sched_nmspinning, layout->int_size, SCHED_SPAN);
-	record->global_runq = span_number(span, layout->sched_runqsize, layout->int_size, SCHED_SPAN);
-	return layout;
+	runtime_read_sched(layout, span, runtime_sched(layout, self->m), &self->state);
+	record->npidle = self->state.npidle;
+	record->nmspinning = self->state.nmspinning;
+	record->global_runq = self->state.global_runq;
+	return 1;
 }
 
 /* A new process begins as a copy of its parent, and so does what is known of it. */

@@ -32,51 +32,66 @@ static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 	return SCHED_SWITCH_PREV_STATE_BLOCKED;
 }
 
-static __always_inline void thread_blocked(struct thread_state *thread, s64 now)
+/* args: address, registers, error code; on the thread itself */
+int on_page_fault_user(struct bpf_raw_tracepoint_args *ctx)
 {
-	thread->block_ns = now;
-	if (thread->where == IN_UNKNOWN) {
-		s16 nr = user_register(OFFSET_REGS_NR);
+	struct thread_state *thread = current_target();
 
-		/* Negative for a thread that is in the kernel for another reason, as a page fault. */
-		if (nr < 0)
-			return;
+	if (thread)
+		thread->fault_address = ctx->args[0];
+	return 0;
+}
+
+/* Where a block row is put together; not on the stack, see struct runtime_self. */
+BPF_PERCPU_ARRAY(block_rooms, struct block_record, 1);
+
+static __always_inline void thread_blocked(struct thread_state *thread, s64 now,
+					   struct runtime_layout *layout, struct runtime_self *self)
+{
+	s64 nr = user_register(OFFSET_REGS_NR);
+
+	thread->block_ns = now;
+	/* Negative for a thread that is in the kernel for another reason than a call. */
+	int fault = nr < 0;
+	if (!fault && thread->where == IN_UNKNOWN) {
 		thread->where = IN_SYSCALL;
 		thread->enter_ns = UNKNOWN;
 		thread->nr = call_number(nr);
 	}
-	if (thread->where != IN_SYSCALL)
+	if (!fault && thread->where != IN_SYSCALL)
 		return;
-	if (thread->blocks++ == 0)
+	if (!fault && thread->blocks++ == 0)
 		thread->arg0 = call_arg0(thread);
 
-	struct block_record record = {
-		.ts_ns = now,
-		.enter_ns = thread->enter_ns,
-		.goid = UNKNOWN,
-		.arg0 = thread->arg0,
-		.address = UNKNOWN,
-		.tid = thread->tid,
-		.p = UNKNOWN,
-		.m = UNKNOWN,
-		.runq = UNKNOWN,
-		.global_runq = UNKNOWN,
-		.npidle = UNKNOWN,
-		.nmspinning = UNKNOWN,
-		.stack_id = UNKNOWN,
-		.nr = thread->nr,
-		.cpu = bpf_get_smp_processor_id(),
-		.p_use = UNKNOWN,
-		.why = BLOCK_WHY_SYSCALL,
-	};
-	struct runtime_layout *layout = runtime_state_at_block(thread, &record);
-	if (!layout)
+	int zero = 0;
+	struct block_record *record = block_rooms.lookup(&zero);
+	if (!layout || !record)
 		return;
+	__builtin_memset(record, 0xff, sizeof(*record)); /* all UNKNOWN */
+	record->ts_ns = now;
+	record->tid = thread->tid;
+	record->cpu = bpf_get_smp_processor_id();
+	if (fault) {
+		record->why = BLOCK_WHY_FAULT;
+		record->address = thread->fault_address;
+	} else {
+		record->why = BLOCK_WHY_SYSCALL;
+		record->enter_ns = thread->enter_ns;
+		record->arg0 = thread->arg0;
+		record->nr = thread->nr;
+	}
+	if (!runtime_state_at_block(thread, layout, record, self))
+		return;
+	if (self->p) {
+		note_own_p(thread, self, record->p, now);
+		if (record->p_use == BLOCK_P_USE_SYSCALL && !fault)
+			note_call(thread, layout, self->m, record->p, record->goid);
+	}
 #ifdef LIVE
-	live_blocked(thread, &record);
+	live_blocked(thread, record);
 #else
-	record.stack_id = user_stack(thread, layout);
-	emit_block(&record);
+	record->stack_id = user_stack(thread, layout);
+	emit_block(record);
 #endif
 }
 
@@ -105,17 +120,42 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	};
 	emit_sched_switch(&record);
 
-	/* Seldom: its waking came before the capture did. */
-	if (enters && enters->block_ns) {
-		enters->blocked_ns += record.ts_ns - enters->block_ns;
-		enters->block_ns = 0;
+	if (enters) {
+		/* Seldom: its waking came before the capture did. */
+		if (enters->block_ns) {
+			enters->blocked_ns += record.ts_ns - enters->block_ns;
+			enters->block_ns = 0;
+		}
+		look_at_enter(enters, record.ts_ns);
 	}
 	if (!leaves)
 		return 0;
-	if (record.prev_state == SCHED_SWITCH_PREV_STATE_BLOCKED)
-		thread_blocked(leaves, record.ts_ns);
-	else if (record.prev_state == SCHED_SWITCH_PREV_STATE_DEAD)
+	if (record.prev_state == SCHED_SWITCH_PREV_STATE_DEAD) {
 		give_room_back();
+		return 0;
+	}
+	struct runtime_self *self = runtime_self_unknown();
+	if (!self)
+		return 0;
+	self->now = record.ts_ns;
+	self->blocked = record.prev_state == SCHED_SWITCH_PREV_STATE_BLOCKED;
+	after_switch.call(ctx, THREAD_LEFT);
+	return 0;
+}
+
+/* A target left its CPU, and is still the current thread: its runtime's memory can be read. */
+int on_thread_left(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct thread_state *thread = target((struct task_struct *)ctx->args[1]);
+	struct runtime_self *self = runtime_self();
+
+	if (!thread || !self)
+		return 0;
+	struct runtime_layout *layout = layout_of(thread);
+	if (self->blocked)
+		thread_blocked(thread, self->now, layout, self);
+	if (layout)
+		after_switch.call(ctx, WHO_LEFT);
 	return 0;
 }
 
@@ -140,6 +180,7 @@ static __always_inline int woken(struct task_struct *task, s16 target_cpu, s8 ki
 		thread->blocked_ns += record.ts_ns - thread->block_ns;
 		thread->block_ns = 0;
 	}
+	look_at_waking(thread, record.ts_ns);
 	return 0;
 }
 

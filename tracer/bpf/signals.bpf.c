@@ -38,6 +38,8 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		.kind = SIGNAL_KIND_GENERATE,
 	};
 	emit_signal(&record);
+	if (sender && signo == SIGNO_URG && user_register(OFFSET_REGS_NR) == NR_TGKILL)
+		look_at_tgkill(sender, thread, (struct task_struct *)ctx->args[2], record.ts_ns);
 	return 0;
 }
 

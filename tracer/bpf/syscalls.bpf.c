@@ -193,7 +193,6 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	thread->where = IN_USER;
 	if (where == IN_SYSCALL && thread->nr == NR_TGKILL)
 		tgkill_returned(thread, ret);
-	runtime_at_syscall_exit(thread);
 	/* A new thread or program comes out of a call that another one entered. */
 	if (where == IN_USER)
 		return 0;

@@ -63,6 +63,8 @@ static __always_inline struct thread_state *follow(struct task_struct *task, u8 
 		.tid = field_u32(task, OFFSET_TASK_PID),
 		.tgid = field_u32(task, OFFSET_TASK_TGID),
 		.held_p = UNKNOWN,
+		.call_p = UNKNOWN,
+		.given_p = UNKNOWN,
 		.where = where,
 	};
 	struct thread_state *thread = 0;
@@ -126,6 +128,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 		child->generation = parent->generation;
 	else
 		runtime_at_fork(parent, child);
+	look_at_new_thread(parent, child);
 	if (child->where != BEFORE_EXEC)
 		tell_task(child, parent->tid, ctx->args[1] + OFFSET_TASK_COMM, TASK_KIND_FORK);
 	return 0;
@@ -153,6 +156,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	thread->tid = thread->tgid;
 	set_own_tid(thread, task);
 	thread->generation++;
+	looks_end(thread->tgid);
 	runtime_at_exec(thread, ctx->args[2]);
 	tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
 	return 0;
@@ -181,6 +185,8 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	runtime_at_exit(thread, (struct task_struct *)ctx->args[0]);
 	forget_own_tid(thread);
+	if (thread->tid == thread->tgid)
+		looks_end(thread->tgid);
 	if (thread->where != BEFORE_EXEC)
 		tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXIT);
 	else

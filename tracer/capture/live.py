@@ -22,7 +22,7 @@ from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import KernelStack
 from tracer.capture.late import LateRuntimes
 from tracer.capture.launch import Command, RunningProcess
-from tracer.capture.options import CaptureOptions
+from tracer.capture.options import CaptureOptions, probe_defines
 from tracer.capture.privilege import check_privilege, give_up
 from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
@@ -77,13 +77,19 @@ def lower_ns(bucket: int) -> float:
 class Live:
     """A program that is watched; made by :func:`live`."""
 
-    def __init__(self, target: Command | RunningProcess, programs: Programs, drop: bool) -> None:
+    def __init__(
+        self,
+        target: Command | RunningProcess,
+        programs: Programs,
+        options: CaptureOptions,
+        drop: bool,
+    ) -> None:
         self._target = target
         self._programs = programs
         self._binaries = Binaries()
         images = Images()
         self._symbols = Symbols(images, self._binaries)
-        self._runtimes = Runtimes(programs.layouts, CaptureOptions(), images, self._binaries)
+        self._runtimes = Runtimes(programs.layouts, options, images, self._binaries)
         self._late = LateRuntimes(self._runtimes, images)
         # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
         self._stack_ids: dict[int, int] = {}
@@ -165,6 +171,7 @@ def live(
     *,
     max_sites: int = 2048,
     drop: bool = False,
+    probes: str = "none",
 ) -> Iterator[Live]:
     """Watch a command, which is ended in the end, or a running process, which is left running.
 
@@ -174,21 +181,24 @@ def live(
         max_sites: stacks that are told apart, and pairs of a system call and a stack.
         drop: once the probes are in place, become who called sudo (root itself: nobody), without
             any capability and for good.
+        probes: as in :class:`~tracer.capture.options.CaptureOptions`; not ``both``.
 
     Raises:
         PretakeError: there is nothing to watch, or the caller lacks the privilege.
     """
     if (command is None) == (pid is None):
         raise PretakeError("there is nothing to watch", "give a command behind --, or --pid")
+    options = CaptureOptions(probes=probes)
     check_privilege()
     jail.warm_up()
     with contextlib.ExitStack() as stack:
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)
-        programs = Programs(_BUFFER_BYTES, max_sites=max_sites, defines={"LIVE": 1})
+        defines = {"LIVE": 1, **probe_defines(options.probes)}
+        programs = Programs(_BUFFER_BYTES, max_sites=max_sites, defines=defines)
         stack.callback(programs.close)
         if isinstance(target, Command):
             stack.callback(target.end)
-        watched = Live(target, programs, drop)
+        watched = Live(target, programs, options, drop)
         stack.callback(watched.close)
         yield watched

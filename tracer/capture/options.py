@@ -9,11 +9,20 @@ from typing import Any
 
 from tracer.errors import PretakeError
 
-__all__ = ["BACKENDS", "DETAILS", "RUNTIMES", "CaptureOptions", "Progress"]
+__all__ = [
+    "BACKENDS",
+    "DETAILS",
+    "PROBES",
+    "RUNTIMES",
+    "CaptureOptions",
+    "Progress",
+    "probe_defines",
+]
 
 BACKENDS = ("bpf", "perf")
 DETAILS = ("blocks", "full")
 RUNTIMES = ("auto", "go", "reference", "none")
+PROBES = ("none", "exact", "both")
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,9 @@ class CaptureOptions:
         runtime: which runtime's memory to read: ``auto`` finds out, ``none`` reads none.
         reference_module: the compiled library of the reference runtime that the target loads;
             None for the one that this Python would load, if there is one.
+        probes: how the transitions of Go's runtime are told. ``none``: from looks at its memory
+            (tracer/bpf/looks.bpf.c), without a change to the program's text; ``exact``: by
+            uprobes; ``both``, to compare them. The reference runtime tells its own.
         max_threads: target threads that can be followed at one time.
         part_seconds: age at which a part file is closed: what a tracer that is killed loses.
     """
@@ -45,6 +57,7 @@ class CaptureOptions:
     seconds: float | None = None
     force: bool = False
     runtime: str = "auto"
+    probes: str = "none"
     reference_module: Path | None = None
     max_threads: int = 65536
     part_seconds: float = 5.0
@@ -53,6 +66,7 @@ class CaptureOptions:
         for name, value, words in (
             ("detail", self.detail, DETAILS),
             ("runtime", self.runtime, RUNTIMES),
+            ("probes", self.probes, PROBES),
         ):
             if value not in words:
                 raise PretakeError(f"there is no {name} {value!r}", f"one of {', '.join(words)}")
@@ -66,6 +80,11 @@ class CaptureOptions:
         asked = dataclasses.asdict(self)
         asked["reference_module"] = self.reference_module and str(self.reference_module)
         return asked
+
+
+def probe_defines(probes: str) -> dict[str, int]:
+    """What the BPF programs are compiled with for one of :data:`PROBES`."""
+    return {"none": {"INFER": 1}, "exact": {}, "both": {"INFER": 1, "PROBES_TOO": 1}}[probes]
 
 
 @dataclass(frozen=True)

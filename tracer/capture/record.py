@@ -32,7 +32,7 @@ from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import kernel_stacks
 from tracer.capture.late import LateRuntimes
 from tracer.capture.launch import Command, RunningProcess
-from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.options import CaptureOptions, Progress, probe_defines
 from tracer.capture.privilege import capture_user, check_privilege, give_up
 from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
@@ -110,7 +110,7 @@ def record(
         raise PretakeError("there is nothing to trace", "give a command behind --, or --pid")
     check_privilege()
     jail.warm_up()
-    defines = {}
+    defines = probe_defines(options.probes)
     if options.detail == "full":
         defines["DETAIL_FULL"] = 1
     if options.all_signals:

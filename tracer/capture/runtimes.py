@@ -42,6 +42,11 @@ _KIND: Final = TABLES["task"].column("kind")
 _FORK, _EXEC, _EXIT = (_KIND.code(word) for word in ("fork", "exec", "exit"))
 _PAGE: Final = 4096
 _MAPS_LIMIT: Final = 4 << 20
+_NOT_LOOKED: Final = Missing(
+    "when a goroutine stopped that was asked to, and requests that send no signal",
+    "only uprobes tell them: --probes exact",
+)
+_DEAR: Final = "the kernel emulates no instruction there, so each hit costs some 4 us"
 _UNKNOWN_PROGRAM: Final = NoRuntime("no program that could be looked at")
 
 
@@ -71,6 +76,7 @@ class Runtimes:
         self._images = images
         self._binaries = binaries
         self._wanted = options.runtime
+        self._probes_go = options.probes != "none"
         self._missing: list[Missing] = []
         # Processes that nobody looked at, by their program: another of it may be looked at yet.
         self._unseen: dict[FileIdentity, list[tuple[Image, ExecImage]]] = {}
@@ -334,6 +340,12 @@ class Runtimes:
         """Settle what the target was, at the end of the capture."""
         while self._to_look:
             self._look_at_next()
+        if (
+            self.target.runtime == "go"
+            and not self._probes_go
+            and _NOT_LOOKED not in self._missing
+        ):
+            self._missing.append(_NOT_LOOKED)
         if self.target.runtime != "none":
             return
         if self._library is not None and self._layouts.reference_mstarts():
@@ -459,6 +471,8 @@ class Runtimes:
     def _probe(self, image: Image, known: Known) -> None:
         if self.keeper is None or self._images.current(image.pid) is not image:
             return
+        if self._has(known, "go") and not self._probes_go:
+            return
         fd = self._binaries.open(known)
         if fd is None:
             return
@@ -474,6 +488,11 @@ class Runtimes:
         if known.identity not in self._told:
             self._told.add(known.identity)
             self.attached += [f"uprobe:{probe.symbol}" for probe in _probes_of(known)]
+            self._missing += [
+                Missing(f"a cheap place for the probe on {probe.symbol}", _DEAR)
+                for probe in _probes_of(known)
+                if not probe.emulated
+            ]
 
 
 def may_have_runtime(mapping: Mapping, image: Image) -> bool:

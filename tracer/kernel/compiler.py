@@ -36,7 +36,9 @@ from tracer.trace.schema import TABLES, c_header
 
 __all__ = [
     "FOLLOW_PROCESS",
+    "OPTIONAL_TRACEPOINTS",
     "RING_TABLES",
+    "TAIL_CALLS",
     "TASK_STORAGE",
     "TRACEPOINTS",
     "UPROBE_PREFIXES",
@@ -50,6 +52,7 @@ SOURCES: Final = (
     "runtime_state.bpf.c",
     "live.bpf.c",
     "runtime_probes.bpf.c",
+    "looks.bpf.c",
     "syscalls.bpf.c",
     "signals.bpf.c",
     "stacks.bpf.c",
@@ -72,12 +75,21 @@ TRACEPOINTS: Final = {
     "sched_wakeup_new": "on_sched_wakeup_new",
     "signal_generate": "on_signal_generate",
     "signal_deliver": "on_signal_deliver",
+    "page_fault_user": "on_page_fault_user",
     "sched_switch": "on_sched_switch",
 }
 """Tracepoints and the programs that go there, in the order they are attached."""
 
 UPROBE_PREFIXES: Final = ("go_", "reference_")
 """How the names of the programs begin that run at functions of a runtime."""
+
+OPTIONAL_TRACEPOINTS: Final = ("page_fault_user",)
+"""Those of one architecture, or one configuration: what hangs on them is unknown without."""
+
+TAIL_CALLS: Final = {
+    "after_switch": ("sched_switch", ("on_thread_left", "who_left", "look_after_switch"))
+}
+"""Arrays of programs: the tracepoint whose program ends in one of them, and they, in order."""
 
 FOLLOW_PROCESS: Final = "follow_process"
 """The program that walks over the machine's threads."""
@@ -133,6 +145,8 @@ _OFFSETS: Final = {
     "REGS_ARG1": (("pt_regs", "si"),),
     "REGS_ARG2": (("pt_regs", "dx"),),
     "REGS_RETURN": (("pt_regs", "ax"),),
+    "REGS_R9": (("pt_regs", "r9"),),
+    "REGS_R13": (("pt_regs", "r13"),),
     "SIGACTION_FLAGS": (("k_sigaction", "sa.sa_flags"),),
     "SIGACTION_HANDLER": (("k_sigaction", "sa.sa_handler"),),
 }
@@ -364,6 +378,8 @@ def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no t
 
 def _btf_ids() -> dict[str, int]:
     places = {function: f"btf_trace_{name}" for name, function in TRACEPOINTS.items()}
+    for name, behind in TAIL_CALLS.values():
+        places |= dict.fromkeys(behind, f"btf_trace_{name}")
     places[FOLLOW_PROCESS] = "bpf_iter_task"
     found = {}
     for function, place in places.items():

@@ -65,6 +65,10 @@ class Loaded:
         """The descriptor of a map; None where these programs have none of that name."""
         return self._fds.get(name)
 
+    def has_place(self, function: str) -> bool:
+        """Whether this kernel has what a program is attached to."""
+        return function in self._object.btf_ids
+
     def load(self, function: str, kind: int, attach: int = 0) -> int:
         """The descriptor of a program; it is loaded at the first call.
 

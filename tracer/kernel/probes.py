@@ -6,9 +6,11 @@ import os
 from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from tracer.errors import PretakeError
 from tracer.kernel import bpf
-from tracer.kernel.compiler import TRACEPOINTS
+from tracer.kernel.compiler import OPTIONAL_TRACEPOINTS, TAIL_CALLS, TRACEPOINTS
 from tracer.kernel.loaded import Loaded
 
 __all__ = ["Probes"]
@@ -34,7 +36,13 @@ class Probes:
         Raises:
             PretakeError: the kernel refused.
         """
-        attached = [name for name in TRACEPOINTS if name not in leave_out]
+        absent = [n for n in OPTIONAL_TRACEPOINTS if not self._loaded.has_place(TRACEPOINTS[n])]
+        attached = [n for n in TRACEPOINTS if n not in leave_out and n not in absent]
+        for array, (_, functions) in TAIL_CALLS.items():
+            for number, function in enumerate(functions):
+                program = self._loaded.load(function, bpf.TRACING, bpf.TRACE_TRACEPOINT)
+                key, value = np.array([number, program], np.uint32)[:, None]
+                self._loaded.update(array, key, value)
         for tracepoint in attached:
             try:
                 function = TRACEPOINTS[tracepoint]

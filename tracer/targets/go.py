@@ -30,9 +30,10 @@ from tracer.targets.binary import RuntimeBinary
 from tracer.targets.buildinfo import BuildInfo, build_info
 from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
+from tracer.targets.emulated import HEAD_BYTES, emulated_offset
 from tracer.targets.go_data import all_ps_address, scheduler_address
 from tracer.targets.layout import MAX_CALLERS, MODELS, CallerRange, Probe, RuntimeLayout
-from tracer.targets.pclntab import CALL_SIZE, Function, Pclntab
+from tracer.targets.pclntab import Function, Pclntab
 from tracer.trace.unknown import UNKNOWN, Missing
 
 __all__ = [
@@ -68,10 +69,13 @@ GO_FIELDS: dict[str, tuple[str, ...]] = {
     "p_runqhead": ("runtime.p", "runqhead"),
     "p_runqtail": ("runtime.p", "runqtail"),
     "p_runnext": ("runtime.p", "runnext"),
+    "p_timer": ("runtime.p", "timers.minWhenHeap", "timer0When"),
+    "p_timer_modified": ("runtime.p", "timers.minWhenModified", "timerModifiedEarliest"),
     "sched_lock": ("runtime.schedt", "lock"),
     "sched_npidle": ("runtime.schedt", "npidle"),
     "sched_nmspinning": ("runtime.schedt", "nmspinning"),
     "sched_runqsize": ("runtime.schedt", "runq.size", "runqsize"),
+    "sched_gcwaiting": ("runtime.schedt", "gcwaiting"),
 }
 """What is read of which struct."""
 
@@ -98,10 +102,7 @@ _PROBES_ON_CALLS = (
     ("runtime.handoffp", "runtime.pidleput", "go_pidleput"),
     # preemptone sends by preemptM, which is inlined in both; its requests are told at its begin.
     ("runtime.suspendG", "runtime.signalM", "go_suspend"),
-)
-
-_PROBES_BEHIND_CALLS = (
-    # The moment between two parts of a function: the first of them has returned.
+    # Where the world stops, and before it takes the Ps of those in system calls.
     ("runtime.stopTheWorldWithSema", "runtime.preemptall", "go_stw_takes"),
 )
 
@@ -332,7 +333,9 @@ def _probes(elf: Elf, table: Pclntab, missing: list[Missing]) -> tuple[Probe, ..
     found: list[Probe] = []
 
     def probe(symbol: str, address: int, handler: str) -> None:
-        found.append(Probe(elf.path, symbol, elf.file_offset(address), handler))
+        ahead = emulated_offset(elf.read(address, HEAD_BYTES))
+        offset = elf.file_offset(address + (ahead or 0))
+        found.append(Probe(elf.path, symbol, offset, handler, ahead is not None))
 
     def lacks(name: str) -> None:
         missing.append(Missing(f"probe {name}", f"no such function in {elf.path}"))
@@ -353,13 +356,12 @@ def _probes(elf: Elf, table: Pclntab, missing: list[Missing]) -> tuple[Probe, ..
         function = table.function(name)
         if function is not None:
             probe(name, function.begin, handler)
-    for calls_probed, behind in ((_PROBES_ON_CALLS, 0), (_PROBES_BEHIND_CALLS, CALL_SIZE)):
-        for caller_name, callee_name, handler in calls_probed:
-            calls = _calls(table, table.function(caller_name), table.function(callee_name))
-            if not calls:
-                lacks(f"{callee_name} in {caller_name}")
-            for address in calls:
-                probe(f"{caller_name}: {callee_name}", address + behind, handler)
+    for caller_name, callee_name, handler in _PROBES_ON_CALLS:
+        calls = _calls(table, table.function(caller_name), table.function(callee_name))
+        if not calls:
+            lacks(f"{callee_name} in {caller_name}")
+        for address in calls:
+            probe(f"{caller_name}: {callee_name}", address, handler)
     return tuple(found)
 
 

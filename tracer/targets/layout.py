@@ -127,12 +127,22 @@ class RuntimeLayout:
     p_runqhead: int = _number("p.runqhead")
     p_runqtail: int = _number("p.runqtail")
     p_runnext: int = _number("p.runnext: one more runnable goroutine, unless nil")
+    p_timer: int = _number(
+        "when P's earliest timer is due (8 bytes, 0 for none); from Go 1.23 on "
+        "p.timers.minWhenHeap, before it p.timer0When"
+    )
+    p_timer_modified: int = _number(
+        "the earliest that a timer was moved to (8 bytes, 0 for none); p.timers.minWhenModified, "
+        "p.timerModifiedEarliest"
+    )
 
     sched_lock: int = UNKNOWN
     """sched.lock, by which code that has no symbols tells where sched is; BPF does not read it."""
     sched_npidle: int = _number("sched.npidle: idle Ps")
     sched_nmspinning: int = _number("sched.nmspinning: Ms looking for work")
     sched_runqsize: int = _number("sched.runqsize, from Go 1.25 on sched.runq.size")
+    sched_gcwaiting: int = _number("sched.gcwaiting: the world stops or is stopped (1 byte)")
+    sched_allp: int = _number("the scheduler's pointer to a Python list of all Ps")
 
     callers: tuple[CallerRange, ...] = ()
 
@@ -205,9 +215,12 @@ class Probe:
         symbol: the function's name, for messages; never resolved again.
         file_offset: where its first instruction lies in the file (what the kernel wants).
         handler: name of the function in ``tracer/bpf/runtime_probes.bpf.c``.
+        emulated: whether it stands on an instruction that the kernel emulates
+            (:mod:`tracer.targets.emulated`); on another it costs several times as much.
     """
 
     path: Path
     symbol: str
     file_offset: int
     handler: str
+    emulated: bool = True

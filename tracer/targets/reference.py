@@ -34,11 +34,15 @@ _FIELDS: dict[str, tuple[str, str]] = {
     "m_sched": ("MObject", "_sched"),
     "p_id": ("PObject", "_id"),
     "p_status": ("PObject", "_status"),
+    "p_m": ("PObject", "_m"),
+    "p_syscalltick": ("PObject", "_syscalltick"),
     "p_runqhead": ("PObject", "_runqhead"),
     "p_runqtail": ("PObject", "_runqtail"),
     "sched_npidle": ("SchedObject", "_npidle"),
     "sched_nmspinning": ("SchedObject", "_nmspinning"),
     "sched_runqsize": ("SchedObject", "_runqsize"),
+    "sched_gcwaiting": ("SchedObject", "_gcwaiting"),
+    "sched_allp": ("SchedObject", "_allp"),
 }
 _STRUCT = "reference_runtime___gmp___{}"
 _PROBES = {

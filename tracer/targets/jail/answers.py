@@ -72,7 +72,7 @@ def layout_to_bytes(found: RuntimeBinary | NoRuntime) -> bytes:
         "version": found.version,
         "build_id": found.build_id,
         "layout": layout | {"callers": [(c.begin, c.end, c.caller) for c in found.layout.callers]},
-        "probes": [(p.symbol, p.file_offset, p.handler) for p in found.probes],
+        "probes": [(p.symbol, p.file_offset, p.handler, p.emulated) for p in found.probes],
         "missing": [
             [text[:_LONGEST_TEXT] for text in (m.what, m.why, m.mend)] for m in found.missing
         ],
@@ -115,8 +115,10 @@ def layout_from_bytes(data: bytes, path: Path, size: int) -> RuntimeBinary | NoR
         "build_id": None if build_id is None else bytes.fromhex(_line(build_id)).hex(),
         "layout": _layout(told["layout"]),
         "probes": tuple(
-            Probe(path, _line(symbol), _number(offset, 0, size - 1), _word(handler))
-            for symbol, offset, handler in _list(told["probes"], _MOST_PROBES)
+            Probe(
+                path, _line(symbol), _number(offset, 0, size - 1), _word(handler), emulated is True
+            )
+            for symbol, offset, handler, emulated in _list(told["probes"], _MOST_PROBES)
         ),
         "missing": tuple(
             Missing(_line(what), _line(why), _line(mend))

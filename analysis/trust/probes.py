@@ -1,0 +1,163 @@
+"""How well retakes are told without a uprobe, held against the uprobes of the same trace.
+
+A trace of ``record --probes both`` has each retake twice: from Go's own functions, at its exact
+time, and inferred from looks at the runtime's memory (``since_ns``), as an interval. A retake of
+the one kind and one of the other are the same where they are of the same P and the exact time is
+nearest to the interval, and none is used twice.
+
+What can be compared is what both can tell: retakes by sysmon and by a stop of the world, and from
+Go 1.26 on an M that takes its P back; to Go 1.25 no function is called for that, so the inferred
+ones of that reason have no witness and are left out, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from tracer.errors import PretakeError
+from tracer.trace.reader import Trace
+
+__all__ = ["ProbesCompared", "compare_probes"]
+
+NEAR_NS = 1_000_000
+"""How far an exact time may lie outside of an interval and still be of the same retake."""
+
+
+@dataclass(frozen=True)
+class ProbesCompared:
+    """The comparison.
+
+    Args:
+        exact: retakes that the uprobes told.
+        inferred: retakes that were inferred, but those without a witness.
+        matched: pairs.
+        inside_count: pairs whose exact time lies in (since_ns, ts_ns].
+        interval_p50_ns: median width of the intervals of the pairs; None without a pair.
+        without_witness: inferred retakes that no uprobe can tell in this version.
+        missed: exact retakes without a partner, by reason.
+        invented: inferred ones without a partner, by reason.
+    """
+
+    exact: int
+    inferred: int
+    matched: int
+    inside_count: int
+    interval_p50_ns: float | None
+    without_witness: int
+    missed: Mapping[str, int] = field(default_factory=dict)
+    invented: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the exact retakes that were inferred; None where there are none."""
+        return self.matched / self.exact if self.exact else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the inferred retakes that are true; None where there are none."""
+        return self.matched / self.inferred if self.inferred else None
+
+    @property
+    def inside(self) -> float | None:
+        """Share of the pairs whose true time lies in the interval; None without a pair."""
+        return self.inside_count / self.matched if self.matched else None
+
+    def as_json(self) -> dict[str, object]:
+        """The comparison as ``pretake check --probes --json`` prints it."""
+        return {
+            "recall": self.recall,
+            "precision": self.precision,
+            "inside": self.inside,
+            "interval_p50_ns": self.interval_p50_ns,
+            "exact": self.exact,
+            "inferred": self.inferred,
+            "matched": self.matched,
+            "without_witness": self.without_witness,
+            "missed": dict(self.missed),
+            "invented": dict(self.invented),
+        }
+
+
+def compare_probes(trace: Trace) -> ProbesCompared:
+    """Compare the two ways in one trace.
+
+    Raises:
+        PretakeError: the trace was not captured with ``--probes both``.
+    """
+    if trace.manifest.asked.get("probes") != "both":
+        raise PretakeError(
+            "this trace tells retakes in one way only", "capture it with 'record --probes both'"
+        )
+    rows = trace.frame("runtime", ["ts_ns", "since_ns", "tid", "p", "kind", "reason"])
+    rows = rows[rows["kind"] == "retake"]
+    tasks = trace.frame("task", ["tid", "pid"]).drop_duplicates("tid").set_index("tid")["pid"]
+    rows = rows.assign(
+        pid=rows["tid"].map(tasks), reason=rows["reason"].astype(object).fillna("other")
+    )
+    is_inferred = rows["since_ns"].notna()
+    exact, inferred = rows[~is_inferred], rows[is_inferred]
+    # Whether the binary has the function that is probed for a P taken back.
+    backs_told = trace.manifest.target.p_in_syscall != "psyscall"
+    alone = (inferred["reason"] == "exitsyscall") & (not backs_told)
+    inferred = inferred[~alone]
+    pairs = _pairs(exact, inferred)
+    known = np.array([i for i, _ in pairs], np.int64)
+    found = np.array([j for _, j in pairs], np.int64)
+    true_ns = exact["ts_ns"].to_numpy(np.int64)[known]
+    since_ns = inferred["since_ns"].to_numpy(np.int64)[found]
+    until_ns = inferred["ts_ns"].to_numpy(np.int64)[found]
+    inside = (since_ns < true_ns) & (true_ns <= until_ns)
+    return ProbesCompared(
+        exact=len(exact),
+        inferred=len(inferred),
+        matched=len(pairs),
+        inside_count=int(inside.sum()),
+        interval_p50_ns=float(np.median(until_ns - since_ns)) if len(pairs) else None,
+        without_witness=int(alone.sum()),
+        missed=_reasons(exact, known),
+        invented=_reasons(inferred, found),
+    )
+
+
+def _pairs(exact: pd.DataFrame, inferred: pd.DataFrame) -> list[tuple[int, int]]:
+    """Row numbers of an exact and an inferred retake that are the same one."""
+    found = []
+    for key, told in exact.reset_index(drop=True).groupby(["pid", "p"]):
+        others = inferred.reset_index(drop=True)
+        own = others[(others["pid"] == key[0]) & (others["p"] == key[1])]
+        if own.empty:
+            continue
+        gap = _gaps(told["ts_ns"].to_numpy(np.int64), own)
+        # The nearest first; each row once.
+        order = np.argsort(gap, axis=None, kind="stable")
+        used: tuple[set[int], set[int]] = (set(), set())
+        for flat in order.tolist():
+            row, column = divmod(flat, gap.shape[1])
+            if gap[row, column] > NEAR_NS:
+                break
+            if row in used[0] or column in used[1]:
+                continue
+            used[0].add(row)
+            used[1].add(column)
+            found.append((int(told.index[row]), int(own.index[column])))
+    return found
+
+
+def _gaps(times_ns: np.ndarray, intervals: pd.DataFrame) -> np.ndarray:
+    """How far each time is from each interval: 0 inside of it."""
+    since = intervals["since_ns"].to_numpy(np.int64)
+    until = intervals["ts_ns"].to_numpy(np.int64)
+    before = since[None, :] + 1 - times_ns[:, None]
+    after = times_ns[:, None] - until[None, :]
+    return np.asarray(np.maximum(np.maximum(before, after), 0))
+
+
+def _reasons(rows: pd.DataFrame, matched: np.ndarray) -> dict[str, int]:
+    alone = np.ones(len(rows), bool)
+    alone[matched] = False
+    counts = rows.loc[alone, "reason"].value_counts()
+    return {str(reason): int(count) for reason, count in counts.items()}

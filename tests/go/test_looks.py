@@ -1,0 +1,138 @@
+"""All Ps and all waiting work, read from a program whose state is known to the last goroutine."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.go.capture import capture
+from tests.go.looked import inspected, looked, programs
+from tracer.capture.programs import Programs
+from tracer.targets.go import GoBinary
+
+VERSIONS = ("1.19.8", "1.22.10", "1.25.5", "1.26.6", "1.27.3")
+TWO_PS = {"GOMAXPROCS": "2", "GODEBUG": "asyncpreemptoff=1"}
+TURNS = "8000000"
+HOUR_NS = 3600 * 10**9
+FAR = 0x7FFFF000
+SEEN = ["runq", "global_runq", "timers_due", "npidle", "nmspinning", "gomaxprocs", "unseen"]
+# 5 and 3 goroutines in the queues, one of two timers due, both Ps at work.
+STANDING = (8, 0, 1, 0, 0, 2, 0)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Programs]:
+    with programs() as loaded:
+        yield loaded
+
+
+def states(waiting: pd.DataFrame) -> set[tuple[int, ...]]:
+    return set(waiting[SEEN].fillna(-1).astype(int).itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_waits_is_what_the_program_left_waiting(
+    version: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in TWO_PS.items():
+        monkeypatch.setenv(name, value)
+    trace = capture(tmp_path / "t", "standing", [TURNS], version=version, probes="none")
+    waiting = trace.frame("waiting")
+    assert STANDING in states(waiting)
+    standing = waiting[(waiting["runq"] == 8) & (waiting["timers_due"] == 1)]
+    # Both Ps were read at each of these looks.
+    assert (standing["runq_least"] == 8).all()
+    assert (standing["oldest_ns"] == standing["ts_ns"]).all()
+    assert (standing["gcwaiting"] == 0).all()
+    # The earliest of the timers is the one that is due; before there was one, the one of an hour.
+    assert (standing["timer_ns"] <= standing["ts_ns"]).all()
+    due_ns = int(capfd.readouterr().out.split("due=")[1])
+    later = waiting[waiting["timer_ns"] > waiting["ts_ns"]]
+    assert (later["timer_ns"] - due_ns).between(0, 10**9).any()
+    # No probe, and no text changed for one.
+    assert not [name for name in trace.manifest.attached if name.startswith("uprobe:runtime")]
+
+
+def test_the_states_of_ps_are_told_when_they_change(kernel: Programs) -> None:
+    tables = looked(kernel, inspected("standing", "1.27.3"), TURNS, TWO_PS)
+    states_of_ps, switches = tables["pstate"], tables["sched_switch"]
+    assert set(states_of_ps["p"]) == {0, 1}
+    assert set(states_of_ps["status"]) == {"idle", "running"}
+    assert states_of_ps.groupby("p").head(1)["since_ns"].isna().all()
+    seen = states_of_ps[states_of_ps["since_ns"].notna()]
+    assert (seen["since_ns"] < seen["ts_ns"]).all()
+    for _, one in states_of_ps.groupby("p"):
+        what = list(one[["status", "tid", "syscalltick"]].fillna(-1).itertuples(index=False))
+        assert all(a != b for a, b in itertools.pairwise(what))
+    running = states_of_ps[states_of_ps["status"] == "running"]
+    # Whoever has a P is a thread of the program, and the two were on CPUs.
+    assert running["tid"].notna().all()
+    assert set(running["tid"]) <= set(switches["next_tid"])
+    assert states_of_ps.loc[states_of_ps["status"] == "idle", "tid"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("p_runqhead", 8),
+        ("p_runqhead", -16),
+        ("p_runqtail", 4),
+        ("p_runqtail", -8),
+        ("p_runnext", 8),
+        ("p_runnext", 16),
+        ("p_timer", 8),
+        ("p_timer", -24),
+        ("p_id", 4),
+        ("p_id", 16),
+        ("sched_npidle", None),
+        ("sched_npidle", FAR),
+        ("sched_nmspinning", None),
+        ("sched_nmspinning", FAR),
+        ("sched_runqsize", None),
+        ("sched_runqsize", FAR),
+        ("allp", 8),
+        ("allp", -8),
+    ],
+)
+def test_a_wrong_offset_gives_another_answer(
+    kernel: Programs, field: str, wrong: int | None
+) -> None:
+    """The first field of schedt is goidgen, which is never 0; far behind it is no memory."""
+    binary: GoBinary = inspected("standing", "1.27.3")
+    right = getattr(binary.layout, field)
+    at = (wrong or 0) if field.startswith("sched") else right + (wrong or 0)
+    assert at != right
+    tables = looked(kernel, binary, TURNS, TWO_PS, **{field: at})
+    assert STANDING not in states(tables["waiting"])
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [("p_status", 4), ("p_status", 8), ("p_m", 8), ("p_m", -8), ("m_procid", 8), ("m_procid", 16)],
+)
+def test_a_wrong_offset_gives_other_states(kernel: Programs, field: str, wrong: int) -> None:
+    binary = inspected("standing", "1.27.3")
+    at = getattr(binary.layout, field) + wrong
+    tables = looked(kernel, binary, TURNS, TWO_PS, **{field: at})
+    rows = tables["pstate"]
+    holders = set(rows.loc[rows["status"] == "running", "tid"].dropna())
+    right = {"idle", "running"} == set(rows["status"]) and holders
+    assert not right or not holders <= set(tables["task"]["tid"])
+
+
+@pytest.mark.parametrize("version", ["1.19.8", "1.27.3"])
+def test_a_stopped_world_is_seen(version: str, kernel: Programs) -> None:
+    binary = inspected("stwread", version)
+    two = {"GOMAXPROCS": "2"}
+    assert 1 in set(looked(kernel, binary, "60", two)["waiting"]["gcwaiting"])
+    for wrong in (32, -8):
+        at = binary.layout.sched_gcwaiting + wrong
+        rows = looked(kernel, binary, "60", two, sched_gcwaiting=at)["waiting"]
+        assert set(rows["gcwaiting"]) != {0, 1}
