@@ -21,9 +21,10 @@ def test_retakes_are_those_that_uprobes_tell(
         monkeypatch.setenv("GOMAXPROCS", procs)
         trace = capture(tmp_path / procs, "blockread", ["50"], version=version, probes="both")
         told = compare_probes(trace)
-        assert told.exact > 5
         matched, exact = matched + told.matched, exact + told.exact
         inferred, inside = inferred + told.inferred, inside + told.inside_count
+    # With one P there is always one to take; with more, sysmon often lets it be.
+    assert exact > 10
     assert matched / exact >= 0.99
     assert matched / inferred >= 0.99
     assert inside / matched >= 0.99
