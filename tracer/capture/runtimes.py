@@ -44,7 +44,8 @@ _PAGE: Final = 4096
 _MAPS_LIMIT: Final = 4 << 20
 _NOT_LOOKED: Final = Missing(
     "when a goroutine stopped that was asked to, and requests that send no signal",
-    "only uprobes tell them: --probes exact",
+    "only uprobes tell them",
+    "capture it with --probes exact",
 )
 _DEAR: Final = "the kernel emulates no instruction there, so each hit costs some 4 us"
 _UNKNOWN_PROGRAM: Final = NoRuntime("no program that could be looked at")
