@@ -86,6 +86,8 @@ class Runtimes:
         self._to_look: deque[tuple[Image, ExecImage, int]] = deque()
         self._to_probe: deque[tuple[Image, Known]] = deque()
         self._library: Known | None = None
+        # Processes in which a probe waits for the library's first M.
+        self._awaiting: set[int] = set()
         # What the first program is, in which there is nothing to read.
         self._no_runtime: NoRuntime | None = None
         self._module = options.reference_module
@@ -183,6 +185,7 @@ class Runtimes:
         if image is not None:
             self._layouts.forget(pid, image.generation)
         self._images.ended(pid)
+        self._awaiting.discard(pid)
 
     def _became(self, image: Image) -> None:
         """Put a process in reach that has just become another program, if it is not yet."""
@@ -240,6 +243,9 @@ class Runtimes:
 
     def _reach(self, image: Image, told: ExecImage, known: Known) -> None:
         if not self._is(image, told, known):
+            # Only a Python loads the library, and it takes longer to begin than a probe.
+            if self._library is not None and Path(known.name).name.startswith("python"):
+                self._to_probe.append((image, self._library))
             return
         assert known.binary is not None
         self._layouts.set_binary(told.binary, known.binary.layout)
@@ -287,6 +293,9 @@ class Runtimes:
                 self._layouts.set_reference(layout)
             if self._set_layout(image, known, bias):
                 image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            if known is self._library and image.pid in self._awaiting and image.exec_ns:
+                # Its first M was awaited since.
+                image.reach_ns = image.exec_ns
             self._to_probe.append((image, known))
         return True
 
@@ -486,6 +495,8 @@ class Runtimes:
             return
         finally:
             os.close(fd)
+        if known is self._library:
+            self._awaiting.add(image.pid)
         if known.identity not in self._told:
             self._told.add(known.identity)
             self.attached += [f"uprobe:{probe.symbol}" for probe in _probes_of(known)]
