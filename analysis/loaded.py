@@ -5,7 +5,7 @@ An analysis is imported when it is asked for: a command that shows one starts wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,13 @@ class LoadedTrace:
     def episodes(self) -> pd.DataFrame:
         """Each call that blocked with a P: a DataFrame of :data:`analysis.schema.EPISODES`."""
         return self._episodes.copy()
+
+    def episodes_in_pieces(self) -> Iterator[pd.DataFrame]:
+        """The same in pieces, for a trace that is larger than memory."""
+        from analysis.formats.ordered import in_order
+        from analysis.ptime.episodes import episode_windows
+
+        return in_order(episode_windows(self.trace), ("block_ns", "tid"))
 
     def summary(self) -> Summary:
         """The figures of the whole trace (:class:`analysis.answers.summary.Summary`)."""

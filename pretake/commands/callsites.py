@@ -46,11 +46,11 @@ def command(
     from analysis import load
     from analysis.answers.flame import flame_svg
     from analysis.answers.summary import tells_of_ps
-    from analysis.formats.export import folded, write_folded, write_text
+    from analysis.formats.export import folded, folded_lines, write_text
 
     loaded = load(trace)
     if as_folded:
-        write_folded(loaded.episodes(), sys.stdout, f"{weight}_ns", loaded.places())
+        sys.stdout.writelines(folded_lines(loaded.episodes(), f"{weight}_ns", loaded.places()))
         return
     if flame is not None:
         refuse_existing(flame, force)

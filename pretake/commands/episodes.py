@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pretake.types import refuse_existing
 from pretake.views import cells, console, duration, no_episodes, note, table, write_rows
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis import LoadedTrace
+
 SHOWN = 30
+_SPARE = ("thread", "runq", "G", "outcome", "P")
+"""Columns that a narrow terminal does without, the first of them first."""
 
 
 @click.command()
@@ -43,22 +51,23 @@ def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit
     from analysis import load
     from analysis.answers.summary import tells_of_ps
     from analysis.formats.export import write_parquet
+    from analysis.schema import CLASS_MEANINGS
 
     if parquet is not None:
         refuse_existing(parquet, force)
     loaded = load(trace)
-    episodes = loaded.episodes()
     if parquet is not None:
-        write_parquet(episodes, parquet)
-        note(f"{len(episodes):,} episodes in {parquet}")
+        count = write_parquet(loaded.episodes_in_pieces(), parquet)
+        note(f"{count:,} episodes in {parquet}")
     if as_json:
-        write_rows(episodes)
+        for piece in loaded.episodes_in_pieces():
+            write_rows(piece)
     if as_json or parquet is not None:
         return
-    if episodes.empty:
+    count, worst = _longest(loaded, limit)
+    if not count:
         console().print(no_episodes(tells_of_ps(loaded.manifest)))
         return
-    worst = episodes.sort_values("hold_ns", ascending=False).head(limit)
     head = ("call", "G", "P", "outcome", "class", "hold", "retake", "harm", "runq", "thread")
     rows = [
         (
@@ -68,4 +77,25 @@ def command(trace: Path, as_json: bool, parquet: Path | None, force: bool, limit
         )
         for row in cells(worst)
     ]
-    console().print(table(f"{len(episodes):,} episodes, the longest holds first", head, rows))
+    terminal = console()
+    terminal.print(table(f"{count:,} episodes, the longest holds first", head, rows, spare=_SPARE))
+    for name, meaning in CLASS_MEANINGS.items():
+        if (worst["class"] == name).any():
+            terminal.print(f"{name}: {meaning}")
+
+
+def _longest(loaded: LoadedTrace, limit: int) -> tuple[int, pd.DataFrame]:
+    """How many episodes there are, and those with the longest holds."""
+    import pandas as pd
+
+    from analysis.ptime.episodes import episode_windows
+
+    count, worst = 0, None
+    for piece in episode_windows(loaded.trace):
+        count += len(piece)
+        both = [rows for rows in (worst, piece) if rows is not None and len(rows)]
+        rows = pd.concat(both, ignore_index=True) if both else piece
+        order = ["hold_ns", "block_ns", "tid"]
+        worst = rows.sort_values(order, ascending=[False, True, True]).head(limit)
+    assert worst is not None
+    return count, worst

@@ -41,7 +41,7 @@ def command(trace: Path, form: str, name: str | None, output: Path, force: bool)
       pretake export server.pretake --to csv --table sites -o sites.csv
     """
     from analysis import load
-    from analysis.formats.export import write_table
+    from analysis.formats.export import folded_lines, write_table, write_text
     from analysis.formats.perfetto import write_perfetto
 
     if name is not None and form not in _TABULAR:
@@ -50,12 +50,11 @@ def command(trace: Path, form: str, name: str | None, output: Path, force: bool)
     loaded = load(trace)
     if form == "perfetto":
         write_perfetto(loaded.trace, output)
+    elif form == "folded":
+        write_text("".join(folded_lines(loaded.episodes())), output)
+    elif name in (None, "episodes"):
+        write_table(loaded.episodes_in_pieces(), form, output)
     else:
-        frame = {
-            "episodes": loaded.episodes,
-            "sites": loaded.sites,
-            "factors": loaded.factors,
-            "advise": loaded.advise,
-        }[name or "episodes"]()
-        write_table(frame, form, output)
+        make = {"sites": loaded.sites, "factors": loaded.factors, "advise": loaded.advise}
+        write_table([make[name]()], form, output)
     note(f"{output} is written")

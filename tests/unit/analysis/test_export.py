@@ -11,7 +11,7 @@ import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as PerfettoTrace
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
 
-from analysis.formats.export import write_csv, write_folded, write_json_lines, write_parquet
+from analysis.formats.export import folded_lines, write_csv, write_json_lines, write_parquet
 from analysis.formats.perfetto import write_perfetto
 from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import US, Scene
@@ -78,7 +78,7 @@ def test_perfetto_that_cannot_be_written_leaves_nothing(tmp_path: Path, trace: T
 
 def test_tables_come_back_from_parquet_csv_and_json(tmp_path: Path, trace: Trace) -> None:
     table = episodes(trace)
-    write_parquet(table, tmp_path / "e.parquet")
+    write_parquet([table], tmp_path / "e.parquet")
     back = pq.read_table(tmp_path / "e.parquet").to_pydict()
     assert (back["hold_ns"], back["pidle_ns"], back["outcome"]) == ([50 * US], [None], ["retaken"])
     text = io.StringIO()
@@ -99,6 +99,5 @@ def test_folded_stacks_add_up_and_names_stay_one_frame(tmp_path: Path) -> None:
     for at in (0, 1_000):
         scene.block(at + 100, 11, at + 90, 0, runq=1, global_runq=0, npidle=0, nmspinning=0)
         scene.exit(at + 130, 11, at + 90)
-    text = io.StringIO()
-    write_folded(episodes(scene.write(tmp_path)), text)
-    assert text.getvalue() == "a_b_c;read;kept;harmful 60\n"
+    lines = list(folded_lines(episodes(scene.write(tmp_path))))
+    assert lines == ["a_b_c;read;kept;harmful 60\n"]

@@ -26,7 +26,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     scene.wakeup(20, 11)
     scene.switch(50, 0, 11)
     trace = scene.write(tmp_path, "server.pretake")
-    write_parquet(load(trace.path).episodes(), tmp_path / "episodes.parquet")
+    write_parquet([load(trace.path).episodes()], tmp_path / "episodes.parquet")
     monkeypatch.chdir(tmp_path)
     left: dict[str, Any] = {}
     for number, block in enumerate(BLOCKS):
