@@ -137,7 +137,7 @@ def test_two_captures_of_one_process(tmp_path: Path, gated: subprocess.Popen[byt
 def test_memory_stays_flat_however_many_parts_are_written(tmp_path: Path) -> None:
     path = tmp_path / "x.pretake"
     # A part each tenth of a second: as many as a capture of ten minutes writes.
-    own_memory = [sys.executable, str(PROGRAMS / "own_memory.py"), str(path), "12", "0.1"]
+    own_memory = [sys.executable, str(PROGRAMS / "own_memory.py"), str(path), "120", "0.1"]
     told = subprocess.run(
         [*own_memory, *program("calls", 10**9, 400_000)],
         # What is freed is given back, so that what is left is what somebody keeps.
@@ -148,14 +148,13 @@ def test_memory_stays_flat_however_many_parts_are_written(tmp_path: Path) -> Non
     )
     samples = np.array([line.split() for line in told.stdout.splitlines()], int)
     parts = samples[:, 1]
-    calm, last = (
-        samples[i : i + len(samples) // 3] for i in (len(samples) // 3, -len(samples) // 3)
-    )
+    # By how much was written, since how fast that goes hangs on who else wants the machine.
+    calm, last = samples[(parts >= 40) & (parts < 80)], samples[parts >= 80]
+    assert len(calm) >= 1
     rows = Trace(path).manifest.events["syscall"] / parts[-1]
     part_kib = rows * TABLES["syscall"].dtype.itemsize / 1024
     written = np.median(last[:, 1]) - np.median(calm[:, 1])
     assert written > 20
-    assert part_kib > 500
     # The heap may still grow to a larger part than any before. One that kept a row group of each
     # part would grow by all of it.
     grown_kib = np.median(last[:, 0]) - np.median(calm[:, 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -41,6 +41,7 @@ class Watched:
         argv: what is run; its input and output are pipes to the test.
         defines: what the BPF programs are compiled with.
         programs: some that are loaded already, in place of those.
+        leave_out: tracepoints to go without.
 
     Attributes:
         pid: its process.
@@ -52,6 +53,7 @@ class Watched:
         argv: Sequence[str],
         defines: Sequence[str] = ("DETAIL_FULL",),
         programs: Programs | None = None,
+        leave_out: Container[str] = (),
     ) -> None:
         self.programs = programs or Programs(8 << 20, defines=dict.fromkeys(defines, 1))
         self._own = programs is None
@@ -63,7 +65,7 @@ class Watched:
             text=True,
         )
         self.pid = self.process.pid
-        self.programs.probes.attach()
+        self.programs.probes.attach(leave_out)
         self.programs.followed.follow(self.pid, before_exec=True)
         self.say()
 

@@ -297,10 +297,12 @@ int go_start_the_world(struct pt_regs *ctx)
  * The verifier goes through all turns of the loop below, so one run looks at some Ps, and calls
  * itself for the next ones: up to 33 times, for some 4,000 Ps. Those beyond are counted.
  */
+#ifndef GO_PS_AT_A_TIME
 #ifdef LIVE
 #define GO_PS_AT_A_TIME 16 /* a retake is much more work */
 #else
 #define GO_PS_AT_A_TIME 128
+#endif
 #endif
 /* Filled with the program itself when that is loaded (tracer/kernel/loaded.py). */
 BPF_PROG_ARRAY(go_stw_takes_again, 1);

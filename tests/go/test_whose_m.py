@@ -1,0 +1,145 @@
+"""Threads that have another's M in their thread-local storage are not that M."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from analysis.answers.preemptions import preemptions
+from tests.go import toolchains
+from tests.kernel.watched import Watched, python, wait_in_call
+from tracer.capture.layouts import FileIdentity
+from tracer.capture.programs import Programs
+from tracer.capture.record import record
+from tracer.targets import go
+from tracer.trace.reader import Trace
+from tracer.trace.schema import TABLES
+
+VERSIONS = ("1.19.8", "1.24.11", "1.26.6", "1.27.3")
+NR_READ, NR_CLONE, NR_EXECVE, NR_CLONE3 = 0, 56, 59, 435
+
+
+def inspect(program: str, version: str = VERSIONS[-1]) -> go.GoBinary:
+    try:
+        binary = go.inspect(toolchains.build(program, version))
+    except LookupError as error:
+        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
+    assert binary is not None
+    return binary
+
+
+def child_of(pid: int) -> int:
+    """The process that a thread of ``pid`` makes, as soon as there is one."""
+    while True:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            children = (thread / "children").read_text().split()
+            if children:
+                return int(children[0])
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_child_that_blocks_before_its_exec_is_not_its_parent(
+    version: str, tmp_path: Path
+) -> None:
+    binary = inspect("spawn", version)
+    target = tmp_path / "true"
+    shutil.copy("/bin/true", target)
+    programs = Programs(1 << 20)
+    programs.layouts.set_binary(FileIdentity.of(binary.path.stat()), binary.layout)
+    with subprocess.Popen(
+        python("leased", target), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"ready\n"
+        with Watched([str(binary.path), str(target)], programs=programs) as watched:
+            child = child_of(watched.pid)
+            wait_in_call(child, NR_EXECVE)
+            holder.stdin.write(b"\n")
+            holder.stdin.flush()
+    programs.close()
+    tasks, blocks = watched.tables["task"], watched.tables["block"]
+    # os/exec may make another one before, to try what the kernel can.
+    children = set(tasks.loc[tasks["kind"] == "fork", "pid"]) - {watched.pid}
+    assert child in children
+    assert not children & set(blocks["tid"])
+    # The parent's call is one block each, with the P that it keeps.
+    clones = blocks[blocks["nr"].isin([NR_CLONE, NR_CLONE3])]
+    assert len(clones) == len(children)
+    assert clones["p"].notna().all()
+    assert set(clones["p_use"]) == {"raw"}
+
+
+def worker_of(pid: int) -> int:
+    while True:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            if (thread / "comm").read_text().startswith("iou-wrk"):
+                return int(thread.name)
+        os.sched_yield()
+
+
+def asleep(pid: int, tid: int) -> None:
+    stat = Path(f"/proc/{pid}/task/{tid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "S":
+        os.sched_yield()
+
+
+def test_a_worker_of_the_kernel_s_is_no_m() -> None:
+    if Path("/proc/sys/kernel/io_uring_disabled").read_text().strip() == "2":
+        pytest.skip("io_uring is switched off here (kernel.io_uring_disabled)")
+    binary = inspect("worker")
+    programs = Programs(1 << 20)
+    with subprocess.Popen(
+        [binary.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        worker = worker_of(process.pid)
+        asleep(process.pid, worker)
+        programs.probes.attach()
+        programs.layouts.set_layout(process.pid, 0, binary.layout)
+        programs.followed.follow(process.pid)
+        for _ in range(5):
+            process.stdin.write("x\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "asked\n"
+            asleep(process.pid, worker)
+        process.stdin.close()
+    programs.probes.detach()
+    tables = {}
+    for name in ("block", "syscall", "sched_switch"):
+        tables[name] = TABLES[name].to_arrow(programs.rings.rings[name].peek().copy()).to_pandas()
+    programs.close()
+    # It is seen to sleep and wake, and makes no call.
+    assert worker in set(tables["sched_switch"]["prev_tid"])
+    assert worker not in set(tables["block"]["tid"])
+    assert worker not in set(tables["syscall"]["tid"])
+    assert NR_READ in set(tables["syscall"]["nr"])
+
+
+def test_a_thread_that_the_runtime_asks_to_stop_is_known_by_its_number_out_here(
+    tmp_path: Path,
+) -> None:
+    binary = toolchains.build("preempt")
+    command = ["unshare", "--pid", "--fork", str(binary), "loop"]
+    trace = Trace(record(command, output=tmp_path / "t"))
+    tasks, runtime, signals = (trace.frame(n) for n in ("task", "runtime", "signal"))
+    (inside,) = set(tasks.loc[tasks["kind"] == "fork", "pid"]) - {trace.manifest.pid}
+    threads = set(tasks.loc[tasks["pid"] == inside, "tid"])
+    requests = runtime[runtime["kind"] == "preempt_request"]
+    assert set(requests["target_tid"].dropna()) <= threads
+    sent = signals[signals["kind"] == "tgkill"]
+    delivered = signals[signals["kind"] == "deliver"]
+    assert len(delivered) >= 1
+    assert set(delivered["tid"]) <= threads
+    assert set(sent["tid"]) <= threads
+    told = preemptions(trace)
+    if len(requests):
+        assert (told["outcome"] == "stopped").any()
+        assert told.loc[told["outcome"] == "stopped", "delivered_ns"].notna().any()
