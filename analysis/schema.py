@@ -102,12 +102,12 @@ OUTCOMES = (
 """How an episode's hold ended. Null: P was gone when the call returned; nobody knows when."""
 
 CLASS_MEANINGS = {
-    "harmless": "P was held, and nothing waited for it",
-    "deliberate": "P's queue was empty and a P idle: the runtime leaves it on purpose",
-    "harmful": "a goroutine waited, and no idle P or spinning M could take it",
-    "kept": "the call returned with its P",
-    "needless": "P was handed off, and the call returned before P ran anything",
-    "unknown": "the trace does not tell enough, or records were lost",
+    "harmless": "P was held but no goroutine waited for it, or P was handed off in time",
+    "deliberate": "P's queue was empty and another P idle; the runtime then leaves P on purpose",
+    "harmful": "a goroutine waited, and no idle P and no spinning M could run it",
+    "kept": "the call returned before P was taken",
+    "needless": "P was handed off, and the call returned before P ran anything else",
+    "unknown": "records were lost, or the trace does not have what is needed to tell",
 }
 CLASSES = tuple(CLASS_MEANINGS)
 """What an episode means; :mod:`analysis.ptime.classify` has the rule for each."""

@@ -190,7 +190,7 @@ _STATES: Mapping[str, tuple[str, str]] = {
     ),
     "stopped": (
         "in which it was stopped by a signal or a debugger",
-        "whoever sends SIGSTOP or attaches with ptrace",
+        "look for what sends SIGSTOP to it, or attaches to it with ptrace",
     ),
     "transit": ("on P's way to its next goroutine", ""),
     "stw": ("in stop-the-worlds", "fewer collections: a larger GOGC or GOMEMLIMIT"),
@@ -226,8 +226,10 @@ def _for_call(row: LostAt, process: Process) -> str:
 def _one_more_p(process: Process) -> str:
     """GOMAXPROCS one larger: it would have had work for as long as some P was lost."""
     some = max((told["some"] for told in process["pressure"].values()), default=0.0)
-    gain = f": it would have had work in up to {percent_text(some)} of the time" if some else ""
-    return f"a larger GOMAXPROCS, by one{gain}"
+    gain = (
+        f": that P would have had work in up to {percent_text(some)} of the time" if some else ""
+    )
+    return f"GOMAXPROCS larger by one{gain}"
 
 
 def _quota(process: Process) -> str:
@@ -248,9 +250,9 @@ def _by_runtime(process: Process) -> str:
         return ""
     share = range_text(100 * max(held["least"], 0) / total, 100 * held["most"] / total)
     return (
-        f"For who works on the runtime: {share} of P time was lost until sysmon took P from "
-        "threads in calls; what entersyscallblock (block) or the kernel's word (sched_out) would "
-        "save of it, 'pretake whatif' tells."
+        f"What only Go's runtime could change: {share} of P time was lost until sysmon took P "
+        "from threads in calls. 'pretake whatif' predicts how much of it entersyscallblock "
+        "(policy block) or a word from the kernel at the block (sched_out) would save."
     )
 
 

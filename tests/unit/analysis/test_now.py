@@ -50,7 +50,7 @@ def test_a_call_is_told_with_its_place_and_what_helps() -> None:
     )
     (finding,) = told.findings
     assert "network poller" in finding.today
-    assert "a larger GOMAXPROCS, by one: it would have had work in up to 60 % of the time" in (
+    assert "GOMAXPROCS larger by one: that P would have had work in up to 60 % of the time" in (
         finding.today
     )
     assert "block" in told.by_runtime
