@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import resource
 from collections import deque
@@ -22,6 +23,7 @@ _OPEN_MOST: Final = 8192
 _RESERVED: Final = 256
 """Descriptors that are left to everything else."""
 _PLACE_BYTES: Final = 16
+_SAMPLES, _SAMPLE_BYTES = 64, 1024
 _MISSING_MOST: Final = 100
 
 
@@ -32,8 +34,8 @@ class Known:
     Args:
         identity: of its contents.
         name: its path, when it was looked at.
-        written: its size and when it was written last, which a deletion or a new name leaves as
-            they are.
+        contents: its size, when it was written last and a digest of samples of it; a deletion or a
+            new name leave these as they are.
         binary: the runtime in it; None where there is none.
         no_runtime: what it is instead.
         fd: a descriptor of it; None where there were too many.
@@ -43,7 +45,7 @@ class Known:
 
     identity: FileIdentity
     name: str
-    written: tuple[int, int]
+    contents: tuple[int, int, bytes]
     binary: RuntimeBinary | None = None
     no_runtime: NoRuntime | None = None
     fd: int | None = None
@@ -104,13 +106,13 @@ class Binaries:
             os.close(fd)
             return known, False
         held = Path(f"/proc/self/fd/{fd}")
-        known = Known(identity, _name(held), _written(status))
+        known = Known(identity, _name(held), _contents(fd))
         try:
             found: RuntimeBinary | NoRuntime | None = jail.look(fd, held, deep=False)
             problem = None
         except PretakeError as error:
             found, problem = None, f"{error}".replace(str(held), known.name)
-        if _written(os.fstat(fd)) != known.written:
+        if not _is_still(fd, known):
             # What was read may be of both. What it is by now is looked at when it is run.
             os.close(fd)
             known.changed = True
@@ -166,7 +168,7 @@ class Binaries:
             further = look.result()
             if not isinstance(further, RuntimeBinary) or known.binary is None:
                 return []
-            if known.fd is None or _written(os.fstat(known.fd)) != known.written:
+            if known.fd is None or not _is_still(known.fd, known):
                 return []
             if further.layout != known.binary.layout:
                 known.binary = further
@@ -180,9 +182,7 @@ class Binaries:
                 fd = os.dup(known.fd)
             else:
                 fd = os.open(known.name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            status = os.fstat(fd)
-            same = status.st_ino == known.identity.inode and _written(status) == known.written
-            if same:
+            if _is_still(fd, known):
                 return fd
             os.close(fd)
         return None
@@ -209,8 +209,17 @@ class Binaries:
             self.not_told += 1
 
 
-def _written(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
+def _is_still(fd: int, known: Known) -> bool:
+    """Whether a file has the contents that were looked at."""
+    return FileIdentity.of(os.fstat(fd)) == known.identity or _contents(fd) == known.contents
+
+
+def _contents(fd: int) -> tuple[int, int, bytes]:
+    status = os.fstat(fd)
+    digest = hashlib.sha256()
+    for number in range(_SAMPLES):
+        digest.update(os.pread(fd, _SAMPLE_BYTES, status.st_size * number // _SAMPLES))
+    return status.st_size, status.st_mtime_ns, digest.digest()
 
 
 def _name(path: Path) -> str:

@@ -39,6 +39,18 @@ class FileIdentity:
         device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
         return cls(device, status.st_ino, status.st_size, status.st_ctime_ns)
 
+    def is_of(self, status: os.stat_result) -> bool:
+        """Whether a file that was opened by its process is what the kernel ran then.
+
+        Its device and inode may be another's on an overlay. A file that was deleted since has
+        changed by that; but nobody can have written it by its name.
+        """
+        if status.st_size != self.size:
+            return False
+        if status.st_ctime_ns == self.changed_ns:
+            return True
+        return status.st_nlink == 0 and status.st_mtime_ns <= self.changed_ns
+
     @property
     def key(self) -> np.ndarray:
         """As ``struct runtime_binary``."""

@@ -230,6 +230,11 @@ class Runtimes:
         image, told, fd = self._to_look.popleft()
         known = self._binaries.find(told.binary)
         if known is None:
+            if not told.binary.is_of(os.fstat(fd)):
+                # It was written since: by who replaces a program that has ended.
+                os.close(fd)
+                self._unseen.setdefault(told.binary, []).append((image, told))
+                return
             known = self._look(fd)
             if known.changed:
                 self._unseen.setdefault(told.binary, []).append((image, told))

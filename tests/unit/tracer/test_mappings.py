@@ -43,6 +43,23 @@ def test_a_file_that_is_written_in_place_is_another(tmp_path: Path) -> None:
     assert after.changed_ns > before.changed_ns
 
 
+def test_a_file_is_known_for_what_ran_unless_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    ran = FileIdentity.of(file.stat())
+    with file.open("rb") as opened:
+        assert ran.is_of(os.fstat(opened.fileno()))
+        # As "cp -p" does, to the old time of writing.
+        before = file.stat()
+        file.write_bytes(b"two")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert not ran.is_of(os.fstat(opened.fileno()))
+        # Its own contents, though it is gone by now.
+        ran = FileIdentity.of(file.stat())
+        file.unlink()
+        assert ran.is_of(os.fstat(opened.fileno()))
+
+
 def test_the_key_is_as_the_kernel_counts() -> None:
     identity = FileIdentity(0xFE << 20 | 1, 173521, 99, 1_700_000_000_123_456_789)
     assert identity.key.tolist() == [0xFE00001, 173521, 99, 1_700_000_000, 123_456_789]
