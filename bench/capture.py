@@ -28,6 +28,8 @@ from bench.drain import drain, start_s, sustained
 from bench.parts import parts
 from bench.parts import show as show_parts
 from bench.rivals import TOOLS, Tool, stop
+from bench.served import SERVERS, compare_served
+from bench.untouched import probes_vs_none, stranger_ns
 from tests.go import toolchains
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -52,7 +54,7 @@ def build(program: str) -> Path:
 @contextmanager
 def running(program: str, slices: Path) -> Iterator[int]:
     """Run a program that tells its speed into ``slices``; yields the pid to trace."""
-    binary = str(build(program))
+    binary = str(build(program.removesuffix("_1p")))
     processes = []
     with slices.open("w") as output:
         if program == "http":
@@ -63,9 +65,12 @@ def running(program: str, slices: Path) -> Iterator[int]:
             processes = [load, server]
         else:
             # On one CPU: there each read switches to the other side, whatever the machine does.
-            # With a P for each side nonetheless: else the runtime itself is what is slow.
-            two = os.environ | {"GOMAXPROCS": "2"}
-            processes = [subprocess.Popen(["taskset", "-c", "0", binary], stdout=output, env=two)]
+            # With a P for each side nonetheless: else the runtime itself is what is slow, as in
+            # pipes_1p, where sysmon takes P at each turn.
+            procs = os.environ | {"GOMAXPROCS": "1" if program == "pipes_1p" else "2"}
+            processes = [
+                subprocess.Popen(["taskset", "-c", "0", binary], stdout=output, env=procs)
+            ]
         try:
             yield processes[-1].pid
         finally:
@@ -164,11 +169,23 @@ def main() -> None:
     starts = [start_s() for _ in range(9)]
     costs = {
         program: compare(program, tools, chosen.rounds, chosen.window)
-        for program in ("pipes", "http")
+        for program in ("pipes", "pipes_1p", "http")
+    }
+    served = {
+        name: compare_served(name, tools, chosen.rounds, 5 * chosen.window) for name in SERVERS
+    }
+    on_pipes = {
+        name: {
+            tool: statistics.median(c.cpu_ratios) for tool, c in costs[of].items() if c.cpu_ratios
+        }
+        for name, of in (("pipes_2p", "pipes"), ("pipes_1p", "pipes_1p"))
     }
     of_parts = parts(2 * chosen.rounds, chosen.window / 3)
     calls = build("calls")
     results = {
+        "cpu": on_pipes | served,
+        "stranger_ns": stranger_ns(),
+        "probes_vs_none": probes_vs_none(),
         "slowdown": {
             program: {name: statistics.median(cost.ratios) for name, cost in tool.items()}
             for program, tool in costs.items()
@@ -215,7 +232,17 @@ def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
             print(f"{program:6} {name:24} {ratio:6.2f} times ({rounds[0]:.2f}-{rounds[-1]:.2f})")
     for name, ratio in results["slowdown_cpu"]["pipes"].items():
         print(f"pipes  {name:24} {ratio:6.2f} times its CPU time")
-    for key in ("drain", "sustained", "bytes_per_event", "start_s"):
+    for program, ratios in results["cpu"].items():
+        for name, ratio in ratios.items():
+            print(f"{program:8} {name:24} {ratio:6.3f} times its CPU time for each answer")
+    for key in (
+        "stranger_ns",
+        "probes_vs_none",
+        "drain",
+        "sustained",
+        "bytes_per_event",
+        "start_s",
+    ):
         print(f"{key}: {json.dumps(results[key])}")
     print(f"written: {RESULTS}")
 

@@ -94,6 +94,13 @@ def _perf_bytes(folder: Path) -> float | None:
 TOOLS = (
     Tool("pretake", "true", _pretake(), _pretake_bytes, _pretake_ready),
     Tool(
+        "exact",
+        "true",
+        _pretake("--probes", "exact"),
+        _pretake_bytes,
+        _pretake_ready,
+    ),
+    Tool(
         "pretake --no-stacks",
         "true",
         _pretake("--no-stacks"),
