@@ -265,8 +265,8 @@ TABLES: dict[str, Table] = {
                 Column(
                     "enter_ns",
                     "i64",
-                    "when the system call was entered; null where that is not asked for (`record "
-                    "--detail`), and for a fault",
+                    "when the system call was entered; null for a fault, and for a call that was "
+                    "entered before the capture",
                     nullable=True,
                 ),
                 Column("goid", "i64", "goroutine whose call it is", nullable=True),
@@ -321,21 +321,14 @@ TABLES: dict[str, Table] = {
             "a finished system call of a target thread: those that blocked, or all on request",
             (
                 Column("enter_ns", "i64", "when it was entered", nullable=True),
-                Column(
-                    "exit_ns",
-                    "i64",
-                    "when it returned; where returns are not asked for (`record --detail`), when "
-                    "the thread came on a CPU for the last time in it, some 1 us before",
-                ),
+                Column("exit_ns", "i64", "when it returned"),
                 Column(
                     "ret",
                     "i64",
                     "what the program saw it return; negative is -errno. A call that a signal "
                     "breaks off and that begins again is one call, with the last return; of one "
                     "inside a signal handler that interrupted another such call, each part is a "
-                    "row, with the kernel's own word for it, -516 to -512. Null where returns are "
-                    "not asked for",
-                    nullable=True,
+                    "row, with the kernel's own word for it, -516 to -512",
                 ),
                 Column("arg0", "i64", "its first argument", nullable=True),
                 Column("blocked_ns", "i64", "time not runnable inside it", nullable=True),

@@ -306,6 +306,14 @@ def test_damage_inside_a_part_is_found_when_it_is_read(path: Path) -> None:
         Trace(path).arrow("sched_switch")
 
 
+def test_a_call_that_returned_minus_one_is_no_call_of_which_it_is_not_known(path: Path) -> None:
+    """EPERM is 1: a column in which -1 is a value cannot have it for "not known"."""
+    trace = write_trace(path, {"syscall": {"exit_ns": [5], "ret": [-1]}})
+    assert trace.arrow("syscall", ["ret"]).to_pylist() == [{"ret": -1}]
+    records = np.full(1, UNKNOWN, TABLES["syscall"].dtype)
+    assert TABLES["syscall"].to_arrow(records).column("ret").to_pylist() == [-1]
+
+
 def _older(path: Path) -> None:
     """Make of a trace's tables block and runtime what version 1 of the schema wrote."""
     for name in ("block", "runtime"):

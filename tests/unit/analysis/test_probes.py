@@ -1,0 +1,72 @@
+"""Both ways to tell a retake, in traces made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.trust.probes import compare_probes
+from tracer.errors import PretakeError
+from tracer.trace.made_trace import write_trace
+from tracer.trace.reader import Trace
+
+PID, SYSMON = 7, 8
+
+
+def made(path: Path, rows: list[tuple[int, int | None, int, str]], model: str) -> Trace:
+    """A trace with retakes: ts_ns, since_ns, P, reason."""
+    return write_trace(
+        path,
+        {
+            "task": {"ts_ns": [1], "tid": [SYSMON], "pid": [PID], "kind": ["fork"]},
+            "runtime": {
+                "ts_ns": [row[0] for row in rows],
+                "since_ns": [row[1] for row in rows],
+                "p": [row[2] for row in rows],
+                "reason": [row[3] for row in rows],
+                "tid": [SYSMON] * len(rows),
+                "kind": ["retake"] * len(rows),
+            },
+        },
+        {"asked": {"probes": "both"}, "target": {"runtime": "go", "p_in_syscall": model}},
+    )
+
+
+def test_each_is_matched_once_and_with_its_own_p(tmp_path: Path) -> None:
+    rows = [
+        (10_000, None, 0, "sysmon"),
+        (14_000, 8_000, 0, "sysmon"),  # 10,000 lies in it
+        (50_000, None, 1, "sysmon"),
+        (49_000, 45_000, 1, "sysmon"),  # near, and not in it
+        (90_000, None, 0, "stw"),  # nobody found it
+        (5_000_000, 4_990_000, 1, "other"),  # nobody did it
+        (52_000, 40_000, 2, "sysmon"),  # of another P
+    ]
+    told = compare_probes(made(tmp_path / "t", rows, "prunning"))
+    assert (told.exact, told.inferred, told.matched, told.inside_count) == (3, 4, 2, 1)
+    assert told.recall == 2 / 3
+    assert told.precision == 2 / 4
+    assert told.inside == 1 / 2
+    assert told.interval_p50_ns == 5_000
+    assert told.missed == {"stw": 1}
+    assert told.invented == {"other": 1, "sysmon": 1}
+
+
+@pytest.mark.parametrize(("model", "alone"), [("psyscall", 1), ("prunning", 0)])
+def test_what_no_uprobe_can_tell_is_no_error(tmp_path: Path, model: str, alone: int) -> None:
+    rows = [
+        (10_000, None, 0, "sysmon"),
+        (11_000, 9_000, 0, "sysmon"),
+        (90_000, 80_000, 0, "exitsyscall"),
+    ]
+    told = compare_probes(made(tmp_path / "t", rows, model))
+    assert told.without_witness == alone
+    assert told.inferred == 2 - alone
+    assert told.matched == 1
+
+
+def test_a_trace_of_one_way_has_nothing_to_compare(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "t", {}, {"asked": {"probes": "none"}})
+    with pytest.raises(PretakeError, match="record --probes both"):
+        compare_probes(trace)
