@@ -32,6 +32,7 @@ _PROGRAMS = Path(__file__).parent / "programs"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _READY_S = 20.0
 _SETTLE_S = 2.0
+_FEWEST_A_SECOND = 50
 _CADDYFILE = """{{
     admin 127.0.0.1:{admin}
     servers {{
@@ -62,11 +63,13 @@ class Served:
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
     def cost_s(self, seconds: float) -> float:
-        """CPU time for an answer in the next seconds."""
-        cpu_s, answers = self.cpu_s(), self.answers()
-        time.sleep(seconds)
-        given = self.answers() - answers
-        return (self.cpu_s() - cpu_s) / max(given, 1)
+        """CPU time for an answer in the next seconds in which there is load: it may pause."""
+        while True:
+            cpu_s, answers = self.cpu_s(), self.answers()
+            time.sleep(seconds)
+            given = self.answers() - answers
+            if given >= _FEWEST_A_SECOND * seconds:
+                return (self.cpu_s() - cpu_s) / given
 
 
 def _free_port() -> int:
