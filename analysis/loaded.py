@@ -154,6 +154,7 @@ class LoadedTrace:
         cpus: int | None = None,
         syscall_cost: float = 1.0,
         limit: int = 20_000,
+        one_more: bool = False,
     ) -> pd.DataFrame:
         """The run under other policies: a DataFrame of :data:`analysis.whatif.predict.WHATIF`."""
         from analysis.whatif.predict import whatif
@@ -166,6 +167,7 @@ class LoadedTrace:
             cpus=cpus,
             syscall_cost=syscall_cost,
             limit=limit,
+            one_more=one_more,
         )
 
     @cached_property

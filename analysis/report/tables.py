@@ -20,6 +20,7 @@ from analysis.units import (
     percent_text,
     runtime_text,
 )
+from analysis.whatif.predict import machine_text
 
 __all__ = [
     "Cell",
@@ -230,10 +231,14 @@ def preemptions(material: Material) -> Grid:
 def whatif(material: Material) -> Grid:
     """The run under other policies, and the error of the replay beside each."""
     rows = []
-    found = pd.DataFrame() if material.whatif is None else material.whatif
-    for row in found.to_dict("records"):
+    table = pd.DataFrame() if material.whatif is None else material.whatif
+    found = table.astype(object).where(table.notna(), None).to_dict("records")
+    first = found[0] if found else {}
+    for row in found:
         captured = row["source"] == "captured"
         name = f"{row['policy']}, as captured" if captured else str(row["policy"])
+        if not captured:
+            name += machine_text(row, first)
         error = row["error_percent"]
         rows.append(
             [

@@ -16,7 +16,7 @@ machine, has a simulator that the caller gives replay the scripts, and tells the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,7 +32,7 @@ from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["WHATIF", "Machine", "Replay", "Replayer", "used_policy", "whatif"]
+__all__ = ["WHATIF", "Machine", "Replay", "Replayer", "machine_text", "used_policy", "whatif"]
 
 SOURCES = ("captured", "replayed")
 
@@ -150,6 +150,7 @@ def whatif(
     cpus: int | None = None,
     syscall_cost: float = 1.0,
     limit: int = _MOST_CALLS,
+    one_more: bool = False,
 ) -> pd.DataFrame:
     """Predict what a captured run had been under other policies.
 
@@ -161,6 +162,8 @@ def whatif(
         cpus: number of CPUs; None for as many as the run was seen on.
         syscall_cost: price of a system call, times the captured machine's.
         limit: calls to take of the run, from its begin.
+        one_more: whether to replay the used policy with one P more, and with one CPU more, too:
+            what a person can have without another runtime.
 
     Returns:
         A DataFrame of :data:`WHATIF`: the capture, then each policy.
@@ -200,11 +203,25 @@ def whatif(
     for policy in policies:
         told = replay(second.goroutines, policy, asked, _bound(second))
         rows.append(_row(policy, "replayed", asked, told, policy == used))
+    if one_more and used is not None:
+        for more in (replace(asked, procs=asked.procs + 1), replace(asked, cpus=asked.cpus + 1)):
+            told = replay(second.goroutines, used, more, _bound(second))
+            rows.append(_row(used, "replayed", more, told, True))
     table = pd.DataFrame(rows)
     replayed = (table["source"] == SOURCES.index("replayed")).to_numpy()
     for name, value in (("error_percent", error), ("calls_error_percent", calls_error)):
         table[name] = np.where(replayed & (value is not None), value or 0.0, np.nan)
     return WHATIF.finish({str(name): table[name].to_numpy() for name in table})
+
+
+def machine_text(row: Mapping[Any, Any], captured: Mapping[Any, Any]) -> str:
+    """In what a replay's machine differs from the captured one: ``, 3 Ps``; empty for nothing."""
+    words = (("procs", "P"), ("cpus", "CPU"))
+    return "".join(
+        f", {row[name]} {word}{'' if row[name] == 1 else 's'}"
+        for name, word in words
+        if row[name] is not None and row[name] != captured[name]
+    )
 
 
 def _first_episodes(trace: Trace, limit: int) -> pd.DataFrame:

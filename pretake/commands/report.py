@@ -51,10 +51,10 @@ def command(traces: tuple[Path, ...], output: Path, force: bool) -> None:
 def _predict(trace: Trace) -> pd.DataFrame | None:
     """The what-if table of a trace, or None where too little of its run is known."""
     from analysis.whatif.predict import whatif
-    from pretake.commands.whatif import play
-    from reference_runtime.policies import POLICIES
+    from pretake.commands.whatif import play, usual_policies
 
+    policies = usual_policies(trace.manifest.target.runtime)
     try:
-        return whatif(trace, [*POLICIES, "oracle"], play, limit=_REPLAYED)
+        return whatif(trace, policies, play, limit=_REPLAYED, one_more=True)
     except PretakeError:
         return None

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from analysis.whatif.scripts import Goroutine, Step
     from reference_runtime.sim import replay as sim
 
+_SPARE = ("p90", "handoffs", "calls/s", "p99")
+"""Columns that a narrow terminal does without, the first of them first."""
+
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     "--retake",
     metavar="POLICY,…",
     help="Policies to replay it under. 'oracle' knows the length of each call beforehand. "
-    "Default: all of them.",
+    "Default: those that the program's runtime could have, and the captured one with one P "
+    "and with one CPU more.",
 )
 @click.option("--procs", type=click.IntRange(1), help="Number of Ps. Default: as captured.")
 @click.option("--cpus", type=click.IntRange(1), help="Number of CPUs. Default: as captured.")
@@ -60,10 +64,9 @@ def command(
     the policy that was really used, and the error of that replay stands beside each prediction.
     """
     from analysis import load
-    from reference_runtime.policies import POLICIES
 
-    policies = retake.split(",") if retake else [*POLICIES, "oracle"]
     loaded = load(trace)
+    policies = retake.split(",") if retake else usual_policies(loaded.manifest.target.runtime)
     predicted = loaded.whatif(
         [name.strip() for name in policies],
         play,
@@ -71,6 +74,7 @@ def command(
         cpus=cpus,
         syscall_cost=syscall_cost,
         limit=calls,
+        one_more=retake is None,
     )
     if as_json:
         write_rows(predicted)
@@ -79,7 +83,7 @@ def command(
     captured, *replayed = cells(predicted)
     rows = [
         (
-            _name(row),
+            _name(row, captured),
             duration(row["retake_p50_ns"]) if row["ends"] else "no end",
             *(duration(row[f"retake_{name}_ns"]) for name in ("p90", "p99")),
             duration(row["harm_ns"]),
@@ -90,7 +94,7 @@ def command(
         for row in (captured, *replayed)
     ]
     terminal = console()
-    terminal.print(table(f"What if: {captured['calls']:,} calls", head, rows))
+    terminal.print(table(f"What if: {captured['calls']:,} calls", head, rows, spare=_SPARE))
     terminal.print("(run): as captured; error: how far the replay of its policy is from that")
     if syscall_cost != 1 and loaded.manifest.asked.get("detail") != "full":
         terminal.print(
@@ -99,9 +103,21 @@ def command(
         )
 
 
-def _name(row: dict[str, Any]) -> str:
-    captured = row["source"] == "captured"
-    return f"{row['policy']} (run)" if captured else str(row["policy"])
+def usual_policies(runtime: str) -> list[str]:
+    """What to replay if nobody says; for Go not what needs another kernel or sees the future."""
+    from reference_runtime.policies import POLICIES
+
+    if runtime == "go":
+        return [name for name in POLICIES if name not in ("ums", "integrated")]
+    return [*POLICIES, "oracle"]
+
+
+def _name(row: dict[str, Any], captured: dict[str, Any]) -> str:
+    if row is captured:
+        return f"{row['policy']} (run)"
+    from analysis.whatif.predict import machine_text
+
+    return f"{row['policy']}{machine_text(row, captured)}"
 
 
 def _percent(value: float | None) -> str | None:

@@ -238,3 +238,24 @@ def test_the_forms_of_output_agree(
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in row.items()}
+
+
+def test_go_is_asked_what_it_could_have_and_the_reference_runtime_everything(
+    shelf: dict[str, Path], call: Call
+) -> None:
+    def replayed(odd: str) -> list[tuple[str, int, int]]:
+        lines = call("whatif", str(shelf[odd]), "--json")[1].splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert rows[0]["source"] == "captured"
+        return [(row["policy"], row["procs"], row["cpus"]) for row in rows[1:]]
+
+    of_go = replayed("busy")
+    policies = [policy for policy, _, _ in of_go]
+    assert "block" in policies
+    assert not {"ums", "integrated", "oracle"} & set(policies)
+    # One P more, and one CPU more, under Go's own policy.
+    _, procs, cpus = of_go[0]
+    assert of_go[-2:] == [("sysmon", procs + 1, cpus), ("sysmon", procs, cpus + 1)]
+    assert {"ums", "integrated", "oracle"} <= {
+        policy for policy, _, _ in replayed("unknown_policy")
+    }
