@@ -9,6 +9,7 @@ All text of strangers is escaped: plotly.js reads some HTML in it.
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,9 @@ _PATTERNS = ("", "/", "x", ".", "\\", "+", "-", "|")
 
 _LONGEST = 22
 """Characters of a trace's name in a picture; the tables have all of it."""
+
+_LINE = 34
+"""Characters of a line in a legend."""
 
 _FLOOR_NS = 100
 """Left end of a log axis: what is shorter, and 0, is drawn there."""
@@ -187,6 +191,11 @@ def _name(material: Material) -> str:
     return html.escape(label if len(label) <= _LONGEST else f"{label[: _LONGEST - 1]}…")
 
 
+def _lines(text: str) -> str:
+    """A text in a legend, in lines that a phone has room for."""
+    return "<br>".join(textwrap.wrap(html.escape(text, quote=False), _LINE))
+
+
 def _styles(materials: Sequence[Material]) -> list[tuple[int, int]]:
     """Of each trace the numbers of its colour and of its dash.
 
@@ -217,7 +226,7 @@ def parts(materials: Sequence[Material]) -> Picture:
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": meaning.removeprefix("until "),
+                "name": _lines(meaning.removeprefix("until ")),
                 "y": labels,
                 "x": means,
                 "customdata": [duration_text(mean) for mean in means],

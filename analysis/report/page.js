@@ -50,7 +50,8 @@
       const thin = (list) => list && list.filter((_, place) => place % 2 === 0);
       layout.xaxis.tickvals = thin(layout.xaxis.tickvals);
       layout.xaxis.ticktext = thin(layout.xaxis.ticktext);
-      layout.height = own.height + (picture.data.length > 4 ? 110 : 0);
+      const lines = picture.data.reduce((sum, one) => sum + (one.name || "").split("<br>").length, 0);
+      layout.height = own.height + Math.max(22 * lines - 40, 0);
       element.style.height = layout.height + "px";
     } else {
       element.style.height = own.height + "px";
