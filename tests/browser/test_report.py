@@ -173,7 +173,7 @@ def test_answer_comes_first_and_trust_last(browser: webdriver.Chrome, page: str)
     headings = [h.text for h in browser.find_elements(By.CSS_SELECTOR, "h1, h2")]
     assert browser.find_element(By.TAG_NAME, "h1").text == headings[0]
     assert headings[-1] == "How far to trust it"
-    assert "How long a goroutine runs on that was asked to stop" in headings
+    assert "How long goroutines run on after they are asked to stop" in headings
     (predictions, _) = [
         t for t in browser.find_elements(By.TAG_NAME, "table") if "replayed" in t.text
     ]
