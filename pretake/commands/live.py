@@ -39,6 +39,13 @@ if TYPE_CHECKING:
 )
 @click.option("--seconds", type=float, metavar="S", help="End after S seconds.")
 @click.option(
+    "--probes",
+    type=click.Choice(("none", "exact")),
+    default="none",
+    show_default=True,
+    help="How retakes of Go's runtime are told: from its memory, or by uprobes in its text.",
+)
+@click.option(
     "--sites",
     type=click.IntRange(1),
     default=20,
@@ -61,6 +68,7 @@ def command(
     pid: int | None,
     period: float,
     seconds: float | None,
+    probes: str,
     sites: int,
     as_json: bool,
     prometheus: int | Path | None,
@@ -93,7 +101,7 @@ def command(
             from pretake.prometheus import Server
 
             served = stack.enter_context(contextlib.closing(Server(prometheus)))
-        watched = stack.enter_context(live(list(program) or None, pid, drop=True))
+        watched = stack.enter_context(live(list(program) or None, pid, drop=True, probes=probes))
         watcher = _Watcher(watched)
         if served is not None:
             stack.enter_context(served.serving(watcher.look, sites))
