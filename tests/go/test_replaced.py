@@ -43,7 +43,7 @@ def test_the_next_program_lives(version: str, way: str, tmp_path: Path) -> None:
             run = f"{server} {READS} > /dev/null; echo $? >> {said}"
             lines.append(f"{run}; {WAYS[way].format(new=binary, old=server)} || echo no >> {said}")
     script = "\n".join([*lines, f"{server} {READS} > /dev/null; echo $? >> {said}"])
-    record(["sh", "-c", script], output=tmp_path / "t", options=CaptureOptions())
+    record(["sh", "-c", script], output=tmp_path / "t", options=CaptureOptions(probes="exact"))
     assert said.read_text().split() == ["0"] * (2 * ROUNDS + 1)
     assert subprocess.run([server, READS], stdout=subprocess.DEVNULL).returncode == 0
     # Each of them is told as what it was, or as unknown where it ended before it was looked at.
@@ -61,7 +61,7 @@ def test_a_program_that_is_no_target_lives(tmp_path: Path) -> None:
     server = tmp_path / "server"
     with subprocess.Popen(["sh"], stdin=subprocess.PIPE, text=True) as shell:
         assert shell.stdin is not None
-        pretake = [sys.executable, "-m", "pretake", "record"]
+        pretake = [sys.executable, "-m", "pretake", "record", "--probes", "exact"]
         with subprocess.Popen(
             [*pretake, "-q", "-o", tmp_path / "t", "--pid", str(shell.pid)]
         ) as tracer:

@@ -17,8 +17,9 @@ from typing import Final
 import numpy as np
 
 from tracer.capture.images import Image, Images
-from tracer.capture.mappings import Mapping
-from tracer.capture.runtimes import Runtimes, may_have_runtime
+from tracer.capture.mappings import Mapping, may_have_runtime
+from tracer.capture.runtimes import Runtimes
+from tracer.capture.target_files import TargetFiles
 from tracer.trace.schema import TABLES
 
 __all__ = ["LateRuntimes"]
@@ -45,13 +46,15 @@ class LateRuntimes:
     """Looks again at processes that live.
 
     Args:
-        runtimes: opens and looks at what is found.
+        runtimes: looks at what is found.
         images: the processes.
+        files: opens theirs.
     """
 
-    def __init__(self, runtimes: Runtimes, images: Images) -> None:
+    def __init__(self, runtimes: Runtimes, images: Images, files: TargetFiles) -> None:
         self._runtimes = runtimes
         self._images = images
+        self._files = files
         self._watched: dict[int, _Watched] = {}
         self._found: deque[tuple[Image, Mapping]] = deque()
 
@@ -81,7 +84,7 @@ class LateRuntimes:
         if self._found:
             image, mapping = self._found.popleft()
             with contextlib.suppress(OSError):
-                fd = self._runtimes.open_mapped(image.pid, mapping)
+                fd = self._files.open(image.pid, mapping.name)
                 self._runtimes.found_in(image, mapping, fd)
         return bool(self._found)
 
@@ -100,7 +103,7 @@ class LateRuntimes:
         watched.wait_s = min(2 * watched.wait_s, _LONGEST_WAIT_S)
         watched.due_s = now_s + watched.wait_s
         try:
-            maps = self._runtimes.maps_of(image.pid)
+            maps = self._files.maps_of(image.pid)
         except OSError:
             self._watched.pop(image.pid, None)
             return
@@ -111,5 +114,5 @@ class LateRuntimes:
             watched.seen.add(file)
             if any(part.begin <= mapping.begin < part.end for part in image.parts):
                 continue
-            if may_have_runtime(mapping, image):
+            if may_have_runtime(mapping, image.path):
                 self._found.append((image, mapping))

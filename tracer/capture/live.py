@@ -28,6 +28,7 @@ from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
 from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
+from tracer.capture.target_files import TargetFiles
 from tracer.errors import PretakeError
 from tracer.targets import jail
 from tracer.trace.schema import UNKNOWN
@@ -89,8 +90,9 @@ class Live:
         self._binaries = Binaries()
         images = Images()
         self._symbols = Symbols(images, self._binaries)
-        self._runtimes = Runtimes(programs.layouts, options, images, self._binaries)
-        self._late = LateRuntimes(self._runtimes, images)
+        files = TargetFiles()
+        self._runtimes = Runtimes(programs.layouts, options, images, self._binaries, files)
+        self._late = LateRuntimes(self._runtimes, images, files)
         # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
         self._stack_ids: dict[int, int] = {}
         self._new_stacks: dict[int, KernelStack] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Mapping", "mappings_of"]
+__all__ = ["Mapping", "mappings_of", "may_have_runtime"]
 
 
 @dataclass(frozen=True)
@@ -61,3 +62,17 @@ def mappings_of(maps: bytes) -> list[Mapping]:
             )
         )
     return found
+
+
+_OTHERS: Final = ("ld-linux", "libc.so", "libc-", "libm.so", "libpthread", "libdl", "libpython")
+
+
+def may_have_runtime(mapping: Mapping, program: str | None) -> bool:
+    """Whether a mapped file is worth a look; most are known not to be by their names.
+
+    Args:
+        mapping: a piece of the file.
+        program: path of the process's program, which always is.
+    """
+    name = os.path.basename(mapping.path)  # noqa: PTH119
+    return mapping.path == program or not name.startswith(_OTHERS)

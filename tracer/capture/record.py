@@ -35,9 +35,11 @@ from tracer.capture.launch import Command, RunningProcess
 from tracer.capture.options import CaptureOptions, Progress, probe_defines
 from tracer.capture.privilege import capture_user, check_privilege, give_up
 from tracer.capture.programs import Programs
+from tracer.capture.reach import reach_table
 from tracer.capture.runtimes import Runtimes
 from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
+from tracer.capture.target_files import TargetFiles
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
 from tracer.targets import jail
@@ -149,10 +151,11 @@ class _Capture:
         self._programs = programs
         self._options = options
         self._binaries = Binaries()
-        images = Images()
+        self._images = images = Images()
         self._symbols = Symbols(images, self._binaries)
-        self._runtimes = Runtimes(programs.layouts, options, images, self._binaries)
-        self._late = LateRuntimes(self._runtimes, images)
+        files = TargetFiles()
+        self._runtimes = Runtimes(programs.layouts, options, images, self._binaries, files)
+        self._late = LateRuntimes(self._runtimes, images, files)
         self._manifest = new_manifest(target, options)
         self._stop = stop
         self._present = 0
@@ -264,7 +267,7 @@ class _Capture:
                 stacks = kernel_stacks(self._programs.loaded)
                 for table, rows in self._symbols.tables(stacks).items():
                     self._drain.add(table, rows)
-                self._drain.add("reach", self._runtimes.reach())
+                self._drain.add("reach", reach_table(self._images))
                 self._drain.finish()
             except PretakeError as error:
                 manifest.error, failure = error.problem, error

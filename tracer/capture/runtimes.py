@@ -20,28 +20,26 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
 from tracer.capture.binaries import Binaries, Known
 from tracer.capture.images import Image, Images, Part
-from tracer.capture.keeper import Keeper
 from tracer.capture.layouts import ExecImage, FileIdentity, Layouts
-from tracer.capture.mappings import Mapping, mappings_of
+from tracer.capture.mappings import Mapping, may_have_runtime
 from tracer.capture.options import CaptureOptions
+from tracer.capture.target_files import TargetFiles
 from tracer.errors import PretakeError
 from tracer.targets import NoRuntime, reference
 from tracer.targets.go import GoBinary
 from tracer.targets.layout import Probe
 from tracer.targets.program_file import open_program
 from tracer.trace.manifest import Missing, Target
-from tracer.trace.schema import TABLES, UNKNOWN, column_array, text_array
+from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["Runtimes"]
 
 _KIND: Final = TABLES["task"].column("kind")
 _FORK, _EXEC, _EXIT = (_KIND.code(word) for word in ("fork", "exec", "exit"))
 _PAGE: Final = 4096
-_MAPS_LIMIT: Final = 4 << 20
 _NOT_LOOKED: Final = Missing(
     "when a goroutine stopped that was asked to, and requests that send no signal",
     "only uprobes tell them",
@@ -59,20 +57,24 @@ class Runtimes:
         options: says which runtimes are wanted.
         images: is told what each process is.
         binaries: looks at files.
+        files: opens those of targets; its keeper puts the probes, and without one there are none.
 
     Attributes:
         target: of the manifest; the first runtime found decides it.
         attached: names of the probed functions.
-        keeper: opens files of targets and puts probes; None: files are opened here, and there
-            are no probes.
     """
 
     def __init__(
-        self, layouts: Layouts, options: CaptureOptions, images: Images, binaries: Binaries
+        self,
+        layouts: Layouts,
+        options: CaptureOptions,
+        images: Images,
+        binaries: Binaries,
+        files: TargetFiles,
     ) -> None:
         self.target = Target()
         self.attached: list[str] = []
-        self.keeper: Keeper | None = None
+        self.files = files
         self._layouts = layouts
         self._images = images
         self._binaries = binaries
@@ -140,7 +142,7 @@ class Runtimes:
         image = Image(pid, 0, comm=_comm(pid))
         self._images.add(image)
         try:
-            maps = self.maps_of(pid)
+            maps = self.files.maps_of(pid)
         except OSError as error:
             why = f"its mappings cannot be read: {error.strerror}"
             self._missing.append(Missing("runtime", why))
@@ -151,9 +153,9 @@ class Runtimes:
         # The program first, which is the runtime's home more often than a library.
         program.sort(key=lambda mapping: mapping.path != image.path)
         for mapping in program:
-            if may_have_runtime(mapping, image):
+            if may_have_runtime(mapping, image.path):
                 with contextlib.suppress(OSError):
-                    self.found_in(image, mapping, self._open(pid, mapping.name))
+                    self.found_in(image, mapping, self.files.open(pid, mapping.name))
         self.finish_probing()
 
     def on_tasks(self, records: np.ndarray) -> None:
@@ -199,7 +201,7 @@ class Runtimes:
             return
         try:
             # Now, for it may end; to look at the file takes a while.
-            fd = self._open(image.pid, "exe")
+            fd = self.files.open(image.pid, "exe")
         except OSError:
             # It has ended; but its file may be where it was.
             found = self._by_path(image, told)
@@ -304,24 +306,6 @@ class Runtimes:
             self._to_probe.append((image, known))
         return True
 
-    def maps_of(self, pid: int) -> list[Mapping]:
-        """The files that a process has mapped.
-
-        Raises:
-            OSError: it has ended, or may not be read.
-        """
-        fd = self._open(pid, "maps")
-        with os.fdopen(fd, "rb") as file:
-            return mappings_of(file.read(_MAPS_LIMIT))
-
-    def open_mapped(self, pid: int, mapping: Mapping) -> int:
-        """A descriptor of a mapped file.
-
-        Raises:
-            OSError: the process has ended, or may not be read.
-        """
-        return self._open(pid, mapping.name)
-
     def step(self) -> bool:
         """Look at the next binary, or put the next probes in place; whether there is more to do.
 
@@ -371,58 +355,11 @@ class Runtimes:
             found = self._no_runtime or _UNKNOWN_PROGRAM
             self._missing.append(Missing("P, M and G", f"the target is {found.why}", found.mend))
 
-    def reach(self) -> pa.Table:
-        """Table reach: a row for each program of each process."""
-        table = TABLES["reach"]
-        # What waits at the gate is the shell, and nobody's target.
-        images = [image for image in self._images if image.comm is not None]
-        rows = np.zeros(
-            len(images), [(c.name, c.numpy_type) for c in table.columns if not c.is_text]
-        )
-        texts: dict[str, list[str | None]] = {"path": [], "build_id": [], "comm": []}
-        texts |= {"runtime": [], "version": []}
-        for row, image in zip(rows, images, strict=True):
-            binary = image.runtime.binary if image.runtime else None
-            row["pid"], row["generation"] = image.pid, image.generation
-            row["exec_ns"] = UNKNOWN if image.exec_ns is None else image.exec_ns
-            row["ts_ns"] = UNKNOWN if image.reach_ns is None else image.reach_ns
-            texts["path"].append(image.path)
-            texts["comm"].append(image.comm)
-            texts["build_id"].append(binary.build_id if binary else None)
-            texts["version"].append(binary.version if binary else None)
-            texts["runtime"].append(binary.runtime if binary else "none")
-        arrays = [
-            text_array(texts[column.name])
-            if column.is_text
-            else column_array(column, np.ascontiguousarray(rows[column.name]))
-            for column in table.columns
-        ]
-        return pa.Table.from_arrays(arrays, schema=table.arrow_schema)
-
     def _wants(self, runtime: str) -> bool:
         return self._wanted in ("auto", runtime)
 
     def _has(self, known: Known, runtime: str) -> bool:
         return known.binary is not None and known.binary.runtime == runtime
-
-    def _open(self, pid: int, name: str) -> int:
-        if self.keeper is not None:
-            return self.keeper.open(pid, name)
-        path = Path(f"/proc/{pid}/{name}")
-        try:
-            return open_program(path)
-        except PretakeError as error:
-            raise OSError(2, error.problem) from None
-
-    def _word(self, pid: int, address: int) -> int:
-        """A signed word of a target's memory; 0 where it cannot be read."""
-        try:
-            if self.keeper is not None:
-                return self.keeper.word(pid, address)
-            with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-                return int.from_bytes(os.pread(memory.fileno(), 8, address), "little", signed=True)
-        except (OSError, OverflowError):
-            return 0
 
     def _look(self, fd: int) -> Known:
         """What is known of a file; the BPF programs are told of a Go program."""
@@ -438,7 +375,7 @@ class Runtimes:
         assert known.binary is not None
         layout = known.binary.layout.at(bias)
         if isinstance(known.binary, GoBinary) and known.binary.is_library:
-            g_tls = self._word(image.pid, bias + known.binary.g_tls_slot)
+            g_tls = self.files.word(image.pid, bias + known.binary.g_tls_slot)
             if known.binary.g_tls_slot == UNKNOWN or not g_tls:
                 return False
             layout = dataclasses.replace(layout, g_tls=g_tls)
@@ -484,7 +421,8 @@ class Runtimes:
             self.target.path = known.name
 
     def _probe(self, image: Image, known: Known) -> None:
-        if self.keeper is None or self._images.current(image.pid) is not image:
+        keeper = self.files.keeper
+        if keeper is None or self._images.current(image.pid) is not image:
             return
         if self._has(known, "go") and not self._probes_go:
             return
@@ -492,7 +430,7 @@ class Runtimes:
         if fd is None:
             return
         try:
-            self.keeper.probe(image.pid, fd, known.places)
+            keeper.probe(image.pid, fd, known.places)
         except OSError as error:
             gone = error.strerror == os.strerror(errno.ESRCH)
             why = "they ended before" if gone else f"{known.name}: {error.strerror}"
@@ -510,15 +448,6 @@ class Runtimes:
                 for probe in _probes_of(known)
                 if not probe.emulated
             ]
-
-
-def may_have_runtime(mapping: Mapping, image: Image) -> bool:
-    """Whether a mapped file is worth a look; most are known not to be by their names."""
-    name = os.path.basename(mapping.path)  # noqa: PTH119
-    return mapping.path == image.path or not name.startswith(_OTHERS)
-
-
-_OTHERS: Final = ("ld-linux", "libc.so", "libc-", "libm.so", "libpthread", "libdl", "libpython")
 
 
 def _probes_of(known: Known) -> tuple[Probe, ...]:

@@ -41,7 +41,7 @@ def attach(
         PretakeError: the kernel refused.
     """
     command = target.pidfd if isinstance(target, Command) else None
-    runtimes.keeper = keeper = programs.start_keeper(target.pid, command, drop=drop)
+    runtimes.files.keeper = keeper = programs.start_keeper(target.pid, command, drop=drop)
     if isinstance(target, Command):
         runtimes.expect(target.pid, target.executable)
     else:

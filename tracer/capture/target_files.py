@@ -1,0 +1,64 @@
+"""What is read of a target process under /proc: its program, its mappings, a word of memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.keeper import Keeper
+from tracer.capture.mappings import Mapping, mappings_of
+from tracer.errors import PretakeError
+from tracer.targets.program_file import open_program
+
+__all__ = ["TargetFiles"]
+
+_MAPS_LIMIT: Final = 4 << 20
+
+
+class TargetFiles:
+    """Opens files of target processes: by the keeper, or where there is none, by itself.
+
+    Attributes:
+        keeper: who may; None until it is there.
+    """
+
+    def __init__(self) -> None:
+        self.keeper: Keeper | None = None
+
+    def open(self, pid: int, name: str) -> int:
+        """A descriptor of a file below /proc/PID.
+
+        Args:
+            pid: the process.
+            name: ``exe``, ``maps``, or a mapped file's (:attr:`Mapping.name`).
+
+        Raises:
+            OSError: the process has ended, or may not be read.
+        """
+        if self.keeper is not None:
+            return self.keeper.open(pid, name)
+        path = Path(f"/proc/{pid}/{name}")
+        try:
+            return open_program(path)
+        except PretakeError as error:
+            raise OSError(2, error.problem) from None
+
+    def maps_of(self, pid: int) -> list[Mapping]:
+        """The files that a process has mapped.
+
+        Raises:
+            OSError: it has ended, or may not be read.
+        """
+        with os.fdopen(self.open(pid, "maps"), "rb") as file:
+            return mappings_of(file.read(_MAPS_LIMIT))
+
+    def word(self, pid: int, address: int) -> int:
+        """A signed word of a process's memory; 0 where it cannot be read."""
+        try:
+            if self.keeper is not None:
+                return self.keeper.word(pid, address)
+            with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+                return int.from_bytes(os.pread(memory.fileno(), 8, address), "little", signed=True)
+        except (OSError, OverflowError):
+            return 0
