@@ -31,7 +31,7 @@ from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["Check", "Pair", "check", "compare", "read_witness"]
+__all__ = ["Check", "Pair", "check", "match_records", "read_witness"]
 
 _COLUMNS = ("ts_ns", "tid", "p")
 _COMPARED = ("outcome", "tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
@@ -106,7 +106,7 @@ def check(trace: Trace, witness: str | Path) -> Check:
         told = blocked(records, trace.frame("sched_switch", ["ts_ns", "prev_tid", "prev_state"]))
         unblocked = int((~told).sum())
         records = records[told]
-    result = compare(found, records, manifest.begin_ns, manifest.end_ns)
+    result = match_records(found, records, manifest.begin_ns, manifest.end_ns)
     result["unblocked"] = unblocked
     result["lost"] = sum(manifest.lost.values())
     return result
@@ -155,7 +155,7 @@ def read_witness(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame({name: table.column(name).to_numpy() for name in _COLUMNS})
 
 
-def compare(
+def match_records(
     episodes: pd.DataFrame,
     records: pd.DataFrame,
     begin_ns: int | None = None,

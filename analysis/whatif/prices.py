@@ -86,17 +86,17 @@ def prices(trace: Trace, begin: int, end: int) -> dict[str, Price]:
     probe = 0
     if steps.tells_run:
         # Go's probes are on few of its functions; there their price is part of the step's.
-        probe = found["probe_ns"] = _median(steps.handoff_to_next()) or 0
+        probe = found["probe_ns"] = _usual(steps.handoff_to_next()) or 0
     call, rest = steps.wake_calls()
     for name, values, less in (
         ("wake_call_ns", call, probe),
         ("wake_rest_ns", rest, 0),
-        ("gil_signal_ns", steps.lock_wakes(), -(_median(call) or 0) + probe),
+        ("gil_signal_ns", steps.lock_wakes(), -(_usual(call) or 0) + probe),
         ("unpark_ns", steps.unparks(), 0),
         ("find_ns", steps.finds(), probe),
         ("round_ns", steps.rounds(), 0),
     ):
-        median = _median(values)
+        median = _usual(values)
         if median is not None:
             found[name] = max(median - less, 0)
     by_thread, by_timer, preempting = steps.wakeups()
@@ -311,7 +311,8 @@ def _calls_in(trace: Trace, begin: int, end: int) -> pd.DataFrame:
     return rows[rows["enter_ns"] != UNKNOWN].sort_values("enter_ns", kind="stable")
 
 
-def _median(values: Ints) -> int | None:
+def _usual(values: Ints) -> int | None:
+    """The median, where there are enough values for one."""
     return int(np.median(values)) if len(values) >= _FEWEST else None
 
 
