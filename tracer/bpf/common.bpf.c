@@ -60,6 +60,7 @@ struct thread_state {
 	struct call_aside aside;
 	s64 in_ns; /* when it last came on a CPU */
 	s64 returned_ns; /* when it first did since the block below; 0 before */
+	s64 came_ns; /* the same of the block before that one */
 	s64 fault_address; /* of its last page fault in user code */
 	s64 call_goid; /* of its last block in a call with P, and the next two */
 	u32 call_tick;

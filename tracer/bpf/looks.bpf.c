@@ -111,6 +111,7 @@ struct looker {
 	struct runtime_layout *layout;
 	struct process_looks *process;
 	u64 given; /* the P that is being given to an M; 0 for none */
+	u64 own_m; /* of who blocks with the P that it looks at; 0 for who does not */
 	u32 as_sysmon; /* who gives it has neither P nor goroutine: so it is sysmon */
 };
 
@@ -181,7 +182,7 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 {
 	struct runtime_layout *layout = looker->layout;
 	struct process_looks *process = looker->process;
-	u64 loser = seen->m;
+	u64 loser = seen->m, holder = reading->m ? reading->m : looker->own_m;
 	u32 tick = 0;
 
 	span_read(span, loser, span_begin(layout->m_procid, span_begin(layout->m_p, layout->m_curg)),
@@ -210,12 +211,16 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 	event.state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
 	if (reading->status == P_GCSTOP) {
 		reason = RUNTIME_REASON_STW;
-	} else if (reading->m && reading->m == seen->told_m) {
-		/* Back with the M that it had been taken from before. */
+	} else if (!looker->given && reading->status != PSTATE_STATUS_IDLE) {
+		/*
+		 * Somebody has it, and it was not given to him: that would have been told when he was
+		 * woken. So he came back from a call of his own, and took it.
+		 */
 		reason = RUNTIME_REASON_EXITSYSCALL;
-		tid = tid_of_m(looker->thread, layout, reading->m);
-		if (tid == looker->thread->tid && looker->thread->in_ns > event.since)
-			event.since = looker->thread->in_ns;
+		if (holder)
+			tid = tid_of_m(looker->thread, layout, holder);
+		if (looker->own_m && looker->thread->came_ns > event.since)
+			event.since = looker->thread->came_ns;
 	} else if (looker->as_sysmon) {
 		reason = RUNTIME_REASON_SYSMON;
 		if (looker->thread->in_ns > event.since)
@@ -482,18 +487,20 @@ static __always_inline void look_if_alone(struct looker *looker)
 
 /*
  * The current thread blocks in a call, or in a fault, and has P: whoever takes P from it takes it
- * from this M.
+ * from this M. If another had it at the look before, P may have been taken from that one.
  */
-static __always_inline void note_own_p(struct thread_state *thread, struct runtime_self *self,
-				       s32 p, s64 now)
+static __always_inline void look_at_own_p(struct looker *looker, struct runtime_self *self)
 {
-	struct p_key key = {.tgid = thread->tgid, .p = p};
+	struct p_key key = {.tgid = looker->thread->tgid, .p = self->state.p};
 	struct p_seen *seen = ps_seen.lookup(&key);
 
-	if (seen && seen->m != self->m) {
-		seen->m = self->m;
-		seen->tid = thread->tid;
-	}
+	if (!seen || seen->m == self->m)
+		return;
+	looker->own_m = self->m;
+	if (seen->m)
+		look_at_p(looker, self->p);
+	seen->m = self->m;
+	seen->tid = looker->thread->tid;
 }
 
 /*
@@ -532,6 +539,7 @@ static __always_inline void note_call(struct thread_state *thread, struct runtim
 	thread->call_p = p;
 	thread->call_goid = goid;
 	thread->call_tick = runtime_number(m, layout->m_syscalltick, sizeof(s32));
+	thread->came_ns = thread->returned_ns;
 	thread->returned_ns = 0;
 }
 
@@ -588,6 +596,8 @@ int who_left(struct bpf_raw_tracepoint_args *ctx)
 		tell_slow_exit(&looker, self);
 #endif
 	thread->parked = without && !thread->is_sysmon;
+	if (self->p && self->blocked)
+		look_at_own_p(&looker, self);
 	if (thread->is_sysmon || self->now - looker.process->look_ns >= LOOK_PERIOD_NS)
 		after_switch.call(ctx, LOOK);
 	return 0;

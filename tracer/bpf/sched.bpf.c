@@ -82,11 +82,8 @@ static __always_inline void thread_blocked(struct thread_state *thread, s64 now,
 	}
 	if (!runtime_state_at_block(thread, layout, record, self))
 		return;
-	if (self->p) {
-		note_own_p(thread, self, record->p, now);
-		if (record->p_use == BLOCK_P_USE_SYSCALL && !fault)
-			note_call(thread, layout, self->m, record->p, record->goid);
-	}
+	if (record->p_use == BLOCK_P_USE_SYSCALL && !fault)
+		note_call(thread, layout, self->m, record->p, record->goid);
 #ifdef LIVE
 	live_blocked(thread, record);
 #else
