@@ -102,9 +102,10 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     exact, inferred = rows[~is_inferred], rows[is_inferred]
     # Whether the binary has the function that is probed for a P taken back.
     backs_told = trace.manifest.target.p_in_syscall != "psyscall"
-    alone = (inferred["reason"] == "exitsyscall") & (not backs_told)
-    inferred = inferred[~alone]
     pairs = _pairs(exact, inferred)
+    alone = ((inferred["reason"] == "exitsyscall") & (not backs_told)).to_numpy()
+    # One that has a partner was told, if for another reason.
+    alone[[j for _, j in pairs]] = False
     known = np.array([i for i, _ in pairs], np.int64)
     found = np.array([j for _, j in pairs], np.int64)
     true_ns = exact["ts_ns"].to_numpy(np.int64)[known]
@@ -113,13 +114,13 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     inside = (since_ns < true_ns) & (true_ns <= until_ns)
     return ProbesCompared(
         exact=len(exact),
-        inferred=len(inferred),
+        inferred=len(inferred) - int(alone.sum()),
         matched=len(pairs),
         inside_count=int(inside.sum()),
         interval_p50_ns=float(np.median(until_ns - since_ns)) if len(pairs) else None,
         without_witness=int(alone.sum()),
         missed=_reasons(exact, known),
-        invented=_reasons(inferred, found),
+        invented=_reasons(inferred, np.r_[found, np.flatnonzero(alone)]),
     )
 
 
