@@ -103,7 +103,7 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     # Whether the binary has the function that is probed for a P taken back.
     backs_told = trace.manifest.target.p_in_syscall != "psyscall"
     pairs = _pairs(exact, inferred)
-    alone = ((inferred["reason"] == "exitsyscall") & (not backs_told)).to_numpy()
+    alone = ((inferred["reason"] == "exitsyscall") & (not backs_told)).to_numpy(copy=True)
     # One that has a partner was told, if for another reason.
     alone[[j for _, j in pairs]] = False
     known = np.array([i for i, _ in pairs], np.int64)
@@ -120,7 +120,7 @@ def compare_probes(trace: Trace) -> ProbesCompared:
         interval_p50_ns=float(np.median(until_ns - since_ns)) if len(pairs) else None,
         without_witness=int(alone.sum()),
         missed=_reasons(exact, known),
-        invented=_reasons(inferred, np.r_[found, np.flatnonzero(alone)]),
+        invented=_reasons(inferred, np.concatenate([found, np.flatnonzero(alone)])),
     )
 
 
