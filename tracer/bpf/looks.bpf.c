@@ -42,13 +42,12 @@ struct p_seen {
 	s64 born_ns; /* of the process's looks: a process may have an earlier one's number */
 	s64 seen_ns;
 	u64 m; /* the last that had it */
-	u64 told_m; /* the last that it was taken from, and its call's syscalltick: told once */
-	u32 told_tick;
+	u64 told; /* call_key() of the last call that it was taken from: told once */
 	u32 tick;
 	s32 tid; /* of m */
 	s8 status;
 	u8 held; /* p.m was not nil */
-	u8 padding[2];
+	u8 padding[6];
 };
 BPF_TABLE("lru_hash", struct p_key, struct p_seen, ps_seen, PS_MOST);
 
@@ -172,6 +171,12 @@ static __always_inline void find_m(struct thread_state *thread, struct runtime_l
 		thread->m = m;
 }
 
+/* One call of one M: a user address has 48 bits. */
+static __always_inline u64 call_key(u64 m, u32 tick)
+{
+	return m << 16 | (tick & 0xffff);
+}
+
 /*
  * P is another than it was: if that is because it was taken from a call, tell it.
  *
@@ -194,7 +199,10 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 	if (status == UNKNOWN || (status & ~G_SCAN_BIT) != G_SYSCALL)
 		return;
 	tick = runtime_number(loser, layout->m_syscalltick, sizeof(s32));
-	if (tick == reading->tick || (seen->told_m == loser && seen->told_tick == tick))
+	u64 told = seen->told, key = call_key(loser, tick);
+	/* Who looks on another CPU at the same time may have told it. */
+	if (tick == reading->tick || told == key ||
+	    __sync_val_compare_and_swap(&seen->told, told, key) != told)
 		return;
 
 	struct runtime_event event = {
@@ -232,8 +240,6 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 		if (process->sysmon_in_ns > event.since)
 			event.since = process->sysmon_in_ns;
 	}
-	seen->told_m = loser;
-	seen->told_tick = tick;
 	runtime_emit_of(&event, tid, RUNTIME_KIND_RETAKE, reason);
 #ifndef PROBES_TOO
 	if (reading->status == PSTATE_STATUS_IDLE && !looker->given && reason == RUNTIME_REASON_SYSMON)
@@ -516,7 +522,7 @@ static __always_inline void tell_slow_exit(struct looker *looker, struct runtime
 		return;
 	thread->call_p = UNKNOWN;
 	struct p_seen *seen = ps_seen.lookup(&key);
-	if (!seen || seen->told_m != self->m || seen->told_tick != thread->call_tick)
+	if (!seen || seen->told != call_key(self->m, thread->call_tick))
 		return;
 	struct runtime_state unknown = RUNTIME_STATE_UNKNOWN;
 	struct runtime_event event = {
