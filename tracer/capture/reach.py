@@ -14,9 +14,9 @@ __all__ = ["reach_table"]
 
 
 def reach_table(every: Iterable[Image]) -> pa.Table:
-    """Table reach: a row for each program of each process."""
+    """Table reach: a row for each program that a process became, or was at the begin."""
     table = TABLES["reach"]
-    # What waits at the gate is the shell, and nobody's target.
+    # Neither the shell that waits at the gate, nor what was forked and is no program of its own.
     images = [image for image in every if image.comm is not None]
     rows = np.zeros(len(images), [(c.name, c.numpy_type) for c in table.columns if not c.is_text])
     texts: dict[str, list[str | None]] = {"path": [], "build_id": [], "comm": []}

@@ -90,6 +90,7 @@ class Runtimes:
         self._library: Known | None = None
         # Processes in which a probe waits for the library's first M.
         self._awaiting: set[int] = set()
+        self._process_of: dict[int, int] = {}
         # What the first program is, in which there is nothing to read.
         self._no_runtime: NoRuntime | None = None
         self._module = options.reference_module
@@ -161,6 +162,8 @@ class Runtimes:
     def on_tasks(self, records: np.ndarray) -> None:
         """Follow each process from program to program, as told by records of table task."""
         kinds = records["kind"]
+        threads = records[(kinds == _FORK) & (records["tid"] != records["pid"])]
+        self._process_of.update(zip(threads["tid"].tolist(), threads["pid"].tolist(), strict=True))
         for row in records[(kinds == _EXEC) | (records["tid"] == records["pid"])]:
             pid, generation, ts_ns = int(row["pid"]), int(row["generation"]), int(row["ts_ns"])
             if row["kind"] == _EXEC:
@@ -169,17 +172,19 @@ class Runtimes:
                 self._forked(int(row["parent_tid"]), Image(pid, generation, ts_ns))
             elif row["kind"] == _EXIT:
                 self._ended(pid)
+        for tid in records["tid"][kinds == _EXIT].tolist():
+            self._process_of.pop(tid, None)
 
     def _forked(self, parent_tid: int, image: Image) -> None:
-        """A new process is a copy of its parent, and so is what is known of it."""
-        # The parent's number is its thread's; most often that is the process's too.
-        parent = self._images.current(parent_tid)
+        """A new process is a copy of its parent, and so is what its addresses mean.
+
+        It is not told in table reach: of a runtime's threads it has the one that forked, and so
+        no scheduler, until it execs.
+        """
+        parent = self._images.current(self._process_of.get(parent_tid, parent_tid))
         if parent is not None:
-            image.comm, image.path = parent.comm, parent.path
+            image.path, image.runtime = parent.path, parent.runtime
             image.parts = list(parent.parts)
-            image.runtime = parent.runtime
-            if parent.reach_ns is not None:
-                image.reach_ns = image.exec_ns
         self._images.add(image)
 
     def _ended(self, pid: int) -> None:
