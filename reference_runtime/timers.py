@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reference_runtime.host import Lock
 
@@ -47,7 +47,8 @@ class Timers:
         self.added += 1
         added = self.added
         self.lock.release()
-        entry = (int(timer.when_ns), added, timer)
+        # Any makes it an object before the lock: mypyc keeps a tuple that it knows in pieces.
+        entry: Any = (int(timer.when_ns), added, timer)
         self.lock.acquire()
         heappush(self.heap, entry)
         self.count += 1
