@@ -243,6 +243,8 @@ class Elf:
         """The bytes of a section as they are in the file."""
         section = self._sections[index]
         size = int(section["size"])
+        if size > self._source.size:
+            raise ValueError(f"a section of {size} bytes in a file of {self._source.size}")
         if size > _MOST_BYTES:
             raise MemoryError(f"a section of {size} bytes")
         if int(section["flags"]) & _COMPRESSED:
