@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from tests.go import toolchains
+from tracer.capture.layouts import FileIdentity
 from tracer.capture.options import probe_defines
 from tracer.capture.programs import Programs
 from tracer.targets import go
@@ -52,7 +53,7 @@ def looked(
         wrong: fields of the layout that are to be read elsewhere.
     """
     layout = dataclasses.replace(binary.layout, **wrong)
-    kernel.layouts.set_binary(binary.path, layout)
+    kernel.layouts.set_binary(FileIdentity.of(binary.path.stat()), layout)
     kernel.probes.attach()
     gate_out, gate_in = os.pipe()
     pid = os.fork()

@@ -62,7 +62,8 @@ def test_what_waits_is_what_the_program_left_waiting(
 
 def test_the_states_of_ps_are_told_when_they_change(kernel: Programs) -> None:
     tables = looked(kernel, inspected("standing", "1.27.3"), TURNS, TWO_PS)
-    states_of_ps, switches = tables["pstate"], tables["sched_switch"]
+    # The rings are of one CPU each.
+    states_of_ps, switches = tables["pstate"].sort_values("ts_ns"), tables["sched_switch"]
     assert set(states_of_ps["p"]) == {0, 1}
     assert set(states_of_ps["status"]) == {"idle", "running"}
     assert states_of_ps.groupby("p").head(1)["since_ns"].isna().all()
