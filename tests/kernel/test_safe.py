@@ -143,7 +143,8 @@ def test_a_program_that_comes_later_is_probed_without_those_capabilities(tmp_pat
     binary = toolchains.build("blockread")
     path = tmp_path / "x.pretake"
     shell = ["sh", "-c", '"$@"; exit 0', "sh", str(binary), "300"]
-    subprocess.run([*PRETAKE, "record", "-q", "-o", path, "--", *shell], check=True)
+    exact = ["--probes", "exact"]
+    subprocess.run([*PRETAKE, "record", "-q", *exact, "-o", path, "--", *shell], check=True)
     manifest = Trace(path).manifest
     assert manifest.target.runtime == "go"
     assert manifest.missing == []
