@@ -21,7 +21,7 @@ TABLES = ("episodes", "sites", "factors", "advise")
     "--table",
     "name",
     type=click.Choice(TABLES),
-    help="Table to write, for parquet, csv and json.  [default: episodes]",
+    help="Table to write, for parquet, csv and json. Default: episodes.",
 )
 @click.option(
     "-o",
