@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from analysis.ptime.episodes import episode_windows
 from analysis.ptime.way import RETURN_RACE_NS
 from analysis.stats.quantiles import quantiles
-from analysis.trust.go_trace import blocked, is_go_trace, read_go_trace
+from analysis.trust.go_trace import blocked, is_go_trace, parsed_text, read_go_trace, steals
+from analysis.trust.p_time import PTime, compare_p_time
 from analysis.windowed.asof import NOT_FOUND, Timelines, take
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
@@ -65,6 +66,7 @@ class Check(TypedDict):
         recall: matched / records; precision: matched / episodes; None for none of them.
         missed: the first rows that the trace has not; extra: that the record has not.
         lost: records that the capture lost, of any table: they explain a miss.
+        p_time: each P's time by state, against a Go trace; empty for another record.
     """
 
     records: int
@@ -78,6 +80,7 @@ class Check(TypedDict):
     missed: list[Pair]
     extra: list[Pair]
     lost: int
+    p_time: list[PTime]
 
 
 def check(trace: Trace, witness: str | Path) -> Check:
@@ -91,7 +94,9 @@ def check(trace: Trace, witness: str | Path) -> Check:
         PretakeError: the file is no such record, or the trace cannot be read.
     """
     manifest = trace.manifest
-    records = _on_the_traces_clock(read_witness(witness), trace)
+    parsed = _parsed_go_trace(Path(witness))
+    given = read_witness(witness) if parsed is None else steals(parsed)
+    records = _on_the_traces_clock(given, trace)
     # Of each window only what is compared stays.
     pieces = [
         piece[piece["outcome"] == "retaken"] for piece in episode_windows(trace, columns=_COMPARED)
@@ -109,7 +114,19 @@ def check(trace: Trace, witness: str | Path) -> Check:
     result = match_records(found, records, manifest.begin_ns, manifest.end_ns)
     result["unblocked"] = unblocked
     result["lost"] = sum(manifest.lost.values())
+    if parsed is not None:
+        ahead_ns = given.attrs.get("begin_ns", 0) - records.attrs.get("begin_ns", 0)
+        result["p_time"] = compare_p_time(trace, parsed, ahead_ns)
     return result
+
+
+def _parsed_go_trace(path: Path) -> str | None:
+    """The text of a Go execution trace; None for what is none."""
+    try:
+        return parsed_text(path) if is_go_trace(path) else None
+    except OSError:
+        # read_witness tells why.
+        return None
 
 
 def _on_the_traces_clock(records: pd.DataFrame, trace: Trace) -> pd.DataFrame:
@@ -194,6 +211,7 @@ def match_records(
         "missed": _shown(missed),
         "extra": _shown(extra),
         "lost": 0,
+        "p_time": [],
     }
 
 

@@ -10,6 +10,9 @@ import click
 from pretake.views import cells, console, duration, print_json, table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis.trust.p_time import PTime
     from analysis.trust.probes import ProbesCompared
     from analysis.trust.witness import Check
 
@@ -63,6 +66,8 @@ def command(trace: Path, witness: Path | None, probes: bool, as_json: bool) -> i
     terminal.print(table("The model's rules", head, rows, left=2))
     if agreement is not None:
         terminal.print(table(f"Against {witness}", ("", "value"), _agreement(agreement)))
+        if agreement["p_time"]:
+            _print_p_time(terminal, agreement["p_time"])
     if compared is not None:
         terminal.print(table("Without uprobes", ("", "value"), _comparison(compared)))
     if asleep_ns:
@@ -101,6 +106,24 @@ def _comparison(compared: ProbesCompared) -> list[tuple[str, str | None]]:
         ("taken back, which no uprobe tells here", f"{compared.without_witness:,}"),
         *by_reason,
     ]
+
+
+def _print_p_time(terminal: Console, rows: list[PTime]) -> None:
+    """Sums over all Ps, and how far the P that is furthest apart is."""
+    states = dict.fromkeys(row["state"] for row in rows)
+    lines = []
+    for state in states:
+        its = [row for row in rows if row["state"] == state]
+        lines.append(
+            (
+                state,
+                duration(sum(row["trace_ns"] for row in its)),
+                duration(sum(row["go_ns"] for row in its)),
+                f"{max(row['apart_percent'] for row in its):.2f} %",
+            )
+        )
+    head = ("P time", "trace", "Go's own", "furthest P apart")
+    terminal.print(table("What Ps did", head, lines))
 
 
 def _ratio(value: float | None) -> str | None:

@@ -35,6 +35,14 @@ def test_retakes_agree_with_the_runtimes_own_trace(
     assert told["precision"] >= 0.98, told["extra"]
     assert told["difference_ns"]["p50"] is not None
     assert told["difference_ns"]["p50"] < 50_000
+    # The budget against Go's own time line of each P.
+    assert {row["p"] for row in told["p_time"]} == set(range(int(procs)))
+    for row in told["p_time"]:
+        if row["state"] in ("with_m", "idle", "stw"):
+            assert row["apart_percent"] <= 2, row
+        elif row["state"] == "syscall":
+            # A call in which the thread only waits for a CPU is one for Go alone.
+            assert row["trace_ns"] <= row["go_ns"] * 1.02 + 1_000_000, row
 
 
 def test_stop_the_world_takes_ps_from_calls(

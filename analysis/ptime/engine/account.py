@@ -51,11 +51,14 @@ from analysis.ptime.engine.owners import (
     NOWHERE,
     OWN,
     PROCS,
+    STAYS,
     STOP_BEGINS,
     STOP_STANDS,
     STW,
     TAKEN,
     TRANSIT,
+    USE_HANDED_OFF,
+    USE_RAW,
     WITH,
     Move,
 )
@@ -163,8 +166,9 @@ BIN: Final = (
 )
 """Columns of :attr:`Account.bins`: all sums of a process from its begin up to ``ts_ns``."""
 
-SPAN: Final = ("pid", "p", "tid", "state", "begin_ns", "end_ns")
-"""Columns of :attr:`Account.spans`."""
+SPAN: Final = ("pid", "p", "tid", "state", "begin_ns", "end_ns", "nr")
+"""Columns of :attr:`Account.spans`; ``nr`` is that of the system call, in state syscall, and
+-1 there for a call that the runtime was not told of (its own waits, and raw calls)."""
 
 PAGE: Final = 1024
 MAX_TID: Final = 1 << 23
@@ -241,6 +245,10 @@ class _Thread:
         self.p: _P | None = None
         self.block_ns: i64 = -1
         self.in_call: bool = False
+        self.raw: bool = False
+        """It is in a call that its runtime was not told of."""
+        self.stays: bool = False
+        """Its next block is a wait of the runtime's own, through which it keeps its P."""
         self.fault: bool = False
         self.nr: i64 = -1
         self.stack_id: i64 = -1
@@ -261,6 +269,8 @@ class _P:
         self.since_ns: i64 = 0
         self.tid: i64 = -1
         """The thread that it was with then."""
+        self.nr: i64 = -1
+        """The call that it was blocked in then."""
         self.mark_least: i64 = 0
         self.mark_most: i64 = 0
         self.mark_monitor: i64 = 0
@@ -473,7 +483,7 @@ class Account:
                     and thread.block_ns != self.now_ns
                     and not thread.in_call
                 ):
-                    if self.exact or self.losses > 0:
+                    if self.exact or self.losses > 0 or thread.stays:
                         # The runtime's own wait, with P.
                         thread.fault, thread.nr, thread.stack_id = False, -1, -1
                     else:
@@ -507,7 +517,7 @@ class Account:
         thread = self.thread(tid)
         if thread is None:
             return
-        thread.in_call = False
+        thread.in_call = thread.stays = False
         self.become(thread, K_ON_CPU)
         p = thread.p
         if p is not None and p.hold_ns >= 0:
@@ -523,7 +533,17 @@ class Account:
         thread.fault = row.get(5) == WHY_FAULT
         thread.in_call = not thread.fault
         thread.nr = row.get(6)
+        thread.raw = row.get(4) == USE_RAW
         thread.stack_id = row.get(7)
+        number, use = row.get(3), row.get(4)
+        held = thread.p
+        if number >= 0 and use != USE_HANDED_OFF and (held is None or held.number != number):
+            # It was thought to have parked.
+            process = thread.process
+            if process is not None and number < len(process.ps) and not process.ended:
+                p = process.ps[number]
+                if p.where == ON_LIST:
+                    self.place(p, WITH, thread)
         self.become(thread, K_BLOCKED)
 
     def on_edge(self, row: Rows) -> None:
@@ -626,6 +646,10 @@ class Account:
                 process.taken[2] += 1
             else:
                 process.taken[3] += 1
+        elif kind == STAYS:
+            stayer = self.thread(move.tid)
+            if stayer is not None:
+                stayer.stays = True
         elif kind == PROCS:
             self.set_procs(process, move.least)
         else:
@@ -832,6 +856,8 @@ class Account:
         p.state = state
         p.since_ns = self.now_ns
         p.tid = tid
+        told = state == IN_SYSCALL and thread is not None and not thread.raw
+        p.nr = thread.nr if told and thread is not None else -1
         if p.queue_set and state != IN_SYSCALL and state != NO_CPU:
             self.forget_queue(p)
         p.mark_least, p.mark_most = process.share_least, process.share_most
@@ -870,6 +896,7 @@ class Account:
         out[3].put(p.state)
         out[4].put(p.since_ns)
         out[5].put(self.now_ns)
+        out[6].put(p.nr)
 
     # Holds.
 
@@ -1083,7 +1110,7 @@ class Account:
         process = p.process
         self.settle(process)
         p.counted = True
-        p.state, p.since_ns, p.tid = UNKNOWN, self.now_ns, -1
+        p.state, p.since_ns, p.tid, p.nr = UNKNOWN, self.now_ns, -1, -1
         process.counts[UNKNOWN] += 1
         process.count += 1
         ns = self.now_ns - process.begin_ns

@@ -56,12 +56,15 @@ __all__ = [
     "OWN",
     "PROCS",
     "REACH_NS",
+    "STAYS",
     "STOP_BEGINS",
     "STOP_ENDS",
     "STOP_STANDS",
     "STW",
     "TAKEN",
     "TRANSIT",
+    "USE_HANDED_OFF",
+    "USE_RAW",
     "WITH",
     "Move",
     "Owners",
@@ -97,6 +100,7 @@ STOP_BEGINS: Final = 5
 STOP_STANDS: Final = 6
 STOP_ENDS: Final = 7
 PROCS: Final = 8
+STAYS: Final = 9
 
 # Numbers of words (tracer/trace/words.py, schema.py); tests/unit/analysis/test_budget.py holds
 # them to the declarations.
@@ -124,6 +128,9 @@ SEEN_SYSCALL: Final = 2
 SEEN_GCSTOP: Final = 3
 SEEN_DEAD: Final = 4
 TASK_EXEC: Final = 2
+
+POLLS: Final = (232, 281, 441)
+"""epoll_wait, epoll_pwait, epoll_pwait2: where Go's M without work waits, and without its P."""
 
 MAX_P: Final = 1 << 16
 """Go allows fewer Ps than this; a higher number is no P's."""
@@ -187,7 +194,9 @@ class _Thread:
         self.told_ns: i64 = -1
         """The last row that told of its P, or that it has none."""
         self.exit_ns: i64 = -1
+        self.acquired_ns: i64 = -1
         self.in_call: bool = False
+        """It blocked in a call of its goroutine's, and has not returned."""
 
 
 class _Process:
@@ -266,7 +275,7 @@ class Owners:
             if ns > self.now_ns:
                 self.now_ns = ns
             if first is syscall:
-                self.on_exit(syscall.get(2))
+                self.on_exit(syscall.get(2), syscall.get(3), syscall.get(4))
             elif first is block:
                 self.on_block(block)
             elif first is runtime:
@@ -317,9 +326,27 @@ class Owners:
         process.tail = None
         process.procs = 0
 
-    def on_exit(self, tid: i64) -> None:
-        """A thread returned from a call that had blocked."""
+    def on_exit(self, tid: i64, nr: i64, blocks: i64) -> None:
+        """A thread returned from a call.
+
+        Where it blocked without a row of table block it ran no goroutine. Go's M has then given
+        up its P (stopm, netpoll) and is given one as it wakes (``acquirep``); but for a wait for
+        a lock of the runtime's, through which it keeps the P that it has.
+        """
         thread = self.thread(tid)
+        if not self.tells_run and not thread.in_call and blocks != 0 and thread.p >= 0:
+            process = self.process_of(thread)
+            p = process.p(thread.p)
+            if p.where == WITH and p.tid == tid and thread.acquired_ns <= thread.exit_ns:
+                # Not when others told of it: they may have done so while it was blocked.
+                since_ns = max(thread.exit_ns, thread.acquired_ns)
+                if nr in POLLS:
+                    # As it parked: the account has that already.
+                    p.where, p.tid, p.told_ns = IDLE, NOBODY, since_ns
+                    thread.p, thread.told_ns = NOBODY, since_ns
+                else:
+                    stays_ns = max(since_ns + 1, self.now_ns - REACH_NS)
+                    self.put(Move(stays_ns, STAYS, process.pid, p.number, 0, tid))
         thread.exit_ns = self.now_ns
         thread.in_call = False
 
@@ -425,13 +452,16 @@ class Owners:
             self.bound_by(since_ns, process, p, ns)
             self.release(p)
         self.lose_other(process, thread, p.number, ns)
-        thread.p, thread.told_ns = p.number, ns
+        thread.p, thread.told_ns, thread.acquired_ns = p.number, ns, ns
         if kind == ACQUIREP and self.tells_run and p.where in (TRANSIT, NOWHERE):
             # On its way until a goroutine runs. Where it was before is not known after a loss:
             # then neither is whether one does.
             p.told_ns = ns
-        else:
-            self.set(process, p, ns, WITH, thread.tid)
+            return
+        if kind == ACQUIREP and p.where == WITH and p.tid == thread.tid:
+            # It parked meanwhile, and is given the same P again.
+            p.where, p.tid = IDLE, NOBODY
+        self.set(process, p, ns, WITH, thread.tid)
 
     def on_pstate(self, row: Rows) -> None:
         """A P was seen in another state than at the look before."""

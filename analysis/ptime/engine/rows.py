@@ -62,7 +62,7 @@ COLUMNS: Final = (
     ("task", ("ts_ns", "tid", "pid", "kind")),
     ("block", ("ts_ns", "enter_ns", "tid", "p", "p_use", "why", "nr", "stack_id",
                "runq", "global_runq", "npidle", "nmspinning")),
-    ("syscall", ("exit_ns", "enter_ns", "tid", "nr")),
+    ("syscall", ("exit_ns", "enter_ns", "tid", "nr", "blocks")),
     ("runtime", ("ts_ns", "since_ns", "tid", "p", "target_tid", "kind", "reason",
                  "runq", "global_runq", "npidle", "nmspinning")),
     ("pstate", ("ts_ns", "since_ns", "pid", "p", "tid", "status")),
