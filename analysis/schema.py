@@ -174,8 +174,17 @@ EPISODES = Frame(
         ),
         Field(
             "harm_ns",
-            "the part of hold in which work waited and neither an idle P nor a spinning M could "
-            "take it; null if not known",
+            "harm: the hold's share of lost P time while its thread was blocked, at least; null "
+            "where it is not known whether there was any",
+        ),
+        Field("harm_most_ns", "the most that its share can have been"),
+        Field(
+            "awake_ns",
+            "the part of the hold in which the thread was awake again and had no CPU",
+        ),
+        Field(
+            "monitor_wait_ns",
+            "how long, while it was blocked, the thread that would have taken P had no CPU",
         ),
         *(Field(name, f"part of retake_ns: {meaning}") for _, name, meaning in PARTS),
         Field("outcome", "how the hold ended", words=OUTCOMES),

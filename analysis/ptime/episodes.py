@@ -24,7 +24,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ import pandas as pd
 from analysis.names import syscall_names
 from analysis.ptime import way
 from analysis.ptime.classify import classify
-from analysis.ptime.harm import SIGNALS, HarmClock, forward_filled
+from analysis.ptime.harm import Shares, shares_of
 from analysis.ptime.tasks import Tasks, p_key
 from analysis.schema import EPISODES, OUTCOMES, PARTS
 from analysis.windowed import plain
@@ -55,10 +56,6 @@ _SYSCALL_BLOCK = _REASON.code("syscall_block")
 
 # What an open episode carries beside the columns of the finished table.
 _INNER = ("end_ns", "end_told", *way.INNER)
-_SUMS = (
-    *("harm", "unknown", "harm_to_end", "unknown_to_end", "harm_to_back", "unknown_to_back"),
-    "counted_ns",
-)
 _FROM_HANDOFF = (
     ("release_ns", "ts_ns"),
     ("handoff_ns", "ts_ns"),
@@ -82,12 +79,19 @@ class Setting:
         losses: its loss table, plain.
         transitions: how many rows of table runtime there are of each kind and reason.
         end_ns: when the capture ended; None for the time of the last row.
+        trace: for what the pass settles of it; None where that is not known.
     """
 
     tasks: Tasks
     losses: pd.DataFrame
     transitions: Mapping[tuple[str, str | None], int]
     end_ns: int | None = None
+    trace: Trace | None = None
+
+    @cached_property
+    def shares(self) -> Shares:
+        """What each hold cost."""
+        return shares_of(self.trace)
 
     @classmethod
     def of(
@@ -120,10 +124,14 @@ class Setting:
         return ("handoff", "syscall_block") in self.transitions
 
 
+_SIGNALS = ("global_runq", "npidle", "nmspinning")
+_FROM_PASS = {"harm_ns", "harm_most_ns", "awake_ns", "monitor_wait_ns", "class"}
+"""Columns that the pass settles (:mod:`analysis.ptime.harm`); a class is one of harm."""
+
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "block": ("ts_ns", "enter_ns", "tid", "p", "p_use", "runq", *SIGNALS),
+    "block": ("ts_ns", "enter_ns", "tid", "p", "p_use", "runq", *_SIGNALS),
     "syscall": ("enter_ns", "exit_ns", "tid"),
-    "runtime": ("ts_ns", "tid", "p", "kind", "reason", "target_tid", *SIGNALS),
+    "runtime": ("ts_ns", "tid", "p", "kind", "reason", "target_tid"),
     "sched_wakeup": ("ts_ns", "tid"),
     "sched_switch": ("ts_ns", "next_tid"),
 }
@@ -160,13 +168,14 @@ def setting_of(trace: Trace) -> Setting:
         plain.from_arrow("runtime", trace.read_row_group("runtime", group, ["kind", "reason"]))
         for group in groups
     )
-    return Setting.of(
+    setting = Setting.of(
         plain.from_arrow("task", trace.arrow("task")),
         plain.from_arrow("loss", trace.arrow("loss")),
         kinds,
         trace.manifest.pid,
         _end_ns(trace),
     )
+    return replace(setting, trace=trace)
 
 
 def _end_ns(trace: Trace) -> int | None:
@@ -235,13 +244,12 @@ class EpisodeStream:
     def __init__(self, setting: Setting, columns: Sequence[str] | None = None) -> None:
         self._setting = setting
         self.columns = EPISODES.names if columns is None else tuple(columns)
-        self._open = pd.DataFrame({n: np.empty(0, np.int64) for n in (*_OPEN, *_SUMS)})
+        self._open = pd.DataFrame({n: np.empty(0, np.int64) for n in _OPEN})
         self._blocks = LastRows("tid")
         self._exits = LastRows("tid")
         self._handoffs = LastRows("tid")
         self._switched_in = LastRows("next_tid")
         self._wakeups = LastRows("tid")
-        self._samples = LastRows("pid")
         self._until_ns = 0
 
     def feed(self, window: Mapping[str, pd.DataFrame], until_ns: int) -> pd.DataFrame:
@@ -278,7 +286,6 @@ class EpisodeStream:
                 self._switched_in.extend(window["sched_switch"][["next_tid", "ts_ns"]]),
                 self._wakeups.extend(window["sched_wakeup"][["tid", "ts_ns"]]),
             )
-        self._add_harm(open_, blocks, runtime)
         ended = (open_["end_ns"] != UNKNOWN) & (
             open_["end_ns"] + way.RETURN_RACE_NS <= self._until_ns
         )
@@ -342,9 +349,6 @@ class EpisodeStream:
         for name, value in _FROM_HANDOFF:
             rows[name] = take(handoffs[value], own, UNKNOWN)
         rows["outcome"] = np.where(given, OUTCOMES.index("handed_off"), UNKNOWN)
-        for name in _SUMS:
-            rows[name] = np.int64(0)
-        rows["counted_ns"] = rows["block_ns"]
         return rows
 
     def _find_ends(self, open_: pd.DataFrame, begun: pd.DataFrame, exits: pd.DataFrame) -> None:
@@ -385,42 +389,15 @@ class EpisodeStream:
         ends = self._setting.tasks.end_ns(tid, block_ns)
         return np.where(ends > self._until_ns, UNKNOWN, ends)
 
-    def _add_harm(self, open_: pd.DataFrame, blocks: pd.DataFrame, runtime: pd.DataFrame) -> None:
-        """Count the harmful time of this window: to the release, to the end, to back_ns.
-
-        Whether P was released at back_ns may show in a later window only.
-        """
-        columns = ["pid", "ts_ns", *SIGNALS]
-        news = pd.concat([blocks[columns], runtime[columns]], ignore_index=True)
-        samples = forward_filled(
-            self._samples.extend(news.sort_values("ts_ns", kind="stable"), remember=False)
-        )
-        self._samples.replace(samples)
-        clock = HarmClock(samples)
-        pid, runq = open_["pid"].to_numpy(), open_["runq"].to_numpy()
-        since = open_["counted_ns"].to_numpy()
-        until = np.int64(self._until_ns)
-        for suffix, stop in (
-            ("", "release_ns"),
-            ("_to_end", "end_ns"),
-            ("_to_back", "back_ns"),
-        ):
-            stops = open_[stop].to_numpy()
-            stops = np.minimum(np.where(stops == UNKNOWN, until, stops), until)
-            if suffix == "_to_end":
-                # Once P is released, what happens until the call's end is no part of the hold.
-                stops = np.where(open_["release_ns"] == UNKNOWN, stops, UNKNOWN)
-            harm, unknown = clock.between(pid, since, stops, runq)
-            open_[f"harm{suffix}"] += harm
-            open_[f"unknown{suffix}"] += unknown
-        open_["counted_ns"] = np.maximum(since, until)
-
     def _finish(self, rows: pd.DataFrame) -> pd.DataFrame:
         columns = {name: rows[name].to_numpy(np.int64) for name in rows.columns}
         _decide_outcome(columns, self._until_ns)
+        if not _FROM_PASS.isdisjoint(self.columns):
+            self._setting.shares.fill(columns)
         way.add_parts(columns, self._setting.tells_run)
         columns["lost_overlap"] = self._overlaps_loss(columns, self._until_ns)
-        columns["class"] = classify(columns)
+        if "class" in self.columns:
+            columns["class"] = classify(columns)
         if "comm" in self.columns:
             columns["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
         if "syscall" in self.columns:
@@ -441,7 +418,7 @@ class EpisodeStream:
 
 
 def _decide_outcome(columns: dict[str, Ints], end_ns: int) -> None:
-    """Fill in outcome, hold_ns, harm_ns and censored of episodes about which all is known."""
+    """Fill in outcome, hold_ns and censored of episodes about which all is known."""
     release, block = columns["release_ns"], columns["block_ns"]
     ended = columns["end_ns"] != UNKNOWN
     handed_off = columns["outcome"] == OUTCOMES.index("handed_off")
@@ -460,10 +437,4 @@ def _decide_outcome(columns: dict[str, Ints], end_ns: int) -> None:
     columns["outcome"] = np.select(choices, codes, np.int64(UNKNOWN))
     nothing = np.zeros_like(block)
     columns["hold_ns"] = np.select(choices, [nothing, release - block, stop - block], UNKNOWN)
-    back = retaken & (columns["gone"] == 1)
-    for name in ("harm", "unknown"):
-        columns[name] = np.where(back, columns[f"{name}_to_back"], columns[name])
-    harm = np.where(columns["unknown"] > 0, UNKNOWN, columns["harm"])
-    harm_to_end = np.where(columns["unknown_to_end"] > 0, UNKNOWN, columns["harm_to_end"])
-    columns["harm_ns"] = np.select(choices, [nothing, harm, harm_to_end], UNKNOWN)
     columns["censored"] = kept.astype(np.int64)

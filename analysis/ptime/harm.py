@@ -1,109 +1,78 @@
-"""How long work waited with nobody free to take it: what turns a hold into harm.
+"""What each episode cost: its share of the lost P time, off the pass.
 
-A moment is harmful where a goroutine was runnable (in the held P's run queue or in the global
-one) and there was neither an idle P nor a spinning M to take it. The runtime's state is known
-only where a row of the trace tells it, so a value holds until the next row of the same process
-that tells another. The held P's own queue is the one of the block: while its owner is blocked
-nobody adds to it, and what others steal from it is not seen before somebody releases P; so
-harm can be too long by the time between such a theft and the release, never too short.
-
-A moment is *unknown* where the rows so far leave it open; an episode with such a moment has no
-harm, rather than one that is too small.
+A P is lost while it neither runs nor is idle and work waits that no idle P and no spinning M takes
+(:mod:`analysis.ptime.engine.account`). What all Ps of a process lose together is shared out over
+those that are lost at that instant, so that the harm of all episodes is never more than there was.
+Example: 8 threads each hold a P in ``read`` for 10 ms and one goroutine waits: the harm of each is
+1.25 ms. Only the time in which the thread was blocked is the call's; while it was awake again and
+had no CPU, the CPU is what was missing.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
+from dataclasses import dataclass
 
-from analysis.windowed.asof import NOT_FOUND, Ints, Timelines
+import numpy as np
+
+from analysis.ptime.budget import run_pass
+from analysis.schema import OUTCOMES
+from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
+from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["SIGNALS", "HarmClock", "forward_filled"]
+__all__ = ["Shares", "shares_of"]
 
-SIGNALS = ("global_runq", "npidle", "nmspinning")
-"""Columns of the tables block and runtime that tell the state of a process's scheduler."""
-
-
-def forward_filled(samples: pd.DataFrame) -> pd.DataFrame:
-    """``samples`` (pid, ts_ns and SIGNALS) in order, each unknown signal as it was last known."""
-    samples = samples.sort_values(["pid", "ts_ns"], kind="stable", ignore_index=True)
-    rows = np.arange(len(samples))
-    pids = samples["pid"].to_numpy()
-    first = np.r_[True, pids[1:] != pids[:-1]] if len(pids) else np.empty(0, bool)
-    for signal in SIGNALS:
-        values = samples[signal].to_numpy(np.int64)
-        # The row to take the value from: the last known one, not from before the process's first.
-        source = np.maximum.accumulate(np.where((values != UNKNOWN) | first, rows, 0))
-        samples[signal] = values[source]
-    return samples
+_KEPT = ("tid", "block_ns", "end", "least_ns", "most_ns", "awake_ns", "monitor_ns")
+_UNTOLD = 2
 
 
-class HarmClock:
-    """Counts harmful and unknown nanoseconds between any two moments of a process.
+@dataclass(frozen=True)
+class Shares:
+    """What the pass settled of each hold, to be found by its thread and block."""
 
-    Args:
-        samples: from :func:`forward_filled`.
-    """
+    holds: dict[str, Ints]
+    lines: Timelines
 
-    def __init__(self, samples: pd.DataFrame) -> None:
-        self._times: Ints = samples["ts_ns"].to_numpy(np.int64)
-        pids = samples["pid"].to_numpy(np.int64)
-        self._lines = Timelines(pids, self._times)
-        steps = np.diff(self._times, append=self._times[-1:])
-        steps[np.r_[pids[1:] != pids[:-1], True] if len(pids) else []] = 0
-        busy, free = _three_valued(samples)
-        queued = samples["global_runq"].to_numpy() > 0
-        empty = samples["global_runq"].to_numpy() == 0
-        # Work waits in P's own queue; there is none in it; it is not known.
-        own = _Integral(steps, harmful=busy, unknown=~busy & ~free)
-        glob = _Integral(steps, harmful=busy & queued, unknown=~free & ~empty & ~(busy & queued))
-        either = _Integral(steps, harmful=busy & queued, unknown=~free & ~(busy & queued))
-        self._cases = (own, glob, either)
-
-    def between(self, pids: Ints, begin_ns: Ints, end_ns: Ints, runq: Ints) -> tuple[Ints, Ints]:
-        """Harmful and unknown time of each span, in ns.
+    def fill(self, columns: dict[str, Ints]) -> None:
+        """Fill in what the pass knows of episodes.
 
         Args:
-            pids: process of each span.
-            begin_ns: its begin.
-            end_ns: its end; nothing is counted where that is not after the begin.
-            runq: goroutines in the held P's queue, ``UNKNOWN`` where that is not known.
+            columns: plain columns of :data:`analysis.schema.EPISODES`, with tid, block_ns,
+                outcome and hold_ns; gets harm_ns, harm_most_ns, awake_ns and monitor_wait_ns.
         """
-        harm, unknown = np.zeros((2, len(pids)), np.int64)
-        some = np.flatnonzero(end_ns > begin_ns)
-        pids, begin_ns, end_ns, runq = (x[some] for x in (pids, begin_ns, end_ns, runq))
-        begin = self._lines.last_before(pids, begin_ns)
-        end = self._lines.last_before(pids, end_ns)
-        told = begin != NOT_FOUND
-        unknown[some] = np.where(told, 0, end_ns - begin_ns)
-        for integral, case in zip(self._cases, (runq > 0, runq == 0, runq < 0), strict=True):
-            at = told & case
-            for total, sums in ((harm, integral.harmful), (unknown, integral.unknown)):
-                reached = self._value(sums, end[at], end_ns[at])
-                total[some[at]] = reached - self._value(sums, begin[at], begin_ns[at])
-        return harm, unknown
-
-    def _value(self, sums: tuple[Ints, Ints], rows: Ints, times: Ints) -> Ints:
-        before, rate = sums
-        return before[rows] + rate[rows] * (times - self._times[rows])
+        block_ns = columns["block_ns"]
+        found = self.lines.first_after(columns["tid"], block_ns)
+        same = take(self.holds["block_ns"], found, UNKNOWN) == block_ns
+        told = same & (take(self.holds["end"], found, _UNTOLD) != _UNTOLD)
+        found = np.where(told & (columns["outcome"] != UNKNOWN), found, NOT_FOUND)
+        least = take(self.holds["least_ns"], found, UNKNOWN)
+        most = take(self.holds["most_ns"], found, UNKNOWN)
+        handed_off = columns["outcome"] == OUTCOMES.index("handed_off")
+        # A least of nothing beside a most of something: whether there was any is not known.
+        columns["harm_ns"] = np.where((least == 0) & (most > 0), UNKNOWN, least)
+        columns["harm_most_ns"] = most
+        columns["awake_ns"] = take(self.holds["awake_ns"], found, UNKNOWN)
+        columns["monitor_wait_ns"] = take(self.holds["monitor_ns"], found, UNKNOWN)
+        for name in ("harm_ns", "harm_most_ns", "awake_ns", "monitor_wait_ns"):
+            columns[name] = np.where(handed_off, 0, columns[name])
 
 
-class _Integral:
-    """Running sums of the harmful and of the unknown time, at each sample."""
+def shares_of(trace: Trace | None) -> Shares:
+    """The shares of a trace's holds; none, where there is no trace.
 
-    def __init__(self, steps: Ints, harmful: np.ndarray, unknown: np.ndarray) -> None:
-        self.harmful = _running_sum(steps, harmful)
-        self.unknown = _running_sum(steps, unknown)
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    pieces: list[dict[str, Ints]] = []
 
+    def keep(holds: dict[str, Ints]) -> None:
+        pieces.append({name: holds[name] for name in _KEPT})
 
-def _running_sum(steps: Ints, state: np.ndarray) -> tuple[Ints, Ints]:
-    rate = state.astype(np.int64)
-    return np.cumsum(rate * steps) - rate * steps, rate
-
-
-def _three_valued(samples: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Whether surely nobody could take work, and whether surely somebody could."""
-    npidle = samples["npidle"].to_numpy()
-    nmspinning = samples["nmspinning"].to_numpy()
-    return (npidle == 0) & (nmspinning == 0), (npidle > 0) | (nmspinning > 0)
+    if trace is not None:
+        run_pass(trace, on_holds=keep)
+    nothing = np.empty(0, np.int64)
+    holds = {
+        name: np.concatenate([piece[name] for piece in pieces]) if pieces else nothing
+        for name in _KEPT
+    }
+    return Shares(holds, Timelines(holds["tid"], holds["block_ns"]))

@@ -45,6 +45,7 @@ from mypy_extensions import i64
 from analysis.ptime.engine.owners import (
     DEAD,
     DOUBT,
+    FRESH_NS,
     HELD_QUEUE,
     LOOK,
     MANY,
@@ -201,6 +202,7 @@ class _Process:
         self.idle_most: i64 = 0
         self.looked: bool = False
         self.old: bool = True
+        self.fresh_until_ns: i64 = 0
         self.ran: bool = True
         self.on_cpu: i64 = 0
         # Of held Ps, where only their queues were read.
@@ -518,11 +520,11 @@ class Account:
         if thread is None:
             return
         thread.in_call = thread.stays = False
-        self.become(thread, K_ON_CPU)
         p = thread.p
         if p is not None and p.hold_ns >= 0:
             self.end_hold(p, KEPT)
             p.without_ns = -1
+        self.become(thread, K_ON_CPU)
 
     def on_block(self, row: Rows) -> None:
         """A thread blocks, in a call or in a fault."""
@@ -620,6 +622,7 @@ class Account:
             process.idle_least, process.idle_most = move.idle_least, move.idle_most
             process.looked = True
             process.old = move.old
+            process.fresh_until_ns = self.now_ns + FRESH_NS
             process.ran = process.on_cpu > 0
         elif kind == HELD_QUEUE:
             p = self.p(process, move.p)
@@ -980,9 +983,13 @@ class Account:
 
     def settle_to(self, process: _Process, now_ns: i64) -> None:
         """The same, within one bin."""
+        fresh_until_ns = process.fresh_until_ns
+        if process.old and process.at_ns < fresh_until_ns < now_ns:
+            self.settle_to(process, fresh_until_ns)
         ns = now_ns - process.at_ns
         if ns <= 0:
             return
+        stale = process.old and process.ran and process.at_ns >= fresh_until_ns
         process.at_ns = now_ns
         counts, sums = process.counts, process.ns
         going: i64 = 0
@@ -1006,7 +1013,7 @@ class Account:
             process.spin_least,
             process.spin_most,
         )
-        if not process.looked or (process.old and process.ran):
+        if not process.looked or stale:
             least, most, spin_least, spin_most = 0, MANY, 0, 0
         elif not self.has_looks:
             least += process.held_least

@@ -47,6 +47,7 @@ from analysis.ptime.engine.rows import (
 __all__ = [
     "DEAD",
     "DOUBT",
+    "FRESH_NS",
     "HELD_QUEUE",
     "IDLE",
     "LOOK",
@@ -75,7 +76,7 @@ REACH_NS: Final = 1_000_000_000
 looks, may take to show. Go's sysmon looks at least every 10 ms."""
 
 FRESH_NS: Final = 20_000_000
-"""Two looks further apart say nothing of what waited between them while somebody ran."""
+"""A look says nothing of what waits so long after it, unless nobody ran meanwhile."""
 
 MANY: Final = 1 << 20
 """Stands for "any number" of goroutines that wait."""
@@ -166,7 +167,7 @@ class Move:
         self.idle_least: i64 = 0
         self.idle_most: i64 = 0
         self.old: bool = False
-        """LOOK: says nothing once a thread of the process ran; HELD_QUEUE: read at both ends."""
+        """LOOK: the next one is further than FRESH_NS; HELD_QUEUE: read at both ends."""
 
 
 class _P:
@@ -616,7 +617,7 @@ class Owners:
         back_ns = thread.exit_ns
         had = thread.p
         from_call = p.where == WITH and self.thread(p.tid).in_call
-        if back_ns > known_ns and thread.told_ns <= back_ns:
+        if had == NOBODY and back_ns > known_ns and thread.told_ns <= back_ns:
             # It came back without a P, and found this one: from another's call, or idle.
             self.release(p)
             self.set(process, p, back_ns, WITH, thread.tid)

@@ -27,9 +27,12 @@ def ten_calls(**manifest: object) -> Scene:
     scene = Scene(end_ns=20_000 * US, **manifest)
     for call in range(10):
         at, p = call * 1_000, call % 2
-        scene.block(at + 100, 11, at + 90, p, **(BUSY if call < 4 else CALM))
+        state = BUSY if call < 4 else CALM
+        scene.block(at + 100, 11, at + 90, p, **state)
         if call < 8:
-            scene.runtime(at + 110 + 10 * call, "retake", 19, p, reason="sysmon", target_tid=11)
+            # As a capture does, it tells who waits: else nobody knew what came after the block.
+            taken = {"reason": "sysmon", "target_tid": 11, **state}
+            scene.runtime(at + 110 + 10 * call, "retake", 19, p, **taken)
             scene.runtime(at + 111 + 10 * call, "handoff", 19, p, reason="sysmon")
             scene.runtime(at + 115 + 10 * call, "run", 12, p)
         scene.exit(at + 300, 11, at + 90)
