@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from tests.go import toolchains
-from tests.unit.targets.damage import Damaged, damaged, laid_open
+from tests.unit.targets.damage import Damaged, Program, damaged, laid_open
 from tracer.errors import PretakeError
 from tracer.targets import NoRuntime
 from tracer.targets.elf import Elf
@@ -105,8 +105,7 @@ def clocked() -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def _fuzz(inputs: int, state: dict[str, Any], save: Path) -> None:
-    programs = [laid_open(toolchains.build("blockread", *program)) for program in PROGRAMS]
+def _fuzz(programs: list[Program], inputs: int, state: dict[str, Any], save: Path) -> None:
     outcomes = Counter(state["outcomes"])
     while state["inputs"] < inputs:
         number = state["inputs"]
@@ -164,8 +163,10 @@ def main() -> int:
     }
     if asked.state.exists():
         state |= json.loads(asked.state.read_text())
+    # The compiler takes more than the parser may.
+    programs = [laid_open(toolchains.build("blockread", *program)) for program in PROGRAMS]
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
-    _fuzz(asked.inputs, state, asked.state)
+    _fuzz(programs, asked.inputs, state, asked.state)
     print(_line(state))
     return 1 if state["tracebacks"] or state["hangs"] else 0
 
