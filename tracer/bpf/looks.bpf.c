@@ -293,7 +293,8 @@ static __always_inline int compare_p(struct looker *looker, struct runtime_span 
 		.syscalltick = reading->tick,
 		.runq = reading->state.runq,
 		.cpu = bpf_get_smp_processor_id(),
-		.status = reading->status,
+		/* Memory that is no P of Go's has numbers that are no words. */
+		.status = (u32)reading->status > PSTATE_STATUS_DEAD ? UNKNOWN : reading->status,
 	};
 	emit_pstate(&record);
 	seen->held = reading->m != 0;
