@@ -614,7 +614,7 @@ class Account:
             )
             if p.where == WITH and runs_on:
                 return
-            self.place(p, NOWHERE, None)
+            self.place(p, NOWHERE, None, move.old)
         elif kind == LOOK:
             self.settle(process)
             process.least, process.most = move.least, move.most
@@ -770,8 +770,8 @@ class Account:
         if p is not None:
             self.place(p, NOWHERE, None)
 
-    def place(self, p: _P, where: i64, thread: _Thread | None) -> None:
-        """P is there from now on."""
+    def place(self, p: _P, where: i64, thread: _Thread | None, within: bool = False) -> None:
+        """P is there from now on; ``within``: it leaves its thread at some moment soon after."""
         p.doubt = False
         was = p.thread
         if was is not thread:
@@ -786,19 +786,23 @@ class Account:
                 thread.p = p
             p.thread = thread
         if p.hold_ns >= 0 and (where != WITH or was is not thread):
-            self.end_hold(p, UNTOLD if where == NOWHERE else RELEASED)
+            bounded = where == NOWHERE and within
+            self.end_hold(p, UNTOLD if where == NOWHERE and not bounded else RELEASED)
+        before = p.where
         p.where = where
         if where == DEAD:
             self.uncount(p)
             return
         if where == TRANSIT and p.without_ns < 0:
             p.without_ns = self.now_ns
-        elif where != TRANSIT and p.without_ns >= 0:
+        elif where not in (TRANSIT, NOWHERE) and p.without_ns >= 0:
             if where == WITH:
-                if was is not thread:
+                if before == NOWHERE:
+                    self.end_latency(p, 2)
+                elif was is not thread:
                     self.end_latency(p, 1)
             else:
-                self.end_latency(p, 2 if where == NOWHERE else 0)
+                self.end_latency(p, 0)
         self.renew(p)
 
     def state_of(self, p: _P) -> i64:

@@ -482,7 +482,8 @@ class Owners:
                     self.bind_since(process, p, ns, thread, since_ns)
         elif status in (SEEN_IDLE, SEEN_GCSTOP):
             where: i64 = IDLE if status == SEEN_IDLE else STW
-            if p.where == where:
+            if p.where == where or (p.where == TRANSIT and status == SEEN_IDLE):
+                # Go's P has the status idle, too, while it is handed from one M to another.
                 p.told_ns = ns
                 return
             if p.where == WITH and self.thread(p.tid).in_call:
@@ -658,15 +659,16 @@ class Owners:
     def bound_by(self, since_ns: i64, process: _Process, p: _P, ns: i64) -> None:
         """The change at hand lies somewhere after ``since_ns``: what P was in is unknown there."""
         if since_ns >= 0 and since_ns < ns:
-            self.doubt(process, p, max(since_ns, p.told_ns))
+            self.doubt(process, p, max(since_ns, p.told_ns), True)
 
-    def doubt(self, process: _Process, p: _P, since_ns: i64) -> None:
+    def doubt(self, process: _Process, p: _P, since_ns: i64, bounded: bool = False) -> None:
         """After this moment P was no longer where it was thought to be, or may not have been."""
         ns = max(since_ns + 1, self.now_ns - REACH_NS, 0)
         if ns >= self.now_ns:
             return
         self.cancel(p, ns)
         move = Move(ns, DOUBT, process.pid, p.number, NOWHERE, NOBODY)
+        move.old = bounded
         p.moves.append(move)
         self.put(move)
 
