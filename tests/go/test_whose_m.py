@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from analysis.answers.preemptions import preemptions
 from tests.go import toolchains
-from tests.kernel.watched import Watched, python, wait_in_call
+from tests.kernel.watched import Watched, python
 from tracer.capture.layouts import FileIdentity
 from tracer.capture.programs import Programs
 from tracer.capture.record import record
@@ -32,13 +33,14 @@ def inspect(program: str, version: str = VERSIONS[-1]) -> go.GoBinary:
     return binary
 
 
-def child_of(pid: int) -> int:
-    """The process that a thread of ``pid`` makes, as soon as there is one."""
+def child_in_execve(pid: int) -> int:
+    """The child of ``pid`` that sleeps in execve; os/exec may make others before it."""
     while True:
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            children = (thread / "children").read_text().split()
-            if children:
-                return int(children[0])
+            for child in (thread / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    if Path(f"/proc/{child}/syscall").read_text().startswith(f"{NR_EXECVE} "):
+                        return int(child)
         os.sched_yield()
 
 
@@ -58,8 +60,7 @@ def test_a_child_that_blocks_before_its_exec_is_not_its_parent(
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
         with Watched([str(binary.path), str(target)], programs=programs) as watched:
-            child = child_of(watched.pid)
-            wait_in_call(child, NR_EXECVE)
+            child = child_in_execve(watched.pid)
             holder.stdin.write(b"\n")
             holder.stdin.flush()
     programs.close()
