@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from xml.etree import ElementTree
 
 from analysis.answers.flame import flame_svg
 from analysis.answers.places import PLACES, places
 from analysis.answers.sites import sites
-from analysis.formats.export import folded, write_folded
+from analysis.formats.export import folded, folded_lines
 from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import Scene
 
@@ -83,11 +82,10 @@ def test_sites_are_call_sites(tmp_path: Path) -> None:
 
 def test_folded_stacks_have_the_functions(tmp_path: Path) -> None:
     trace = scene().write(tmp_path)
-    out = io.StringIO()
-    write_folded(episodes(trace), out, "hold_ns", places(trace))
+    lines = [line.rstrip() for line in folded_lines(episodes(trace), "hold_ns", places(trace))]
     load = "server;main.main;main.load;os.(*File).Read;syscall.Syscall;read;kept;unknown 30"
-    assert load in out.getvalue().splitlines()
-    assert "server;read;kept;unknown 50" in out.getvalue().splitlines()
+    assert load in lines
+    assert "server;read;kept;unknown 50" in lines
 
 
 def test_a_flame_graph_is_as_wide_as_its_time(tmp_path: Path) -> None:
