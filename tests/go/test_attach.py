@@ -19,10 +19,10 @@ def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) ->
     binary = toolchains.build("blockread", linkage=linkage)
     # So that the program does not run while the kernel's programs are compiled.
     Programs(buffer_bytes=1 << 20, defines=probe_defines("none")).close()
-    with subprocess.Popen([binary, "900"], stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen([binary, "1500"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
-        record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions(seconds=0.5))
-        # It goes on to its own end, and says there that both goroutines did their work.
+        # Until the program's own end, however late the capture begins on a busy machine.
+        record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions())
         told = program.stdout.read()
     assert program.returncode == 0
     assert told.startswith("reads=")
