@@ -130,12 +130,24 @@ def _parsed_go_trace(path: Path) -> str | None:
 
 
 def _on_the_traces_clock(records: pd.DataFrame, trace: Trace) -> pd.DataFrame:
-    """Records of processes whose own clock is ahead (time namespaces), with that taken off."""
+    """Records of processes whose own clock is ahead (time namespaces), with that taken off.
+
+    Raises:
+        PretakeError: it is not known how far ahead the clock of one of them is.
+    """
     ahead_ns = {int(pid): ns for pid, ns in trace.manifest.clocks_ahead_ns.items()}
     if not ahead_ns or records.empty:
         return records
     tasks = trace.frame("task", ["tid", "pid"]).drop_duplicates("tid", keep="last")
     pids = records["tid"].map(tasks.set_index("tid")["pid"])
+    unread = [pid for pid, ns in ahead_ns.items() if ns is None]
+    doubtful = pids[pids.isin(unread)]
+    if len(doubtful):
+        raise PretakeError(
+            f"{len(doubtful)} rows of the record are by a clock that the capture could not read: "
+            f"process {int(doubtful.iloc[0])} had ended, or was not the caller's",
+            "capture it as root, and let the program run for longer",
+        )
     off_ns = pids.map(ahead_ns).fillna(0).astype("int64")
     moved = records.assign(ts_ns=records["ts_ns"] - off_ns)
     # Of a Go trace, which is one process's.

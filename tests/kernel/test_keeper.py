@@ -178,6 +178,8 @@ def test_it_answers_of_targets_only(file: Path, target: Mapped, keeper: Keeper) 
     for name in ("exe", "maps"):
         with pytest.raises(OSError, match="not a target"):
             keeper.open(stranger.pid, name)
+    assert keeper.ahead_ns(target.pid) == 0
+    assert keeper.ahead_ns(stranger.pid) is None
     with pytest.raises(OSError, match="not a target"):
         probe(keeper, stranger.pid, file)
     for name in ("mem", "root/etc/shadow", "../1/exe", "environ", "exe\n"):

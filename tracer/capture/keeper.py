@@ -105,6 +105,19 @@ class Keeper:
         self._ask({"do": "word", "pid": pid, "address": address})
         return self._value
 
+    def ahead_ns(self, pid: int) -> int | None:
+        """How far ahead of the machine's the CLOCK_MONOTONIC of a target process is, in ns.
+
+        Returns:
+            None where that is not to be had: it is no target, has ended, or has left its time
+            namespace to the children it will make.
+        """
+        try:
+            self._ask({"do": "clock", "pid": pid})
+        except OSError:
+            return None
+        return self._value
+
     def probe(self, pid: int, file: int, places: Sequence[Place]) -> None:
         """Put uprobes into one process, all of them or none.
 

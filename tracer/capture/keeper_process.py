@@ -5,7 +5,8 @@ looked at and probed, so a process of its own stays behind, which reads no targe
 those under a probe, and answers the tracer only:
 
 ``open``    a descriptor to read ``exe``, ``maps`` or one mapped file of a target process;
-            ``word``, 8 bytes of its memory (where a library keeps what is a thread's own)
+            ``word``, 8 bytes of its memory (where a library keeps what is a thread's own);
+            ``clock``, how far ahead of the machine's its CLOCK_MONOTONIC is
 ``probe``   uprobes into one target process, on a file that is held still; ``leave`` takes them out
 ``tracer``  what the tracer may not do to its own: end the command it started, have the kernel
             count what the BPF programs cost, give the trace to who asked for it
@@ -38,6 +39,7 @@ from typing import Any, Final
 
 from tracer.capture.capabilities import become
 from tracer.kernel import bpf_call
+from tracer.trace.clock import ahead_ns
 
 __all__ = ["main"]
 
@@ -124,6 +126,8 @@ class _Keeper:
                     opened = self._open(int(request["pid"]), str(request["name"]))
                 case "word":
                     reply["value"] = self._word(int(request["pid"]), int(request["address"]))
+                case "clock":
+                    reply["value"] = self._clock(int(request["pid"]))
                 case "probe":
                     given, fd = -1, given
                     self._probe(int(request["pid"]), fd, request["places"])
@@ -172,6 +176,17 @@ class _Keeper:
             return int.from_bytes(os.pread(fd, 8, address), "little", signed=True)
         finally:
             os.close(fd)
+
+    def _clock(self, pid: int) -> int:
+        pidfd = self._target(pid)
+        try:
+            found = ahead_ns(pid)
+            # Its id may be another's by then.
+            if found is None or select.select([pidfd], [], [], 0)[0]:
+                raise ProcessLookupError(3, "the clock of the process cannot be told")
+        finally:
+            os.close(pidfd)
+        return found
 
     def _probe(self, pid: int, fd: int, places: list[tuple[str, int, str]]) -> None:
         """Probes at places of a file: name of the program, offset, and the bytes there."""

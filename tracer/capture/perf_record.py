@@ -32,7 +32,7 @@ from tracer.kernel.bcc_loader import calling_user
 from tracer.kernel.bpf import online_cpus
 from tracer.kernel.perf_events import SwitchEvent, TaskRecord, decode_switches, decode_task
 from tracer.kernel.table_rings import default_cpu_bytes
-from tracer.trace.clock import KernelClock, clocks_ahead
+from tracer.trace.clock import KernelClock, note_clocks
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.own_record import read_own_record
 from tracer.trace.reader import Trace
@@ -170,7 +170,7 @@ class _Capture:
             if isinstance(self._target, Command):
                 self._target.open_gate()
             else:
-                manifest.clocks_ahead_ns |= clocks_ahead([self._target.pid])
+                note_clocks(manifest.clocks_ahead_ns, [self._target.pid])
             self._loop(began_s, progress)
             manifest.ends(self._clock.moment())
             if isinstance(self._target, Command):
@@ -259,7 +259,7 @@ class _Capture:
     def _on_tasks(self, others: list[bytes]) -> None:
         tasks = [task for task in map(decode_task, others) if task is not None]
         became = [task.pid for task in tasks if task.kind == "exec"]
-        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
+        note_clocks(self._manifest.clocks_ahead_ns, became)
         self._write("task", _task_rows(tasks))
 
     def _write(self, table: str, rows: pa.Table) -> None:

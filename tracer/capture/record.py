@@ -43,7 +43,7 @@ from tracer.capture.target_files import TargetFiles
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
 from tracer.targets import jail
-from tracer.trace.clock import KernelClock, Moment, clocks_ahead
+from tracer.trace.clock import KernelClock, Moment, note_clocks
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.schema import TABLES, UNKNOWN
 from tracer.trace.writer import TraceWriter, check_output
@@ -199,10 +199,17 @@ class _Capture:
 
     def _begin(self) -> None:
         if isinstance(self._target, RunningProcess):
-            self._manifest.clocks_ahead_ns |= clocks_ahead([self._target.pid])
+            self._look_at_clocks([self._target.pid])
         present = begin(self._target, self._programs)
         if present:
             self._add_present(self._target.pid, present)
+
+    def _look_at_clocks(self, pids: list[int]) -> None:
+        # By the keeper: a tracer that is nobody may not see whether root's process is in a time
+        # namespace.
+        keeper = self._programs.keeper
+        assert keeper is not None
+        note_clocks(self._manifest.clocks_ahead_ns, pids, keeper.ahead_ns)
 
     def _add_present(self, pid: int, tids: list[int]) -> None:
         table = TABLES["task"]
@@ -220,7 +227,7 @@ class _Capture:
     def _on_tasks(self, records: np.ndarray) -> None:
         became = records["pid"][records["kind"] == _EXEC].tolist()
         self._exec_seen = self._exec_seen or bool(became)
-        self._manifest.clocks_ahead_ns |= clocks_ahead(became)
+        self._look_at_clocks(became)
         self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)
         self._late.on_tasks(records)

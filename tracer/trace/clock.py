@@ -11,7 +11,7 @@ suspend is seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,12 +22,15 @@ __all__ = [
     "KernelClock",
     "Moment",
     "Offsets",
-    "clocks_ahead",
+    "ahead_ns",
+    "note_clocks",
     "offsets_of",
     "suspended_ns",
 ]
 
 _PROC: Final = Path("/proc")
+_MACHINES: Final = Path(f"time:[{0xEFFFFFFA}]")
+"""The first time namespace: PROC_TIME_INIT_INO of the kernel's proc_ns.h."""
 _READING_NS: Final = 1_000_000
 """Two clocks are not read in one moment; a shorter difference is no suspend."""
 
@@ -55,8 +58,8 @@ def offsets_of(process: int | str) -> Offsets | None:
         process: its id, or ``self``.
 
     Returns:
-        None where that is not to be had: it is gone, or it has left its namespace to the
-        children it will make.
+        None where that is not to be had: it has ended, it may not be looked at (that takes
+        ptrace's read access), or it has left its namespace to the children it will make.
     """
     folder = _PROC / str(process)
     try:
@@ -64,12 +67,16 @@ def offsets_of(process: int | str) -> Offsets | None:
         # The file tells of the namespace for children.
         own = (folder / "ns/time").readlink()
         if own != (folder / "ns/time_for_children").readlink():
-            return Offsets() if own == (_PROC / "1/ns/time").readlink() else None
+            return Offsets() if own == _MACHINES else None
     except FileNotFoundError:
-        # Gone; or a kernel before 769071ac9f20 ("ns: Introduce Time Namespace").
-        return Offsets() if folder.exists() else None
+        # It has ended (a zombie has its folder, and no namespace); or this is a kernel before
+        # 769071ac9f20 ("ns: Introduce Time Namespace").
+        without = not (_PROC / "self/ns/time").is_symlink()
+        return Offsets() if without and folder.exists() else None
     except OSError:
         return None
+    if not text:
+        return None  # ended in between
     told = {name: int(s) * 10**9 + int(ns) for name, s, ns in map(str.split, text.splitlines())}
     return Offsets(told.get("monotonic", 0), told.get("boottime", 0))
 
@@ -108,11 +115,29 @@ def suspended_ns(begin: Moment, end: Moment) -> int:
     return asleep_ns if asleep_ns >= _READING_NS else 0
 
 
-def clocks_ahead(pids: Iterable[int]) -> dict[str, int]:
-    """By process id, how far ahead in ns CLOCK_MONOTONIC is, of those where it is."""
-    ahead = {}
+def ahead_ns(pid: int) -> int | None:
+    """How far ahead of the machine's a process's CLOCK_MONOTONIC is; None if not to be had."""
+    offsets = offsets_of(pid)
+    return None if offsets is None else offsets.monotonic_ns
+
+
+def note_clocks(
+    ahead: dict[str, int | None],
+    pids: Iterable[int],
+    ahead_of: Callable[[int], int | None] = ahead_ns,
+) -> None:
+    """Note of processes whose CLOCK_MONOTONIC is not known to be the machine's.
+
+    Args:
+        ahead: by process id, how far ahead in ns it is, None where that is not to be had; one
+            that is on the machine's clock is not in it. What is there of another program or
+            process with that id is replaced.
+        pids: the processes.
+        ahead_of: tells how far ahead of the machine's, in ns, the clock of one is, or None:
+            a tracer that has given up its capabilities has to ask who kept them.
+    """
     for pid in pids:
-        offsets = offsets_of(pid)
-        if offsets is not None and offsets.monotonic_ns:
-            ahead[str(pid)] = offsets.monotonic_ns
-    return ahead
+        ahead.pop(str(pid), None)
+        ns = ahead_of(pid)
+        if ns != 0:
+            ahead[str(pid)] = ns

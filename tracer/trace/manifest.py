@@ -88,8 +88,9 @@ class Manifest:
         end_boot_ns: ``end_ns`` likewise.
         suspended_ns: how long the machine was suspended in between: time that is in no column.
         clocks_ahead_ns: processes of the target whose own CLOCK_MONOTONIC is ahead of the
-            trace's (they are in a time namespace), by process id: how far. What such a process
-            recorded itself has to have that taken off.
+            trace's (they are in a time namespace), by process id: how far; null where it could not
+            be read, such as of one that had ended. What such a process recorded itself has to
+            have that taken off.
         command: the program and its arguments; empty when a running process was traced.
         pid: process id of the target.
         exit_status: what the command returned, negative for a signal; None if it still ran.
@@ -118,7 +119,7 @@ class Manifest:
     begin_boot_ns: int | None = None
     end_boot_ns: int | None = None
     suspended_ns: int | None = None
-    clocks_ahead_ns: dict[str, int] = field(default_factory=dict)
+    clocks_ahead_ns: dict[str, int | None] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
     pid: int | None = None
     exit_status: int | None = None

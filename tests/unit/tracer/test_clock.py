@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from analysis.trust.witness import check
 from pretake.cli import main
-from tracer.trace.clock import KernelClock, Moment, Offsets, offsets_of, suspended_ns
+from tracer.errors import PretakeError
+from tracer.trace.clock import (
+    KernelClock,
+    Moment,
+    Offsets,
+    note_clocks,
+    offsets_of,
+    suspended_ns,
+)
 from tracer.trace.made_trace import write_trace
 from tracer.trace.manifest import Manifest
 
@@ -56,6 +67,28 @@ def test_a_suspend_is_told(
 def test_a_process_that_is_gone_has_no_known_clock() -> None:
     assert offsets_of(1 << 22) is None
     assert offsets_of("self") == Offsets()
+    with subprocess.Popen(["true"]) as zombie:
+        os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+        assert offsets_of(zombie.pid) is None
+
+
+def test_a_clock_that_could_not_be_read_is_not_taken_for_the_machines() -> None:
+    told = {7: 0, 8: 5, 9: None}
+    ahead: dict[str, int | None] = {"7": None, "6": 3}
+    note_clocks(ahead, told, told.get)
+    assert ahead == {"6": 3, "8": 5, "9": None}
+
+
+def test_a_record_by_a_clock_that_could_not_be_read_is_not_compared(tmp_path: Path) -> None:
+    tasks = {"ts_ns": [1, 2], "tid": [70, 90], "pid": [7, 9]}
+    facts = {"begin_ns": 0, "end_ns": 100, "clocks_ahead_ns": {"9": None}}
+    trace = write_trace(tmp_path / "x.pretake", {"task": tasks}, facts)
+    record = tmp_path / "x.jsonl"
+    record.write_text('{"ts_ns": 50, "tid": 70, "p": 0}\n')
+    assert check(trace, record)["records"] == 1
+    record.write_text('{"ts_ns": 50, "tid": 70, "p": 0}\n{"ts_ns": 51, "tid": 90, "p": 1}\n')
+    with pytest.raises(PretakeError, match=r"1 rows .* process 9 "):
+        check(trace, record)
 
 
 def test_the_kernels_clocks_go_on_together() -> None:
