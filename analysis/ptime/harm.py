@@ -24,6 +24,7 @@ __all__ = ["Shares", "shares_of"]
 
 _KEPT = ("tid", "block_ns", "end", "least_ns", "most_ns", "awake_ns", "monitor_ns")
 _UNTOLD = 2
+_FOREVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Shares:
         found = np.where(told & (columns["outcome"] != UNKNOWN), found, NOT_FOUND)
         least = take(self.holds["least_ns"], found, UNKNOWN)
         most = take(self.holds["most_ns"], found, UNKNOWN)
+        # An episode may end its hold sooner than the pass does: of a P taken back, only the return
+        # of its taker is known. What no longer holds P does no harm.
+        hold_ns = np.where(columns["hold_ns"] == UNKNOWN, _FOREVER, columns["hold_ns"])
+        least, most = np.minimum(least, hold_ns), np.minimum(most, hold_ns)
         handed_off = columns["outcome"] == OUTCOMES.index("handed_off")
         # A least of nothing beside a most of something: whether there was any is not known.
         columns["harm_ns"] = np.where((least == 0) & (most > 0), UNKNOWN, least)

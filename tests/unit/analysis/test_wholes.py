@@ -50,8 +50,13 @@ ROWS = [
     ),
     (
         "hold_in_call",
-        {"hold_ns": [50, 50, UNKNOWN], "block_ns": [100] * 3, "exit_ns": [150, UNKNOWN, 110]},
-        {"hold_ns": [51], "block_ns": [100], "exit_ns": [150]},
+        # A taker may tell of it up to 1 ms after the return.
+        {
+            "hold_ns": [1_000_050, 50, UNKNOWN],
+            "block_ns": [100] * 3,
+            "exit_ns": [150, UNKNOWN, 110],
+        },
+        {"hold_ns": [1_000_051], "block_ns": [100], "exit_ns": [150]},
     ),
     (
         "harm_in_hold",
