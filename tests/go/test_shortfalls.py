@@ -36,9 +36,10 @@ def test_a_stack_for_which_there_is_no_room_is_counted() -> None:
     programs.close()
 
 
-@pytest.mark.parametrize(("ps", "all_looked_at"), [(2, True), (40, False)])
+@pytest.mark.parametrize(("ps", "all_looked_at"), [(2, True), (34, True), (35, False)])
 def test_a_look_at_more_ps_than_one_run_reads(ps: int, all_looked_at: bool) -> None:
-    # With one P a run, P 1 is seen by the second run, and P 39 by none: the 34th is the last.
+    # With one P a run, P 1 is seen by the second run, P 33 by the 34th and last, and P 34 by none.
+    # Go gives the goroutine in read the Ps of the highest numbers: some of them are among the 34.
     binary = go.inspect(toolchains.build("stwread"))
     assert binary is not None
     programs = Programs(1 << 20, defines={"GO_PS_AT_A_TIME": 1})
@@ -71,5 +72,8 @@ def test_a_look_at_more_ps_than_one_run_reads(ps: int, all_looked_at: bool) -> N
     programs.close()
     taken = rows[(rows["kind"] == "retake") & (rows["reason"] == "stw")]
     assert len(taken) >= 1
-    assert set(taken["p"]) <= set(range(ps))
-    assert (missed == 0) == all_looked_at
+    assert set(taken["p"]) <= set(range(min(ps, 34)))
+    # Each stop looks once at least, and is told where one look was not at all Ps.
+    stops = (rows["kind"] == "stw_start").sum()
+    assert stops > 0
+    assert missed == 0 if all_looked_at else missed >= stops
