@@ -248,6 +248,23 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 }
 
 /*
+ * The thread in whose call P is, by the M that was last seen with it; UNKNOWN if another M may have
+ * had P between two looks. P in a call names no M, so the M has to name P (as in tell_taken), and
+ * its call to be the one that P counts (proc.go: reentersyscall).
+ */
+static __always_inline s32 tid_in_call(struct runtime_layout *layout, struct p_reading *reading,
+				       struct p_seen *seen)
+{
+	/* The reference runtime's M keeps no such words. */
+	if (layout->g_tls == UNKNOWN)
+		return seen->tid;
+	if (!seen->m || runtime_pointer(seen->m, layout->m_oldp) != reading->address ||
+	    runtime_number(seen->m, layout->m_syscalltick, sizeof(s32)) != reading->tick)
+		return UNKNOWN;
+	return seen->tid;
+}
+
+/*
  * Compares a P with what it was at the look before. Returns whether it was seen before.
  */
 static __always_inline int compare_p(struct looker *looker, struct runtime_span *span,
@@ -283,13 +300,18 @@ static __always_inline int compare_p(struct looker *looker, struct runtime_span 
 		seen->m = reading->m;
 		seen->tid = tid_of_m(looker->thread, looker->layout, reading->m);
 	}
+	s32 tid = UNKNOWN;
+	if (reading->m)
+		tid = seen->tid;
+	else if (reading->status == P_SYSCALL)
+		tid = tid_in_call(looker->layout, reading, seen);
 	struct pstate_record record = {
 		.ts_ns = looker->now,
 		.since_ns = seen->seen_ns,
 		.looker_tid = looker->thread->tid,
 		.pid = looker->thread->tgid,
 		.p = reading->state.p,
-		.tid = reading->m || reading->status == P_SYSCALL ? seen->tid : UNKNOWN,
+		.tid = tid,
 		.syscalltick = reading->tick,
 		.runq = reading->state.runq,
 		.cpu = bpf_get_smp_processor_id(),
