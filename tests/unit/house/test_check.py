@@ -15,7 +15,7 @@ from tools.check import module_of, reaching_tests
         # By the command line, which imports commands by name.
         ("pretake/commands/summary.py", "tests/unit/command/test_every_command.py"),
         ("tests/unit/analysis/scene.py", "tests/unit/analysis/test_episodes.py"),
-        ("tests/unit/analysis/test_harm.py", "tests/unit/analysis/test_harm.py"),
+        ("tests/unit/analysis/test_asof.py", "tests/unit/analysis/test_asof.py"),
     ],
 )
 def test_a_file_is_reached(file: str, test: str) -> None:
