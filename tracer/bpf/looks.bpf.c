@@ -306,7 +306,7 @@ static __always_inline int compare_p(struct looker *looker, struct runtime_span 
 	else if (reading->status == P_SYSCALL)
 		tid = tid_in_call(looker->layout, reading, seen);
 	struct pstate_record record = {
-		.ts_ns = looker->now,
+		.ts_ns = told_at(looker->now, seen->seen_ns),
 		.since_ns = seen->seen_ns,
 		.looker_tid = looker->thread->tid,
 		.pid = looker->thread->tgid,
@@ -409,7 +409,7 @@ static __always_inline void tell_waiting(struct looker *looker, struct look_room
 
 	runtime_read_sched(layout, span, room->sched, &state);
 	struct waiting_record record = {
-		.ts_ns = looker->now,
+		.ts_ns = told_at(looker->now, told->begin_ns),
 		.oldest_ns = told->begin_ns,
 		.timer_ns = told->timer_ns ? told->timer_ns : UNKNOWN,
 		.tid = looker->thread->tid,

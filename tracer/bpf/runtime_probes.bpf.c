@@ -107,7 +107,7 @@ static __always_inline int runtime_emit_of(struct runtime_event *event, u32 tid,
 	struct runtime_record record = {};
 
 	RUNTIME_STATE_COPY(&record, &event->state);
-	record.ts_ns = event->now;
+	record.ts_ns = told_at(event->now, event->since);
 	record.since_ns = event->since;
 	record.tid = tid;
 	record.target_tid = event->target_tid;

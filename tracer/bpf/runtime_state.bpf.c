@@ -95,6 +95,15 @@ struct runtime_state {
 		(record)->nmspinning = (state)->nmspinning;                                       \
 	} while (0)
 
+/*
+ * When a look tells what it found. Two CPUs may look at once: then the other's look, which saw what
+ * was before, may have begun after this one, and what this one sees came later still.
+ */
+static __always_inline s64 told_at(s64 now, s64 since)
+{
+	return since > now ? (s64)bpf_ktime_get_ns() : now;
+}
+
 /* The pointer at an address; 0 for nil and for what cannot be read. */
 static __always_inline u64 runtime_pointer(u64 base, s32 offset)
 {
