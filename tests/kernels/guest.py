@@ -1,0 +1,147 @@
+"""Runs on the kernel under test: every mode of the command, each against a known count.
+
+Prints one JSON object: ``kernel``, ``arch`` and ``modes``, by name ``true`` or why it does not
+work, in one line.
+
+Usage: guest.py GO_PROGRAM FOLDER (the program is tests/go/sleeps, built for this machine)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+PRIME = 23
+"""Blocking reads of the reference runtime's workload ``prime``."""
+
+
+class Wrong(Exception):
+    """What a mode answered, and what it should have."""
+
+
+def pretake(*arguments: str) -> str:
+    """Run the command; what it printed. Raises Wrong with its last line of error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pretake", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise Wrong(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
+    return done.stdout
+
+
+def expect(what: str, got: object, wanted: object) -> None:
+    """Raise Wrong where two are not the same."""
+    if got != wanted:
+        raise Wrong(f"{what}: {got}, not {wanted}")
+
+
+def doctor(_program: str, _folder: Path) -> None:
+    pretake("doctor", "--json")
+
+
+def reference(_program: str, folder: Path) -> None:
+    trace = str(folder / "reference.pretake")
+    pretake("record", "-q", "-o", trace, "--", sys.executable, "-m", "pretake", "run", "prime")
+    rows = json.loads(pretake("episodes", trace, "--json"))
+    reads = [row for row in rows if row["syscall"] == "read" and row["outcome"] is not None]
+    expect("blocking reads", len(reads), PRIME)
+
+
+def _go(program: str, folder: Path, name: str, *options: str) -> str:
+    trace = str(folder / f"{name}.pretake")
+    said = folder / f"{name}.said"
+    command = ["sh", "-c", f'exec "$0" >{said}', program]
+    if name == "go":
+        # Known before it runs, as most targets are.
+        command = [program]
+    done = subprocess.run(
+        [sys.executable, "-m", "pretake", "record", "-q", *options, "-o", trace, "--", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise Wrong(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
+    calls = int(said.read_text() if name != "go" else done.stdout)
+    rows = json.loads(pretake("episodes", trace, "--json"))
+    sleeps = [row for row in rows if row["syscall"] == "nanosleep"]
+    expect("blocking nanosleeps", len(sleeps), calls)
+    return trace
+
+
+def go(program: str, folder: Path) -> None:
+    _go(program, folder, "go")
+
+
+def go_exact(program: str, folder: Path) -> None:
+    _go(program, folder, "go", "--force", "--probes", "exact")
+
+
+def check(program: str, folder: Path) -> None:
+    trace = folder / "go.pretake"
+    pretake("check", str(trace if trace.exists() else _go(program, folder, "go")))
+
+
+def budget(program: str, folder: Path) -> None:
+    trace = folder / "go.pretake"
+    told = json.loads(
+        pretake("budget", "--json", str(trace if trace.exists() else _go(program, folder, "go")))
+    )
+    for process in told["processes"]:
+        expect("sum of states", sum(process["states"].values()), process["p_ns"])
+
+
+def live(program: str, _folder: Path) -> None:
+    told = pretake("live", "--json", "--period", "1", "--", program)
+    rows = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    if not any(row.get("runtime") == "go" for row in rows):
+        raise Wrong("live does not see the Go runtime")
+
+
+def perf(_program: str, folder: Path) -> None:
+    trace = str(folder / "perf.pretake")
+    command = [sys.executable, "-m", "pretake", "run", "prime"]
+    pretake("record", "-q", "--backend", "perf", "-o", trace, "--", *command)
+    pretake("summary", trace, "--json")
+
+
+MODES: dict[str, Callable[[str, Path], None]] = {
+    "doctor": doctor,
+    "record, reference runtime": reference,
+    "record, Go": go,
+    "record, Go, probes exact": go_exact,
+    "budget": budget,
+    "check": check,
+    "live": live,
+    "record --backend perf": perf,
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Try every mode."""
+    program, folder = argv[0], Path(argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    modes: dict[str, bool | str] = {}
+    for name, mode in MODES.items():
+        try:
+            mode(program, folder)
+            modes[name] = True
+        except Wrong as wrong:
+            modes[name] = str(wrong)
+        except Exception:
+            modes[name] = traceback.format_exc().splitlines()[-1][:300]
+        print(name, modes[name], file=sys.stderr, flush=True)
+    told = {"kernel": platform.release(), "arch": os.uname().machine, "modes": modes}
+    print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,188 @@
+"""Debian's kernels, as files: downloaded by apt from the suites that carry them, not installed.
+
+The suites are added to a private copy of apt's state, so that the machine's own sources stay as
+they are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+__all__ = ["KERNELS", "Image", "Kernel", "fetch"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to test on.
+
+    Args:
+        name: its version as people say it.
+        suite: of Debian, which carries it.
+        packages: regular expressions; the newest package that one matches is taken for each.
+    """
+
+    name: str
+    suite: str
+    packages: tuple[str, ...]
+
+
+_SIGNED = r"linux-image-{}[.0-9+a-z-]*-{}"
+
+KERNELS = (
+    Kernel("5.10", "bullseye", (_SIGNED.format(r"5\.10", "ARCH"),)),
+    Kernel("6.1", "bookworm", (_SIGNED.format(r"6\.1", "ARCH"),)),
+    Kernel("6.12", "bookworm-backports", (_SIGNED.format(r"6\.12", "ARCH"),)),
+    Kernel(
+        "7",
+        "sid",
+        (r"linux-binary-7[.0-9+a-z-]*-ARCH", r"linux-modules-7[.0-9+a-z-]*-ARCH"),
+    ),
+)
+"""The oldest first. Others are added here: nothing else names a kernel."""
+
+_QEMU = {
+    "amd64": ("qemu-system-x86_64", "-cpu", "max"),
+    "arm64": ("qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"),
+}
+_CONSOLES = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A kernel's files, below ``folder``."""
+
+    kernel: Kernel
+    arch: str
+    folder: Path
+
+    @property
+    def qemu(self) -> tuple[str, ...]:
+        """The emulator and its machine."""
+        return _QEMU[self.arch]
+
+    @property
+    def console(self) -> str:
+        """The serial line's name there."""
+        return _CONSOLES[self.arch]
+
+    @cached_property
+    def vmlinuz(self) -> Path:
+        """The kernel itself."""
+        return next(self.folder.rglob("vmlinuz*"))
+
+    @cached_property
+    def version(self) -> str:
+        """As ``uname -r`` tells it."""
+        return self._modules_folder.name
+
+    @property
+    def busybox(self) -> Path:
+        """A static busybox of the guest's architecture."""
+        return next(p for p in self.folder.rglob("busybox") if p.is_file() and p.parent.name == "bin")
+
+    @property
+    def busybox_here(self) -> str:
+        """One of this machine's."""
+        return "busybox"
+
+    @cached_property
+    def _modules_folder(self) -> Path:
+        return next(p for p in self.folder.rglob("lib/modules/*") if (p / "kernel").is_dir())
+
+    def modules(self, names: Iterable[str]) -> list[Path]:
+        """The files of modules and of what they stand on, in the order they are to be loaded."""
+        # From sid on the modules lie below /usr/lib, where depmod does not look.
+        base = self._modules_folder.parents[2]
+        if base.name == "usr":
+            link = base.parent / "lib"
+            if not link.exists():
+                link.symlink_to("usr/lib")
+            base = base.parent
+        if not (self._modules_folder / "modules.dep.bin").exists():
+            subprocess.run(
+                ["depmod", "-b", base, self.version], check=True, stderr=subprocess.DEVNULL
+            )
+        found: dict[Path, None] = {}
+        for name in names:
+            told = subprocess.run(
+                ["modprobe", "-d", base, "-S", self.version, "--show-depends", name],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            for line in told.stdout.splitlines():
+                word, _, path = line.partition(" ")
+                if word == "insmod":
+                    found.setdefault(Path(path.strip()))
+        return list(found)
+
+
+def fetch(kernel: Kernel, arch: str = "amd64") -> Image:
+    """Download a kernel, once."""
+    base = _cache()
+    folder = base / f"{kernel.name}-{arch}"
+    if not (folder / "complete").exists():
+        apt = _apt(kernel.suite, arch)
+        names = [_newest(apt, pattern.replace("ARCH", arch)) for pattern in kernel.packages]
+        packages = folder / "packages"
+        packages.mkdir(parents=True, exist_ok=True)
+        subprocess.run(
+            ["apt-get", *apt, "download", "-qq", *(f"{n}:{arch}" for n in (*names, "busybox-static"))],
+            cwd=packages,
+            check=True,
+        )
+        for package in packages.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, folder / "root"], check=True)
+            package.unlink()
+        (folder / "complete").touch()
+    return Image(kernel, arch, folder / "root")
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pretake" / "kernels"
+
+
+def _apt(suite: str, arch: str) -> list[str]:
+    """Options that make apt know one suite of the mirror that this machine uses, and no other."""
+    state = _cache() / f"apt-{suite}-{arch}"
+    for part in ("lists/partial", "cache/archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
+    told = subprocess.check_output(
+        ["apt-get", "indextargets", "--format", form, "Created-By: Packages"], text=True
+    )
+    rows = [line.split() for line in told.splitlines()]
+    mirror = next(row[0] for row in rows if row[2:] == ["Debian"] and "security" not in row[0])
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    sources = state / "sources.list"
+    sources.write_text(f"deb [signed-by={keys}] {mirror} {suite} main\n")
+    options = {
+        "Dir::Etc::sourcelist": sources,
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": state / "lists",
+        "Dir::Cache": state / "cache",
+        "APT::Architecture": arch,
+        "APT::Architectures": arch,
+        "APT::Sandbox::User": "root",
+    }
+    apt = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    subprocess.run(["apt-get", *apt, "update", "-qq"], check=True)
+    return apt
+
+
+def _newest(apt: list[str], pattern: str) -> str:
+    told = subprocess.check_output(
+        ["apt-cache", *apt, "search", "--names-only", f"^{pattern}$"], text=True
+    )
+    names = [line.split()[0] for line in told.splitlines()]
+    names = [n for n in names if not re.search(r"-(cloud|rt|dbg|unsigned|16k|64k)\b", n)]
+    if not names:
+        raise LookupError(f"no package matches {pattern}")
+    return max(names, key=lambda n: [int(x) for x in re.findall(r"\d+", n)])
