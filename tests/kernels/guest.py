@@ -21,25 +21,25 @@ PRIME = 23
 """Blocking reads of the reference runtime's workload ``prime``."""
 
 
-class Wrong(Exception):
+class WrongError(Exception):
     """What a mode answered, and what it should have."""
 
 
 def pretake(*arguments: str) -> str:
-    """Run the command; what it printed. Raises Wrong with its last line of error."""
+    """Run the command; what it printed. Raises WrongError with its last line of error."""
     done = subprocess.run(
         [sys.executable, "-m", "pretake", *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise Wrong(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
+        raise WrongError(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
     return done.stdout
 
 
 def expect(what: str, got: object, wanted: object) -> None:
-    """Raise Wrong where two are not the same."""
+    """Raise WrongError where two are not the same."""
     if got != wanted:
-        raise Wrong(f"{what}: {got}, not {wanted}")
+        raise WrongError(f"{what}: {got}, not {wanted}")
 
 
 def doctor(_program: str, _folder: Path) -> None:
@@ -69,7 +69,7 @@ def _go(program: str, folder: Path, name: str, *options: str) -> str:
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise Wrong(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
+        raise WrongError(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
     calls = int(said.read_text() if name != "go" else done.stdout)
     rows = json.loads(pretake("episodes", trace, "--json"))
     sleeps = [row for row in rows if row["syscall"] == "nanosleep"]
@@ -103,7 +103,7 @@ def live(program: str, _folder: Path) -> None:
     told = pretake("live", "--json", "--period", "1", "--", program)
     rows = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     if not any(row.get("runtime") == "go" for row in rows):
-        raise Wrong("live does not see the Go runtime")
+        raise WrongError("live does not see the Go runtime")
 
 
 def perf(_program: str, folder: Path) -> None:
@@ -134,7 +134,7 @@ def main(argv: Sequence[str]) -> None:
         try:
             mode(program, folder)
             modes[name] = True
-        except Wrong as wrong:
+        except WrongError as wrong:
             modes[name] = str(wrong)
         except Exception:
             modes[name] = traceback.format_exc().splitlines()[-1][:300]

@@ -84,7 +84,9 @@ class Image:
     @property
     def busybox(self) -> Path:
         """A static busybox of the guest's architecture."""
-        return next(p for p in self.folder.rglob("busybox") if p.is_file() and p.parent.name == "bin")
+        return next(
+            p for p in self.folder.rglob("busybox") if p.is_file() and p.parent.name == "bin"
+        )
 
     @property
     def busybox_here(self) -> str:
@@ -133,7 +135,13 @@ def fetch(kernel: Kernel, arch: str = "amd64") -> Image:
         packages = folder / "packages"
         packages.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["apt-get", *apt, "download", "-qq", *(f"{n}:{arch}" for n in (*names, "busybox-static"))],
+            [
+                "apt-get",
+                *apt,
+                "download",
+                "-qq",
+                *(f"{n}:{arch}" for n in (*names, "busybox-static")),
+            ],
             cwd=packages,
             check=True,
         )

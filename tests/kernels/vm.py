@@ -10,6 +10,7 @@ Debian's.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -104,12 +105,10 @@ def run(
             *("-append", " ".join(line)),
             *shares,
         ]
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run(
                 argv, timeout=seconds, stdin=subprocess.DEVNULL, capture_output=True, check=False
             )
-        except subprocess.TimeoutExpired:
-            pass
         return Outcome(
             int(_text(out / "status")) if _text(out / "status").strip() else None,
             _text(out / "stdout"),
