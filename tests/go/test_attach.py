@@ -35,3 +35,14 @@ def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) ->
     retakes = runtime[runtime["kind"] == "retake"]
     assert len(retakes) > 2
     assert set(retakes["reason"]) == {"sysmon"}
+
+
+def test_a_program_goes_on_when_the_capture_ends(tmp_path: Path) -> None:
+    binary = toolchains.build("blockread")
+    with subprocess.Popen([binary, "300"], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions(seconds=0.1))
+        # To its own end, where it says that both goroutines did their work.
+        told = program.stdout.read()
+    assert program.returncode == 0
+    assert told.startswith("reads=300 ")
