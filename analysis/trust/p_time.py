@@ -14,6 +14,14 @@ stw        stw: no M has it, and the world is stopped
 ``with_m`` is the sum of the first two. Go counts calls that do not block, too, also while their
 thread waits for a CPU, and the trace does not have those: on a busy machine Go has more of
 ``syscall``, and less of ``running``, and ``with_m`` is what both sides know.
+
+Two more things are known to one side only:
+
+- An M that gets a P tells Go so (ProcStart) once it runs. Where its thread loses its CPU before
+  that, Go has P idle and the kernel a thread without a CPU. That time (``untold_ns``) may be
+  either, and the two sides are apart by no more than lies outside of it.
+- Whoever stops the world keeps its own P, to Go; in the budget that P is ``stw`` as the others
+  are. Here it is counted as Go does.
 """
 
 from __future__ import annotations
@@ -40,6 +48,9 @@ _EVENT = re.compile(
     re.MULTILINE,
 )
 _M = re.compile(r"^M=(\d+) ", re.MULTILINE)
+_TOLD_WITHIN_NS = 100_000
+"""CPU time after which an M has surely told Go of the P that it got: some microseconds of code."""
+_RUNNING, _NO_CPU, _STW = (STATES.index(state) for state in ("running", "no_cpu", "stw"))
 _AS_GO = {
     "running": "running",
     "no_cpu": "running",
@@ -63,6 +74,7 @@ class PTime(TypedDict):
     state: str
     trace_ns: int
     go_ns: int
+    untold_ns: int
     apart_percent: float
 
 
@@ -154,11 +166,20 @@ def compare_p_time(trace: Trace, parsed: str, ahead_ns: int = 0) -> list[PTime]:
     for p in sorted(told):
         for sums in (ours.setdefault(p, {}), told[p]):
             sums["with_m"] = sums.get("running", 0) + sums.get("syscall", 0)
+        untold_ns = ours[p].get("untold", 0)
         for state in ("with_m", "running", "syscall", "idle", "stw"):
             ns, go_ns = ours[p].get(state, 0), told[p].get(state, 0)
-            apart = 100 * abs(ns - go_ns) / whole_ns
+            either_ns = untold_ns if state in ("with_m", "running", "idle") else 0
+            apart_ns = max(ns - go_ns, go_ns - ns - either_ns, 0)
             rows.append(
-                {"p": p, "state": state, "trace_ns": ns, "go_ns": go_ns, "apart_percent": apart}
+                {
+                    "p": p,
+                    "state": state,
+                    "trace_ns": ns,
+                    "go_ns": go_ns,
+                    "untold_ns": either_ns,
+                    "apart_percent": 100 * apart_ns / whole_ns,
+                }
             )
     return rows
 
@@ -166,6 +187,10 @@ def compare_p_time(trace: Trace, parsed: str, ahead_ns: int = 0) -> list[PTime]:
 def _as_go(trace: Trace, found: Pass, pids: set[int], begin_ns: int, end_ns: int) -> Sums:
     own = np.isin(found.spans["pid"], sorted(pids))
     spans = {name: values[own] for name, values in found.spans.items()}
+    order = np.lexsort((spans["begin_ns"], spans["p"]))
+    spans = {name: values[order] for name, values in spans.items()}
+    untold = _untold(spans)
+    spans["state"] = np.where(_stoppers(trace, spans), _RUNNING, spans["state"])
     begins = np.clip(spans["begin_ns"], begin_ns, end_ns)
     ends = np.clip(spans["end_ns"], begin_ns, end_ns)
     in_calls = np.zeros(len(begins), np.int64)
@@ -177,12 +202,45 @@ def _as_go(trace: Trace, found: Pass, pids: set[int], begin_ns: int, end_ns: int
     sums: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     for code, state in enumerate(STATES):
         for p in np.unique(spans["p"]).tolist():
-            at = np.flatnonzero((spans["p"] == p) & (spans["state"] == code))
+            at = np.flatnonzero((spans["p"] == p) & (spans["state"] == code) & ~untold)
             whole = int((ends[at] - begins[at]).sum())
             in_call = int(in_calls[at].sum()) if _AS_GO[state] == "running" else 0
             sums[p][_AS_GO[state]] += whole - in_call
             sums[p]["syscall"] += in_call
+    for p in np.unique(spans["p"]).tolist():
+        at = np.flatnonzero((spans["p"] == p) & untold)
+        sums[p]["untold"] = int((ends[at] - begins[at]).sum())
     return {p: dict(its) for p, its in sums.items()}
+
+
+def _untold(spans: dict[str, Ints]) -> npt.NDArray[np.bool_]:
+    """Spans without a CPU of a thread that got P and has hardly run since; by P and time."""
+    with_m = np.isin(
+        spans["state"], [STATES.index(s) for s, go in _AS_GO.items() if go == "running"]
+    )
+    same = np.r_[False, (np.diff(spans["p"]) == 0) & (np.diff(spans["tid"]) == 0)]
+    goes_on = same & with_m & np.r_[False, with_m[:-1]]
+    tenure = np.cumsum(~goes_on)
+    ran = np.where(spans["state"] == _RUNNING, spans["end_ns"] - spans["begin_ns"], 0)
+    before = np.cumsum(ran) - ran
+    first = np.flatnonzero(~goes_on)
+    since = before - before[first][tenure - 1] if len(first) else before
+    return np.asarray((spans["state"] == _NO_CPU) & (since <= _TOLD_WITHIN_NS), bool)
+
+
+def _stoppers(trace: Trace, spans: dict[str, Ints]) -> npt.NDArray[np.bool_]:
+    """Spans of a stopped world in which P is that of who stops it; by P and time."""
+    rows = read(trace, "runtime", ["ts_ns", "tid", "kind"])
+    starts = rows["kind"] == TABLES["runtime"].column("kind").code("stw_start")
+    stopped = (spans["state"] == _STW) & np.r_[False, np.diff(spans["p"]) == 0]
+    found = np.zeros(len(stopped), bool)
+    for at in np.flatnonzero(stopped).tolist():
+        asked = starts & (rows["tid"] == spans["tid"][at - 1])
+        asked &= (rows["ts_ns"] >= spans["begin_ns"][at - 1]) & (
+            rows["ts_ns"] <= spans["end_ns"][at]
+        )
+        found[at] = bool(asked.any())
+    return found
 
 
 def _calls(trace: Trace) -> dict[int, tuple[Ints, Ints]]:
