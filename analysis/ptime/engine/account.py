@@ -84,6 +84,7 @@ from analysis.ptime.engine.rows import (
     WAKEUP,
     Out,
     Rows,
+    capped,
 )
 
 __all__ = ["BIN", "HOLD", "LATENCY", "SCALE", "SPAN", "STATES", "STOP", "WAITED", "Account"]
@@ -133,6 +134,8 @@ BY_STW: Final = 8
 
 SCALE: Final = 5040
 """Shares of lost P time are kept in this part of a ns."""
+STEP_NS: Final = 1_000_000_000
+"""Time is added in pieces of at most this length, so that a product of it fits an i64."""
 
 # How a hold ended.
 KEPT: Final = 0
@@ -893,8 +896,8 @@ class Account:
         p.queue_set = False
 
     def put_span(self, p: _P) -> None:
-        """The span that ends now."""
-        if self.now_ns <= p.since_ns:
+        """The span that ends now; a process that ended has its last one already."""
+        if self.now_ns <= p.since_ns or p.process.ended:
             return
         out = self.spans
         out[0].put(p.process.pid)
@@ -990,6 +993,8 @@ class Account:
         fresh_until_ns = process.fresh_until_ns
         if process.old and process.at_ns < fresh_until_ns < now_ns:
             self.settle_to(process, fresh_until_ns)
+        while now_ns - process.at_ns > STEP_NS:
+            self.settle_to(process, process.at_ns + STEP_NS)
         ns = now_ns - process.at_ns
         if ns <= 0:
             return
@@ -1029,10 +1034,9 @@ class Account:
                     most = MANY
         if most >= MANY:
             process.wait_unknown_ns += ns
-            process.wait_most_ns += least * ns
-        else:
-            process.wait_most_ns += most * ns
-        process.wait_least_ns += least * ns
+        waited_most = least if most >= MANY else most
+        process.wait_most_ns = capped(process.wait_most_ns, waited_most * ns)
+        process.wait_least_ns = capped(process.wait_least_ns, least * ns)
         if idle > 0 and least > spin_most:
             process.idle_beside_ns += min(idle, least - spin_most) * ns
         if going == 0:

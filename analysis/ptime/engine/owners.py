@@ -78,8 +78,8 @@ looks, may take to show. Go's sysmon looks at least every 10 ms."""
 FRESH_NS: Final = 20_000_000
 """A look says nothing of what waits so long after it, unless nobody ran meanwhile."""
 
-MANY: Final = 1 << 20
-"""Stands for "any number" of goroutines that wait."""
+MANY: Final = 1 << 33
+"""Stands for "any number" of goroutines that wait: more than three counts of 31 bits."""
 
 NOBODY: Final = -1
 

@@ -40,10 +40,13 @@ __all__ = [
     "WAKEUP",
     "Out",
     "Rows",
+    "capped",
 ]
 
 NEVER: Final = 1 << 62
 """Later than any row."""
+
+LARGEST: Final = (1 << 63) - 1
 
 TASK: Final = 0
 BLOCK: Final = 1
@@ -116,6 +119,14 @@ class Rows:
     def get(self, column: i64) -> i64:
         """The number in a column of the row that is next."""
         return read_i64_le(self.columns[column], self.at * 8)
+
+
+def capped(total: i64, more: i64) -> i64:
+    """The sum of two numbers that are not negative, at most what an i64 holds.
+
+    The counts of a program whose memory was misread reach 31 bits each.
+    """
+    return LARGEST if more > LARGEST - total else total + more
 
 
 EMPTY: Final = Rows([b""], 0)
