@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from analysis.answers.budget import Process, budget
+from analysis.ptime.budget import run_pass
 from analysis.ptime.engine import account, owners, rows
 from tests.unit.analysis.scene import US, Scene
 from tracer.trace.schema import TABLES
@@ -262,3 +263,41 @@ def test_pressure_is_the_share_of_time_with_a_lost_p(tmp_path: Path) -> None:
     look(scene, 400, 3)
     pressure = process_of(scene, tmp_path)["pressure"]
     assert pressure["10s"] == {"some": 75.0, "full": 0.0}
+
+
+def test_misread_counts_reach_what_an_i64_holds_and_no_further(tmp_path: Path) -> None:
+    """Three counts of 2³¹-1 over three seconds are 1.9e19 ns of waiting, more than 2⁶³-1."""
+    at_most = (1 << 31) - 1
+    scene = two_ps(3_000_000)
+    for at in range(0, 3_000_000, 10_000):
+        look(scene, at, at_most, global_runq=at_most, timers_due=at_most)
+    wait = process_of(scene, tmp_path)["wait_ns"]
+    assert (wait["least"], wait["most"]) == ((1 << 63) - 1, (1 << 63) - 1)
+
+
+def test_an_hour_of_many_lost_ps_is_no_more_than_that(tmp_path: Path) -> None:
+    """600 Ps, lost for an hour: 2.16e15 ns; in parts of a ns that is more than 2⁶³."""
+    hour = 3_600_000_000
+    scene = Scene(end_ns=hour * US)
+    scene.task(MONITOR, 7, "sysmon")
+    look(scene, 0, 600, gomaxprocs=600)
+    for p in range(600):
+        running(scene, 0, 100 + p, p)
+        scene.block(0, 100 + p, 0, p)
+        scene.switch(0, 100 + p, 0)
+    process = process_of(scene, tmp_path)
+    assert process["states"]["syscall"] == 600 * hour * US
+    assert process["lost_ns"]["syscall"]["most"] == 600 * hour * US
+
+
+def test_rows_behind_the_end_of_a_process_are_no_time_of_its(tmp_path: Path) -> None:
+    """It ends with the capture, at 100; that its threads die at 200 is not told twice."""
+    scene = two_ps(100)
+    scene.runtime(50, "retake", MONITOR, 0, reason="sysmon", target_tid=11)
+    scene.loss(200, 300, "sched_switch")
+    for tid in (7, 11, 12, MONITOR):
+        scene.task(tid, 7, at=200, kind="exit")
+    found = run_pass(scene.write(tmp_path), spans=True)
+    (process,) = found.processes
+    length = found.spans["end_ns"] - found.spans["begin_ns"]
+    assert int(length.sum()) == process.p_ns == 2 * 100 * US
