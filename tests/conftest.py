@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.metadata
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pretake")
+
+# A shell lets what it starts in the background ignore SIGINT, and so would every command here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _lacks_kernel() -> str | None:
