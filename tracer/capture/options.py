@@ -43,7 +43,7 @@ class CaptureOptions:
         reference_module: the compiled library of the reference runtime that the target loads;
             None for the one that this Python would load, if there is one.
         probes: how the transitions of Go's runtime are told. ``none``: from looks at its memory
-            (tracer/bpf/looks.bpf.c), without a change to the program's text; ``exact``: by
+            (tracer/bpf/ps_seen.bpf.c), without a change to the program's text; ``exact``: by
             uprobes; ``both``, to compare them. The reference runtime tells its own.
         max_threads: target threads that can be followed at one time.
         part_seconds: age at which a part file is closed: what a tracer that is killed loses.

@@ -49,10 +49,16 @@ __all__ = [
 
 SOURCES: Final = (
     "common.bpf.c",
+    "rings.bpf.c",
+    "runtime_images.bpf.c",
+    "runtime_memory.bpf.c",
     "runtime_state.bpf.c",
     "live.bpf.c",
     "runtime_probes.bpf.c",
-    "looks.bpf.c",
+    "ps_seen.bpf.c",
+    "look_at_all.bpf.c",
+    "look_at_switch.bpf.c",
+    "look_at_given.bpf.c",
     "syscalls.bpf.c",
     "signals.bpf.c",
     "stacks.bpf.c",

@@ -2,7 +2,7 @@
 
 A program writes a record into the next slot of its CPU and then raises ``produced``; the reader
 takes what lies between ``consumed`` and ``produced`` and then raises ``consumed``. Both are in
-memory that the kernel and the reader share (``struct ring_end`` of tracer/bpf/common.bpf.c), and
+memory that the kernel and the reader share (``struct ring_end`` of tracer/bpf/rings.bpf.c), and
 each has one writer, so neither side waits for the other.
 """
 

@@ -2,7 +2,7 @@
 
 An adapter (:mod:`tracer.targets.go`, :mod:`tracer.targets.reference`) looks at a binary and
 answers with a :class:`RuntimeLayout` and a list of :class:`Probe`. The layout goes, one for each
-process, into the BPF hash map ``runtime_layouts``; ``tracer/bpf/runtime_state.bpf.c`` reads every
+process, into the BPF hash map ``runtime_layouts``; ``tracer/bpf/runtime_memory.bpf.c`` reads every
 offset from there. So one compiled program serves every version of every runtime, and nothing
 that a binary says ever becomes source text.
 

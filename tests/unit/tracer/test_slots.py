@@ -21,7 +21,7 @@ CPUS = [0, 2]
 
 
 class Programs:
-    """The kernel's side: writes as common.bpf.c does."""
+    """The kernel's side: writes as rings.bpf.c does."""
 
     def __init__(self) -> None:
         self.fds = [os.memfd_create(name) for name in ("ends", "slots")]

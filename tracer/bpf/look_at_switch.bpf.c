@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+/*
+ * Looks by a thread that leaves its CPU or comes on one.
+ *
+ * One that leaves is still the current thread, so that its memory can be read; one that comes is
+ * not yet, and what it was given before it slept is told then.
+ */
+
+/*
+ * The current thread blocks in a call, or in a fault, and has P: whoever takes P from it takes it
+ * from this M. If another had it at the look before, P may have been taken from that one.
+ */
+static __always_inline void look_at_own_p(struct looker *looker, struct runtime_self *self)
+{
+	struct p_key key = {.tgid = looker->thread->tgid, .p = self->state.p};
+	struct p_seen *seen = ps_seen.lookup(&key);
+
+	if (!seen || seen->m == self->m)
+		return;
+	looker->own_m = self->m;
+	if (seen->m)
+		look_at_p(looker, self->p);
+	seen->m = self->m;
+	seen->tid = looker->thread->tid;
+}
+
+/*
+ * A thread parks without P and without a goroutine. If its last call had lost its P, that call
+ * came back and found none: exitsyscall0, exitsyscallNoP.
+ */
+static __always_inline void tell_slow_exit(struct looker *looker, struct runtime_self *self)
+{
+	struct thread_state *thread = looker->thread;
+	struct p_key key = {.tgid = thread->tgid, .p = thread->call_p};
+
+	if (thread->call_p == UNKNOWN)
+		return;
+	thread->call_p = UNKNOWN;
+	struct p_seen *seen = ps_seen.lookup(&key);
+	if (!seen || seen->told != call_key(self->m, thread->call_tick))
+		return;
+	struct runtime_state unknown = RUNTIME_STATE_UNKNOWN;
+	struct runtime_event event = {
+		.now = looker->now,
+		.since = thread->returned_ns,
+		.layout = looker->layout,
+		.m = self->m,
+		.state = unknown,
+		.target_tid = UNKNOWN,
+	};
+	event.state.m = self->m_id;
+	event.state.goid = thread->call_goid;
+	runtime_emit_of(&event, thread->tid, RUNTIME_KIND_EXIT_SLOW, UNKNOWN);
+}
+
+/* At a block with P in a call; the tick is the call's. */
+static __always_inline void note_call(struct thread_state *thread, struct runtime_layout *layout,
+				      u64 m, s32 p, s64 goid)
+{
+	thread->call_p = p;
+	thread->call_goid = goid;
+	thread->call_tick = runtime_number(m, layout->m_syscalltick, sizeof(s32));
+	thread->came_ns = thread->returned_ns;
+	thread->returned_ns = 0;
+}
+
+/*
+ * A thread that leaves its CPU is told by several programs, each of which ends in the next: the
+ * verifier follows a program through all its ways, and those of all together are too many for it.
+ */
+enum {
+	THREAD_LEFT, /* on_thread_left in sched.bpf.c */
+	WHO_LEFT,
+	LOOK,
+	AFTER_SWITCH_COUNT,
+};
+BPF_PROG_ARRAY(after_switch, AFTER_SWITCH_COUNT);
+
+/* Puts a looker together for the thread that leaves, which runtime_self() tells of. */
+static __always_inline int looker_at_switch(struct looker *looker, struct thread_state *thread,
+					    struct runtime_self *self)
+{
+	if (!thread || !self)
+		return 0;
+	u32 tgid = thread->tgid;
+	looker->now = self->now;
+	looker->thread = thread;
+	looker->layout = layout_of(thread);
+	if (!looker->layout)
+		return 0;
+	if (!thread->m)
+		find_m(thread, looker->layout);
+	if (!thread->m)
+		return 0;
+	looker->process = process_looks_of(tgid, self->now);
+	return looker->process != 0;
+}
+
+/* What the thread is to its runtime, for who looks later; and whether to look now. */
+int who_left(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct thread_state *thread = target((struct task_struct *)ctx->args[1]);
+	struct runtime_self *self = runtime_self();
+	struct looker looker = {};
+
+	if (!looker_at_switch(&looker, thread, self))
+		return 0;
+	int without = self->m && !self->p && !self->curg;
+	if (without && user_register(OFFSET_REGS_NR) == NR_NANOSLEEP)
+		thread->is_sysmon = 1;
+	if (thread->is_sysmon) {
+		looker.process->sysmon_tid = thread->tid;
+		looker.process->sysmon_in_ns = thread->in_ns;
+	}
+#ifdef INFER
+	if (without && !thread->is_sysmon)
+		tell_slow_exit(&looker, self);
+#endif
+	thread->parked = without && !thread->is_sysmon;
+	if (self->p && self->blocked)
+		look_at_own_p(&looker, self);
+	if (thread->is_sysmon || self->now - looker.process->look_ns >= LOOK_PERIOD_NS)
+		after_switch.call(ctx, LOOK);
+	return 0;
+}
+
+int look_after_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct thread_state *thread = target((struct task_struct *)ctx->args[1]);
+	struct runtime_self *self = runtime_self();
+	struct looker looker = {};
+
+	if (!looker_at_switch(&looker, thread, self))
+		return 0;
+	look_if_alone(&looker);
+	if (thread->is_sysmon)
+		looker.process->sysmon_out_ns = self->now;
+	return 0;
+}
+
+/* A thread comes on a CPU. What runs there still is another's: nothing can be read. */
+static __always_inline void look_at_enter(struct thread_state *thread, s64 now)
+{
+	thread->in_ns = now;
+	if (!thread->returned_ns)
+		thread->returned_ns = now;
+	if (thread->is_sysmon) {
+		u32 tgid = thread->tgid;
+		struct process_looks *process = processes_looked_at.lookup(&tgid);
+
+		if (process)
+			process->sysmon_in_ns = now;
+	}
+	if (thread->given_p == UNKNOWN)
+		return;
+	struct runtime_state unknown = RUNTIME_STATE_UNKNOWN;
+	struct runtime_event event = {
+		.now = now, .since = UNKNOWN, .state = unknown, .target_tid = UNKNOWN};
+	event.state.p = thread->given_p;
+	event.state.m = thread->given_m;
+	thread->given_p = UNKNOWN;
+	runtime_emit_of(&event, thread->tid, RUNTIME_KIND_ACQUIREP, UNKNOWN);
+}
