@@ -13,7 +13,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from analysis.answers.where import Site, functions_of, sites_of
+from analysis.answers.where import NOWHERE, Site, functions_of, sites_of
 from analysis.names import syscall_names
 from analysis.ptime.budget import (
     Pass,
@@ -258,8 +258,10 @@ def budget_of(trace: Trace, found: Pass) -> Budget:
 def _budget(trace: Trace, found: Pass, holds: _Holds) -> Budget:
     stack_ids = {key[3] for key in holds.sums} | set(found.waited["stack_id"].tolist())
     sites = sites_of(trace, stack_ids - {UNKNOWN})
-    pcs = set(zip(found.waited["pid"].tolist(), found.waited["pc"].tolist(), strict=True))
-    functions = functions_of(trace, {(pid, pc) for pid, pc in pcs if pc != UNKNOWN})
+    waited = (found.waited[name].tolist() for name in ("pid", "begin_ns", "pc"))
+    functions = functions_of(
+        trace, {row for row in zip(*waited, strict=True) if row[2] != UNKNOWN}
+    )
     named = _Names(sites, functions)
     processes = [_process(process, found, holds, named) for process in found.processes]
     processes.sort(key=lambda process: -_lost(process))
@@ -273,10 +275,10 @@ def _lost(process: Process) -> int:
 @dataclass(frozen=True)
 class _Names:
     sites: Mapping[int, Site]
-    functions: Mapping[tuple[int, int], str]
+    functions: Mapping[tuple[int, int, int], str]
 
     def site(self, stack_id: int) -> Site:
-        return self.sites.get(stack_id, Site(None, None, None))
+        return self.sites.get(stack_id, NOWHERE)
 
 
 def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Names) -> Process:
@@ -384,8 +386,8 @@ def _stops(pid: int, found: Pass, named: _Names) -> Stops:
     sums: Counter[tuple[str | None, str | None, str]] = Counter()
     its = np.flatnonzero(waited["pid"] == pid)
     for at in its.tolist():
-        stack_id, pc = int(waited["stack_id"][at]), int(waited["pc"][at])
-        function = named.site(stack_id).function or named.functions.get((pid, pc))
+        stack_id, ns, pc = (int(waited[name][at]) for name in ("stack_id", "begin_ns", "pc"))
+        function = named.site(stack_id).function or named.functions.get((pid, ns, pc))
         state = STATES[int(waited["state"][at])]
         sums[function, _call(int(waited["nr"][at])), state] += int(waited["ns"][at])
     return {

@@ -6,15 +6,26 @@ The rule for a call site is :mod:`analysis.answers.places`'.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from analysis.windowed.columns import read
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["PLUMBING", "Site", "functions_of", "sites_of"]
+__all__ = [
+    "NOWHERE",
+    "PLUMBING",
+    "Address",
+    "Placed",
+    "Site",
+    "frames_of",
+    "functions_of",
+    "sites_of",
+]
 
 PLUMBING = (
     r"^(?:_|runtime|syscall|os|internal/[^.]*|runtime/internal/[^.]*|golang\.org/x/sys/unix)\."
@@ -33,6 +44,25 @@ class Site:
     line: int | None
 
 
+NOWHERE: Final = Site(None, None, None)
+"""The site of an address that the trace does not name."""
+
+
+class Address(NamedTuple):
+    """A code address. After an exec a process is another program, and it another place."""
+
+    pid: int
+    generation: int
+    pc: int
+
+
+class Placed(NamedTuple):
+    """A frame of a stack: its address, and what is known of that."""
+
+    address: Address
+    site: Site
+
+
 def sites_of(trace: Trace, stack_ids: Collection[int]) -> dict[int, Site]:
     """The call site of each stack: the innermost function that is no plumbing, else that is named.
 
@@ -41,42 +71,78 @@ def sites_of(trace: Trace, stack_ids: Collection[int]) -> dict[int, Site]:
     """
     if not stack_ids:
         return {}
-    stacks = read(trace, "stack", ["stack_id", "depth", "pid", "pc"])
-    addresses = _addresses(trace)
-    frames: defaultdict[int, list[tuple[int, Site]]] = defaultdict(list)
-    wanted = set(stack_ids)
-    for stack_id, depth, pid, pc in zip(
-        *(stacks[name].tolist() for name in ("stack_id", "depth", "pid", "pc")), strict=True
-    ):
-        if stack_id in wanted:
-            frames[stack_id].append((depth, addresses.get((pid, pc), Site(None, None, None))))
     found = {}
-    for stack_id, its in frames.items():
-        named = [site for _, site in sorted(its, key=lambda f: f[0]) if site.function]
+    for stack_id, frames in frames_of(trace, stack_ids).items():
+        named = [frame.site for frame in frames if frame.site.function]
         own = [s for s in named if s.function and not _PLUMBING.match(s.function)]
-        found[stack_id] = (own or named or [Site(None, None, None)])[0]
+        found[stack_id] = (own or named or [NOWHERE])[0]
     return found
 
 
-def functions_of(trace: Trace, pcs: Collection[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """The function at each (pid, address) that the trace names."""
-    if not pcs:
+def frames_of(trace: Trace, stack_ids: Collection[int]) -> dict[int, list[Placed]]:
+    """The frames of each stack, innermost first.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    names = ("stack_id", "depth", "pid", "generation", "pc")
+    stacks = read(trace, "stack", names)
+    addresses = _addresses(trace)
+    found: defaultdict[int, list[tuple[int, Placed]]] = defaultdict(list)
+    wanted = set(stack_ids)
+    for stack_id, depth, *place in zip(*(stacks[name].tolist() for name in names), strict=True):
+        if stack_id in wanted:
+            address = Address(*place)
+            found[stack_id].append((depth, Placed(address, addresses.get(address, NOWHERE))))
+    return {
+        stack_id: [placed for _, placed in sorted(frames, key=lambda frame: frame[0])]
+        for stack_id, frames in found.items()
+    }
+
+
+def functions_of(
+    trace: Trace, places: Collection[tuple[int, int, int]]
+) -> dict[tuple[int, int, int], str]:
+    """The function that a process was in: of each (pid, time in ns, address), where it is known.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    if not places:
         return {}
     addresses = _addresses(trace)
+    execs = _execs(trace)
     found = {}
-    for key in pcs:
-        site = addresses.get(key)
+    for pid, ns, pc in places:
+        times, generations = execs.get(pid, ([], [UNKNOWN]))
+        # A row of the process' threads tells the program from its time on.
+        at = max(bisect_right(times, ns) - 1, 0)
+        site = addresses.get(Address(pid, generations[at], pc))
         if site is not None and site.function:
-            found[key] = site.function
+            found[pid, ns, pc] = site.function
     return found
 
 
-def _addresses(trace: Trace) -> dict[tuple[int, int], Site]:
-    rows = read(trace, "address", ["pid", "pc", "function", "file", "line"])
+def _execs(trace: Trace) -> dict[int, tuple[list[int], list[int]]]:
+    """When each process became which of its programs: times, and generations from each on."""
+    names = ("pid", "ts_ns", "generation")
+    task = read(trace, "task", names)
+    rows = sorted(zip(*(task[name].tolist() for name in names), strict=True))
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for pid, ns, generation in rows:
+        times, generations = found.setdefault(pid, ([], []))
+        if not generations or generations[-1] != generation:
+            times.append(ns)
+            generations.append(generation)
+    return found
+
+
+def _addresses(trace: Trace) -> dict[Address, Site]:
+    names = ("pid", "generation", "pc", "function", "file", "line")
+    rows = read(trace, "address", names)
     return {
-        (pid, pc): Site(function, file, None if line == UNKNOWN else line)
-        for pid, pc, function, file, line in zip(
-            *(rows[name].tolist() for name in ("pid", "pc", "function", "file", "line")),
-            strict=True,
+        Address(pid, generation, pc): Site(function, file, None if line == UNKNOWN else line)
+        for pid, generation, pc, function, file, line in zip(
+            *(rows[name].tolist() for name in names), strict=True
         )
     }
