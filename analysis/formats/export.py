@@ -20,6 +20,7 @@ from tracer.errors import PretakeError
 __all__ = [
     "folded",
     "folded_lines",
+    "whole_file",
     "write_csv",
     "write_json_lines",
     "write_parquet",
@@ -118,7 +119,7 @@ def write_parquet(pieces: Iterable[pd.DataFrame], path: Path) -> int:
         PretakeError: the file cannot be written.
     """
     count = 0
-    with _whole_file(path) as file, contextlib.ExitStack() as stack:
+    with whole_file(path) as file, contextlib.ExitStack() as stack:
         writer = None
         for piece in pieces:
             rows = pa.Table.from_pandas(piece, preserve_index=False)
@@ -139,7 +140,7 @@ def write_table(pieces: Iterable[pd.DataFrame], form: str, path: Path) -> None:
     if form == "parquet":
         write_parquet(pieces, path)
         return
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         if form == "json":
             for piece in pieces:
                 write_json_lines(piece, file)
@@ -156,12 +157,12 @@ def write_text(text: str, path: Path) -> None:
     Raises:
         PretakeError: the file cannot be written.
     """
-    with _whole_file(path) as file:
+    with whole_file(path) as file:
         file.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager
-def _whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name when it is whole; PretakeError if it cannot be written."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -6,7 +6,6 @@ from each block to the moment at which P runs again.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -16,11 +15,11 @@ import pandas as pd
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket, TrackEvent
 from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
+from analysis.formats.export import whole_file
 from analysis.ptime.episodes import episodes
 from analysis.ptime.tasks import P_KEY_SPAN, p_key
 from analysis.windowed import plain
 from analysis.windowed.asof import Timelines, take
-from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -66,22 +65,13 @@ def write_perfetto(
     Raises:
         PretakeError: the trace cannot be read, or the file cannot be written.
     """
-    path = Path(path)
     slices = _slices(trace)
     if begin_ns is not None:
         slices = slices[slices["end_ns"] >= begin_ns]
     if end_ns is not None:
         slices = slices[slices["begin_ns"] <= end_ns]
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            _write(trace, slices, file)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise PretakeError(
-            f"cannot write {path}: {error.strerror}", "choose another output file"
-        ) from None
+    with whole_file(Path(path)) as file:
+        _write(trace, slices, file)
     return len(slices)
 
 

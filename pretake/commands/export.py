@@ -9,14 +9,14 @@ import click
 from pretake.types import refuse_existing
 from pretake.views import note
 
-FORMATS = ("perfetto", "parquet", "csv", "json", "folded")
+FORMATS = ("perfetto", "pprof", "parquet", "csv", "json", "folded")
 _TABULAR = ("parquet", "csv", "json")
 TABLES = ("episodes", "sites", "factors", "advise")
 
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(FORMATS), required=True, help="Format to write.")
+@click.option("--to", "form", type=click.Choice(FORMATS), help="Format to write.")
 @click.option(
     "--table",
     "name",
@@ -27,29 +27,56 @@ TABLES = ("episodes", "sites", "factors", "advise")
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="FILE",
     help="File to write.",
 )
+@click.option(
+    "--pprof",
+    type=click.Path(path_type=Path),
+    metavar="FILE.pb.gz",
+    help="The same as --to pprof -o FILE.pb.gz.",
+)
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
-def command(trace: Path, form: str, name: str | None, output: Path, force: bool) -> None:
+def command(
+    trace: Path,
+    form: str | None,
+    name: str | None,
+    output: Path | None,
+    pprof: Path | None,
+    force: bool,
+) -> None:
     """Write TRACE, or a table made from it, in the format of another program.
 
     \b
     Examples:
       pretake export server.pretake --to perfetto -o server.pftrace
       pretake export server.pretake --to csv --table sites -o sites.csv
+      pretake export server.pretake --pprof server.pb.gz
+      go tool pprof -http=:8080 server.pb.gz
+
+    The pprof profile has a sample for each stack that calls and page faults blocked with. Its
+    values are holds, hold, harm, lost_p, fault and no_cpu (-sample_index=hold shows another than
+    lost_p); its labels are process, pid, cause, syscall and taker (-tagfocus=syscall=read).
     """
     from analysis import load
     from analysis.formats.export import folded_lines, write_table, write_text
     from analysis.formats.perfetto import write_perfetto
+    from analysis.formats.pprof import write_pprof
 
+    if pprof is not None:
+        if form is not None or output is not None:
+            raise click.UsageError("--pprof FILE is a format and its file: leave out --to and -o")
+        form, output = "pprof", pprof
+    if form is None or output is None:
+        raise click.UsageError("say what to write and where: --to FORMAT -o FILE, or --pprof FILE")
     if name is not None and form not in _TABULAR:
         raise click.UsageError(f"--to {form} writes the whole trace, and no --table of it")
     refuse_existing(output, force)
     loaded = load(trace)
     if form == "perfetto":
         write_perfetto(loaded.trace, output)
+    elif form == "pprof":
+        write_pprof(loaded.trace, output)
     elif form == "folded":
         write_text("".join(folded_lines(loaded.episodes())), output)
     elif name in (None, "episodes"):
