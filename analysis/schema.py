@@ -70,6 +70,22 @@ class Frame:
         }
         return pd.DataFrame(made, columns=list(wanted))
 
+    def finish_rows(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """A frame that has these columns already, each of text or of whole numbers.
+
+        Args:
+            rows: grouped or aggregated ones; null may be None, NaN or ``<NA>``.
+        """
+        texts = {column.name for column in self.fields if column.type == "str"}
+        return self.finish(
+            {
+                name: rows[name].astype(object).where(rows[name].notna(), None).to_numpy(object)
+                if name in texts
+                else rows[name].astype("Int64").to_numpy(np.int64, na_value=UNKNOWN)
+                for name in self.names
+            }
+        )
+
 
 def _finish(
     column: Field, values: np.ndarray | pd.Series[Any] | None, length: int

@@ -109,7 +109,7 @@ def wait_for(tool: Tool, process: subprocess.Popen[bytes], folder: Path) -> None
         sys.exit(f"{tool.name} ended: {(folder / 'output').read_text()}")
 
 
-def compare(program: str, tools: list[Tool], rounds: int, window_s: float) -> dict[str, Costs]:
+def slow_down(program: str, tools: list[Tool], rounds: int, window_s: float) -> dict[str, Costs]:
     """Attach each tool to one running program, over and over."""
     costs = {tool.name: Costs() for tool in tools}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
@@ -168,7 +168,7 @@ def main() -> None:
     start_s()  # compiles the programs, if that was not done before
     starts = [start_s() for _ in range(9)]
     costs = {
-        program: compare(program, tools, chosen.rounds, chosen.window)
+        program: slow_down(program, tools, chosen.rounds, chosen.window)
         for program in ("pipes", "pipes_1p", "http")
     }
     served = {

@@ -123,11 +123,9 @@ def main() -> int:
     print(text)
     results.write("go", {"go": asked.go, "rows": rows})
     if PAGE.exists():
-        before, _, rest = PAGE.read_text().partition(MADE[0])
-        _, _, after = rest.partition(MADE[1])
         machine = results.machine()
         where = f"Go {asked.go}, Linux {machine['kernel']}, {machine['cpus']} CPUs"
-        PAGE.write_text(f"{before}{MADE[0]}\n\n{where}:\n\n{text}\n\n{MADE[1]}{after}")
+        results.put_between(PAGE, MADE, f"{where}:\n\n{text}")
     return 0
 
 

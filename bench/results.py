@@ -22,3 +22,10 @@ def write(name: str, figures: dict[str, Any]) -> Path:
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
     return path
+
+
+def put_between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Write a page again with ``text`` between its two marks, which stay."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    page.write_text(f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}", encoding="utf-8")

@@ -200,11 +200,9 @@ def table(figures: dict[str, Any]) -> str:
 
 def document(figures: dict[str, Any]) -> None:
     """Write the table into the page."""
-    before, _, rest = PAGE.read_text().partition(MADE[0])
-    _, _, after = rest.partition(MADE[1])
     machine = results.machine()
     where = f"Linux {machine['kernel']}, {machine['cpus']} CPUs"
-    PAGE.write_text(f"{before}{MADE[0]}\n\n{where}.\n\n{table(figures)}\n\n{MADE[1]}{after}")
+    results.put_between(PAGE, MADE, f"{where}.\n\n{table(figures)}")
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ from typing import Any
 
 from bench.peers import LIVE, PEERS
 from bench.policies import CASES, POLICIES
-from bench.tables import document, markdown, ratios
+from bench.results import put_between
+from bench.tables import BEGIN, END, markdown, ratios
 from reference_runtime.current import COMPILED
 
 HERE = Path(__file__).parent
@@ -139,7 +140,8 @@ def main() -> None:
     print("\n".join(ratios(known)))
     print(f"\n{os.path.relpath(file)} has all figures")
     if asked.document:
-        document(HERE.parent / "docs" / "runtime-bench.md", known)
+        page = HERE.parent / "docs" / "runtime-bench.md"
+        put_between(page, (BEGIN, END), markdown(known))
 
 
 if __name__ == "__main__":

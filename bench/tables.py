@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from analysis.units import duration_text
 from bench.policies import CASES, POLICIES
 
 BEGIN = "<!-- tables: python -m bench.runtime --document -->"
@@ -117,12 +117,6 @@ def number(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def duration(ns: float | None) -> str:
-    if ns is None:
-        return "–"
-    return f"{ns / 1000:.3g} µs" if ns < 1e6 else f"{ns / 1e6:.3g} ms"
-
-
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
@@ -174,21 +168,14 @@ def markdown(results: Results) -> str:
 def row(policy: str, figures: dict[str, Any]) -> list[str]:
     return [
         f"`{policy}`",
-        duration(figures["retake_p50_ns"]),
-        duration(figures["round_trip_p50_ns"]),
-        duration(figures["round_trip_p99_ns"]),
+        duration_text(figures["retake_p50_ns"]),
+        duration_text(figures["round_trip_p50_ns"]),
+        duration_text(figures["round_trip_p99_ns"]),
         number(figures["ops_per_s"]),
-        duration(figures["cpu_per_op_ns"]),
+        duration_text(figures["cpu_per_op_ns"]),
         f"{figures['cpu_s']:.2f}",
         f"{figures['needless']:,.0f}",
         f"{figures['wakeups']:,.0f}",
         f"{figures['policy_wakeups']:,.0f}",
         f"{figures['policy_cpu_s']:.3f} s",
     ]
-
-
-def document(path: Path, results: Results) -> None:
-    """Put the tables between the page's two marks."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n\n{END}{after}", encoding="utf-8")

@@ -130,7 +130,7 @@ def table(
     in ``spare`` are left out, the first of them first; then the others, the rightmost first. The
     line below the table tells which.
     """
-    return Sheet(title, columns, [[_plain(cell) for cell in row] for row in rows], left, spare)
+    return Sheet(title, columns, [[_cell_text(cell) for cell in row] for row in rows], left, spare)
 
 
 class Sheet:
@@ -213,7 +213,7 @@ def quantiles(values: Mapping[str, Any], *names: str) -> list[str]:
     return [duration(values.get(name)) for name in names]
 
 
-def _plain(cell: object) -> str:
+def _cell_text(cell: object) -> str:
     text = UNKNOWN if cell is None else str(cell)
     return printable(text.replace("\n", "·"))
 

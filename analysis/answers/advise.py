@@ -111,7 +111,7 @@ def advise(
     Returns:
         A DataFrame of :data:`ADVICE`: the most P time to be won first.
     """
-    counted = None if calls is None else _counted(plain.from_frame("syscall", calls))
+    counted = None if calls is None else _counted_by_number(plain.from_frame("syscall", calls))
     return _advise(_facts(episodes, places), counted, seed)
 
 
@@ -141,7 +141,7 @@ def advise_trace(
     return _advise(facts.assign(site=sites), _counted_calls(trace), seed)
 
 
-def _counted(calls: pd.DataFrame) -> pd.DataFrame:
+def _counted_by_number(calls: pd.DataFrame) -> pd.DataFrame:
     """How many calls of each number were made, and how many of them blocked."""
     told = calls[calls["blocks"] != UNKNOWN]
     by_number = (told["blocks"] > 0).groupby(told["nr"])
@@ -155,8 +155,8 @@ def _counted_calls(trace: Trace) -> pd.DataFrame:
         rows = plain.from_arrow(
             "syscall", trace.read_row_group("syscall", group, ["nr", "blocks"])
         )
-        pieces.append(_counted(rows))
-    return pd.concat(pieces or [_counted(plain.empty("syscall"))]).groupby(level=0).sum()
+        pieces.append(_counted_by_number(rows))
+    return pd.concat(pieces or [_counted_by_number(plain.empty("syscall"))]).groupby(level=0).sum()
 
 
 def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None, seed: int) -> pd.DataFrame:

@@ -264,11 +264,11 @@ def _budget(trace: Trace, found: Pass, holds: _Holds) -> Budget:
     )
     named = _Names(sites, functions)
     processes = [_process(process, found, holds, named) for process in found.processes]
-    processes.sort(key=lambda process: -_lost(process))
+    processes.sort(key=lambda process: -_least_lost_ns(process))
     return {"processes": processes}
 
 
-def _lost(process: Process) -> int:
+def _least_lost_ns(process: Process) -> int:
     return sum(lost["least"] for lost in process["lost_ns"].values())
 
 

@@ -126,7 +126,7 @@ def _sentence(process: Process, findings: list[Finding]) -> str:
     name = process_name(process)
     total = process["p_ns"]
     unknown = process["states"]["unknown"] / total if total else 1.0
-    least, most = _lost(process)
+    least, most = _lost_share(process)
     if unknown > 0.5:
         known = f" {range_text(least, most)} of it was lost." if most > 0 else ""
         return (
@@ -147,12 +147,12 @@ def _sentence(process: Process, findings: list[Finding]) -> str:
 
 def _is_good(process: Process) -> bool:
     total = process["p_ns"]
-    _, most = _lost(process)
+    _, most = _lost_share(process)
     unknown = process["states"]["unknown"]
     return total > 0 and most < 100 * _NEGLIGIBLE and unknown <= 10 * _NEGLIGIBLE * total
 
 
-def _lost(process: Process) -> tuple[float, float]:
+def _lost_share(process: Process) -> tuple[float, float]:
     """Lost P time in percent, the least and the most."""
     total = process["p_ns"] or 1
     lost = process["lost_ns"].values()
@@ -259,6 +259,6 @@ def _by_runtime(process: Process) -> str:
 def _others(others: list[Process]) -> str:
     if not others:
         return ""
-    named = [f"{process_name(p)} {range_text(*_lost(p))}" for p in others[:3]]
+    named = [f"{process_name(p)} {range_text(*_lost_share(p))}" for p in others[:3]]
     more = f", and {len(others) - 3} more" if len(others) > 3 else ""
     return f"Other processes with Ps, and what they lost: {', '.join(named)}{more}."

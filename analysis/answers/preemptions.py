@@ -170,10 +170,10 @@ def preemptions(trace: Trace) -> pd.DataFrame:
             "outcome": outcome,
             "how": how,
             "why": _in_words(outcome, how, point, function),
-            "part_sent_ns": _apart(sent_ns, asked_ns),
-            "part_delivered_ns": _apart(delivered_ns, sent_ns),
-            "part_stopped_ns": _apart(ended_ns, before_end),
-            "latency_ns": np.where(stopped, _apart(ended_ns, asked_ns), UNKNOWN),
+            "part_sent_ns": _elapsed(sent_ns, asked_ns),
+            "part_delivered_ns": _elapsed(delivered_ns, sent_ns),
+            "part_stopped_ns": _elapsed(ended_ns, before_end),
+            "latency_ns": np.where(stopped, _elapsed(ended_ns, asked_ns), UNKNOWN),
             "interrupted_nr": take(delivered["interrupted_nr"], came, UNKNOWN),
         }
     )
@@ -212,7 +212,7 @@ def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:
     return np.where(inside, found, NOT_FOUND)
 
 
-def _apart(later: Ints, earlier: Ints) -> Ints:
+def _elapsed(later: Ints, earlier: Ints) -> Ints:
     known = (later != UNKNOWN) & (earlier != UNKNOWN) & (later >= earlier)
     return np.where(known, later - earlier, UNKNOWN)
 
@@ -271,12 +271,4 @@ def ledger(requests: pd.DataFrame) -> pd.DataFrame:
     ):
         columns[name] = groups[column].quantile(share, interpolation="lower").round()
     rows = pd.DataFrame(columns).reset_index().sort_values("requests", ascending=False)
-    texts = ("reason", "outcome", "why")
-    return LEDGER.finish(
-        {
-            name: rows[name].astype(object).where(rows[name].notna(), None).to_numpy(object)
-            if name in texts
-            else rows[name].astype("Int64").to_numpy(np.int64, na_value=UNKNOWN)
-            for name in LEDGER.names
-        }
-    )
+    return LEDGER.finish_rows(rows)

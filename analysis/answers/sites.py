@@ -76,15 +76,7 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
     # Unknown harm is no less than none: then the hold decides.
     worst = rows[["harm_sum_ns", "hold_sum_ns"]].fillna(0)
     rows = rows.loc[worst.sort_values([*worst], ascending=False, kind="stable").index]
-    texts = {field.name for field in SITES.fields if field.type == "str"}
-    return SITES.finish(
-        {
-            name: rows[name].astype(object).where(rows[name].notna(), None).to_numpy(object)
-            if name in texts
-            else rows[name].astype("Int64").to_numpy(np.int64, na_value=UNKNOWN)
-            for name in SITES.names
-        }
-    )
+    return SITES.finish_rows(rows)
 
 
 def _sum(groups: SeriesGroupBy[Any, Any]) -> pd.Series[Any]:

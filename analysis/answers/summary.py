@@ -205,8 +205,8 @@ class SummaryBuilder:
             seen = told[part].dropna().to_numpy(np.int64)
             self._part_sums[part] += exact_sum(seen)
             self._part_counts[part] += len(seen)
-        self._outcomes.update(_counted(episodes["outcome"].value_counts()))
-        self._class_counts.update(_counted(episodes["class"].value_counts()))
+        self._outcomes.update(_as_numbers(episodes["outcome"].value_counts()))
+        self._class_counts.update(_as_numbers(episodes["class"].value_counts()))
         for word, rows in episodes["hold_ns"].dropna().groupby(episodes["class"], observed=True):
             self._class_holds[str(word)] += exact_sum(rows.to_numpy(np.int64))
         queued = trusted["runq"].fillna(0) + trusted["global_runq"].fillna(0)
@@ -229,7 +229,7 @@ class SummaryBuilder:
             "kept": self._outcomes["kept"],
             "handed_off": self._outcomes["handed_off"],
             "untrusted": self._untrusted,
-            "retake_ns": _latency(durations["retake_ns"], self._latency_unknown),
+            "retake_ns": _latency_of(durations["retake_ns"], self._latency_unknown),
             "parts": {
                 meaning: self._part(part, len(durations["retake_ns"]))
                 for _, part, meaning in PARTS
@@ -285,7 +285,7 @@ class SummaryBuilder:
         }
 
 
-def _latency(values: Ints, unknown: int) -> Latency:
+def _latency_of(values: Ints, unknown: int) -> Latency:
     found = quantiles(values, *_SHARES)
     return {
         "p50": found["p50"],
@@ -297,7 +297,7 @@ def _latency(values: Ints, unknown: int) -> Latency:
 
 
 def _duration(values: Ints, unknown: int) -> Duration:
-    return {**_latency(values, unknown), "sum": _sum(values)}
+    return {**_latency_of(values, unknown), "sum": _sum(values)}
 
 
 def _sum(values: Ints) -> int | None:
@@ -310,7 +310,7 @@ def tells_of_ps(manifest: Manifest) -> bool:
     return manifest.target.runtime != "none" and not lacks
 
 
-def _counted(counts: pd.Series[int]) -> dict[str, int]:
+def _as_numbers(counts: pd.Series[int]) -> dict[str, int]:
     return {str(word): int(count) for word, count in counts.items()}
 
 

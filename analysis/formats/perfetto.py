@@ -123,7 +123,7 @@ def _thread_slices(found: pd.DataFrame) -> pd.DataFrame:
 
 def _p_slices(found: pd.DataFrame) -> pd.DataFrame:
     """Each hold on its P, and P's way to the next goroutine; a flow ends where that begins."""
-    pid, p = (found[name].to_numpy(np.int64, na_value=UNKNOWN) for name in ("pid", "p"))
+    pid, p = (plain.numbers(found[name]) for name in ("pid", "p"))
     track = _PS + p_key(np.maximum(pid, 0), p)
     block = found["block_ns"].to_numpy(np.int64)
     hold = found["hold_ns"].fillna(0).to_numpy(np.int64)

@@ -30,7 +30,15 @@ from analysis.ptime.engine.rows import (
     Out,
     Rows,
 )
-from analysis.windowed.columns import Columns, column_windows, from_arrow, read
+from analysis.windowed.columns import (
+    LAST_NS,
+    TIME_COLUMN,
+    Columns,
+    capture_span,
+    column_windows,
+    from_arrow,
+    read,
+)
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -47,8 +55,6 @@ __all__ = [
 _WINDOW_ROWS = 500_000
 _MOST_PS = 1 << 16
 """No process has more; a larger number is not known."""
-_LAST_NS = (1 << 61) - 1
-"""73 years of uptime; the engine's own marks are later."""
 _KIND = TABLES["runtime"].column("kind")
 _REASON = TABLES["runtime"].column("reason")
 _TASK = TABLES["task"].column("kind")
@@ -142,7 +148,7 @@ def pass_setting(trace: Trace) -> PassSetting:
     """
     task = read(trace, "task", ["ts_ns", "tid", "pid", "comm", "kind"])
     kinds, reasons, tids = _transitions(trace)
-    begin_ns, end_ns = _span(trace)
+    begin_ns, end_ns = capture_span(trace)
     threads: dict[int, int] = {}
     for tid, pid in zip(task["tid"][::-1].tolist(), task["pid"][::-1].tolist(), strict=True):
         threads[tid] = pid
@@ -189,8 +195,8 @@ def bin_length(trace: Trace, setting: PassSetting, most: int, least_ns: int = 1)
     ends = [setting.end_ns]
     for name, _ in COLUMNS:
         if name in TABLES:
-            groups = trace.row_groups(name, _time(name))
-            ends += [min(g.end_ns, _LAST_NS) for g in groups if g.end_ns is not None]
+            groups = trace.row_groups(name, TIME_COLUMN[name])
+            ends += [min(g.end_ns, LAST_NS) for g in groups if g.end_ns is not None]
     return max((max(ends) - setting.begin_ns) // most, least_ns)
 
 
@@ -370,16 +376,12 @@ def _bytes(columns: Columns | None, name: str, count: int) -> bytes:
     if name in ("p", "gomaxprocs"):
         values = np.where(values < _MOST_PS, values, UNKNOWN)
     elif name.endswith("_ns"):
-        values = np.minimum(values, _LAST_NS)
+        values = np.minimum(values, LAST_NS)
     return values.tobytes()
 
 
 def _has_rows(trace: Trace, table: str) -> bool:
-    return any(group.rows for group in trace.row_groups(table, _time(table)))
-
-
-def _time(table: str) -> str:
-    return "exit_ns" if table == "syscall" else "ts_ns"
+    return any(group.rows for group in trace.row_groups(table, TIME_COLUMN[table]))
 
 
 def _transitions(trace: Trace) -> tuple[Ints, Ints, Ints]:
@@ -391,27 +393,6 @@ def _transitions(trace: Trace) -> tuple[Ints, Ints, Ints]:
         seen.append(np.column_stack([columns["kind"], columns["reason"], columns["tid"]]))
     rows_seen = np.concatenate(seen)
     return rows_seen[:, 0], rows_seen[:, 1], rows_seen[:, 2]
-
-
-def _span(trace: Trace) -> tuple[int, int]:
-    """When the capture began and ended; without a manifest's word, the first and last row."""
-    manifest = trace.manifest
-    begins: list[int] = []
-    ends: list[int] = []
-    for name, _ in COLUMNS:
-        if name not in TABLES:
-            continue
-        for group in trace.row_groups(name, _time(name)):
-            if group.begin_ns is not None and group.end_ns is not None:
-                begins.append(group.begin_ns)
-                ends.append(group.end_ns)
-    begin_ns = min(begins, default=0) if manifest.begin_ns is None else manifest.begin_ns
-    end_ns = max(ends, default=begin_ns) if manifest.end_ns is None else manifest.end_ns
-    if end_ns < begin_ns:
-        # No capture ends before it begins: then the rows are the better word.
-        begin_ns, end_ns = min(begins, default=0), max(ends, default=0)
-    begin_ns = min(max(begin_ns, 0), _LAST_NS)
-    return begin_ns, min(max(begin_ns, end_ns), _LAST_NS)
 
 
 def _edges(

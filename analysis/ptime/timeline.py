@@ -61,7 +61,7 @@ def timelines(trace: Trace, episodes: pd.DataFrame) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    spans = [_span(row) for row in _plain_rows(episodes)]
+    spans = [_shown_span(row) for row in _plain_rows(episodes)]
     switches = rows_around(trace, "sched_switch", _SWITCH, spans)
     wakeups = rows_around(trace, "sched_wakeup", ("ts_ns", "tid"), spans)
     pieces: list[pd.DataFrame] = []
@@ -85,7 +85,7 @@ def _plain_rows(episodes: pd.DataFrame) -> Iterator[dict[str, int]]:
         yield dict(zip(numbers.columns, values, strict=True))
 
 
-def _span(row: dict[str, int]) -> tuple[int, int]:
+def _shown_span(row: dict[str, int]) -> tuple[int, int]:
     """What to show: the call from its entry, to its return if that is not far beyond."""
     moments = [row[name] for name in ("enter_ns", "block_ns", "release_ns") if row[name] > 0]
     begin = min(moments)

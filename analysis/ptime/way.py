@@ -99,26 +99,26 @@ def find_release(open_: pd.DataFrame, begun: pd.DataFrame, runtime: pd.DataFrame
         begun: those of them that began in this window: P's next block ends its way.
         runtime: rows of this window, from :func:`with_keys`.
     """
-    key, block_ns = _plain(open_, "p_key"), _plain(open_, "block_ns")
-    end_ns, tid = _plain(open_, "end_ns"), _plain(open_, "tid")
+    key, block_ns = _ints(open_, "p_key"), _ints(open_, "block_ns")
+    end_ns, tid = _ints(open_, "end_ns"), _ints(open_, "tid")
     _find_exit_slow(open_, runtime)
-    slow_ns = _plain(open_, "exit_slow_ns")
+    slow_ns = _ints(open_, "exit_slow_ns")
 
     held = begun[begun["p_use"] != _P_USE.code("handed_off")]
-    since = np.where(_plain(open_, "release_ns") == UNKNOWN, block_ns, _plain(open_, "release_ns"))
+    since = np.where(_ints(open_, "release_ns") == UNKNOWN, block_ns, _ints(open_, "release_ns"))
     next_block = Timelines(held["p_key"], held["block_ns"]).first_after(key, since, strictly=True)
     _keep_earliest(open_, "cut_ns", take(held["block_ns"], next_block, UNKNOWN), key != UNKNOWN)
 
     # The first that happened to P since; whose it is may show only in a later window.
     events = _Events(runtime, ("retake", "handoff"), "p_key")
-    unreleased = _plain(open_, "release_ns") == UNKNOWN
-    found = events.first(key, block_ns, unreleased & (_plain(open_, "next_ns") == UNKNOWN))
+    unreleased = _ints(open_, "release_ns") == UNKNOWN
+    found = events.first(key, block_ns, unreleased & (_ints(open_, "next_ns") == UNKNOWN))
     for column, value in _NEXT:
         open_[column] = np.where(found == NOT_FOUND, open_[column], events.at(value, found))
-    at_ns = _plain(open_, "next_ns")
+    at_ns = _ints(open_, "next_ns")
     in_call = (end_ns == UNKNOWN) | (at_ns <= end_ns)
     in_race = (at_ns <= end_ns + RETURN_RACE_NS) & (
-        (_plain(open_, "next_target") == tid) | (slow_ns >= at_ns)
+        (_ints(open_, "next_target") == tid) | (slow_ns >= at_ns)
     )
     # A block of P in between says that somebody ran on it: then the call had kept it, or lost it
     # before. So does a handoff by the thread itself, which is no longer blocked then.
@@ -154,13 +154,13 @@ def find_takeback(
         runtime: rows of this window, from :func:`with_keys`.
         tells_run: whether the runtime tells its ``run``.
     """
-    key, tid, block_ns = _plain(open_, "p_key"), _plain(open_, "tid"), _plain(open_, "block_ns")
-    end_ns = np.where(_plain(open_, "end_ns") == UNKNOWN, _FOREVER, _plain(open_, "end_ns"))
-    asked = (key != UNKNOWN) & (_plain(open_, "release_ns") == UNKNOWN)
+    key, tid, block_ns = _ints(open_, "p_key"), _ints(open_, "tid"), _ints(open_, "block_ns")
+    end_ns = np.where(_ints(open_, "end_ns") == UNKNOWN, _FOREVER, _ints(open_, "end_ns"))
+    asked = (key != UNKNOWN) & (_ints(open_, "release_ns") == UNKNOWN)
 
     lines = Timelines(returns["p_key"], returns["exit_ns"])
     found = lines.first_after(key, block_ns, strictly=True)
-    found = np.where(asked & (_plain(open_, "back_ns") == UNKNOWN), found, NOT_FOUND)
+    found = np.where(asked & (_ints(open_, "back_ns") == UNKNOWN), found, NOT_FOUND)
     back_ns = take(returns["exit_ns"], found, UNKNOWN)
     back_tid = take(returns["tid"], found, UNKNOWN)
     other = (found != NOT_FOUND) & (back_tid != tid) & (back_ns < end_ns)
@@ -172,12 +172,12 @@ def find_takeback(
         found = events.first(key, block_ns, asked, strictly=True)
         by_other = (found != NOT_FOUND) & (events.at("tid", found) != tid)
         _keep_earliest(open_, "used_ns", events.at("ts_ns", found), by_other)
-    _keep_earliest(open_, "used_ns", _plain(open_, "cut_ns"), asked)
-    used_ns, back_ns = _plain(open_, "used_ns"), _plain(open_, "back_ns")
+    _keep_earliest(open_, "used_ns", _ints(open_, "cut_ns"), asked)
+    used_ns, back_ns = _ints(open_, "used_ns"), _ints(open_, "back_ns")
     gone = asked & (used_ns != UNKNOWN) & (used_ns < end_ns)
     open_["gone"] = np.where(gone, 1, open_["gone"])
     told = gone & (back_ns != UNKNOWN) & (back_ns <= used_ns)
-    taker = _plain(open_, "back_tid")
+    taker = _ints(open_, "back_tid")
     went_on = ("acquirep_ns", "run_ns") if tells_run else ("acquirep_ns",)
     for column in ("release_ns", "taken_ns", "went_on_ns", *went_on):
         open_[column] = np.where(told, back_ns, open_[column])
@@ -194,7 +194,7 @@ def follow(open_: pd.DataFrame, runtime: pd.DataFrame, tells_run: bool) -> None:
         runtime: rows of this window, from :func:`with_keys`.
         tells_run: whether the runtime tells its ``run``; else ``acquirep`` stands for it.
     """
-    key, release_ns = _plain(open_, "p_key"), _plain(open_, "release_ns")
+    key, release_ns = _ints(open_, "p_key"), _ints(open_, "release_ns")
     nowhere = (open_[["went_on_ns", "pidle_ns"]] == UNKNOWN).all(axis=1).to_numpy()
     going = (release_ns != UNKNOWN) & (key != UNKNOWN) & nowhere
 
@@ -203,18 +203,18 @@ def follow(open_: pd.DataFrame, runtime: pd.DataFrame, tells_run: bool) -> None:
     _keep_earliest(open_, "cut_ns", retakes.at("ts_ns", again), going)
 
     handoffs = _Events(runtime, ("handoff",), "p_key")
-    own = handoffs.first(key, release_ns, going & (_plain(open_, "handoff_ns") == UNKNOWN))
+    own = handoffs.first(key, release_ns, going & (_ints(open_, "handoff_ns") == UNKNOWN))
     _fill_before_cut(open_, "handoff_ns", handoffs, own)
-    again = handoffs.first(key, _plain(open_, "handoff_ns"), going, strictly=True)
+    again = handoffs.first(key, _ints(open_, "handoff_ns"), going, strictly=True)
     _keep_earliest(open_, "cut_ns", handoffs.at("ts_ns", again), going)
 
     for kind in ("startm", "acquirep", "run", "pidle"):
         events = _Events(runtime, (kind,), "p_key")
         column = f"{kind}_ns"
-        found = events.first(key, release_ns, going & (_plain(open_, column) == UNKNOWN))
+        found = events.first(key, release_ns, going & (_ints(open_, column) == UNKNOWN))
         filled = _fill_before_cut(open_, column, events, found)
         if kind in ("acquirep", "run"):
-            unnamed = filled & (_plain(open_, "runner_tid") == UNKNOWN)
+            unnamed = filled & (_ints(open_, "runner_tid") == UNKNOWN)
             open_["runner_tid"] = np.where(unnamed, events.at("tid", found), open_["runner_tid"])
     _stop_at_first(open_, tells_run)
 
@@ -228,10 +228,10 @@ def find_threads(open_: pd.DataFrame, switched_in: pd.DataFrame, wakeups: pd.Dat
             one before.
         wakeups: ts_ns and tid likewise.
     """
-    block_ns, release_ns = _plain(open_, "block_ns"), _plain(open_, "release_ns")
-    acquired = _plain(open_, "acquirep_ns")
-    went_on = np.where(acquired != UNKNOWN, acquired, _plain(open_, "run_ns"))
-    taker, runner = _plain(open_, "taker_tid"), _plain(open_, "runner_tid")
+    block_ns, release_ns = _ints(open_, "block_ns"), _ints(open_, "release_ns")
+    acquired = _ints(open_, "acquirep_ns")
+    went_on = np.where(acquired != UNKNOWN, acquired, _ints(open_, "run_ns"))
+    taker, runner = _ints(open_, "taker_tid"), _ints(open_, "runner_tid")
     concerned = np.unique(np.r_[taker, runner])
     switched_in = switched_in[switched_in["next_tid"].isin(concerned)]
     switches = Timelines(switched_in["next_tid"], switched_in["ts_ns"])
@@ -242,13 +242,13 @@ def find_threads(open_: pd.DataFrame, switched_in: pd.DataFrame, wakeups: pd.Dat
         ("m_oncpu_ns", switches, switched_in, runner, release_ns, went_on, runner != UNKNOWN),
         ("m_wake_ns", woken, wakeups, runner, release_ns, went_on, runner != UNKNOWN),
     ):
-        asked = asked & (_plain(open_, column) == UNKNOWN) & (until != UNKNOWN)
+        asked = asked & (_ints(open_, column) == UNKNOWN) & (until != UNKNOWN)
         at_ns = take(times["ts_ns"], lines.last_before(who, until), UNKNOWN)
         open_[column] = np.where(asked & (at_ns >= since), at_ns, open_[column])
-    end_ns = _plain(open_, "end_ns")
-    woke = woken.first_after(_plain(open_, "tid"), block_ns)
+    end_ns = _ints(open_, "end_ns")
+    woke = woken.first_after(_ints(open_, "tid"), block_ns)
     at_ns = take(wakeups["ts_ns"], woke, UNKNOWN)
-    own = (_plain(open_, "wake_ns") == UNKNOWN) & ((end_ns == UNKNOWN) | (at_ns <= end_ns))
+    own = (_ints(open_, "wake_ns") == UNKNOWN) & ((end_ns == UNKNOWN) | (at_ns <= end_ns))
     open_["wake_ns"] = np.where(own, at_ns, open_["wake_ns"])
 
 
@@ -276,10 +276,10 @@ def add_parts(columns: dict[str, Ints], tells_run: bool) -> None:
 
 
 def _find_exit_slow(open_: pd.DataFrame, runtime: pd.DataFrame) -> None:
-    end_ns = _plain(open_, "end_ns")
+    end_ns = _ints(open_, "end_ns")
     events = _Events(runtime, ("exit_slow",), "tid")
-    asked = (end_ns != UNKNOWN) & (_plain(open_, "exit_slow_ns") == UNKNOWN)
-    found = events.first(_plain(open_, "tid"), end_ns, asked)
+    asked = (end_ns != UNKNOWN) & (_ints(open_, "exit_slow_ns") == UNKNOWN)
+    found = events.first(_ints(open_, "tid"), end_ns, asked)
     at_ns = events.at("ts_ns", found)
     soon = (found != NOT_FOUND) & (at_ns <= end_ns + RETURN_RACE_NS)
     open_["exit_slow_ns"] = np.where(soon, at_ns, open_["exit_slow_ns"])
@@ -287,29 +287,29 @@ def _find_exit_slow(open_: pd.DataFrame, runtime: pd.DataFrame) -> None:
 
 def _stop_at_first(open_: pd.DataFrame, tells_run: bool) -> None:
     """Drop what happened to P after it had run something, or after it had gone idle."""
-    went_on = _plain(open_, "run_ns" if tells_run else "acquirep_ns")
-    idle = _plain(open_, "pidle_ns")
+    went_on = _ints(open_, "run_ns" if tells_run else "acquirep_ns")
+    idle = _ints(open_, "pidle_ns")
     idle_first = (idle != UNKNOWN) & ((went_on == UNKNOWN) | (idle < went_on))
     stop = np.where(idle_first, idle, np.where(went_on == UNKNOWN, _FOREVER, went_on))
     for column in ("handoff_ns", "startm_ns", "acquirep_ns", "run_ns", "pidle_ns"):
-        values = _plain(open_, column)
+        values = _ints(open_, column)
         open_[column] = np.where(values > stop, UNKNOWN, values)
     open_["runner_tid"] = np.where(idle_first, UNKNOWN, open_["runner_tid"])
     open_["went_on_ns"] = open_["run_ns" if tells_run else "acquirep_ns"]
 
 
 def _fill_before_cut(open_: pd.DataFrame, column: str, events: _Events, found: Ints) -> np.ndarray:
-    at_ns, cut_ns = events.at("ts_ns", found), _plain(open_, "cut_ns")
+    at_ns, cut_ns = events.at("ts_ns", found), _ints(open_, "cut_ns")
     filled = (found != NOT_FOUND) & ((cut_ns == UNKNOWN) | (at_ns <= cut_ns))
     open_[column] = np.where(filled, at_ns, open_[column])
     return np.asarray(filled, bool)
 
 
 def _keep_earliest(open_: pd.DataFrame, column: str, at_ns: Ints, asked: np.ndarray) -> None:
-    old = _plain(open_, column)
+    old = _ints(open_, column)
     better = asked & (at_ns != UNKNOWN) & ((old == UNKNOWN) | (at_ns < old))
     open_[column] = np.where(better, at_ns, old)
 
 
-def _plain(rows: Mapping[str, pd.Series] | pd.DataFrame, column: str) -> Ints:
+def _ints(rows: Mapping[str, pd.Series] | pd.DataFrame, column: str) -> Ints:
     return np.asarray(rows[column], np.int64)

@@ -17,10 +17,10 @@ import pandas as pd
 
 from analysis.schema import Field, Frame
 from analysis.stats.quantiles import quantile_name
-from analysis.stats.resample import interval, resampled_mean, resampled_quantile
+from analysis.stats.resample import Floats, interval, resampled_mean, resampled_quantile
 from tracer.errors import PretakeError
 
-__all__ = ["DIFFERENCE", "Condition", "diff", "parse_condition"]
+__all__ = ["DIFFERENCE", "Condition", "diff", "parse_condition", "tell_difference"]
 
 DIFFERENCE = Frame(
     "difference",
@@ -106,14 +106,25 @@ def _compare(
     if found["a"] == found["b"] == 0:
         found["verdict"] = _VERDICTS.index("same")
         return found
-    # Where a may be 0 there is no ratio; the difference still has a sign.
-    low, high = interval(draws["b"] - draws["a"])
+    tell_difference(found, draws["a"], draws["b"])
+    return found
+
+
+def tell_difference(found: dict[str, Any], a: Floats, b: Floats) -> None:
+    """Fill in the verdict and the ratio of one figure.
+
+    Args:
+        found: the figure's row, with its values ``a`` and ``b``; is changed.
+        a: the figure in resamples of the first trace.
+        b: the figure in as many resamples of the second one.
+    """
+    low, high = interval(b - a)
     word = "lower" if high < 0 else "higher" if low > 0 else "same"
     found["verdict"] = _VERDICTS.index(word)
-    if found["a"] > 0 and (draws["a"] > 0).all():
+    # Where a may be 0 there is no ratio; the difference still has a sign.
+    if found["a"] > 0 and (a > 0).all():
         found["ratio"] = found["b"] / found["a"]
-        found["ratio_low"], found["ratio_high"] = interval(draws["b"] / draws["a"])
-    return found
+        found["ratio_low"], found["ratio_high"] = interval(b / a)
 
 
 _UNITS = {"": 1.0, "ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "%": 1.0}

@@ -17,9 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from analysis.names import syscall_names
-from analysis.stats.diff import DIFFERENCE
+from analysis.stats.diff import DIFFERENCE, tell_difference
 from analysis.stats.resample import interval, resampled_mean
 from analysis.windowed import plain
+from analysis.windowed.columns import capture_span
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -28,7 +29,6 @@ __all__ = ["SLICES", "rates"]
 SLICES = 100
 """Into how many equal slices of time a capture is cut."""
 
-_VERDICTS = DIFFERENCE.fields[-1].words
 _RUNTIME = TABLES["runtime"]
 _SIGNAL_KINDS = TABLES["signal"].column("kind").words
 
@@ -54,12 +54,13 @@ def rates(a: Trace, b: Trace, seed: int = 0) -> pd.DataFrame:
     """
     random = np.random.default_rng(seed)
     counts = [_counts(trace) for trace in (a, b)]
-    seconds = [_span(trace)[1] / 1e9 for trace in (a, b)]
+    spans = [capture_span(trace) for trace in (a, b)]
+    seconds = [max(end_ns - begin_ns, 1) / 1e9 for begin_ns, end_ns in spans]
     nothing = np.zeros(SLICES, np.int64)
     rows = []
     for figure in sorted(set(counts[0]) | set(counts[1])):
         slices = [found.get(figure, nothing) for found in counts]
-        rows.append({"figure": figure, **_compare(slices, seconds, random)})
+        rows.append({"figure": figure, **_compare_rates(slices, seconds, random)})
     table = pd.DataFrame(rows, columns=list(DIFFERENCE.names))
     order = (table["b"].astype(float) - table["a"].astype(float)).abs().sort_values(kind="stable")
     table = table.loc[order.index[::-1]]
@@ -73,7 +74,7 @@ def rates(a: Trace, b: Trace, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def _compare(
+def _compare_rates(
     slices: list[npt.NDArray[np.int64]], seconds: list[float], random: np.random.Generator
 ) -> dict[str, Any]:
     found: dict[str, Any] = dict.fromkeys(DIFFERENCE.names[1:-1], np.nan)
@@ -84,12 +85,7 @@ def _compare(
         # Where no slice has any, or the same number of them, a resample has no spread either.
         draws.append(resampled_mean(per_s, random))
         found[f"{name}_low"], found[f"{name}_high"] = interval(draws[-1])
-    low, high = interval(draws[1] - draws[0])
-    word = "lower" if high < 0 else "higher" if low > 0 else "same"
-    found["verdict"] = _VERDICTS.index(word)
-    if (draws[0] > 0).all():
-        found["ratio"] = found["b"] / found["a"]
-        found["ratio_low"], found["ratio_high"] = interval(draws[1] / draws[0])
+    tell_difference(found, draws[0], draws[1])
     return found
 
 
@@ -124,18 +120,9 @@ def _groups(
 
 
 def _sliced(trace: Trace, times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    begin, span = _span(trace)
-    at = (times - begin) * SLICES // span
+    begin_ns, end_ns = capture_span(trace)
+    at = (times - begin_ns) * SLICES // max(end_ns - begin_ns, 1)
     return np.bincount(np.clip(at, 0, SLICES - 1), minlength=SLICES).astype(np.int64)
-
-
-def _span(trace: Trace) -> tuple[int, int]:
-    """Begin and length of a capture, in ns; of its switches where the manifest has no end."""
-    begin, end = trace.manifest.begin_ns, trace.manifest.end_ns
-    if begin is None or end is None:
-        times = trace.arrow("sched_switch", ("ts_ns",)).column("ts_ns").to_numpy()
-        begin, end = (int(times.min()), int(times.max())) if len(times) else (0, 1)
-    return begin, max(end - begin, 1)
 
 
 def _signal_name(number: int) -> str:

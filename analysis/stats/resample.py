@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DRAWS", "interval", "resampled_mean", "resampled_quantile"]
+__all__ = ["DRAWS", "Floats", "interval", "resampled_mean", "resampled_quantile"]
 
 DRAWS = 2_000
 """How many bootstrap samples stand for the distribution."""

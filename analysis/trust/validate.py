@@ -300,9 +300,7 @@ def _parts_of_episodes(name: str) -> Callable[[_Seen], _Found]:
 def _broken_parts(rule: Parts, rows: pd.DataFrame) -> _Found:
     """Of rows, or of episodes: which break a rule, by the moment that they became known."""
     names = [name for columns in rule.columns.values() for name in columns if name in rows]
-    numbers = pd.DataFrame(
-        {name: rows[name].to_numpy(np.int64, na_value=UNKNOWN) for name in dict.fromkeys(names)}
-    )
+    numbers = pd.DataFrame({name: plain.numbers(rows[name]) for name in dict.fromkeys(names)})
     checked, broken = rule.broken(numbers)
     times = next(name for name in ("block_ns", "exit_ns", "begin_ns", "ts_ns") if name in rows)
     return checked, rows[times].to_numpy(np.int64)[broken]
@@ -314,7 +312,7 @@ def _episode_in_order(seen: _Seen) -> _Found:
 
 
 def _out_of_order(episodes: pd.DataFrame) -> _Found:
-    way = {name: episodes[name].to_numpy(np.int64, na_value=UNKNOWN) for name in _WAY}
+    way = {name: plain.numbers(episodes[name]) for name in _WAY}
     broken = np.zeros(len(episodes), bool)
     before = way["release_ns"]
     for column in ("handoff_ns", "acquirep_ns", "run_ns"):
@@ -330,7 +328,7 @@ def _p_at_one_m(seen: _Seen) -> _Found:
     if seen.tells_run:
         # Such a runtime tells each change of P. Where it does not, as Go, who uses a P that
         # another seemed to hold is no fault of the trace: the hold's end is unknown then.
-        held = pd.concat([held, _lost(seen.episodes)], ignore_index=True)
+        held = pd.concat([held, _holds_of_unknown_end(seen.episodes)], ignore_index=True)
     return _overlaps(p_key(held["pid"], held["p"]), held["block_ns"], held["until_ns"])
 
 
@@ -426,7 +424,7 @@ def _held(episodes: pd.DataFrame) -> pd.DataFrame:
     return known.assign(until_ns=known["block_ns"] + known["hold_ns"])
 
 
-def _lost(episodes: pd.DataFrame) -> pd.DataFrame:
+def _holds_of_unknown_end(episodes: pd.DataFrame) -> pd.DataFrame:
     """Episodes of which nobody tells when P was released, up to their return."""
     lost = episodes[
         (episodes["p"] != UNKNOWN)

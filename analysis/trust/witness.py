@@ -27,6 +27,7 @@ from analysis.ptime.way import RETURN_RACE_NS
 from analysis.stats.quantiles import quantiles
 from analysis.trust.go_trace import blocked, is_go_trace, parsed_text, read_go_trace, steals
 from analysis.trust.p_time import PTime, compare_p_time
+from analysis.windowed import plain
 from analysis.windowed.asof import NOT_FOUND, Timelines, take
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
@@ -229,27 +230,27 @@ def match_records(
 
 def _pairs(retaken: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
     """Indices of record rows and episodes that tell of the same retake, and how far apart."""
-    plain = {
-        name: retaken[name].to_numpy(np.int64, na_value=UNKNOWN)
+    known = {
+        name: plain.numbers(retaken[name])
         for name in ("tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
     }
-    begin = np.where(plain["enter_ns"] == UNKNOWN, plain["block_ns"], plain["enter_ns"])
-    end = np.where(plain["exit_ns"] == UNKNOWN, np.iinfo(np.int64).max, plain["exit_ns"])
-    end = np.maximum(end, plain["release_ns"])
+    begin = np.where(known["enter_ns"] == UNKNOWN, known["block_ns"], known["enter_ns"])
+    end = np.where(known["exit_ns"] == UNKNOWN, np.iinfo(np.int64).max, known["exit_ns"])
+    end = np.maximum(end, known["release_ns"])
     end += np.where(end < np.iinfo(np.int64).max, RETURN_RACE_NS, 0)
-    calls = Timelines(plain["tid"], begin)
+    calls = Timelines(known["tid"], begin)
     at = calls.last_before(records["tid"], records["ts_ns"])
     times = records["ts_ns"].to_numpy(np.int64)
     ours = (
         (at != NOT_FOUND)
-        & (take(plain["p"], at, UNKNOWN) == records["p"].to_numpy())
+        & (take(known["p"], at, UNKNOWN) == records["p"].to_numpy())
         & (take(end, at, UNKNOWN) >= times)
     )
     pairs = pd.DataFrame(
         {
             "record": np.flatnonzero(ours),
             "episode": at[ours],
-            "apart_ns": np.abs(take(plain["release_ns"], at, UNKNOWN) - times)[ours],
+            "apart_ns": np.abs(take(known["release_ns"], at, UNKNOWN) - times)[ours],
         }
     )
     # Two rows in one call: the nearer one is the episode's, the other has none.

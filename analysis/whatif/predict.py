@@ -27,6 +27,7 @@ from analysis.schema import Field, Frame
 from analysis.stats.quantiles import quantiles
 from analysis.whatif.prices import Price, busy_cpus, prices
 from analysis.whatif.scripts import Goroutine, Scripts, scripts
+from analysis.windowed import plain
 from analysis.windowed.asof import Ints
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
@@ -173,7 +174,7 @@ def whatif(
     """
     known = _first_episodes(trace, limit)
     middle = len(known) // 2
-    first_ns, last_ns = _span(known[:middle])
+    first_ns, last_ns = _span_of_episodes(known[:middle])
     costs = prices(trace, first_ns, last_ns)
     probe = costs.get("probe_ns", 0)
     probe_ns = probe if isinstance(probe, int) else 0
@@ -196,8 +197,8 @@ def whatif(
         as_used = Machine(own.procs, own.cpus, 1.0, costs)
         told = replay(second.goroutines, used, as_used, _bound(second))
         if told is not None:
-            error = _apart(_median(told.retake_ns), _median(measured.retake_ns))
-            calls_error = _apart(_rate(told), _rate(measured))
+            error = _percent_apart(_median(told.retake_ns), _median(measured.retake_ns))
+            calls_error = _percent_apart(_rate(told), _rate(measured))
     asked = Machine(procs or own.procs, cpus or own.cpus, syscall_cost, costs)
     rows = [_row(used or "unknown", "captured", own, measured, True)]
     for policy in policies:
@@ -240,7 +241,7 @@ def _bound(own: Scripts) -> int:
     return 100 * (own.end_ns - own.begin_ns) + 1_000_000_000
 
 
-def _span(known: pd.DataFrame) -> tuple[int, int]:
+def _span_of_episodes(known: pd.DataFrame) -> tuple[int, int]:
     """From the first block of some episodes to the last end."""
     if known.empty:
         return 0, 0
@@ -263,10 +264,10 @@ def _measured(known: pd.DataFrame, own: Scripts) -> Replay:
     went_on = known["run_ns"].fillna(known["acquirep_ns"])
     given = known["outcome"].eq("handed_off") & went_on.notna()
     return Replay(
-        _plain(known["retake_ns"]),
-        _plain(known["hold_ns"].where(known["outcome"].eq("retaken"))),
-        _plain(went_on - known["release_ns"]),
-        _plain((known["block_ns"] - known["release_ns"]).where(given)),
+        plain.numbers(known["retake_ns"]),
+        plain.numbers(known["hold_ns"].where(known["outcome"].eq("retaken"))),
+        plain.numbers(went_on - known["release_ns"]),
+        plain.numbers((known["block_ns"] - known["release_ns"]).where(given)),
         int(known["harm_ns"].fillna(0).sum()),
         own.calls,
         own.end_ns - own.begin_ns,
@@ -294,7 +295,7 @@ def _fit(
     woke = known[known["m_wake_ns"].notna()]
     known = woke if len(woke) >= _FEWEST // 2 else known
     measured = _measured(known, own)
-    woken_ns = _median(_plain(known["m_wake_ns"] - known["release_ns"]))
+    woken_ns = _median(plain.numbers(known["m_wake_ns"] - known["release_ns"]))
     if "wake_call_ns" in fitted and woken_ns is not None:
         fitted["wake_call_ns"] = woken_ns
     for _ in range(_ROUNDS):
@@ -355,14 +356,10 @@ def _median(values: Ints) -> int | None:
     return quantiles(values[values != UNKNOWN], 0.5)["p50"]
 
 
-def _apart(predicted: float | None, measured: float | None) -> float | None:
+def _percent_apart(predicted: float | None, measured: float | None) -> float | None:
     """Difference in percent of what was measured."""
     if predicted is None or measured is None:
         return None
     if measured == 0:
         return 0.0 if predicted == 0 else None
     return 100 * (predicted - measured) / measured
-
-
-def _plain(values: pd.Series[Any]) -> Ints:
-    return values.to_numpy(np.int64, na_value=UNKNOWN)

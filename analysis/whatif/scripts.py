@@ -40,6 +40,7 @@ import pandas as pd
 from analysis.ptime.timeline import rows_around
 from analysis.whatif.clocks import CpuClock, IdleClock, ShortCalls
 from analysis.whatif.lines import NAMELESS, Item, thread_lines
+from analysis.windowed import plain
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -168,10 +169,10 @@ def _calls(episodes: pd.DataFrame) -> pd.DataFrame:
     pid = known["pid"].mode()
     known = known[known["pid"].eq(pid.iloc[0])] if len(pid) else known
     names = ("tid", "goid", "enter_ns", "block_ns", "wake_ns", "exit_ns", "blocks", "blocked_ns")
-    rows = pd.DataFrame({n: known[n].to_numpy(np.int64, na_value=UNKNOWN) for n in names})
+    rows = pd.DataFrame({n: plain.numbers(known[n]) for n in names})
     rows["enter_ns"] = np.where(rows["enter_ns"] < 0, rows["block_ns"], rows["enter_ns"])
     handed = known["outcome"].eq("handed_off").to_numpy(bool)
-    release = known["release_ns"].to_numpy(np.int64, na_value=UNKNOWN)
+    release = plain.numbers(known["release_ns"])
     # What a thread does between its own handoff and the call is the price of the handoff.
     rows["ready_ns"] = np.where(handed & (release > 0), release, rows["enter_ns"])
     rows["site"] = known["syscall"].fillna("unknown").astype(str).to_numpy()

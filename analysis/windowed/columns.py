@@ -21,9 +21,11 @@ from tracer.trace.reader import RowGroup, Trace
 from tracer.trace.schema import TABLES, UNKNOWN, Column
 
 __all__ = [
+    "LAST_NS",
     "TIME_COLUMN",
     "ColumnWindow",
     "Columns",
+    "capture_span",
     "column_windows",
     "from_arrow",
     "plain_array",
@@ -40,6 +42,9 @@ TIME_COLUMN: Mapping[str, str] = {
 }
 """The column by which a table's rows stand in time: when the row became known. The tables that
 explain what others mention (stacks, symbols) have no time and are not here."""
+
+LAST_NS = (1 << 61) - 1
+"""73 years of uptime: no event of a capture is later."""
 
 _AHEAD = 2
 """Pieces that are decoded while the window before is computed; decoding needs no GIL."""
@@ -62,7 +67,7 @@ def from_arrow(table: str, rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
     columns = {
         name: plain_array(declared.column(name), rows.column(name)) for name in rows.column_names
     }
-    return _sorted(table, columns)
+    return _in_order(table, columns)
 
 
 def read(
@@ -105,7 +110,7 @@ def column_windows(
             waiting[name] = news
         ready = {}
         for name, held in list(waiting.items()):
-            held = _sorted(name, held)
+            held = _in_order(name, held)
             due = int(np.searchsorted(held[TIME_COLUMN[name]], until_ns, "right"))
             ready[name] = {column: values[:due] for column, values in held.items()}
             waiting[name] = {column: values[due:] for column, values in held.items()}
@@ -135,7 +140,29 @@ def _codes(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, pa.int8() if not chunks else None)
 
 
-def _sorted(table: str, rows: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+def capture_span(trace: Trace) -> tuple[int, int]:
+    """When the capture began and ended; without a manifest's word, the first and last row.
+
+    Both are from 0 to :data:`LAST_NS`, and the end is not before the begin.
+    """
+    manifest = trace.manifest
+    begins: list[int] = []
+    ends: list[int] = []
+    for name, time_column in TIME_COLUMN.items():
+        for group in trace.row_groups(name, time_column):
+            if group.begin_ns is not None and group.end_ns is not None:
+                begins.append(group.begin_ns)
+                ends.append(group.end_ns)
+    begin_ns = min(begins, default=0) if manifest.begin_ns is None else manifest.begin_ns
+    end_ns = max(ends, default=begin_ns) if manifest.end_ns is None else manifest.end_ns
+    if end_ns < begin_ns:
+        # No capture ends before it begins: then the rows are the better word.
+        begin_ns, end_ns = min(begins, default=0), max(ends, default=0)
+    begin_ns = min(max(begin_ns, 0), LAST_NS)
+    return begin_ns, min(max(begin_ns, end_ns), LAST_NS)
+
+
+def _in_order(table: str, rows: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     """``rows`` in the order of time; rings of several CPUs interleave, so they may not be."""
     key = TIME_COLUMN.get(table)
     if key is None or key not in rows:

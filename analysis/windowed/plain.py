@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -17,7 +18,7 @@ from analysis.windowed import columns
 from analysis.windowed.columns import TIME_COLUMN
 from tracer.trace.schema import TABLES, UNKNOWN, Column
 
-__all__ = ["TIME_COLUMN", "empty", "from_arrow", "from_frame"]
+__all__ = ["TIME_COLUMN", "empty", "from_arrow", "from_frame", "numbers"]
 
 
 def from_arrow(table: str, rows: pa.Table) -> pd.DataFrame:
@@ -28,10 +29,15 @@ def from_arrow(table: str, rows: pa.Table) -> pd.DataFrame:
 def from_frame(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The same from :meth:`tracer.trace.reader.Trace.frame`, or from a frame made by hand."""
     declared = TABLES[table]
-    return _sorted(
+    return _frame_in_order(
         table,
         pd.DataFrame({n: _plain_series(declared.column(str(n)), rows[n]) for n in rows.columns}),
     )
+
+
+def numbers(values: pd.Series[Any]) -> npt.NDArray[np.int64]:
+    """Plain values of a nullable column of whole numbers, as the analysis' tables have them."""
+    return values.to_numpy(np.int64, na_value=UNKNOWN)
 
 
 def empty(table: str, names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -40,7 +46,7 @@ def empty(table: str, names: Sequence[str] | None = None) -> pd.DataFrame:
     return from_arrow(table, TABLES[table].arrow_schema.empty_table().select(names))
 
 
-def _sorted(table: str, rows: pd.DataFrame) -> pd.DataFrame:
+def _frame_in_order(table: str, rows: pd.DataFrame) -> pd.DataFrame:
     """``rows`` in the order of time; rings of several CPUs interleave, so they may not be."""
     key = TIME_COLUMN.get(table)
     if key is not None and key in rows and not rows[key].is_monotonic_increasing:

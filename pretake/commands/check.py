@@ -82,8 +82,8 @@ def _agreement(check: Check) -> list[tuple[str, str | None]]:
         ("retakes in the record", f"{check['records']:,}"),
         ("retake episodes in the trace", f"{check['episodes']:,}"),
         ("told by both", f"{check['matched']:,}"),
-        ("recall: of the record's, found in the trace", _ratio(check["recall"])),
-        ("precision: of the trace's, found in the record", _ratio(check["precision"])),
+        ("recall: of the record's, found in the trace", _share_text(check["recall"])),
+        ("precision: of the trace's, found in the record", _share_text(check["precision"])),
         ("difference in time, median", duration(difference["p50"])),
         ("difference in time, p99", duration(difference["p99"])),
     ]
@@ -99,9 +99,9 @@ def _comparison(compared: ProbesCompared) -> list[tuple[str, str | None]]:
         ("retakes by uprobes", f"{compared.exact:,}"),
         ("retakes without", f"{compared.inferred:,}"),
         ("told by both", f"{compared.matched:,}"),
-        ("recall: of the uprobes', found without", _ratio(compared.recall)),
-        ("precision: of those without, found by uprobes", _ratio(compared.precision)),
-        ("true time inside the interval", _ratio(compared.inside)),
+        ("recall: of the uprobes', found without", _share_text(compared.recall)),
+        ("precision: of those without, found by uprobes", _share_text(compared.precision)),
+        ("true time inside the interval", _share_text(compared.inside)),
         ("width of the interval, median", duration(compared.interval_p50_ns)),
         ("taken back, which no uprobe tells here", f"{compared.without_witness:,}"),
         *by_reason,
@@ -126,5 +126,5 @@ def _print_p_time(terminal: Console, rows: list[PTime]) -> None:
     terminal.print(table("What Ps did", head, lines))
 
 
-def _ratio(value: float | None) -> str | None:
+def _share_text(value: float | None) -> str | None:
     return None if value is None else f"{value:.4f}"

@@ -137,11 +137,11 @@ def _rows(compared: pd.DataFrame) -> Iterator[tuple[object, ...]]:
             yield (name, *(f"{value:,}" for value in values))
     yield (
         "capture CPU",
-        *(_share(trace["capture_cpu_ns"], trace["capture_wall_ns"]) for trace in traces),
+        *(_capture_share(trace["capture_cpu_ns"], trace["capture_wall_ns"]) for trace in traces),
     )
 
 
-def _share(part: object, whole: object) -> str:
+def _capture_share(part: object, whole: object) -> str:
     if not isinstance(part, int) or not isinstance(whole, int) or not whole:
         return duration(None)
     return f"{100 * part / whole:.1f} %"

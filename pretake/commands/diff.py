@@ -49,8 +49,8 @@ def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, .
                 row["verdict"],
                 duration(row["a"]),
                 duration(row["b"]),
-                _ratio(row["ratio"]),
-                interval(row["ratio_low"], row["ratio_high"], _ratio),
+                _factor_text(row["ratio"]),
+                interval(row["ratio_low"], row["ratio_high"], _factor_text),
             )
             for row in cells(differences)
         ]
@@ -61,10 +61,10 @@ def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, .
             (
                 row["figure"],
                 _only(row) or row["verdict"],
-                _rate(row["a"]),
-                _rate(row["b"]),
-                _ratio(row["ratio"]),
-                interval(row["ratio_low"], row["ratio_high"], _ratio),
+                _rate_text(row["a"]),
+                _rate_text(row["b"]),
+                _factor_text(row["ratio"]),
+                interval(row["ratio_low"], row["ratio_high"], _factor_text),
             )
             for row in cells(different)
         ]
@@ -85,9 +85,9 @@ def _only(row: Mapping[str, Any]) -> str | None:
     return "gone" if row["b"] == 0 else None
 
 
-def _rate(value: float) -> str:
+def _rate_text(value: float) -> str:
     return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
 
 
-def _ratio(value: float | None) -> str:
+def _factor_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"

@@ -89,7 +89,7 @@ def command(
             duration(row["harm_ns"]),
             None if row["calls_per_s"] is None else f"{row['calls_per_s']:,.0f}",
             None if row["handoffs"] is None else f"{row['handoffs']:,}",
-            "" if row is captured else _percent(row["error_percent"]),
+            "" if row is captured else _percent_apart_text(row["error_percent"]),
         )
         for row in (captured, *replayed)
     ]
@@ -120,7 +120,7 @@ def _name(row: dict[str, Any], captured: dict[str, Any]) -> str:
     return f"{row['policy']}{machine_text(row, captured)}"
 
 
-def _percent(value: float | None) -> str | None:
+def _percent_apart_text(value: float | None) -> str | None:
     return None if value is None else f"{value:+.0f} %"
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from analysis.answers.preemptions import preemptions
 from tests.go import toolchains
-from tests.kernel.watched import Watched, python
+from tests.kernel.started import python
+from tests.kernel.watched import Watched
 from tracer.capture.layouts import FileIdentity
 from tracer.capture.programs import Programs
 from tracer.capture.record import record

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.kernel.watched import Watched, python, wait_in_call
+from tests.kernel.started import python
+from tests.kernel.watched import Watched, wait_in_call
 from tracer.capture.options import CaptureOptions
 from tracer.capture.programs import Programs
 from tracer.capture.record import record

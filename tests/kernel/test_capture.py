@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.kernel.started import assert_all_accounted_for, python, wait_for_file
 from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import record
 from tracer.errors import PretakeError
@@ -20,13 +21,7 @@ from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
 
-PROGRAMS = Path(__file__).parent / "programs"
 NR_READ, NR_GETPPID = 0, 110
-
-
-def program(name: str, *args: object) -> list[str]:
-    # Without site-packages and encodings to look for, so that there is less around it.
-    return [sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), *map(str, args)]
 
 
 def capture(command: list[str], path: Path, **options: object) -> Trace:
@@ -34,18 +29,12 @@ def capture(command: list[str], path: Path, **options: object) -> Trace:
     return Trace(record(command, output=path / "x.pretake", options=chosen))
 
 
-def assert_all_accounted_for(trace: Trace) -> None:
-    manifest = trace.manifest
-    for table, sent in manifest.sent.items():
-        assert (table, sent) == (table, manifest.events[table] + manifest.lost[table])
-
-
 def within(frame: pd.DataFrame, column: str, result: dict[str, int]) -> pd.DataFrame:
     return frame[frame[column].between(result["begin_ns"], result["end_ns"])]
 
 
 def test_a_prime_number_of_blocking_reads_is_counted_exactly(tmp_path: Path) -> None:
-    trace = capture(program("prime_reads", 23, tmp_path / "result"), tmp_path)
+    trace = capture(python("prime_reads", 23, tmp_path / "result"), tmp_path)
     result = json.loads((tmp_path / "result").read_text())
     calls = within(trace.frame("syscall"), "exit_ns", result)
     reads = calls[(calls["tid"] == result["tid"]) & (calls["nr"] == NR_READ)]
@@ -62,7 +51,7 @@ def test_a_prime_number_of_blocking_reads_is_counted_exactly(tmp_path: Path) -> 
 
 
 def test_switches_agree_with_the_kernels_own_count(tmp_path: Path) -> None:
-    trace = capture(program("prime_reads", 101, tmp_path / "result"), tmp_path)
+    trace = capture(python("prime_reads", 101, tmp_path / "result"), tmp_path)
     result = json.loads((tmp_path / "result").read_text())
     switches = trace.frame("sched_switch")
     left = within(switches[switches["prev_tid"] == result["tid"]], "ts_ns", result)
@@ -77,9 +66,9 @@ def test_switches_agree_with_the_kernels_own_count(tmp_path: Path) -> None:
 
 
 def test_calls_that_do_not_block_are_captured_only_on_request(tmp_path: Path) -> None:
-    trace = capture(program("calls", 1009, 0), tmp_path)
+    trace = capture(python("calls", 1009, 0), tmp_path)
     assert NR_GETPPID not in set(trace.frame("syscall")["nr"])
-    trace = capture(program("calls", 1009, 0), tmp_path, detail="full", force=True)
+    trace = capture(python("calls", 1009, 0), tmp_path, detail="full", force=True)
     calls = trace.frame("syscall")
     assert (calls["nr"] == NR_GETPPID).sum() == 1009
     assert (calls.loc[calls["nr"] == NR_GETPPID, "ret"] == os.getpid()).all()
@@ -88,7 +77,7 @@ def test_calls_that_do_not_block_are_captured_only_on_request(tmp_path: Path) ->
 def test_a_million_calls_as_fast_as_they_can_be_made_are_stored_or_counted(
     tmp_path: Path,
 ) -> None:
-    trace = capture(program("calls", 1_000_003, 0), tmp_path, detail="full")
+    trace = capture(python("calls", 1_000_003, 0), tmp_path, detail="full")
     calls = trace.frame("syscall", ["nr", "exit_ns"])
     calls = calls[calls["nr"] == NR_GETPPID]
     # How many find no room hangs on when the tracer gets a CPU: bench/drain.py asks for none.
@@ -101,7 +90,7 @@ def test_a_million_calls_as_fast_as_they_can_be_made_are_stored_or_counted(
 
 
 def test_what_an_overflow_loses_is_counted_to_the_record(tmp_path: Path) -> None:
-    trace = capture(program("calls", 200_003, 0), tmp_path, detail="full", buffer_bytes=1)
+    trace = capture(python("calls", 200_003, 0), tmp_path, detail="full", buffer_bytes=1)
     manifest = trace.manifest
     assert manifest.lost["syscall"] > 100_000
     assert manifest.sent["syscall"] >= 200_003
@@ -115,7 +104,7 @@ def test_what_an_overflow_loses_is_counted_to_the_record(tmp_path: Path) -> None
 
 
 def test_threads_and_children_are_followed(tmp_path: Path) -> None:
-    trace = capture(program("family", 5, 3), tmp_path)
+    trace = capture(python("family", 5, 3), tmp_path)
     tasks, calls = trace.frame("task"), trace.frame("syscall")
     pid = trace.manifest.pid
     born = tasks[tasks["kind"] == "fork"]
@@ -135,7 +124,7 @@ def test_threads_and_children_are_followed(tmp_path: Path) -> None:
 
 
 def test_a_program_that_another_thread_execs_is_followed(tmp_path: Path) -> None:
-    trace = capture(program("exec_from_thread"), tmp_path, detail="full")
+    trace = capture(python("exec_from_thread"), tmp_path, detail="full")
     pid = trace.manifest.pid
     tasks = trace.frame("task")
     assert tasks.loc[tasks["kind"] == "exec", "tid"].tolist() == [pid, pid]
@@ -145,7 +134,7 @@ def test_a_program_that_another_thread_execs_is_followed(tmp_path: Path) -> None
 
 
 def test_signals_are_told_from_sender_to_delivery(tmp_path: Path) -> None:
-    trace = capture(program("signals", 23), tmp_path)
+    trace = capture(python("signals", 23), tmp_path)
     signals, pid = trace.frame("signal"), trace.manifest.pid
     assert (signals["signo"] == signal.SIGURG).all()
     sent = signals[signals["kind"] == "tgkill"]
@@ -171,7 +160,7 @@ class Gated:
 
     def __init__(self, threads: int) -> None:
         self.process = subprocess.Popen(
-            program("gated", threads), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            python("gated", threads), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -233,7 +222,7 @@ def test_time_ends_a_capture_and_the_command_with_it(tmp_path: Path) -> None:
 def test_progress_is_told(tmp_path: Path) -> None:
     told: list[Progress] = []
     options = CaptureOptions(runtime="none", detail="full")
-    command = program("calls", 300_007, 300_000)
+    command = python("calls", 300_007, 300_000)
     path = record(command, output=tmp_path / "x.pretake", options=options, progress=told.append)
     assert len(told) >= 2
     assert [p.events for p in told] == sorted(p.events for p in told)
@@ -299,17 +288,10 @@ def start_tracer(path: Path, *command: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", TRACER, str(path), *command])
 
 
-def wait_for(path: Path, tracer: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert tracer.poll() is None
-        assert time.monotonic() < deadline
-
-
 def test_ctrl_c_ends_a_capture_in_order(tmp_path: Path) -> None:
     path = tmp_path / "x.pretake"
-    tracer = start_tracer(path, *program("calls", 10**9, 10_000))
-    wait_for(path / "syscall" / "part-00000.parquet", tracer)
+    tracer = start_tracer(path, *python("calls", 10**9, 10_000))
+    wait_for_file(path / "syscall" / "part-00000.parquet", tracer)
     tracer.send_signal(signal.SIGINT)
     assert tracer.wait(timeout=30) == 0
     trace = Trace(path)
@@ -320,8 +302,8 @@ def test_ctrl_c_ends_a_capture_in_order(tmp_path: Path) -> None:
 
 def test_a_killed_tracer_leaves_whole_parts_and_no_probe(tmp_path: Path) -> None:
     path = tmp_path / "x.pretake"
-    tracer = start_tracer(path, *program("calls", 10**9, 10_000))
-    wait_for(path / "syscall" / "part-00003.parquet", tracer)
+    tracer = start_tracer(path, *python("calls", 10**9, 10_000))
+    wait_for_file(path / "syscall" / "part-00003.parquet", tracer)
     programs = bpf_programs_of(tracer.pid)
     assert len(programs) >= 11
     assert all(bpf_program_exists(number) for number in programs)

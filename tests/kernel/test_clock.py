@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from reference_runtime.current import COMPILED
+from tests.kernel.started import PRETAKE
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
 pytestmark = pytest.mark.kernel
 
-PRETAKE = [sys.executable, "-m", "pretake"]
 AHEAD_S = 100_000
 # The two clocks apart, so that one is not taken for the other.
 ELSEWHEN = ["unshare", "--time", f"--monotonic={AHEAD_S}", f"--boottime={2 * AHEAD_S}", "--fork"]

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reference_runtime.current import COMPILED
+from tests.kernel.started import PRETAKE
 from tracer.trace.reader import Trace
 
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe"),
 ]
-
-PRETAKE = [sys.executable, "-m", "pretake"]
 
 
 def pretake(*arguments: object, expect: tuple[int, ...] = (0,)) -> str:

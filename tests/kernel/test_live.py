@@ -18,13 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reference_runtime.current import COMPILED
 from tests.go import toolchains
+from tests.kernel.started import PRETAKE
 from tests.kernel.test_safe import capabilities
 from tracer.capture.live import OTHERS, Histogram, live, lower_ns
 from tracer.errors import PretakeError
 
 pytestmark = pytest.mark.kernel
 
-PRETAKE = [sys.executable, "-m", "pretake", "live"]
+LIVE = [*PRETAKE, "live"]
 ROOT = Path(__file__).parents[2]
 READS = 200
 
@@ -42,7 +43,7 @@ def test_quantiles_of_a_histogram() -> None:
 def watch(*arguments: object, procs: int = 1) -> list[dict[str, Any]]:
     """The lines of ``pretake live --json``."""
     done = subprocess.run(
-        [*PRETAKE, "--json", *map(str, arguments)],
+        [*LIVE, "--json", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=True,
@@ -131,7 +132,7 @@ def test_retakes_of_the_reference_runtime_are_those_that_it_recorded(tmp_path: P
 def test_the_watcher_keeps_no_more_than_it_needs_and_reaches_later_programs() -> None:
     shell = ["sh", "-c", 'exec "$@"', "sh", str(toolchains.build("callsites"))]
     with subprocess.Popen(
-        [*PRETAKE, "--json", "--period", "0.1", "--", *shell, "1000000", "0", "0"],
+        [*LIVE, "--json", "--period", "0.1", "--", *shell, "1000000", "0", "0"],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GOMAXPROCS": "1"},
@@ -152,7 +153,7 @@ def test_a_socket_is_served_to_who_called_sudo_alone(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with subprocess.Popen(
-        [*PRETAKE, "--json", "--prometheus", f"unix:{path}", "--", "sleep", "1000"],
+        [*LIVE, "--json", "--prometheus", f"unix:{path}", "--", "sleep", "1000"],
         stdout=subprocess.PIPE,
         env=os.environ | {"SUDO_UID": "1234", "SUDO_GID": "4321"},
     ) as watching:
@@ -174,7 +175,7 @@ def test_no_file_is_replaced_by_a_socket(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("mine")
     done = subprocess.run(
-        [*PRETAKE, "--prometheus", f"unix:{path}", "--", "true"], capture_output=True, text=True
+        [*LIVE, "--prometheus", f"unix:{path}", "--", "true"], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert (
@@ -191,7 +192,7 @@ def test_prometheus_is_served_on_loopback() -> None:
     binary = toolchains.build("callsites")
     arguments = ["--prometheus", str(port), "--sites", "1", "--period", "0.05"]
     watching = subprocess.Popen(
-        [*PRETAKE, "--json", *arguments, "--", str(binary), "40", "1000000", "0"],
+        [*LIVE, "--json", *arguments, "--", str(binary), "40", "1000000", "0"],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GOMAXPROCS": "1"},

@@ -17,6 +17,7 @@ import pytest
 
 from analysis.ptime.episodes import episodes
 from reference_runtime.current import COMPILED
+from tests.kernel.started import PRETAKE, python
 from tracer.capture.options import CaptureOptions
 from tracer.capture.perf_record import record_by_perf
 from tracer.capture.record import record
@@ -26,14 +27,8 @@ from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
 
-PROGRAMS = Path(__file__).parent / "programs"
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
-PRETAKE = [sys.executable, "-m", "pretake"]
-
-
-def program(name: str, *args: object) -> list[str]:
-    return [sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), *map(str, args)]
 
 
 def left(trace: Trace, result: dict[str, int]) -> pd.DataFrame:
@@ -45,7 +40,7 @@ def left(trace: Trace, result: dict[str, int]) -> pd.DataFrame:
 @pytest.mark.parametrize("host", [False, True])
 def test_switches_agree_with_the_kernels_own_count(tmp_path: Path, host: bool) -> None:
     options = CaptureOptions(host=host)
-    command = program("prime_reads", 101, tmp_path / "result")
+    command = python("prime_reads", 101, tmp_path / "result")
     trace = Trace(record_by_perf(command, output=tmp_path / "x.pretake", options=options))
     result = json.loads((tmp_path / "result").read_text())
     counts = left(trace, result)["prev_state"].value_counts()
@@ -58,7 +53,7 @@ def test_switches_agree_with_the_kernels_own_count(tmp_path: Path, host: bool) -
 
 
 def test_threads_and_children_are_followed(tmp_path: Path) -> None:
-    trace = Trace(record_by_perf(program("family", 5, 3), output=tmp_path / "x.pretake"))
+    trace = Trace(record_by_perf(python("family", 5, 3), output=tmp_path / "x.pretake"))
     tasks, pid = trace.frame("task"), trace.manifest.pid
     born = tasks[tasks["kind"] == "fork"]
     assert (born["pid"] == pid).sum() == 5
@@ -238,7 +233,7 @@ def test_a_run_that_is_ended_leaves_its_record_and_one_that_cannot_is_told(tmp_p
 
 def test_both_backends_tell_the_same_of_the_whole_machine(tmp_path: Path) -> None:
     options = CaptureOptions(host=True, runtime="none")
-    command = program("prime_reads", 101, tmp_path / "result")
+    command = python("prime_reads", 101, tmp_path / "result")
     for capture in (record, record_by_perf):
         trace = Trace(capture(command, output=tmp_path / capture.__name__, options=options))
         result = json.loads((tmp_path / "result").read_text())

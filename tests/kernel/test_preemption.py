@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from analysis.answers.preemptions import preemptions
 from reference_runtime import _native as native
 from reference_runtime.current import COMPILED
+from tests.kernel.started import PRETAKE
 from tracer.trace.reader import Trace
 
 pytestmark = [
@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe"),
 ]
 
-PRETAKE = [sys.executable, "-m", "pretake"]
 
 NOSPLIT = """
 import threading, time

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.watched import Watched, python
+from tests.kernel.started import python
+from tests.kernel.watched import Watched
 from tracer.capture.programs import Programs
 from tracer.kernel.bpf import online_cpus
 from tracer.kernel.table_rings import RingSizes

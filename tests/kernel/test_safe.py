@@ -8,12 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.go import toolchains
+from tests.kernel.started import PRETAKE, python, wait_for_file
 from tracer.capture.options import CaptureOptions
 from tracer.capture.privilege import may_load_bpf
 from tracer.capture.record import record
@@ -21,16 +21,7 @@ from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
 
-PROGRAMS = Path(__file__).parent / "programs"
-PRETAKE = [sys.executable, "-m", "pretake"]
 HOSTILE = "\x1b[2J<b>$(x)"
-
-
-def wait_for(path: Path, tracer: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert tracer.poll() is None
-        assert time.monotonic() < deadline
 
 
 def capabilities(pid: int) -> set[int]:
@@ -157,12 +148,12 @@ def test_no_link_in_the_output_folder_is_followed(tmp_path: Path) -> None:
     path, victim = tmp_path / "x.pretake", tmp_path / "victim"
     (victim / "folder").mkdir(parents=True)
     (victim / "file").write_text("mine")
-    program = [sys.executable, "-I", "-S", str(PROGRAMS / "calls.py"), str(10**9), "1000"]
+    program = python("calls", 10**9, 1000)
     tracer = subprocess.Popen(
         [*PRETAKE, "record", "-q", "--detail", "full", "-o", path, "--", *program],
         stderr=subprocess.PIPE,
     )
-    wait_for(path / "manifest.json", tracer)
+    wait_for_file(path / "manifest.json", tracer)
     # As the user whose folder it is could do: no table has a folder before a part is due.
     (path / "syscall").symlink_to(victim / "folder")
     (path / "manifest.json").unlink()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.kernel.started import PROGRAMS, assert_all_accounted_for, python
 from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import record
 from tracer.errors import PretakeError
@@ -22,24 +23,13 @@ from tracer.trace.schema import TABLES
 
 pytestmark = pytest.mark.kernel
 
-PROGRAMS = Path(__file__).parent / "programs"
 NR_GETPPID = 110
-
-
-def program(name: str, *args: object) -> list[str]:
-    return [sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), *map(str, args)]
-
-
-def assert_all_accounted_for(trace: Trace) -> None:
-    manifest = trace.manifest
-    for table, sent in manifest.sent.items():
-        assert (table, sent) == (table, manifest.events[table] + manifest.lost[table])
 
 
 @pytest.fixture
 def gated() -> Iterator[subprocess.Popen[bytes]]:
     """A running program with three threads, which ends when its input does."""
-    process = subprocess.Popen(program("gated", 2), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(python("gated", 2), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -78,7 +68,7 @@ def test_a_command_that_is_killed(tmp_path: Path) -> None:
 def test_ten_thousand_threads_come_and_go(tmp_path: Path) -> None:
     # Room for few at a time: so each one's place is given back when it ends.
     options = CaptureOptions(runtime="none", max_threads=512)
-    command = program("many_threads", 10_000)
+    command = python("many_threads", 10_000)
     trace = Trace(record(command, output=tmp_path / "x.pretake", options=options))
     tasks = trace.frame("task", ["tid", "kind"])
     assert (tasks["kind"] == "fork").sum() == 10_000
@@ -96,12 +86,12 @@ def test_a_stranger_with_the_process_id_of_a_target_that_ended(tmp_path: Path) -
     with ThreadPoolExecutor() as pool:
         capture = pool.submit(
             record,
-            program("lost_child", told, end),
+            python("lost_child", told, end),
             output=tmp_path / "x.pretake",
             options=options,
         )
         pid = int(told.read_text())
-        subprocess.run(program("start_as", pid, *program("calls", 1009, 0)), check=True)
+        subprocess.run(python("start_as", pid, *python("calls", 1009, 0)), check=True)
         end.write_text("")
         trace = Trace(capture.result())
     tasks, calls = trace.frame("task"), trace.frame("syscall")
@@ -139,7 +129,7 @@ def test_memory_stays_flat_however_many_parts_are_written(tmp_path: Path) -> Non
     # A part each tenth of a second: as many as a capture of ten minutes writes.
     own_memory = [sys.executable, str(PROGRAMS / "own_memory.py"), str(path), "120", "0.1"]
     told = subprocess.run(
-        [*own_memory, *program("calls", 10**9, 400_000)],
+        [*own_memory, *python("calls", 10**9, 400_000)],
         # What is freed is given back, so that what is left is what somebody keeps.
         env=os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"},
         capture_output=True,
@@ -175,7 +165,7 @@ def test_a_disk_that_fills_up(small_disk: Path) -> None:
     path = small_disk / "x.pretake"
     options = CaptureOptions(runtime="none", detail="full", part_seconds=0.1)
     with pytest.raises(PretakeError, match="no room left on the disk"):
-        record(program("calls", 10**9, 0), output=path, options=options)
+        record(python("calls", 10**9, 0), output=path, options=options)
     trace = Trace(path)
     manifest = trace.manifest
     assert manifest.complete

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Container, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,14 +13,7 @@ import pandas as pd
 from tracer.capture.programs import Programs
 from tracer.trace.schema import TABLES
 
-__all__ = ["PROGRAMS", "Watched", "python", "wait_in_call"]
-
-PROGRAMS = Path(__file__).parent / "programs"
-
-
-def python(name: str, *args: object) -> list[str]:
-    """A program of the folder beside this file, and with as little around it as can be."""
-    return [sys.executable, "-I", "-S", str(PROGRAMS / f"{name}.py"), *map(str, args)]
+__all__ = ["Watched", "wait_in_call"]
 
 
 def wait_in_call(pid: int, nr: int, tid: int | None = None) -> None:

@@ -20,7 +20,14 @@ from typing import Any, Final
 
 from tracer.errors import PretakeError
 
-__all__ = ["RECORD_VARIABLE", "RESULT_VARIABLE", "Command", "RunningProcess", "threads_of"]
+__all__ = [
+    "RECORD_VARIABLE",
+    "RESULT_VARIABLE",
+    "Command",
+    "RunningProcess",
+    "comm_of",
+    "threads_of",
+]
 
 RESULT_VARIABLE: Final = "PRETAKE_RESULT"
 """Environment variable: a file in which the command may leave one JSON object about its run,
@@ -43,6 +50,14 @@ def threads_of(pid: int) -> list[int]:
         return sorted(int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir())
     except OSError:
         return []
+
+
+def comm_of(pid: int, tid: int) -> bytes | None:
+    """The name of a thread (comm): bytes that its owner chose; None if it is no more."""
+    try:
+        return Path(f"/proc/{pid}/task/{tid}/comm").read_bytes().rstrip(b"\n")
+    except OSError:
+        return None
 
 
 class RunningProcess:

@@ -31,7 +31,7 @@ from tracer.capture.drain import Drain
 from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import kernel_stacks
 from tracer.capture.late import LateRuntimes
-from tracer.capture.launch import Command, RunningProcess
+from tracer.capture.launch import Command, RunningProcess, comm_of
 from tracer.capture.options import CaptureOptions, Progress, probe_defines
 from tracer.capture.privilege import capture_user, check_privilege, give_up
 from tracer.capture.programs import Programs
@@ -218,7 +218,7 @@ class _Capture:
         rows["tid"] = tids
         rows["pid"] = pid
         rows["parent_tid"] = rows["cpu"] = UNKNOWN
-        rows["comm"] = [_comm(pid, tid) for tid in tids]
+        rows["comm"] = [comm_of(pid, tid) or b"" for tid in tids]
         rows["kind"] = table.column("kind").code("present")
         self._present = len(rows)
         self._symbols.on_tasks(rows)
@@ -372,12 +372,6 @@ def new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> M
         with contextlib.suppress(OSError):
             manifest.target.path = str(target.executable.readlink())
     return manifest
-
-
-def _comm(pid: int, tid: int) -> bytes:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/task/{tid}/comm").read_bytes().rstrip(b"\n")
-    return b""
 
 
 @contextlib.contextmanager

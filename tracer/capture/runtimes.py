@@ -23,6 +23,7 @@ import numpy as np
 
 from tracer.capture.binaries import Binaries, Known
 from tracer.capture.images import Image, Images, Part
+from tracer.capture.launch import comm_of
 from tracer.capture.layouts import ExecImage, FileIdentity, Layouts
 from tracer.capture.mappings import Mapping, may_have_runtime
 from tracer.capture.options import CaptureOptions
@@ -140,7 +141,8 @@ class Runtimes:
 
     def attach_running(self, pid: int) -> None:
         """Look at what a process runs that is there already."""
-        image = Image(pid, 0, comm=_comm(pid))
+        comm = comm_of(pid, pid)
+        image = Image(pid, 0, comm=None if comm is None else comm.decode("utf-8", "replace"))
         self._images.add(image)
         try:
             maps = self.files.maps_of(pid)
@@ -457,9 +459,3 @@ class Runtimes:
 
 def _probes_of(known: Known) -> tuple[Probe, ...]:
     return known.binary.probes if known.binary is not None else ()
-
-
-def _comm(pid: int) -> str | None:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
-    return None

@@ -82,10 +82,10 @@ class OwnRecord:
         for piece in switches:
             state = piece.column("prev_state").combine_chunks().indices.fill_null(UNKNOWN)
             left = np.flatnonzero(state.to_numpy() == _BLOCKED)
-            tids = _plain(piece, "prev_tid")[left]
+            tids = _whole_numbers(piece, "prev_tid")[left]
             for tid in np.intersect1d(tids, of["tid"]).tolist():
                 at = left[tids == tid]
-                times = _plain(piece, "ts_ns")[at]
+                times = _whole_numbers(piece, "ts_ns")[at]
                 order = np.argsort(times, kind="stable")
                 at, times = at[order], times[order]
                 rows = own[tid]
@@ -95,7 +95,7 @@ class OwnRecord:
                 better = times[found] < block_ns[rows]
                 rows, found = rows[better], found[better]
                 block_ns[rows] = times[found]
-                cpus[rows] = _plain(piece, "cpu")[at[found]]
+                cpus[rows] = _whole_numbers(piece, "cpu")[at[found]]
         blocked = np.flatnonzero(block_ns <= of["ts_ns"])
         blocked = blocked[np.argsort(block_ns[blocked], kind="stable")]
         table = TABLES["block"]
@@ -128,7 +128,7 @@ def read_own_record(fd: int) -> OwnRecord:
                 if os.fstat(fd).st_size
                 else schema.empty_table()
             )
-        numbers = {name: _plain(rows, name) for name in _FIELDS}
+        numbers = {name: _whole_numbers(rows, name) for name in _FIELDS}
         if any(rows.column(name).null_count for name in _NEEDED):
             raise ValueError
         for name in _INT32:
@@ -143,7 +143,7 @@ def read_own_record(fd: int) -> OwnRecord:
     return OwnRecord(numbers, reasons)
 
 
-def _plain(rows: pa.Table, name: str) -> Ints:
+def _whole_numbers(rows: pa.Table, name: str) -> Ints:
     """A column of whole numbers, ``UNKNOWN`` for null."""
     values = rows.column(name).cast(pa.int64()).fill_null(UNKNOWN).to_numpy()
     return np.asarray(values)

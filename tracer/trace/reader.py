@@ -299,7 +299,7 @@ def _to_series(column: Column, values: pa.ChunkedArray) -> pd.Series[Any]:
     if column.is_text:
         return pd.Series(values.to_pandas(), dtype="str")
     if column.words:
-        codes = _codes(values)
+        codes = _word_numbers(values)
         dtype = pd.CategoricalDtype(list(column.words))
         return pd.Series(pd.Categorical.from_codes(codes.tolist(), dtype=dtype))
     if column.nullable:
@@ -314,7 +314,7 @@ def _to_series(column: Column, values: pa.ChunkedArray) -> pd.Series[Any]:
     return pd.Series(values.to_numpy())
 
 
-def _codes(values: pa.ChunkedArray) -> np.ndarray:
+def _word_numbers(values: pa.ChunkedArray) -> np.ndarray:
     pieces = [
         chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in values.chunks
     ]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_episodes import CALM, retaken
 from tests.unit.analysis.test_summary import ten_calls
+from tests.unit.manifests import change_manifest
 from tracer.trace.schema import TABLES
 
 __all__ = ["GO", "HOSTILE", "SHELF", "busy_server"]
@@ -163,14 +164,14 @@ def _first_version(folder: Path) -> Path:
         then = [column.name for column in table.columns if column.since == 1]
         for part in (path / name).glob("*.parquet"):
             pq.write_table(pq.read_table(part).select(then), part)
-    _edit(path, schema_version=1)
+    change_manifest(path, schema_version=1)
     return path
 
 
 def _killed(folder: Path) -> Path:
     """A capture that was killed: no end, no cost, and its rows are all that there is."""
     path = busy_server().write(folder).path
-    _edit(path, complete=False, end_ns=None, capture={}, events={}, error="killed")
+    change_manifest(path, complete=False, end_ns=None, capture={}, events={}, error="killed")
     return path
 
 
@@ -226,28 +227,28 @@ def _odd_manifest(folder: Path) -> Path:
 
 def _out_of_range(folder: Path) -> Path:
     path = busy_server().write(folder).path
-    _edit(path, lost={"block": 2**70})
+    change_manifest(path, lost={"block": 2**70})
     return path
 
 
 def _not_finite(folder: Path) -> Path:
     """Python's JSON reads numbers that are none."""
     path = busy_server().write(folder).path
-    text = (path / "manifest.json").read_text()
+    text = (path / "manifest.json").read_storable_text()
     cost = '"capture": {"wall_s": NaN, "cpu_s": Infinity, "bytes_per_event": -Infinity}'
     made = json.loads(text)
     made.pop("capture")
     trips = '"workload": {"round_trip_ns": {"p50": NaN, "p90": Infinity}, "procs": NaN}'
     made.pop("workload")
     body = json.dumps(made)
-    (path / "manifest.json").write_text(f"{body[:-1]}, {cost}, {trips}}}")
+    (path / "manifest.json").write_storable_text(f"{body[:-1]}, {cost}, {trips}}}")
     return path
 
 
 def _backwards(folder: Path) -> Path:
     """It ended before it began, by its manifest."""
     path = busy_server().write(folder).path
-    _edit(path, begin_ns=5_000 * US, end_ns=1_000 * US)
+    change_manifest(path, begin_ns=5_000 * US, end_ns=1_000 * US)
     return path
 
 
@@ -279,20 +280,15 @@ def _hostile_names(folder: Path) -> Path:
         error=HOSTILE,
     )
     for row in scene.rows["task"]:
-        row["comm"] = _text(HOSTILE)[:15]
+        row["comm"] = _storable_text(HOSTILE)[:15]
     for row in scene.rows["address"]:
-        row["function"] = row["file"] = _text(HOSTILE)
+        row["function"] = row["file"] = _storable_text(HOSTILE)
     return scene.write(folder, "[bold]<img src=x>\x1b[2J.pretake").path
 
 
-def _text(name: str) -> str:
+def _storable_text(name: str) -> str:
     """As the tracer stores what is no UTF-8."""
     return name.encode("utf-8", "replace").decode()
-
-
-def _edit(path: Path, **fields: object) -> None:
-    manifest = path / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **fields}))
 
 
 def _preempted(folder: Path) -> Path:

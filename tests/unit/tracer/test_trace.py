@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import shutil
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.unit.manifests import change_manifest
 from tracer.errors import PretakeError
 from tracer.trace.made_trace import write_trace
 from tracer.trace.manifest import Manifest
@@ -200,11 +200,11 @@ def _manifest_cut_short(path: Path) -> None:
 
 
 def _manifest_with_a_wrong_type(path: Path) -> None:
-    _change_manifest(path, events=["sched_switch"])
+    change_manifest(path, events=["sched_switch"])
 
 
 def _newer_schema(path: Path) -> None:
-    _change_manifest(path, schema_version=SCHEMA_VERSION + 1)
+    change_manifest(path, schema_version=SCHEMA_VERSION + 1)
 
 
 def _manifest_is_a_pipe(path: Path) -> None:
@@ -254,11 +254,6 @@ def _part_is_a_pipe(path: Path) -> None:
 def _part_with_a_strange_name(path: Path) -> None:
     part = path / "sched_switch" / "part-00000.parquet"
     part.rename(part.with_name("part-00007.parquet"))
-
-
-def _change_manifest(path: Path, **fields: object) -> None:
-    manifest = path / "manifest.json"
-    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), **fields}))
 
 
 DAMAGES: list[tuple[Callable[[Path], None], str]] = [
@@ -321,7 +316,7 @@ def _older(path: Path) -> None:
         rows = pq.ParquetFile(part).read()
         later = [column.name for column in TABLES[name].columns if column.since > 1]
         pq.write_table(rows.drop_columns(later), part)
-    _change_manifest(path, schema_version=1)
+    change_manifest(path, schema_version=1)
 
 
 def test_a_trace_of_an_older_version_lacks_columns_and_is_read(path: Path) -> None:
@@ -345,7 +340,7 @@ def test_a_trace_of_an_older_version_lacks_columns_and_is_read(path: Path) -> No
 def test_a_trace_of_this_version_has_all_columns(path: Path) -> None:
     write_trace(path, {"block": {"ts_ns": [5]}, "runtime": {"ts_ns": [7], "kind": ["run"]}})
     _older(path)
-    _change_manifest(path, schema_version=SCHEMA_VERSION)
+    change_manifest(path, schema_version=SCHEMA_VERSION)
     with pytest.raises(PretakeError, match="is no part of table block: it has other columns"):
         Trace(path)
 
