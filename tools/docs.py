@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 from pretake.cli import group
-from tracer.trace.schema import SCHEMA_VERSION, TABLES, Column
+from tracer.trace.columns import Column
+from tracer.trace.schema import SCHEMA_VERSION, TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = "<!-- Made by `make docs`; edit the code instead. -->"

@@ -24,7 +24,10 @@ import pandas as pd
 from analysis.answers.now import process_name
 from analysis.report import figures, tables
 from analysis.report.answer import answer
+from analysis.report.budget_figure import budget
+from analysis.report.drawing import Picture
 from analysis.report.material import Material, Predictor, gather
+from analysis.report.time_line_figure import time_line
 from analysis.schema import CLASS_MEANINGS
 from analysis.units import count_text, duration_text
 from tracer.errors import PretakeError
@@ -64,8 +67,8 @@ def report(traces: Sequence[Trace], out: str | Path, predict: Predictor | None =
 
 def render(materials: Sequence[Material]) -> str:
     """The report as the text of one HTML file."""
-    pictures: dict[str, figures.Picture] = {
-        "budget": figures.budget(materials),
+    pictures: dict[str, Picture] = {
+        "budget": budget(materials),
         "retake": figures.distribution(materials, "retake_ns", "P-retake latency"),
         "hold": figures.distribution(materials, "hold_ns", "hold"),
         "parts": figures.parts(materials),
@@ -120,15 +123,13 @@ def _budget_caption(materials: Sequence[Material]) -> str:
     return f"Where the P time of {process_name(processes[0])} went: {whole}."
 
 
-def _worst(
-    material: Material, number: int, pictures: dict[str, figures.Picture]
-) -> list[dict[str, str]]:
+def _worst(material: Material, number: int, pictures: dict[str, Picture]) -> list[dict[str, str]]:
     """The worst episodes' headings; their time lines go into ``pictures``."""
     found = []
     for place, episode in enumerate(material.worst.to_dict("records")):
         name = f"worst{number}x{place}"
         lanes = material.lanes[material.lanes["episode"] == place]
-        pictures[name] = figures.time_line(lanes, episode)
+        pictures[name] = time_line(lanes, episode)
         found.append({"picture": name, "what": _headline(episode), "detail": _detail(episode)})
     return found
 

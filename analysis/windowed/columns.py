@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tracer.trace.columns import Column
 from tracer.trace.reader import RowGroup, Trace
-from tracer.trace.schema import TABLES, UNKNOWN, Column
+from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = [
     "LAST_NS",

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from analysis.windowed import columns
 from analysis.windowed.columns import TIME_COLUMN
-from tracer.trace.schema import TABLES, UNKNOWN, Column
+from tracer.trace.columns import Column
+from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["TIME_COLUMN", "empty", "from_arrow", "from_frame", "numbers"]
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.capture.images import Image
-from tracer.trace.schema import TABLES, UNKNOWN, column_array, text_array
+from tracer.trace.columns import column_array, text_array
+from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["reach_table"]
 

@@ -22,7 +22,8 @@ from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import KernelStack
 from tracer.errors import PretakeError
 from tracer.targets import jail
-from tracer.trace.schema import TABLES, UNKNOWN, column_array, text_array
+from tracer.trace.columns import column_array, text_array
+from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["Symbols"]
 

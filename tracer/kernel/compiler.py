@@ -31,8 +31,9 @@ from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import cache_folder, kernel_source, load_bcc
 from tracer.kernel.btf import kernel_btf
 from tracer.kernel.own_files import is_own
+from tracer.kernel.records import c_header
 from tracer.targets.layout import layout_c_header
-from tracer.trace.schema import TABLES, c_header
+from tracer.trace.schema import TABLES
 
 __all__ = [
     "FOLLOW_PROCESS",

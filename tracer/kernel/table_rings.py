@@ -14,7 +14,7 @@ from tracer.kernel.compiler import RING_TABLES
 from tracer.kernel.loaded import Loaded
 from tracer.kernel.ringbuf import Ring
 from tracer.kernel.slots import SlotRing, slots_of
-from tracer.trace.schema import Table
+from tracer.trace.columns import Table
 
 __all__ = ["LossSpan", "RingCount", "RingSizes", "TableRings", "default_cpu_bytes"]
 

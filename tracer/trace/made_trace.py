@@ -15,9 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from tracer.trace.columns import Table
 from tracer.trace.manifest import Manifest, manifest_from_json
 from tracer.trace.reader import Trace
-from tracer.trace.schema import TABLES, Table
+from tracer.trace.schema import TABLES
 from tracer.trace.writer import TraceWriter
 
 __all__ = ["write_trace"]

@@ -15,7 +15,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tracer.trace.schema import Table
+from tracer.trace.columns import Table
 
 __all__ = ["Owner", "PartWriter", "part_name", "write_whole"]
 

@@ -26,9 +26,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracer.errors import PretakeError
+from tracer.trace.columns import Column, Table
 from tracer.trace.manifest import MANIFEST_NAME, Manifest, manifest_from_json
 from tracer.trace.parts import part_name
-from tracer.trace.schema import TABLES, Column, Table
+from tracer.trace.schema import TABLES
 
 if TYPE_CHECKING:
     # Imported where a DataFrame is made: it takes a fifth of a second.

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from tracer.trace.columns import Column
 from tracer.trace.made_trace import write_trace
 from tracer.trace.reader import Trace
-from tracer.trace.schema import TABLES, Column
+from tracer.trace.schema import TABLES
 
 US = 1_000
 READ, POLL, FUTEX = 0, 7, 202
