@@ -14,7 +14,7 @@ import click
 
 from pretake.libraries import import_without_threads
 from pretake.types import SIZE, tell_process
-from tracer.capture.options import BACKENDS, DETAILS, PROBES, RUNTIMES
+from tracer.capture.options import BACKENDS, CALLS, DETAILS, PROBES, RUNTIMES
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -52,6 +52,14 @@ if TYPE_CHECKING:
     default="blocks",
     show_default=True,
     help="Record the system calls that blocked, or all of them.",
+)
+@click.option(
+    "--calls",
+    type=click.Choice(CALLS),
+    default="inferred",
+    show_default=True,
+    help="See system calls by their threads' switches, without results; or exactly, which makes "
+    "the calls of every other process dearer.",
 )
 @click.option(
     "--probes",
@@ -103,6 +111,7 @@ def command(
     force: bool,
     runtime: str,
     detail: str,
+    calls: str,
     probes: str,
     backend: str,
     stacks: bool,
@@ -136,6 +145,7 @@ def command(
     options = CaptureOptions(
         buffer_bytes=buffer,
         detail=detail,
+        calls=calls,
         probes=probes,
         all_signals=all_signals,
         stacks=stacks,

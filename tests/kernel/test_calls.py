@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,13 +15,14 @@ import pytest
 
 from tests.kernel.started import python
 from tests.kernel.watched import Watched, wait_in_call
-from tracer.capture.options import CaptureOptions
+from tracer.capture.options import CALLS, CaptureOptions
 from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
 
+NR_WRITE = 1
 NR_READ, NR_POLL, NR_SIGRETURN, NR_EXECVE, NR_GETPPID = 0, 7, 15, 59, 110
 NR_RESTART_SYSCALL = 219
 EINTR = 4
@@ -100,7 +102,7 @@ def break_off(watched: Watched, how: str) -> None:
     watched.say()
 
 
-@pytest.mark.parametrize("detail", [(), ("DETAIL_FULL",)])
+@pytest.mark.parametrize("detail", [("CALLS_EXACT",), ("DETAIL_FULL",)])
 @pytest.mark.parametrize("how", ["restarts", "fails", "stops"])
 def test_a_call_that_a_signal_breaks_off(how: str, detail: tuple[str, ...]) -> None:
     rounds = 7
@@ -128,7 +130,7 @@ def test_a_call_that_a_signal_breaks_off(how: str, detail: tuple[str, ...]) -> N
         assert len(reads) == rounds - rounds // 2
         for told in (polls, reads):
             assert (told["blocks"] == 1 + SIGNALS).all()
-    if how != "stops" and detail:
+    if how != "stops" and detail == ("DETAIL_FULL",):
         # The handler's own calls lie in the call that goes on, or behind the one that failed.
         returns = calls[calls["nr"] == NR_SIGRETURN]
         assert len(returns) == rounds * SIGNALS
@@ -137,6 +139,69 @@ def test_a_call_that_a_signal_breaks_off(how: str, detail: tuple[str, ...]) -> N
             for at in returns["enter_ns"]
         ]
         assert inside == [how == "restarts"] * rounds * SIGNALS
+
+
+@pytest.mark.parametrize("how", ["restarts", "fails", "stops"])
+def test_a_broken_call_by_its_thread_s_switches_alone(how: str) -> None:
+    rounds = 7
+    with Watched(python("broken_calls", how, rounds), ()) as watched:
+        for _ in range(rounds):
+            break_off(watched, how)
+        broken = watched.programs.followed.shortfalls()["broken_calls"]
+    calls = watched.tables["syscall"]
+    assert_parts_are_within(calls)
+    assert NR_RESTART_SYSCALL not in set(calls["nr"])
+    reads = calls_of(watched, NR_READ)
+    reads = reads[reads["arg0"] == 0]
+    parts = reads["ret"].astype(object).where(reads["ret"].notna(), None).tolist()
+    if how == "fails":
+        # What the handler met is known.
+        assert parts == ([-EINTR] * SIGNALS + [None]) * rounds
+        assert reads["blocks"].tolist() == [1] * rounds * (SIGNALS + 1)
+        assert broken == 0
+        return
+    # Whether a read is one that was begun before cannot be seen: each part is told, and counted.
+    polls = calls_of(watched, NR_POLL) if how == "stops" else reads[:0]
+    of_polls = rounds // 2 if how == "stops" else 0
+    assert parts == [None] * (rounds - of_polls) * (1 + SIGNALS)
+    assert set(reads["blocks"]) == {1}
+    assert broken == (rounds - of_polls) * SIGNALS
+    # A poll is begun again under another number, which makes it the same call.
+    polls = polls[polls["blocks"] > 0]
+    assert polls["blocks"].tolist() == [1 + SIGNALS] * of_polls
+    assert polls["ret"].isna().all()
+
+
+def test_blocks_of_one_call_and_of_two_are_told_apart() -> None:
+    # A write of three pages to a pipe of one blocks twice; a read of a page blocks at most once.
+    with Watched(python("long_writes", 23), ()) as watched:
+        assert watched.hear() == "done"
+    writes = calls_of(watched, NR_WRITE)
+    writes = writes[writes["arg0"] == 100]
+    assert writes["blocks"].tolist() == [2] * 23
+    blocked = watched.tables["sched_switch"]
+    blocked = blocked[(blocked["prev_tid"] == watched.pid) & (blocked["prev_state"] == "blocked")]
+    for call in writes.itertuples():
+        inside = blocked["ts_ns"].between(call.enter_ns, call.exit_ns)
+        assert inside.sum() == 2
+        assert call.enter_since_ns < call.enter_ns
+        assert call.exit_ns < call.exit_until_ns
+    order = writes[["enter_since_ns", "enter_ns", "exit_ns", "exit_until_ns"]].to_numpy()
+    assert (order[1:, 0] >= order[:-1, 2]).all()
+
+
+def test_a_call_lies_between_the_ends_that_are_told() -> None:
+    # By the program's own clock, before and after each of its reads.
+    with Watched(python("timed_reads", 101), ()) as watched:
+        told = [json.loads(watched.hear()) for _ in range(101)]
+    reads = calls_of(watched, NR_READ)
+    reads = reads[reads["arg0"] == 100]
+    assert len(reads) == len(told) == 101
+    for (begin_ns, end_ns), call in zip(told, reads.itertuples(), strict=True):
+        assert begin_ns <= call.enter_ns <= call.exit_ns <= end_ns
+        # The thread came on its CPU before, and was seen to have returned after.
+        assert call.enter_since_ns < call.enter_ns
+        assert call.exit_until_ns > call.exit_ns
 
 
 def test_a_call_through_the_32_bit_entry_has_another_number(tmp_path: Path) -> None:
@@ -158,17 +223,21 @@ def test_a_call_through_the_32_bit_entry_has_another_number(tmp_path: Path) -> N
     ]
 
 
-def test_a_signal_in_a_pid_namespace_goes_to_the_thread_that_gets_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("calls", CALLS)
+def test_a_signal_in_a_pid_namespace_goes_to_the_thread_that_gets_it(
+    calls: str, tmp_path: Path
+) -> None:
     command = ["unshare", "--pid", "--fork", *python("signals", 23)]
-    options = CaptureOptions(runtime="none")
+    options = CaptureOptions(runtime="none", calls=calls)
     trace = Trace(record(command, output=tmp_path / "t", options=options))
     signals, tasks = trace.frame("signal"), trace.frame("task")
     (inside,) = set(signals.loc[signals["kind"] == "deliver", "tid"])
     assert inside in set(tasks["tid"])
     assert inside != trace.manifest.pid
     sent = signals[signals["kind"] == "tgkill"].sort_values("ts_ns")
-    assert sent["errno"].tolist() == [0] * 23 + [3]
-    assert sent["tid"].tolist() == [inside] * 23 + [pd.NA]
+    refused = [3] if calls == "exact" else []
+    assert sent["errno"].tolist() == [0] * 23 + refused
+    assert sent["tid"].tolist() == [inside] * 23 + [pd.NA] * len(refused)
     assert set(sent["sender_tid"]) == {inside}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tracer.capture.programs import Programs
 from tracer.kernel import bpf
-from tracer.kernel.compiler import FOLLOW_PROCESS
+from tracer.kernel.compiler import FOLLOW_PROCESS, TELL_CALLS
 
 pytestmark = pytest.mark.kernel
 
@@ -21,7 +21,7 @@ MOST_INSTRUCTIONS = 100_000
 def test_no_program_is_near_the_verifier_s_limit(defines: tuple[str, ...]) -> None:
     programs = Programs(1 << 20, defines=dict.fromkeys(defines, 1))
     programs.probes.attach()
-    loaded = set(programs.loaded.run_statistics()) | {FOLLOW_PROCESS}
+    loaded = set(programs.loaded.run_statistics()) | {FOLLOW_PROCESS, TELL_CALLS}
     kind = (bpf.KPROBE, bpf.UPROBE_MULTI) if programs.loaded.uprobe_links else (bpf.KPROBE, 0)
     for function in programs.loaded.functions:
         if function not in loaded:

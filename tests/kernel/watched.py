@@ -84,7 +84,7 @@ class Watched:
         if error is not None:
             self.process.kill()
         self.process.communicate()
-        self.programs.probes.detach()
+        self.programs.detach()
         for name, ring in self.programs.rings.rings.items():
             self.tables[name] = TABLES[name].to_arrow(ring.peek().copy()).to_pandas()
             ring.release()

@@ -18,6 +18,11 @@
 
 #define UNKNOWN (-1)
 
+/* How system calls are seen: by what was asked for, or by what this kernel shows. */
+#if (defined(DETAIL_FULL) || !defined(THREAD_FLAG_RETURN)) && !defined(CALLS_EXACT)
+#define CALLS_EXACT
+#endif
+
 /* What a target thread is doing, as far as is known. */
 enum where {
 	IN_USER,
@@ -30,7 +35,7 @@ enum where {
 	IN_KERNEL,
 };
 
-/* A call between the parts that a signal makes of it (syscalls.bpf.c). */
+/* A call between the parts that a signal makes of it (calls_exact.bpf.c, calls_inferred.bpf.c). */
 enum broken_call {
 	NOT_BROKEN,
 	BROKEN_OFF, /* the signal is yet to be looked at */
@@ -38,25 +43,29 @@ enum broken_call {
 	TO_RESUME, /* the handler returned to the call's instruction */
 };
 
-/* What is known of a call that is begun again after a handler. */
-struct call_aside {
-	s64 enter_ns;
-	s64 arg0;
-	s64 blocked_ns;
-	u64 pc; /* where it returns to */
+/* A system call of a thread. */
+struct call {
+	s64 enter_ns; /* when it was entered, or the latest that it can have been */
+	s64 enter_since_ns; /* and the earliest; UNKNOWN where enter_ns is exact */
+	s64 arg0; /* set at its first block */
+	s64 blocked_ns; /* all the time in it that the thread was not runnable */
+	s64 off_ns; /* it was last known to be in it, off its CPU */
+	u64 pc; /* where it returns to; this and sp where they are needed */
 	u64 sp;
 	s32 blocks;
-	s16 nr;
+	s16 nr; /* UNKNOWN for a call that is not of this architecture's table */
 	s16 padding;
 };
 
 struct thread_state {
-	s64 enter_ns; /* when its system call was entered */
-	s64 arg0; /* set at its first block */
+	struct call call; /* that it is in, or was last told to be in */
+	struct call aside; /* that is to be begun again after a signal */
+	s64 aside_ns; /* when the signal came; this and the next two in calls_inferred.bpf.c */
+	s64 aside_goid;
+	s64 aside_tick;
+	s64 calls_since_ns; /* it has entered no call before this that is not told; 0: not known */
 	s64 block_ns; /* since when it is not runnable; 0 when it is */
-	s64 blocked_ns; /* all of that in this call */
 	u64 m; /* of its runtime; 0 when it is not known */
-	struct call_aside aside;
 	s64 in_ns; /* when it last came on a CPU */
 	s64 returned_ns; /* when it first did since the block below; 0 before */
 	s64 came_ns; /* the same of the block before that one */
@@ -70,10 +79,8 @@ struct thread_state {
 	u32 tgid;
 	u32 own_tid; /* as the thread itself knows it, by gettid() */
 	u32 signalled_tid; /* who got the signal of its tgkill; 0 for none yet */
-	s32 blocks;
 	s32 held_p; /* at its first block, for live.bpf.c */
 	u32 next_p; /* for go_stw_takes, between its runs */
-	s16 nr; /* UNKNOWN for a call that is not of this architecture's table */
 	s16 broken_by; /* what a call that is broken off returned in the kernel */
 	u8 where;
 	u8 broken;
@@ -81,7 +88,7 @@ struct thread_state {
 	u8 parked; /* it sleeps as an M without P and goroutine */
 	u32 generation; /* execs of its process that were seen */
 	u8 is_sysmon;
-	u8 padding[3];
+	u8 padding[5];
 };
 
 /* On the task itself: it goes with the thread, and no other thread comes to it by a tid. */
@@ -119,6 +126,7 @@ enum shortfall {
 	STACKS, /* of blocks, that found no room, or another in their place */
 	STORAGE, /* times that a thread's state could not be looked up */
 	PS, /* looks that did not get to the last P */
+	BROKEN_CALLS, /* of which it is not known whether they began again after a signal */
 	SHORTFALL_COUNT,
 };
 BPF_ARRAY(shortfalls, u64, SHORTFALL_COUNT);
@@ -225,23 +233,27 @@ static __always_inline s64 user_register(int offset)
 #define TS_COMPAT 0x0002
 
 /*
- * The number of the current thread's system call, from the register that has it. UNKNOWN for a
+ * The number of a thread's system call, from the register that has it. UNKNOWN for a
  * call through the 32-bit entry, which a 64-bit program can make too: its table has other numbers
  * (and its arguments are in other registers).
  */
-static __always_inline s16 call_number(s64 nr)
+static __always_inline s16 call_number_of(struct task_struct *task, s64 nr)
 {
 	if (nr != (s16)nr || nr < 0)
 		return UNKNOWN;
-	if (OFFSET_TASK_STATUS != UNKNOWN &&
-	    field_u32(bpf_get_current_task_btf(), OFFSET_TASK_STATUS) & TS_COMPAT)
+	if (OFFSET_TASK_STATUS != UNKNOWN && field_u32(task, OFFSET_TASK_STATUS) & TS_COMPAT)
 		return UNKNOWN;
 	return nr;
 }
 
+static __always_inline s16 call_number(s64 nr)
+{
+	return call_number_of(bpf_get_current_task_btf(), nr);
+}
+
 static __always_inline s64 call_arg0(struct thread_state *thread)
 {
-	return thread->nr == UNKNOWN ? UNKNOWN : user_register(OFFSET_REGS_ARG0);
+	return thread->call.nr == UNKNOWN ? UNKNOWN : user_register(OFFSET_REGS_ARG0);
 }
 
 /* A thread of the same process, of which something in that process told the number. */

@@ -3,7 +3,7 @@
  * For `pretake live`: histograms of how long Ps were held, kept here; nothing is sent for a block.
  *
  * A hold begins at the first block of a call with P (sched.bpf.c) and ends when the runtime
- * takes that P back (runtime_probes.bpf.c), or uncounted when the call returns (syscalls.bpf.c).
+ * takes that P back (runtime_probes.bpf.c), or uncounted when the call returns (calls.bpf.c).
  *
  * Where the call was made is asked at the retake, and not at the block: there are far more blocks,
  * and a stack costs as much as all else at one. The taker is another thread of the process, so
@@ -19,9 +19,11 @@ struct live_hold {
 	s64 block_ns;
 	u64 regs; /* where the kernel keeps the caller's registers */
 	u32 tid;
+	u32 tick; /* of the call, where the runtime counts them */
 	s16 nr;
 	u8 harmful; /* work waited, and no idle P and no spinning M could take it */
-	u8 padding[1];
+	u8 back; /* the thread has a CPU again, and may have returned */
+	u8 padding[4];
 };
 BPF_HASH(live_holds, struct live_p, struct live_hold, 16384);
 
@@ -128,6 +130,18 @@ static __always_inline struct live_counts *live_counts_of(u64 stack, s16 nr)
 	return live_others.lookup(&number);
 }
 
+/* A thread that holds a P in a call is on a CPU again, or blocks there once more. */
+static __always_inline void live_back(struct thread_state *thread, u8 back)
+{
+	struct live_p p = {.tgid = thread->tgid, .p = thread->held_p};
+
+	if (p.p == UNKNOWN)
+		return;
+	struct live_hold *hold = live_holds.lookup(&p);
+	if (hold && hold->tid == thread->tid)
+		hold->back = back;
+}
+
 /* A row of table block. */
 static __always_inline void live_blocked(struct thread_state *thread, struct block_record *record)
 {
@@ -136,12 +150,15 @@ static __always_inline void live_blocked(struct thread_state *thread, struct blo
 		.block_ns = record->ts_ns,
 		.regs = (u64)bpf_task_pt_regs(bpf_get_current_task_btf()),
 		.tid = record->tid,
+		.tick = thread->call_tick,
 		.nr = record->nr,
 		.harmful = (record->runq > 0 || record->global_runq > 0) && record->npidle == 0 &&
 			   record->nmspinning == 0,
 	};
 
-	if (thread->blocks != 1 || record->p < 0 || record->p_use != BLOCK_P_USE_SYSCALL)
+	if (thread->call.blocks != 1)
+		live_back(thread, 0);
+	if (thread->call.blocks != 1 || record->p < 0 || record->p_use != BLOCK_P_USE_SYSCALL)
 		return;
 	thread->held_p = record->p;
 	live_holds.update(&p, &hold);
@@ -160,13 +177,22 @@ static __always_inline void live_returned(struct thread_state *thread)
 		live_holds.delete(&p);
 }
 
-static __always_inline void live_retaken(u64 now, s32 id)
+/*
+ * P was taken from a call: from the one that holds it here, by the tick that the M keeps of its call,
+ * where that was read (`tick`, else UNKNOWN). Where it was not, a hold whose thread has a CPU again
+ * is not counted: it may have returned, and P be taken from a later call that did not block.
+ */
+static __always_inline void live_retaken(u64 now, s32 id, s64 tick)
 {
 	struct live_p p = {.tgid = bpf_get_current_pid_tgid() >> 32, .p = id};
 	struct live_hold *hold = live_holds.lookup(&p);
 
 	if (!hold)
 		return;
+	if (tick == UNKNOWN ? hold->back : hold->tick != (u32)tick) {
+		live_holds.delete(&p);
+		return;
+	}
 	u64 stack = live_stack_of(hold->regs);
 	struct live_counts *counts = live_counts_of(stack, hold->nr);
 	u32 bucket = live_bucket(now - hold->block_ns);

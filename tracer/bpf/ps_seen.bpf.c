@@ -211,6 +211,7 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 		.layout = layout,
 		.m = looker->thread->m,
 		.state = reading->state,
+		.tick = tick,
 		.target_tid = tid_of(looker->thread, span_number(span, layout->m_procid, sizeof(s64),
 								 M_SPAN)),
 	};

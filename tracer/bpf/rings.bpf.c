@@ -25,6 +25,14 @@ static __always_inline int after_end(s64 now)
 	return end && *end && now > *end;
 }
 
+static __always_inline s64 not_after_end(s64 now)
+{
+	int zero = 0;
+	s64 *end = capture_end.lookup(&zero);
+
+	return end && *end && now > *end ? *end : now;
+}
+
 struct ring_end {
 	u64 produced; /* records that were ever written */
 	u64 consumed; /* and read: the reader writes this */

@@ -35,6 +35,7 @@ struct runtime_event {
 	u64 m; /* that does it: the current thread's */
 	struct runtime_state state;
 	s32 target_tid;
+	s64 tick; /* of the call that P was taken from, as the M keeps it; else UNKNOWN */
 };
 
 /* As an event of `m`; 0 where the runtime is not in reach. */
@@ -47,6 +48,7 @@ static __always_inline int runtime_event_of(struct runtime_event *event)
 	event->since = UNKNOWN;
 	event->state = unknown;
 	event->target_tid = UNKNOWN;
+	event->tick = UNKNOWN;
 	event->thread = thread;
 	event->layout = thread ? layout_of(thread) : 0;
 	return event->layout != 0;
@@ -116,7 +118,7 @@ static __always_inline int runtime_emit_of(struct runtime_event *event, u32 tid,
 	record.reason = reason;
 #ifdef LIVE
 	if (kind == RUNTIME_KIND_RETAKE)
-		live_retaken(event->now, event->state.p);
+		live_retaken(event->now, event->state.p, event->tick);
 #endif
 	emit_runtime(&record);
 	return 0;

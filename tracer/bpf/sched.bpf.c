@@ -53,15 +53,13 @@ static __always_inline void thread_blocked(struct thread_state *thread, s64 now,
 	thread->block_ns = now;
 	/* Negative for a thread that is in the kernel for another reason than a call. */
 	int fault = nr < 0;
-	if (!fault && thread->where == IN_UNKNOWN) {
-		thread->where = IN_SYSCALL;
-		thread->enter_ns = UNKNOWN;
-		thread->nr = call_number(nr);
-	}
-	if (!fault && thread->where != IN_SYSCALL)
+	if (!fault && !call_blocks(thread, nr, now))
 		return;
-	if (!fault && thread->blocks++ == 0)
-		thread->arg0 = call_arg0(thread);
+	if (!fault) {
+		if (thread->call.blocks++ == 0)
+			thread->call.arg0 = call_arg0(thread);
+		thread->call.off_ns = now;
+	}
 
 	int zero = 0;
 	struct block_record *record = block_rooms.lookup(&zero);
@@ -76,9 +74,9 @@ static __always_inline void thread_blocked(struct thread_state *thread, s64 now,
 		record->address = thread->fault_address;
 	} else {
 		record->why = BLOCK_WHY_SYSCALL;
-		record->enter_ns = thread->enter_ns;
-		record->arg0 = thread->arg0;
-		record->nr = thread->nr;
+		record->enter_ns = thread->call.enter_ns;
+		record->arg0 = thread->call.arg0;
+		record->nr = thread->call.nr;
 	}
 	if (!runtime_state_at_block(thread, layout, record, self))
 		return;
@@ -120,13 +118,15 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	if (enters) {
 		/* Seldom: its waking came before the capture did. */
 		if (enters->block_ns) {
-			enters->blocked_ns += record.ts_ns - enters->block_ns;
+			enters->call.blocked_ns += record.ts_ns - enters->block_ns;
 			enters->block_ns = 0;
 		}
+		call_enters_cpu(enters, (struct task_struct *)ctx->args[2], record.ts_ns);
 		look_at_enter(enters, record.ts_ns);
 	}
 	if (!leaves)
 		return 0;
+	call_leaves_cpu(leaves, (struct task_struct *)ctx->args[1], record.ts_ns);
 	if (record.prev_state == SCHED_SWITCH_PREV_STATE_DEAD) {
 		give_room_back();
 		return 0;
@@ -174,7 +174,8 @@ static __always_inline int woken(struct task_struct *task, s16 target_cpu, s8 ki
 	};
 	emit_sched_wakeup(&record);
 	if (thread->block_ns) {
-		thread->blocked_ns += record.ts_ns - thread->block_ns;
+		thread->call.blocked_ns += record.ts_ns - thread->block_ns;
+		thread->call.off_ns = record.ts_ns;
 		thread->block_ns = 0;
 	}
 	look_at_waking(thread, record.ts_ns);

@@ -7,6 +7,8 @@
 #define SA_RESTART 0x10000000
 /* Handlers that are none (include/uapi/asm-generic/signal-defs.h: SIG_DFL, SIG_IGN). */
 #define LAST_NO_HANDLER 1
+/* There was no room for a queued signal (include/trace/events/signal.h: OVERFLOW_FAIL). */
+#define SIGNAL_REFUSED 3
 
 /* args: signo, siginfo, task, group, result */
 int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
@@ -18,15 +20,17 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 
 	/* By its argument a tgkill's thread is known in the sender's pid namespace only. */
 	struct thread_state *sender = current_target();
-	if (sender && sender->where == IN_SYSCALL && sender->nr == NR_TGKILL)
-		sender->signalled_tid = field_u32((void *)ctx->args[2], OFFSET_TASK_PID);
+	s64 now = bpf_ktime_get_ns();
+	if (sender)
+		call_sends_signal(sender, signo, field_u32((void *)ctx->args[2], OFFSET_TASK_PID),
+				  ctx->args[4] == SIGNAL_REFUSED, now);
 
 	struct thread_state *thread = target((struct task_struct *)ctx->args[2]);
 	if (!thread)
 		return 0;
 
 	struct signal_record record = {
-		.ts_ns = bpf_ktime_get_ns(),
+		.ts_ns = now,
 		.pc = UNKNOWN,
 		.tid = thread->tid,
 		.sender_tid = current_tid(),
@@ -76,8 +80,8 @@ int on_signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 	/* Negative where it is interrupted in user code, or in a fault. */
 	s64 nr = user_register(OFFSET_REGS_NR);
 	int fails = nr >= 0 && fails_by_handler(user_register(OFFSET_REGS_RETURN), action);
-	if (kernel_pointer(action, OFFSET_SIGACTION_HANDLER) > LAST_NO_HANDLER)
-		handler_runs(thread, fails);
+	call_meets_signal(thread, kernel_pointer(action, OFFSET_SIGACTION_HANDLER) > LAST_NO_HANDLER,
+			  fails);
 	if (!signal_wanted(signo))
 		return 0;
 

@@ -112,6 +112,21 @@ int follow_process(struct task_iterator_args *ctx)
 	return 0;
 }
 
+#ifndef CALLS_EXACT
+/* Walks the machine's threads once, when nothing else of ours runs any more. */
+int tell_calls_over(struct task_iterator_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx->task;
+
+	if (!task)
+		return 0;
+	struct thread_state *thread = target(task);
+	if (thread)
+		call_at_end(thread, task);
+	return 0;
+}
+#endif
+
 /* args: parent, child */
 int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -142,13 +157,9 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!thread)
 		return 0;
-	/* The call is the old program's; the new one does not see it return. */
-	if (thread->where == IN_SYSCALL)
-		call_ended(thread, 0);
-	call_begins(thread);
+	call_meets_exec(thread);
 	thread->where = IN_USER;
 	thread->broken = NOT_BROKEN;
-	thread->enter_ns = UNKNOWN;
 	thread->block_ns = 0;
 	thread->m = 0;
 	/* If it was not the first thread of its process, it is now, with that one's numbers. */

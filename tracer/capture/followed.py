@@ -8,7 +8,7 @@ import numpy as np
 
 from tracer.errors import PretakeError
 from tracer.kernel import bpf
-from tracer.kernel.compiler import FOLLOW_PROCESS
+from tracer.kernel.compiler import FOLLOW_PROCESS, TELL_CALLS
 from tracer.kernel.loaded import Loaded
 
 __all__ = ["SHORTFALLS", "Followed"]
@@ -17,7 +17,7 @@ __all__ = ["SHORTFALLS", "Followed"]
 _IN_UNKNOWN: Final = 2
 _BEFORE_EXEC: Final = 3
 
-SHORTFALLS: Final = ("foreign_calls", "stacks", "storage", "ps")
+SHORTFALLS: Final = ("foreign_calls", "stacks", "storage", "ps", "broken_calls")
 """What programs can fall short of: ``enum shortfall`` of common.bpf.c."""
 
 
@@ -36,12 +36,25 @@ class Followed:
         loaded.update("thread_room", np.array(0, np.uint32), room)
 
     def prepare(self) -> None:
-        """Load what it takes to follow a process, while that is allowed.
+        """Load what it takes to look at threads, while that is allowed.
 
         Raises:
             PretakeError: the kernel refuses it.
         """
-        self._loaded.load(FOLLOW_PROCESS, bpf.TRACING, bpf.TRACE_ITERATOR)
+        for program in (FOLLOW_PROCESS, TELL_CALLS):
+            if program in self._loaded.functions:
+                self._loaded.load(program, bpf.TRACING, bpf.TRACE_ITERATOR)
+
+    def tell_calls_over(self) -> None:
+        """Have the calls told that have returned and whose threads were not seen since.
+
+        Only once no other program runs any more, which might write to the same ring.
+
+        Raises:
+            PretakeError: the machine's threads cannot be looked at.
+        """
+        if TELL_CALLS in self._loaded.functions:
+            self._walk(TELL_CALLS)
 
     def follow(self, pid: int, *, before_exec: bool = False) -> None:
         """Make targets of the threads that a process has now and that are none yet.
@@ -77,8 +90,11 @@ class Followed:
         order = np.zeros((), self._loaded.shapes["follow_orders"].dtype)
         order["tgid"], order["where"] = tgid, where
         self._loaded.update("follow_orders", np.array(0, np.uint32), order)
+        self._walk(FOLLOW_PROCESS)
+
+    def _walk(self, function: str) -> None:
         try:
-            program = self._loaded.load(FOLLOW_PROCESS, bpf.TRACING, bpf.TRACE_ITERATOR)
+            program = self._loaded.load(function, bpf.TRACING, bpf.TRACE_ITERATOR)
             bpf.run_iterator(program)
         except OSError as error:
             raise PretakeError(

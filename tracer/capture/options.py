@@ -11,6 +11,7 @@ from tracer.errors import PretakeError
 
 __all__ = [
     "BACKENDS",
+    "CALLS",
     "DETAILS",
     "PROBES",
     "RUNTIMES",
@@ -23,6 +24,7 @@ BACKENDS = ("bpf", "perf")
 DETAILS = ("blocks", "full")
 RUNTIMES = ("auto", "go", "reference", "none")
 PROBES = ("none", "exact", "both")
+CALLS = ("inferred", "exact")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class CaptureOptions:
         buffer_bytes: memory of the rings of one CPU; None: by the machine's memory
             (:func:`tracer.kernel.table_rings.default_cpu_bytes`).
         detail: ``blocks``: system calls that blocked; ``full``: every one.
+        calls: how system calls are seen. ``inferred``: from the switches of their threads, with
+            entry and return as intervals and no result (tracer/bpf/calls_inferred.bpf.c);
+            ``exact``: by the kernel's tracepoints ``sys_enter`` and ``sys_exit``, for which every
+            other process of the machine pays too. ``full`` detail is always exact.
         all_signals: every signal, not only SIGURG.
         stacks: the stack of each block, for what its call site was. Only a goroutine with a P,
             or one that has just given it away, makes a block: no other thread's is taken.
@@ -51,6 +57,7 @@ class CaptureOptions:
 
     buffer_bytes: int | None = None
     detail: str = "blocks"
+    calls: str = "inferred"
     all_signals: bool = False
     host: bool = False
     stacks: bool = True
@@ -65,6 +72,7 @@ class CaptureOptions:
     def __post_init__(self) -> None:
         for name, value, words in (
             ("detail", self.detail, DETAILS),
+            ("calls", self.calls, CALLS),
             ("runtime", self.runtime, RUNTIMES),
             ("probes", self.probes, PROBES),
         ):
@@ -78,6 +86,7 @@ class CaptureOptions:
     def as_asked(self) -> dict[str, Any]:
         """The options as the manifest keeps them."""
         asked = dataclasses.asdict(self)
+        asked["calls"] = "exact" if self.detail == "full" else self.calls
         asked["reference_module"] = self.reference_module and str(self.reference_module)
         return asked
 

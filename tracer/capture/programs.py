@@ -95,11 +95,16 @@ class Programs:
         return self.keeper
 
     def detach(self) -> None:
-        """Take every probe away; rings and counters stay to be read."""
+        """Take every probe away; rings and counters stay to be read.
+
+        Raises:
+            PretakeError: the machine's threads cannot be looked at for the last time.
+        """
         if self.keeper is not None:
             with contextlib.suppress(OSError):
                 self.keeper.leave()
         self.probes.detach()
+        self.followed.tell_calls_over()
 
     def close(self) -> None:
         """Take everything away."""

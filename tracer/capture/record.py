@@ -42,10 +42,12 @@ from tracer.capture.symbols import Symbols
 from tracer.capture.target_files import TargetFiles
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
+from tracer.kernel.compiler import TELL_CALLS
 from tracer.targets import jail
 from tracer.trace.clock import KernelClock, Moment, note_clocks
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.unknown import UNKNOWN_RESULT
 from tracer.trace.writer import TraceWriter, check_output
 
 __all__ = ["new_manifest", "record", "stopped_by_signals"]
@@ -69,6 +71,10 @@ _SHORTFALLS: Final = {
     "ps": (
         "the Ps of system calls in {} stops of the world, from about the 4000th P on",
         "there are more Ps than one look reads",
+    ),
+    "broken_calls": (
+        "the ends of {} system calls that a signal broke off",
+        "whether such a call began again is seen with '--calls exact' only",
     ),
 }
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -115,6 +121,8 @@ def record(
     defines = probe_defines(options.probes)
     if options.detail == "full":
         defines["DETAIL_FULL"] = 1
+    if options.calls == "exact":
+        defines["CALLS_EXACT"] = 1
     if options.all_signals:
         defines["ALL_SIGNALS"] = 1
     if options.host:
@@ -171,7 +179,11 @@ class _Capture:
         self._folder_fd = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         if drop:
             give_up(programs.loaded)
-        observers = {"task": self._on_tasks, "signal": self._symbols.on_signals}
+        observers = {
+            "task": self._on_tasks,
+            "signal": self._symbols.on_signals,
+            "syscall": self._on_calls,
+        }
         self._drain = Drain(programs.rings, self._writer, observers)
         self._sampler = RunTimeSampler(
             programs.loaded,
@@ -231,6 +243,10 @@ class _Capture:
         self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)
         self._late.on_tasks(records)
+
+    def _on_calls(self, records: np.ndarray) -> None:
+        unknown = int(np.count_nonzero(records["ret"] == UNKNOWN_RESULT))
+        self._manifest.capture.results_unknown += unknown
 
     def _loop(self, began_s: float, progress: Callable[[Progress], None] | None) -> None:
         limit_s = self._options.seconds
@@ -334,6 +350,13 @@ class _Capture:
     def _left_out(self) -> Iterator[Missing]:
         for path, count in self._symbols.unknown.items():
             yield Missing(f"{count} code addresses of {path}", "the file is not there any more")
+        exact = self._options.as_asked()["calls"] == "exact"
+        if not exact and TELL_CALLS not in self._programs.loaded.functions:
+            yield Missing(
+                "calls without their tracepoints",
+                "this kernel does not show when a thread was in user code: every other process "
+                "pays for its calls, as with '--calls exact'",
+            )
         missed = self._programs.followed.missed()
         if missed:
             limit = self._options.max_threads

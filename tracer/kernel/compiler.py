@@ -28,10 +28,12 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.errors import PretakeError
+from tracer.kernel import bpf
 from tracer.kernel.bcc_loader import cache_folder, kernel_source, load_bcc
 from tracer.kernel.btf import kernel_btf
 from tracer.kernel.own_files import is_own
 from tracer.kernel.records import c_header
+from tracer.kernel.return_flag import find_return_flag
 from tracer.targets.layout import layout_c_header
 from tracer.trace.schema import TABLES
 
@@ -41,6 +43,7 @@ __all__ = [
     "RING_TABLES",
     "TAIL_CALLS",
     "TASK_STORAGE",
+    "TELL_CALLS",
     "TRACEPOINTS",
     "UPROBE_PREFIXES",
     "MapShape",
@@ -60,7 +63,9 @@ SOURCES: Final = (
     "look_at_all.bpf.c",
     "look_at_switch.bpf.c",
     "look_at_given.bpf.c",
-    "syscalls.bpf.c",
+    "calls.bpf.c",
+    "calls_exact.bpf.c",
+    "calls_inferred.bpf.c",
     "signals.bpf.c",
     "stacks.bpf.c",
     "sched.bpf.c",
@@ -101,6 +106,9 @@ TAIL_CALLS: Final = {
 FOLLOW_PROCESS: Final = "follow_process"
 """The program that walks over the machine's threads."""
 
+TELL_CALLS: Final = "tell_calls_over"
+"""The program that walks over them at the end; none where calls have tracepoints of their own."""
+
 TASK_STORAGE: Final = 29
 """``enum bpf_map_type`` of a map whose values are on tasks."""
 
@@ -116,6 +124,8 @@ _OFFSETS: Final = {
     "TASK_FLAGS": (("task_struct", "flags"),),
     # Of the current system call (arch/x86/include/asm/thread_info.h).
     "TASK_STATUS": (("task_struct", "thread_info.status"),),
+    # TIF_NEED_FPU_LOAD is one of them (tracer/kernel/return_flag.py).
+    "TASK_THREAD_FLAGS": (("task_struct", "thread_info.flags"),),
     "TASK_THREAD_PID": (("task_struct", "thread_pid"),),
     "PID_LEVEL": (("pid", "level"),),
     "PID_NUMBERS": (("pid", "numbers"),),
@@ -272,17 +282,34 @@ def compile_programs(defines: Mapping[str, int]) -> Object:
         PretakeError: bcc or headers are missing, or the kernel lacks something.
     """
     text, headers = _source_text(), _headers()
-    flags = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    flags = _as_flags(defines)
     key = hashlib.sha256("\0".join([text, *headers.values(), *flags]).encode())
     with contextlib.suppress(OSError):
         key.update(_KERNEL_NOTES.read_bytes())
         kept = _kept(f"programs-{key.hexdigest()[:32]}.json")
         if kept is not None:
             return kept
-    flags += [f"-D{name}={value}" for name, value in _kernel_defines().items()]
-    compiled = _compile(text, headers, flags)
+    kernel = _kernel_defines()
+    flag = _return_flag(kernel)
+    if flag is not None:
+        kernel["THREAD_FLAG_RETURN"] = flag
+    compiled = _compile(text, headers, flags + _as_flags(kernel))
     _keep(f"programs-{key.hexdigest()[:32]}.json", compiled)
     return compiled
+
+
+def _as_flags(defines: Mapping[str, int]) -> list[str]:
+    return [f"-D{name}={value}" for name, value in sorted(defines.items())]
+
+
+def _return_flag(kernel: Mapping[str, int]) -> int | None:
+    """The flag that :mod:`tracer.kernel.return_flag` is about; None where it cannot be found."""
+    text = (resources.files("tracer") / "bpf" / "return_flag.bpf.c").read_text()
+    if -1 in (kernel["OFFSET_TASK_THREAD_FLAGS"], kernel["OFFSET_TASK_STATE"]):
+        return None
+    with contextlib.suppress(bpf.LoadError, OSError):
+        return find_return_flag(_compile(text, {}, _as_flags(kernel)))
+    return None
 
 
 def _source_text() -> str:
@@ -387,7 +414,7 @@ def _btf_ids() -> dict[str, int]:
     places = {function: f"btf_trace_{name}" for name, function in TRACEPOINTS.items()}
     for name, behind in TAIL_CALLS.values():
         places |= dict.fromkeys(behind, f"btf_trace_{name}")
-    places[FOLLOW_PROCESS] = "bpf_iter_task"
+    places |= dict.fromkeys((FOLLOW_PROCESS, TELL_CALLS), "bpf_iter_task")
     found = {}
     for function, place in places.items():
         with contextlib.suppress(KeyError):

@@ -37,6 +37,8 @@ class Probes:
             PretakeError: the kernel refused.
         """
         absent = [n for n in OPTIONAL_TRACEPOINTS if not self._loaded.has_place(TRACEPOINTS[n])]
+        # Those of system calls, where calls are told without them.
+        absent += [n for n in TRACEPOINTS if TRACEPOINTS[n] not in self._loaded.functions]
         attached = [n for n in TRACEPOINTS if n not in leave_out and n not in absent]
         for array, (_, functions) in TAIL_CALLS.items():
             for number, function in enumerate(functions):

@@ -35,6 +35,7 @@ class Column:
         meaning: one sentence for the documentation.
         nullable: whether ``UNKNOWN`` may stand here; it becomes null in Arrow.
         words: the words that an enumerated column's numbers stand for, from 0.
+        unknown: the number that stands for null in a record.
         since: the version of the schema that brought it. In an older trace it is null, or, where
             it cannot be, its first word: what every row was before there were others.
     """
@@ -45,6 +46,7 @@ class Column:
     nullable: bool = False
     words: tuple[str, ...] = ()
     since: int = 1
+    unknown: int = UNKNOWN
 
     @property
     def unit(self) -> str:
@@ -138,7 +140,7 @@ def column_array(column: Column, values: np.ndarray) -> pa.Array:
     values = values.copy()
     valid, unknown = None, 0
     if column.nullable:
-        known = values != UNKNOWN
+        known = values != column.unknown
         unknown = len(values) - int(np.count_nonzero(known))
         valid = pa.py_buffer(np.packbits(known, bitorder="little")) if unknown else None
     numbers = pa.Array.from_buffers(

@@ -59,6 +59,7 @@ class CaptureCost:
         bytes_per_event: the same for each stored event.
         bpf_run_s: time that the BPF programs ran for, on every CPU and for every thread of the
             machine, seconds; from samples (:mod:`tracer.capture.cost`), None where there are none.
+        results_unknown: stored calls whose result (``ret``) nobody saw.
         bpf_runs: how often each program ran, by its name; from the same samples.
     """
 
@@ -69,6 +70,7 @@ class CaptureCost:
     bytes: int | None = None
     bytes_per_event: float | None = None
     bpf_run_s: float | None = None
+    results_unknown: int = 0
     bpf_runs: dict[str, int] = field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ Conventions:
 from __future__ import annotations
 
 from tracer.trace.columns import Column, Table
-from tracer.trace.unknown import UNKNOWN
+from tracer.trace.unknown import UNKNOWN, UNKNOWN_RESULT
 from tracer.trace.words import (
     BLOCK_WHYS,
     P_STATUSES,
@@ -32,7 +32,7 @@ from tracer.trace.words import (
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "UNKNOWN"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of a trace's layout. A reader refuses a trace with a higher one."""
 
 _TS = Column("ts_ns", "i64", "when it happened, CLOCK_MONOTONIC")
@@ -157,15 +157,46 @@ TABLES: dict[str, Table] = {
             "syscall",
             "a finished system call of a target thread: those that blocked, or all on request",
             (
-                Column("enter_ns", "i64", "when it was entered", nullable=True),
-                Column("exit_ns", "i64", "when it returned"),
+                Column(
+                    "enter_ns",
+                    "i64",
+                    "when it was entered, or the latest that this can have been: its first block; "
+                    "null if that was before the capture",
+                    nullable=True,
+                ),
+                Column(
+                    "enter_since_ns",
+                    "i64",
+                    "null: it was entered at enter_ns, exactly; else it was entered after this, "
+                    "when its thread had come on a CPU, and not after enter_ns",
+                    nullable=True,
+                    since=3,
+                ),
+                Column(
+                    "exit_ns",
+                    "i64",
+                    "when it returned, or the earliest that this can have been: when its thread "
+                    "had come back on a CPU",
+                ),
+                Column(
+                    "exit_until_ns",
+                    "i64",
+                    "null: it returned at exit_ns, exactly; else it returned after that and not "
+                    "after this, when it was seen to be over",
+                    nullable=True,
+                    since=3,
+                ),
                 Column(
                     "ret",
                     "i64",
-                    "what the program saw it return; negative is -errno. A call that a signal "
-                    "breaks off and that begins again is one call, with the last return; of one "
+                    "what the program saw it return; negative is -errno; null where nobody looked "
+                    "(without --calls exact, but for what a signal or an exec tells). A call that "
+                    "a signal breaks off and that begins again is one call, with the last return; "
+                    "of one "
                     "inside a signal handler that interrupted another such call, each part is a "
                     "row, with the kernel's own word for it, -516 to -512",
+                    nullable=True,
+                    unknown=UNKNOWN_RESULT,
                 ),
                 Column("arg0", "i64", "its first argument", nullable=True),
                 Column("blocked_ns", "i64", "time not runnable inside it", nullable=True),

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["UNKNOWN", "Missing"]
+__all__ = ["UNKNOWN", "UNKNOWN_RESULT", "Missing"]
 
 UNKNOWN = -1
 """The value that stands for "not known" in a fixed-size record."""
+
+UNKNOWN_RESULT = -(1 << 63)
+"""The same for what a system call returned: one that fails with EPERM returns -1."""
 
 
 @dataclass
