@@ -70,3 +70,18 @@ def test_what_a_target_with_a_clock_of_its_own_recorded(tmp_path: Path, tracer_t
     assert agreement["records"] > 100
     assert agreement["recall"] >= 0.99
     assert agreement["precision"] >= 0.99
+
+
+def test_the_clock_of_a_program_that_is_gone_at_once_is_known(tmp_path: Path) -> None:
+    count = 200
+    # Each of the children has ended long before the tracer reads of its exec.
+    script = f"i=0; while [ $i -lt {count} ]; do /bin/true; i=$((i+1)); done"
+    trace = captured(tmp_path / "x.pretake", [], *ELSEWHEN, "sh", "-c", script)
+    tasks = trace.frame("task")
+    gone = tasks.loc[(tasks["kind"] == "exec") & (tasks["comm"] == "true"), "pid"]
+    assert len(gone) == count
+    ahead_ns = trace.manifest.clocks_ahead_ns
+    assert {ahead_ns.get(str(pid)) for pid in gone} == {AHEAD_S * 10**9}
+    # unshare itself has the machine's clock.
+    assert set(ahead_ns) < set(map(str, tasks["pid"]))
+    assert str(trace.manifest.pid) not in ahead_ns

@@ -37,7 +37,9 @@ struct exec_image {
 	u64 start_code; /* run-time addresses of its executable segments: of the first byte */
 	u64 end_code; /* and behind the last */
 	u64 in_reach; /* whether its layout was in place before its first instruction */
+	s64 ahead_ns; /* its CLOCK_MONOTONIC minus the machine's: of its time namespace */
 };
+#define CLOCK_UNKNOWN ((s64)1 << 63)
 
 /* What it was exec'd as: by this its file is found where /proc/PID/exe is gone already. */
 #define PATH_BYTES 256
@@ -84,6 +86,20 @@ static __always_inline void runtime_at_fork(struct thread_state *parent, struct 
 		runtime_layouts.delete(&image); /* of an earlier process with this number */
 }
 
+/* How far ahead of the machine's the current process's CLOCK_MONOTONIC is. */
+static __always_inline s64 clock_ahead(void)
+{
+	u64 nsproxy = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_NSPROXY);
+	u64 namespace = kernel_pointer(nsproxy, OFFSET_NSPROXY_TIME);
+
+	if (OFFSET_NSPROXY_TIME == UNKNOWN)
+		return 0;
+	if (!namespace)
+		return CLOCK_UNKNOWN;
+	return (s64)kernel_pointer(namespace, OFFSET_TIME_MONOTONIC_S) * 1000000000 +
+	       (s64)kernel_pointer(namespace, OFFSET_TIME_MONOTONIC_NS);
+}
+
 /*
  * The current process became another program. If that is an inspected binary, its layout is in
  * place before its first instruction; where it was loaded is told by the kernel (start_code is
@@ -106,6 +122,7 @@ static __always_inline void runtime_at_exec(struct thread_state *thread, u64 bin
 		},
 		.start_code = kernel_pointer(mm, OFFSET_MM_START_CODE),
 		.end_code = kernel_pointer(mm, OFFSET_MM_END_CODE),
+		.ahead_ns = clock_ahead(),
 	};
 	struct runtime_layout *layout = runtime_binaries.lookup(&exec.binary);
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from tracer.kernel.loaded import Loaded
 from tracer.targets.layout import LAYOUT_DTYPE, RuntimeLayout
 
 __all__ = ["ExecImage", "FileIdentity", "Layouts"]
+
+_CLOCK_UNKNOWN: Final = -(1 << 63)  # CLOCK_UNKNOWN of runtime_images.bpf.c
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,14 @@ class ExecImage:
         start_code: run-time address of its first executable segment.
         end_code: the address behind its last one.
         in_reach: whether its layout was in place before its first instruction.
+        ahead_ns: how far ahead of the machine's its CLOCK_MONOTONIC is; None if that is unknown.
     """
 
     binary: FileIdentity
     start_code: int
     end_code: int
     in_reach: bool
+    ahead_ns: int | None
 
 
 class Layouts:
@@ -121,7 +126,9 @@ class Layouts:
         device, inode, size, changed_s, rest_ns = (int(word) for word in found["binary"].item())
         identity = FileIdentity(device, inode, size, changed_s * 1_000_000_000 + rest_ns)
         start, end = int(found["start_code"]), int(found["end_code"])
-        return ExecImage(identity, start, end, bool(found["in_reach"]))
+        ahead_ns = int(found["ahead_ns"])
+        known_ns = None if ahead_ns == _CLOCK_UNKNOWN else ahead_ns
+        return ExecImage(identity, start, end, bool(found["in_reach"]), known_ns)
 
     def exec_path(self, pid: int, generation: int) -> Path | None:
         """What it was exec'd as, by its own view of the files; None where that is unknown."""

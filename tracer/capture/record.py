@@ -168,6 +168,8 @@ class _Capture:
         self._stop = stop
         self._present = 0
         self._exec_seen = False
+        if isinstance(target, RunningProcess):
+            note_clocks(self._manifest.clocks_ahead_ns, [target.pid])
         self._manifest.attached = attach(target, programs, self._runtimes, drop=drop)
         self._writer = TraceWriter(
             path,
@@ -210,18 +212,20 @@ class _Capture:
         return self._writer.path
 
     def _begin(self) -> None:
-        if isinstance(self._target, RunningProcess):
-            self._look_at_clocks([self._target.pid])
         present = begin(self._target, self._programs)
         if present:
             self._add_present(self._target.pid, present)
 
-    def _look_at_clocks(self, pids: list[int]) -> None:
-        # By the keeper: a tracer that is nobody may not see whether root's process is in a time
-        # namespace.
-        keeper = self._programs.keeper
-        assert keeper is not None
-        note_clocks(self._manifest.clocks_ahead_ns, pids, keeper.ahead_ns)
+    def _look_at_clocks(self, execs: np.ndarray) -> None:
+        # By the exec's own record: the process may have ended, and a tracer that is nobody may not
+        # see whether root's process is in a time namespace.
+        generations = dict(zip(execs["pid"].tolist(), execs["generation"].tolist(), strict=True))
+
+        def ahead_ns(pid: int) -> int | None:
+            told = self._programs.layouts.exec_image(pid, generations[pid])
+            return None if told is None else told.ahead_ns
+
+        note_clocks(self._manifest.clocks_ahead_ns, generations, ahead_ns)
 
     def _add_present(self, pid: int, tids: list[int]) -> None:
         table = TABLES["task"]
@@ -237,8 +241,8 @@ class _Capture:
         self._drain.add("task", table.to_arrow(rows))
 
     def _on_tasks(self, records: np.ndarray) -> None:
-        became = records["pid"][records["kind"] == _EXEC].tolist()
-        self._exec_seen = self._exec_seen or bool(became)
+        became = records[records["kind"] == _EXEC]
+        self._exec_seen = self._exec_seen or len(became) > 0
         self._look_at_clocks(became)
         self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)

@@ -152,6 +152,11 @@ _OFFSETS: Final = {
         ("inode", "__i_ctime.tv_nsec"),
         ("inode", "i_ctime.tv_nsec"),
     ),
+    # Since 769071ac9f20 ("ns: Introduce Time Namespace"); before it, all are on the machine's clock.
+    "TASK_NSPROXY": (("task_struct", "nsproxy"),),
+    "NSPROXY_TIME": (("nsproxy", "time_ns"),),
+    "TIME_MONOTONIC_S": (("time_namespace", "offsets.monotonic.tv_sec"),),
+    "TIME_MONOTONIC_NS": (("time_namespace", "offsets.monotonic.tv_nsec"),),
     "TASK_SIGNAL": (("task_struct", "signal"),),
     "SIGNAL_LIVE": (("signal_struct", "live"),),
     "REGS_NR": (("pt_regs", "orig_ax"),),
