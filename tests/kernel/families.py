@@ -1,4 +1,4 @@
-"""A second witness of who begins, execs and ends: the kernel's process connector, which is no tracepoint."""
+"""A second witness of who begins, execs and ends: the kernel's process connector."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.keeper import Keeper
+from tracer.capture import programs as programs_module
+from tracer.capture.keeper import FOR_EVENTS, FOR_FILES, FOR_PROBES, Keeper
 from tracer.capture.programs import Programs
 
 pytestmark = pytest.mark.kernel
@@ -172,14 +173,104 @@ def test_a_file_that_somebody_may_write_is_not_probed(
     assert target.code()[0] == BREAKPOINT
 
 
+def mapping(keeper: Keeper, pid: int, file: Path) -> tuple[int, int]:
+    """Where a target has a file mapped, as the keeper lets see."""
+    with os.fdopen(keeper.open(pid, "maps")) as maps:
+        (line,) = [line for line in maps if line.rstrip().endswith(str(file))]
+    begin, end = (int(address, 16) for address in line.split()[0].split("-"))
+    return begin, end
+
+
+def ask_all(keeper: Keeper, target: Mapped, file: Path) -> None:
+    """All that a keeper is for."""
+    begin, end = mapping(keeper, target.pid, file)
+    os.close(keeper.open(target.pid, f"map_files/{begin:x}-{end:x}"))
+    assert keeper.word(target.pid, begin + OFFSET) == int.from_bytes(
+        CODE[:8], "little", signed=True
+    )
+    probe(keeper, target.pid, file)
+    assert target.code()[0] == BREAKPOINT
+    keeper.leave(target.pid)
+    assert target.code() == CODE
+
+
+def held(pid: int) -> int:
+    """The capabilities of a process, effective and permitted."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    effective, permitted = (
+        {int(line.split()[1], 16) for line in lines if line.startswith(name)}
+        for name in ("CapEff:", "CapPrm:")
+    )
+    assert effective == permitted
+    (bits,) = effective
+    return bits
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_keeper_has_what_it_needs(
+    programs: Programs, file: Path, target: Mapped, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        # As a kernel before 6.6 has them.
+        own = Programs(1 << 20)
+        monkeypatch.setattr(type(own.loaded), "uprobe_links", False)
+    file.chmod(0o600)
+    used = programs if links else own
+    keeper = used.start_keeper(target.pid)
+    ask_all(keeper, target, file)
+    assert held(keeper.pid) == FOR_FILES | FOR_PROBES | (0 if links else FOR_EVENTS)
+    keeper.close()
+    used.keeper = None
+    if not links:
+        own.close()
+
+
+@pytest.mark.parametrize(
+    "capability",
+    [1 << bit for bit in range(41) if (FOR_FILES | FOR_PROBES) >> bit & 1],
+)
+def test_a_keeper_has_nothing_that_it_does_not_need(
+    programs: Programs,
+    file: Path,
+    target: Mapped,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: int,
+) -> None:
+    for name in ("FOR_FILES", "FOR_PROBES"):
+        bits = getattr(programs_module, name) & ~capability
+        monkeypatch.setattr(programs_module, name, bits)
+    file.chmod(0o600)
+    keeper = programs.start_keeper(target.pid)
+    with pytest.raises(OSError, match=r"permitted|denied|held still"):
+        ask_all(keeper, target, file)
+    keeper.close()
+    programs.keeper = None
+
+
+def test_a_keeper_without_probes_has_three_capabilities(
+    programs: Programs, file: Path, target: Mapped
+) -> None:
+    file.chmod(0o600)
+    keeper = programs.start_keeper(target.pid, ())
+    begin, end = mapping(keeper, target.pid, file)
+    os.close(keeper.open(target.pid, f"map_files/{begin:x}-{end:x}"))
+    keeper.word(target.pid, begin)
+    assert held(keeper.pid) == FOR_FILES
+    with pytest.raises(OSError, match="no such thing"):
+        probe(keeper, target.pid, file)
+    keeper.close()
+    programs.keeper = None
+
+
 def test_it_answers_of_targets_only(file: Path, target: Mapped, keeper: Keeper) -> None:
     os.close(keeper.open(target.pid, "exe"))
     stranger = Mapped(file)
     for name in ("exe", "maps"):
         with pytest.raises(OSError, match="not a target"):
             keeper.open(stranger.pid, name)
-    assert keeper.ahead_ns(target.pid) == 0
-    assert keeper.ahead_ns(stranger.pid) is None
+    begin, _ = mapping(keeper, target.pid, file)
+    with pytest.raises(OSError, match="not a target"):
+        keeper.word(stranger.pid, begin)
     with pytest.raises(OSError, match="not a target"):
         probe(keeper, stranger.pid, file)
     for name in ("mem", "root/etc/shadow", "../1/exe", "environ", "exe\n"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import pytest
 
 from tests.go import toolchains
 from tests.kernel.started import PRETAKE, python, wait_for_file
+from tracer.capture.attendant import KEPT
+from tracer.capture.keeper import FOR_FILES
 from tracer.capture.options import CaptureOptions
 from tracer.capture.privilege import may_load_bpf
 from tracer.capture.record import record
+from tracer.kernel.compiler import UPROBE_PREFIXES
 from tracer.trace.reader import Trace
 
 pytestmark = pytest.mark.kernel
@@ -127,6 +131,67 @@ def running(pid: int) -> set[bytes]:
         with contextlib.suppress(OSError):
             names.add(Path(f"/proc/{child}/comm").read_bytes().strip())
     return names
+
+
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def test_a_tracer_that_is_killed_leaves_its_trace_to_who_asked_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.pretake"
+    tracer = subprocess.Popen([*PRETAKE, "record", "-q", "-o", path, "--", "sleep", "1000"])
+    while b"sleep" not in running(tracer.pid):
+        assert tracer.poll() is None
+    held = {child: capabilities(child) for child in children(tracer.pid)}
+    (attendant,) = [child for child, sets in held.items() if sets == {KEPT}]
+    assert path.stat().st_uid == 65534
+    # It has what it needs, and none of the tracer's programs and maps.
+    links = [str(link.readlink()) for link in Path(f"/proc/{attendant}/fd").iterdir()]
+    assert not [name for name in links if "bpf" in name.replace("bpf-stats", "")]
+    (command,) = [child for child in held if comm(child) == "sleep"]
+    fd = os.pidfd_open(attendant)
+    tracer.kill()
+    tracer.wait()
+    assert select.select([fd], [], [], 30)[0]
+    os.close(fd)
+    owners = {(p.stat().st_uid, p.stat().st_gid) for p in (path, *path.rglob("*"))}
+    assert owners == {(0, 0)}
+    os.kill(command, signal.SIGKILL)
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def test_a_command_that_is_no_program_leaves_nothing_of_root_s(tmp_path: Path) -> None:
+    script, folder = tmp_path / "script", tmp_path / "folder"
+    folder.mkdir(mode=0o755)
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    record = [*PRETAKE, "record", "-q", "-o", folder / "x.pretake", "--", script]
+    done = subprocess.run(record, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot be run" in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.go
+def test_a_go_program_is_captured_by_a_keeper_of_three_capabilities(tmp_path: Path) -> None:
+    binary, path = toolchains.build("blockread"), tmp_path / "x.pretake"
+    tracer = subprocess.Popen([*PRETAKE, "record", "-q", "-o", path, "--", binary, "1000000"])
+    while b"blockread" not in running(tracer.pid):
+        assert tracer.poll() is None
+    held = [capabilities(child) for child in children(tracer.pid)]
+    assert {FOR_FILES} in held
+    assert {KEPT} in held
+    tracer.send_signal(signal.SIGINT)
+    assert tracer.wait(30) == 0
+    manifest = Trace(path).manifest
+    assert manifest.target.runtime == "go"
+    # Not a program for a uprobe was loaded, nor one put.
+    assert not [name for name in manifest.attached if name.startswith("uprobe:")]
+    assert manifest.capture.bpf_runs
+    assert not [name for name in manifest.capture.bpf_runs if name.startswith(UPROBE_PREFIXES)]
 
 
 @pytest.mark.go

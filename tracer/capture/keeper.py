@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracer.errors import PretakeError
-from tracer.trace.parts import Owner
 
-__all__ = ["Keeper", "Place"]
+__all__ = ["FOR_EVENTS", "FOR_FILES", "FOR_PROBES", "Keeper", "Place"]
 
 _MESSAGE: Final = 1 << 16
 _ROOT: Final = Path(__file__).parents[2]
@@ -24,6 +23,21 @@ _MAIN: Final = (
     "from tracer.capture.keeper_process import main; main()"
 )
 
+# linux/capability.h
+FOR_FILES: Final = sum(
+    1 << bit
+    for bit in (
+        2,  # dac_read_search: a program that only its owner may read
+        19,  # sys_ptrace: /proc/PID of another user's process
+        40,  # checkpoint_restore: /proc/PID/map_files
+    )
+)
+"""Capabilities that a keeper needs to answer ``open`` and ``word``."""
+FOR_PROBES: Final = 1 << 28  # lease: of a file of another user's
+"""What it needs for ``probe`` too."""
+FOR_EVENTS: Final = 1 << 21  # sys_admin
+"""What that takes besides where uprobes are no links (before Linux 6.6)."""
+
 Place = tuple[str, int, bytes]
 """Where a probe goes: the BPF function, the offset in the file, and the bytes that are there."""
 
@@ -31,30 +45,25 @@ Place = tuple[str, int, bytes]
 class Keeper:
     """Asks the process that keeps the capabilities.
 
+    It begins at once; :meth:`wait` tells whether it did.
+
     Args:
         pid: the target that the capture was started for.
-        command: a descriptor of it, if it may be ended; else None.
         threads: the map that hangs on each target thread, and the bytes of a value.
-        programs: of the uprobes, by name.
+        programs: of the uprobes, by name; none for a keeper that puts no probes.
         links: whether uprobes are to be had as links (:func:`tracer.kernel.bpf_call.
             open_uprobe_link`).
-        writer: user that the trace is written by.
-        owner: who is given the trace's files, where they are made by nobody.
-
-    Raises:
-        PretakeError: it does not start.
+        keep: its capabilities, as a set of bits.
     """
 
     def __init__(
         self,
         *,
         pid: int,
-        command: int | None,
         threads: tuple[int, int],
         programs: Mapping[str, int],
         links: bool,
-        owner: Owner = None,
-        writer: int = -1,
+        keep: int,
     ) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -68,15 +77,30 @@ class Keeper:
         given = {
             "pid": pid,
             "links": links,
-            "storage_bytes": threads[1],
+            "value_bytes": threads[1],
             "programs": list(programs),
-            "owner": owner,
-            "writer": writer,
+            "keep": keep,
         }
-        fds = [threads[0], threads[0] if command is None else command, *programs.values()]
-        self._may_end = command is not None
+        socket.send_fds(
+            self._socket, [json.dumps(given).encode()], [threads[0], *programs.values()]
+        )
         self._value = 0
-        socket.send_fds(self._socket, [json.dumps(given).encode()], fds)
+        self._begun = False
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def wait(self) -> None:
+        """Until it answers.
+
+        Raises:
+            PretakeError: it does not start.
+        """
+        if self._begun:
+            return
+        self._begun = True
         if self._socket.recv(_MESSAGE) != b"{}":
             self.close()
             raise PretakeError("the process that keeps the capabilities does not start")
@@ -91,7 +115,7 @@ class Keeper:
         Raises:
             OSError: it is no target, has ended, or has no such file.
         """
-        fds = self._ask({"do": "open", "pid": pid, "name": name})
+        fds = self._ask({"open": name, "pid": pid})
         if not fds:
             raise OSError(2, "nothing was opened")
         return fds[0]
@@ -102,20 +126,7 @@ class Keeper:
         Raises:
             OSError: it is no target, has ended, or has nothing there.
         """
-        self._ask({"do": "word", "pid": pid, "address": address})
-        return self._value
-
-    def ahead_ns(self, pid: int) -> int | None:
-        """How far ahead of the machine's the CLOCK_MONOTONIC of a target process is, in ns.
-
-        Returns:
-            None where that is not to be had: it is no target, has ended, or has left its time
-            namespace to the children it will make.
-        """
-        try:
-            self._ask({"do": "clock", "pid": pid})
-        except OSError:
-            return None
+        self._ask({"word": address, "pid": pid})
         return self._value
 
     def probe(self, pid: int, file: int, places: Sequence[Place]) -> None:
@@ -133,29 +144,11 @@ class Keeper:
                 be held still, or the kernel refused.
         """
         told = [(function, offset, expected.hex()) for function, offset, expected in places]
-        self._ask({"do": "probe", "pid": pid, "places": told}, file)
+        self._ask({"probe": told, "pid": pid}, file)
 
     def leave(self, pid: int | None = None) -> None:
-        """Take the probes out of one process, or of all."""
-        self._ask({"do": "leave", "pid": pid})
-
-    def count(self, on: bool) -> None:
-        """Let the kernel count what the BPF programs cost, or end that; OSError if it refuses."""
-        self._ask({"do": "tracer", "what": "count", "on": on})
-
-    def signal(self, signo: int) -> None:
-        """Send SIGTERM or SIGKILL to the command that the tracer started."""
-        if self._may_end:
-            self._ask({"do": "tracer", "what": "signal", "signo": signo})
-
-    def settle(self, folder: int, *, discard: bool = False) -> None:
-        """Give the trace to who asked for it, or remove its folder, empty but for our files.
-
-        Args:
-            folder: a descriptor of the trace's folder; it is left open.
-            discard: remove it.
-        """
-        self._ask({"do": "tracer", "what": "settle", "discard": discard}, folder)
+        """Take the probes out of one process, or of all; OSError where there can be none."""
+        self._ask({"probe": [], "pid": pid})
 
     def close(self) -> None:
         """End it; every probe goes with it."""
@@ -163,6 +156,7 @@ class Keeper:
         self._process.wait()
 
     def _ask(self, request: dict[str, Any], fd: int | None = None) -> list[int]:
+        self.wait()
         try:
             socket.send_fds(
                 self._socket, [json.dumps(request).encode()], [] if fd is None else [fd]

@@ -8,13 +8,14 @@ environment, as under ``perf record`` or ``strace``.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,6 +42,7 @@ retakes, for a capture that cannot see them (:mod:`tracer.trace.own_record`)."""
 _GATE: Final = 'read -r _ <&{fd} && exec {fd}<&- "$@"'
 _SHELL: Final = "/bin/sh"
 _GRACE_S: Final = 5.0
+_ENDING: Final = (signal.SIGTERM, signal.SIGKILL)
 _RESULT_LIMIT: Final = 1 << 20
 
 
@@ -104,7 +106,6 @@ class Command:
         own_record: ask a runtime in it for its own record.
 
     Attributes:
-        send: sends a signal to it; to be replaced by who gives up the right to.
         record_fd: the file that the record goes to; None where nobody was asked for one.
 
     Raises:
@@ -147,15 +148,7 @@ class Command:
         finally:
             os.close(reader)
         self._fd = os.pidfd_open(self.pid)
-        self.send: Callable[[int], None] = self._send
-
-    def _send(self, signo: int) -> None:
-        os.kill(self.pid, signo)
-
-    @property
-    def pidfd(self) -> int:
-        """A descriptor of its process, as of pidfd_open(2)."""
-        return self._fd
+        self._signals = {signo: _Signal(self.pid, signo) for signo in _ENDING}
 
     def open_gate(self) -> None:
         """Let the command begin."""
@@ -183,10 +176,10 @@ class Command:
 
     def end(self) -> None:
         """Ask the command to end, and if it does not within seconds, end it."""
-        for signo in (signal.SIGTERM, signal.SIGKILL):
+        for signo in _ENDING:
             if self.wait(0):
                 return
-            self.send(signo)
+            self._signals[signo].send()
             deadline = time.monotonic() + _GRACE_S
             while not self.wait(0.1) and time.monotonic() < deadline:
                 pass
@@ -195,11 +188,35 @@ class Command:
         """Let go of it; a command whose gate was never opened ends."""
         os.close(self._gate)
         os.close(self._result_fd)
+        for ending in self._signals.values():
+            ending.close()
         if self.record_fd is not None:
             os.close(self.record_fd)
         if self.exit_status is None and self.wait(_GRACE_S):
             pass
         os.close(self._fd)
+
+
+class _Signal:
+    """A signal to a process, to be sent by whoever the sender is by then.
+
+    The kernel asks whether it may be sent of who set it up (fcntl(2), F_SETOWN), and not of who
+    writes to the pipe; and a process that has ended gets none, whoever has its number.
+    """
+
+    def __init__(self, pid: int, signo: int) -> None:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        fcntl.fcntl(self._reader, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(self._reader, fcntl.F_SETSIG, signo)
+        flags = fcntl.fcntl(self._reader, fcntl.F_GETFL)
+        fcntl.fcntl(self._reader, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+    def send(self) -> None:
+        os.write(self._writer, b"x")
+
+    def close(self) -> None:
+        os.close(self._reader)
+        os.close(self._writer)
 
 
 def _path_of(fd: int) -> str:

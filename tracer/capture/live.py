@@ -96,7 +96,7 @@ class Live:
         # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
         self._stack_ids: dict[int, int] = {}
         self._new_stacks: dict[int, KernelStack] = {}
-        attach(target, programs, self._runtimes, drop=drop)
+        attach(target, programs, self._runtimes)
         if drop:
             give_up(programs.loaded)
         begin(target, programs)

@@ -12,11 +12,13 @@ from tracer.kernel.bcc_loader import calling_user
 from tracer.kernel.loaded import Loaded
 
 __all__ = [
+    "CAP_BPF",
     "NOBODY",
     "capture_user",
     "check_privilege",
     "give_up",
     "in_first_pid_namespace",
+    "maps_work_for",
     "may_load_bpf",
 ]
 
@@ -69,7 +71,8 @@ def capture_user() -> tuple[int, int]:
 def give_up(loaded: Loaded) -> None:
     """Become :func:`capture_user`, with no capability, for good.
 
-    What a capture still needs of them, its keeper has (:mod:`tracer.capture.keeper_process`).
+    What a capture still needs of them, its keeper has (:mod:`tracer.capture.keeper_process`), and
+    its attendant (:mod:`tracer.capture.attendant`).
     Call it while there is one thread: each has its own capabilities, and new ones inherit.
 
     Args:
@@ -82,15 +85,15 @@ def give_up(loaded: Loaded) -> None:
     """
     uid, gid = capture_user()
     try:
-        become(uid, gid, keep=0 if _maps_work_for(loaded, uid, gid) else CAP_BPF)
+        become(uid, gid, keep=0 if maps_work_for(loaded, uid, gid) else CAP_BPF)
     except OSError as error:
         raise PretakeError(
             f"capabilities cannot be dropped ({error.strerror})", "see 'pretake doctor'"
         ) from error
 
 
-def _maps_work_for(loaded: Loaded, uid: int, gid: int) -> bool:
-    """Whether maps can be used without a capability, tried by a process that gave them up."""
+def maps_work_for(loaded: Loaded, uid: int, gid: int) -> bool:
+    """Whether a user can use maps without a capability, tried by a process that gave them up."""
     pid = os.fork()
     if pid == 0:
         try:

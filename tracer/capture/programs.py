@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 
 from tracer.capture.followed import Followed
-from tracer.capture.keeper import Keeper
+from tracer.capture.keeper import FOR_EVENTS, FOR_FILES, FOR_PROBES, Keeper
 from tracer.capture.layouts import Layouts
 from tracer.capture.live_counts import LiveCounts
-from tracer.capture.privilege import NOBODY, capture_user
+from tracer.capture.privilege import CAP_BPF, NOBODY, maps_work_for
 from tracer.errors import PretakeError
+from tracer.kernel.compiler import UPROBE_PREFIXES
 from tracer.kernel.loaded import Loaded
 from tracer.kernel.probes import Probes
 from tracer.kernel.table_rings import RingSizes, TableRings, default_cpu_bytes
@@ -31,7 +31,8 @@ class Programs:
     Attributes:
         loaded: the programs themselves, and their maps.
         probes: the tracepoints where they run.
-        keeper: puts them at functions; None until a capture begins.
+        keeper: looks at targets, and puts programs at their functions; None until a capture
+            begins.
         rings: their records.
         followed: the target threads.
         layouts: where processes keep their runtime.
@@ -67,30 +68,30 @@ class Programs:
         self.live = LiveCounts(self.loaded)
         self.keeper: Keeper | None = None
 
-    def start_keeper(self, pid: int, command: int | None = None, *, drop: bool = False) -> Keeper:
+    def start_keeper(self, pid: int, uprobes: tuple[str, ...] = UPROBE_PREFIXES) -> Keeper:
         """Start the process that keeps what a capture of ``pid`` needs of the capabilities.
 
         Args:
             pid: the target.
-            command: a descriptor of it, if it was started to be traced.
-            drop: whether the tracer gives up what it is.
+            uprobes: how the names begin of the programs that it is to put at functions; with
+                none it puts no probes, and begins sooner.
 
         Raises:
-            PretakeError: it does not start, or the kernel refuses a program.
+            PretakeError: the kernel refuses a program.
         """
-        writer = capture_user()[0] if drop else os.geteuid()
-        # Root's own trace is written by nobody, and root's again at the end.
-        owner = (os.geteuid(), os.getegid()) if writer == NOBODY != os.geteuid() else None
         storage = self.loaded.fd("threads")
         assert storage is not None
+        keep = FOR_FILES
+        if uprobes:
+            keep |= FOR_PROBES | (0 if self.loaded.uprobe_links else FOR_EVENTS)
+        if not maps_work_for(self.loaded, NOBODY, NOBODY):
+            keep |= CAP_BPF
         self.keeper = Keeper(
             pid=pid,
-            command=command,
             threads=(storage, self.loaded.shapes["threads"].value),
-            programs=self.loaded.uprobe_programs(),
+            programs=self.loaded.uprobe_programs(uprobes) if uprobes else {},
             links=self.loaded.uprobe_links,
-            owner=owner,
-            writer=writer,
+            keep=keep,
         )
         return self.keeper
 

@@ -25,15 +25,16 @@ from typing import Final
 
 import numpy as np
 
+from tracer.capture.attendant import Attendant
 from tracer.capture.binaries import Binaries
-from tracer.capture.cost import KeptStatistics, RunTimeSampler
+from tracer.capture.cost import Samples, tell_cost
 from tracer.capture.drain import Drain
 from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import kernel_stacks
 from tracer.capture.late import LateRuntimes
 from tracer.capture.launch import Command, RunningProcess, comm_of
 from tracer.capture.options import CaptureOptions, Progress, probe_defines
-from tracer.capture.privilege import capture_user, check_privilege, give_up
+from tracer.capture.privilege import NOBODY, capture_user, check_privilege, give_up
 from tracer.capture.programs import Programs
 from tracer.capture.reach import reach_table
 from tracer.capture.runtimes import Runtimes
@@ -170,7 +171,7 @@ class _Capture:
         self._exec_seen = False
         if isinstance(target, RunningProcess):
             note_clocks(self._manifest.clocks_ahead_ns, [target.pid])
-        self._manifest.attached = attach(target, programs, self._runtimes, drop=drop)
+        self._manifest.attached = attach(target, programs, self._runtimes)
         self._writer = TraceWriter(
             path,
             self._manifest,
@@ -178,19 +179,19 @@ class _Capture:
             owner=capture_user() if drop else calling_user(),
             part_seconds=options.part_seconds,
         )
-        self._folder_fd = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._attendant: Attendant | None = None
+        self._samples: Samples | None = None
         if drop:
+            self._attendant = _leave_attendant(path)
             give_up(programs.loaded)
+        else:
+            self._samples = Samples()
         observers = {
             "task": self._on_tasks,
             "signal": self._symbols.on_signals,
             "syscall": self._on_calls,
         }
         self._drain = Drain(programs.rings, self._writer, observers)
-        self._sampler = RunTimeSampler(
-            programs.loaded,
-            KeptStatistics(programs.keeper) if drop and programs.keeper is not None else None,
-        )
 
     @property
     def manifest(self) -> Manifest:
@@ -257,7 +258,8 @@ class _Capture:
         told_s = began_s
         ended = False
         while not (ended or self._stop.is_set()):
-            self._sampler.step()
+            if self._samples is not None:
+                self._samples.step()
             wait_s = self._drain.step()
             if self._runtimes.step() or self._late.step():
                 wait_s = 0
@@ -281,7 +283,7 @@ class _Capture:
             end = self._clock.moment()
         manifest.ends(end)
         wall_s = time.monotonic() - began_s
-        self._sampler.finish(wall_s, manifest.capture)
+        tell_cost(self._programs.loaded, self._counted_s(), wall_s, manifest.capture)
         self._programs.detach()
         failure: PretakeError | None = None
         if manifest.error is not None:
@@ -305,7 +307,7 @@ class _Capture:
             manifest.workload = self._target.result()
             if not self._exec_seen and failure is None:
                 self._writer.abort()
-                self._give_to_owner(discard=True)
+                self._end_attendant()
                 raise PretakeError(
                     f"{self._target.argv[0]} cannot be run",
                     "the shell's message above says why; try it without pretake",
@@ -326,7 +328,7 @@ class _Capture:
         manifest.capture.cpu_s = time.process_time() - cpu_s
         manifest.capture.events_per_s = self._drain.events / wall_s if wall_s > 0 else None
         self._writer.close(manifest)
-        self._give_to_owner()
+        self._end_attendant()
         if failure is not None:
             raise failure
 
@@ -344,12 +346,15 @@ class _Capture:
         past_ns = moment.monotonic_ns - end_ns
         return Moment(end_ns, moment.boottime_ns - past_ns)
 
-    def _give_to_owner(self, *, discard: bool = False) -> None:
-        """Give root its trace, which nobody wrote; or remove what may only be removed as root."""
-        if self._programs.keeper is not None:
-            with contextlib.suppress(OSError):
-                self._programs.keeper.settle(self._folder_fd, discard=discard)
-        os.close(self._folder_fd)
+    def _counted_s(self) -> float:
+        if self._samples is not None:
+            self._samples.close()
+            return self._samples.counted_s
+        return 0.0 if self._attendant is None else self._attendant.counted_s
+
+    def _end_attendant(self) -> None:
+        if self._attendant is not None:
+            self._attendant.end()
 
     def _left_out(self) -> Iterator[Missing]:
         for path, count in self._symbols.unknown.items():
@@ -378,6 +383,17 @@ class _Capture:
                     f"{numbers['recursion_misses']} runs of {name}",
                     "the program ran already on that CPU",
                 )
+
+
+def _leave_attendant(path: Path) -> Attendant:
+    writer = capture_user()[0]
+    # Root's own trace is written by nobody, and root's again at the end.
+    owner = (os.geteuid(), os.getegid()) if writer == NOBODY != os.geteuid() else None
+    folder = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return Attendant(folder, writer, owner)
+    finally:
+        os.close(folder)
 
 
 def new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> Manifest:

@@ -121,6 +121,16 @@ class Runtimes:
         ]
         return [*self._missing, *self._binaries.missing, *told]
 
+    @property
+    def uprobes(self) -> tuple[str, ...]:
+        """How the names begin of the BPF programs that probes will need.
+
+        A target that is a Go program loads no Python, and so no reference runtime.
+        """
+        go = self._probes_go and self._wants("go")
+        reference = self._wants("reference") and self.target.runtime != "go"
+        return ("go_",) * go + ("reference_",) * reference
+
     def expect(self, pid: int, path: Path) -> None:
         """Look at the program that process ``pid``, which waits at its gate, will become."""
         image = Image(pid, 0)
@@ -137,7 +147,6 @@ class Runtimes:
             self._expect_reference(module)
         if self._library is not None:
             self._to_probe.append((image, self._library))
-        self.finish_probing()
 
     def attach_running(self, pid: int) -> None:
         """Look at what a process runs that is there already."""
@@ -159,7 +168,6 @@ class Runtimes:
             if may_have_runtime(mapping, image.path):
                 with contextlib.suppress(OSError):
                     self.found_in(image, mapping, self.files.open(pid, mapping.name))
-        self.finish_probing()
 
     def on_tasks(self, records: np.ndarray) -> None:
         """Follow each process from program to program, as told by records of table task."""

@@ -2,9 +2,10 @@
 
 1. The target is there: a command that waits at a gate, or a running process.
 2. The programs are loaded; nothing is attached yet.
-3. The keeper starts, with what is needed of the capabilities later on.
-4. The binaries are inspected, and the uprobes put in their places.
-5. The programs are put at their tracepoints. They drop everything, since no thread is a target.
+3. The binaries are inspected, and the keeper starts, with what is needed of the capabilities
+   later on: less where no uprobe is wanted.
+4. The programs are put at their tracepoints. They drop everything, since no thread is a target.
+5. The uprobes are put in their places.
 6. The tracer becomes an ordinary user (:func:`tracer.capture.privilege.give_up`), before there
    are threads of its own, each of which would have capabilities of its own.
 7. The target's threads become targets, and the gate opens.
@@ -23,8 +24,6 @@ def attach(
     target: Command | RunningProcess,
     programs: Programs,
     runtimes: Runtimes,
-    *,
-    drop: bool,
 ) -> list[str]:
     """Put everything in its place, and tell nothing yet.
 
@@ -32,7 +31,6 @@ def attach(
         target: the process to come.
         programs: what is attached.
         runtimes: looks at the target's binaries.
-        drop: whether the caller will call :func:`give_up`.
 
     Returns:
         The names of the tracepoints.
@@ -40,16 +38,16 @@ def attach(
     Raises:
         PretakeError: the kernel refused.
     """
-    command = target.pidfd if isinstance(target, Command) else None
-    runtimes.files.keeper = keeper = programs.start_keeper(target.pid, command, drop=drop)
     if isinstance(target, Command):
         runtimes.expect(target.pid, target.executable)
     else:
         runtimes.attach_running(target.pid)
+    keeper = programs.start_keeper(target.pid, runtimes.uprobes)
     attached = programs.probes.attach()
     programs.followed.prepare()
-    if drop and isinstance(target, Command):
-        target.send = keeper.signal
+    keeper.wait()
+    runtimes.files.keeper = keeper
+    runtimes.finish_probing()
     return attached
 
 

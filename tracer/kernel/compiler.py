@@ -152,7 +152,7 @@ _OFFSETS: Final = {
         ("inode", "__i_ctime.tv_nsec"),
         ("inode", "i_ctime.tv_nsec"),
     ),
-    # Since 769071ac9f20 ("ns: Introduce Time Namespace"); before it, all are on the machine's clock.
+    # Since 769071ac9f20 ("ns: Introduce Time Namespace"); before it, there is one clock.
     "TASK_NSPROXY": (("task_struct", "nsproxy"),),
     "NSPROXY_TIME": (("nsproxy", "time_ns"),),
     "TIME_MONOTONIC_S": (("time_namespace", "offsets.monotonic.tv_sec"),),

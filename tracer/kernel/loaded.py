@@ -157,14 +157,17 @@ class Loaded:
             for name, fd in self._functions.items()
         }
 
-    def uprobe_programs(self) -> dict[str, int]:
-        """The descriptors of all programs that uprobes run, by name.
+    def uprobe_programs(self, prefixes: tuple[str, ...] = UPROBE_PREFIXES) -> dict[str, int]:
+        """The descriptors of programs that uprobes run, by name.
+
+        Args:
+            prefixes: how the names begin of those that are wanted.
 
         Raises:
             PretakeError: the kernel refuses one.
         """
         attach = bpf.UPROBE_MULTI if self.uprobe_links else 0
-        names = [name for name in self._object.functions if name.startswith(UPROBE_PREFIXES)]
+        names = [name for name in self._object.functions if name.startswith(prefixes)]
         return {name: self.load(name, bpf.KPROBE, attach) for name in names}
 
     def close(self) -> None:

@@ -125,8 +125,16 @@ class TraceWriter:
     def abort(self) -> None:
         """Leave no trace of the trace: for a capture that failed before it began."""
         self._discard_open()
+        # By its descriptor: who gave up its rights may not go the way that leads there.
+        with os.scandir(self._fd) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            shutil.rmtree(name, ignore_errors=True, dir_fd=self._fd)
+            with contextlib.suppress(OSError):
+                os.unlink(name, dir_fd=self._fd)
         self._close_fds()
-        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def _finish(self, manifest: Manifest) -> None:
         self._discard_open()
