@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from tracer.capture.keeper_process import Targets
+from tracer.capture.keeper_targets import Targets
 from tracer.kernel.bpf_call import open_uprobe, open_uprobe_link
 
 __all__ = ["Probes"]

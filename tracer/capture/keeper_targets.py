@@ -1,0 +1,63 @@
+"""What the keeper looks at: files and memory of target processes, and of no others."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from typing import Final
+
+from tracer.kernel.bpf_call import task_has
+
+__all__ = ["Targets"]
+
+_NAMES: Final = re.compile(r"exe|maps|map_files/[0-9a-f]+-[0-9a-f]+")
+
+
+class Targets:
+    """The processes that may be asked about.
+
+    Args:
+        root: the one that the capture was started for.
+        storage: the map that hangs on each target thread.
+        value_bytes: of a value in it.
+    """
+
+    def __init__(self, root: int, storage: int, value_bytes: int) -> None:
+        self._root, self._storage, self._value_bytes = root, storage, value_bytes
+
+    def hold(self, pid: int) -> int:
+        """A descriptor of a target process; OSError for any other."""
+        pidfd = os.pidfd_open(pid)
+        if pid != self._root and not task_has(self._storage, self._value_bytes, pidfd):
+            os.close(pidfd)
+            raise PermissionError(1, "not a target of this capture")
+        return pidfd
+
+    def open(self, pid: int, name: str) -> int:
+        """A descriptor to read a file below /proc/PID."""
+        if not _NAMES.fullmatch(name):
+            raise PermissionError(1, "not a file that a capture reads")
+        fd = self._open_of(pid, name)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise PermissionError(1, "not a regular file")
+        return fd
+
+    def word(self, pid: int, address: int) -> int:
+        """The signed word at an address."""
+        if not 0 <= address < 1 << 63:
+            raise PermissionError(1, "not an address of a process")
+        fd = self._open_of(pid, "mem")
+        try:
+            return int.from_bytes(os.pread(fd, 8, address), "little", signed=True)
+        finally:
+            os.close(fd)
+
+    def _open_of(self, pid: int, name: str) -> int:
+        # Held meanwhile: until then its number is nobody else's.
+        pidfd = self.hold(pid)
+        try:
+            return os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        finally:
+            os.close(pidfd)
