@@ -10,6 +10,6 @@ Each analysis is a pure function from a trace to a DataFrame (or a dictionary) w
 schema. Views (terminal, HTML, exports) only print those, and compute nothing.
 """
 
-from analysis.loaded import LoadedTrace, load
+from analysis.loaded import LoadedTrace, difference, load
 
-__all__ = ["LoadedTrace", "load"]
+__all__ = ["LoadedTrace", "difference", "load"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from analysis.trust.witness import Check
     from analysis.whatif.predict import Replayer
 
-__all__ = ["LoadedTrace", "load"]
+__all__ = ["LoadedTrace", "difference", "load"]
 
 
 def load(path: str | Path) -> LoadedTrace:
@@ -133,17 +133,12 @@ class LoadedTrace:
 
         return advise_trace(self.trace, self._places)
 
-    def diff(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
-        """How ``other`` differs from this trace: :data:`analysis.stats.diff.DIFFERENCE`."""
-        from analysis.stats.diff import diff
+    def diff(self, *others: LoadedTrace) -> pd.DataFrame:
+        """How runs differ from this one: :data:`analysis.stats.verdict.DIFFERENCE`.
 
-        return diff(self._episodes, other._episodes, seed)
-
-    def rates(self, other: LoadedTrace, seed: int = 0) -> pd.DataFrame:
-        """What ``other`` has more or less of than this trace (:mod:`analysis.stats.rates`)."""
-        from analysis.stats.rates import rates
-
-        return rates(self.trace, other.trace, seed)
+        For a verdict each side wants several runs: :func:`difference`.
+        """
+        return difference([self], others)
 
     def whatif(
         self,
@@ -181,3 +176,20 @@ class LoadedTrace:
         from analysis.answers.places import places
 
         return places(self.trace)
+
+
+def difference(a: Sequence[LoadedTrace], b: Sequence[LoadedTrace]) -> pd.DataFrame:
+    """How the runs ``b`` differ from the runs ``a``, and how sure that is.
+
+    Returns:
+        A DataFrame of :data:`analysis.stats.verdict.DIFFERENCE`, a row for each of
+        :data:`analysis.answers.runs.FIGURES`.
+
+    Raises:
+        PretakeError: a trace cannot be read.
+    """
+    from analysis.answers.runs import FIGURES, run_of
+    from analysis.stats.verdict import judge
+
+    sides = [[run_of(loaded.trace).values for loaded in side] for side in (a, b)]
+    return judge(sides[0], sides[1], FIGURES)

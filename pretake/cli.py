@@ -32,11 +32,12 @@ SUBCOMMANDS = {
     "advise": "For each call site, the way of calling that costs least P time.",
     "whatif": "Replay the run under other policies, or on another machine.",
     "compare": "Many traces in one table, on a cluster if there is one.",
-    "diff": "Two traces, and whether they differ by more than noise.",
+    "diff": "Runs of two kinds, and whether they differ by more than runs do.",
+    "bench": "Record two commands in turns, and tell whether they differ.",
     "report": "One HTML file with pictures, which works offline.",
     "check": "Compare a trace with the rules of the scheduler, and with a second record.",
     "import": "Make a trace from what perf or Go recorded.",
-    "export": "Write a trace for Perfetto, a spreadsheet or a flame graph.",
+    "export": "Write a trace for Perfetto, pprof, a spreadsheet or a flame graph.",
     "run": "Run a workload on the reference runtime.",
 }
 

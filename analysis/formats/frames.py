@@ -10,7 +10,7 @@ from analysis.answers.preemptions import INTERRUPTED, LEDGER, PREEMPTIONS
 from analysis.answers.sites import SITES
 from analysis.ptime.timeline import TIMELINE
 from analysis.schema import EPISODES, Frame
-from analysis.stats.diff import DIFFERENCE
+from analysis.stats.verdict import DIFFERENCE
 from analysis.trust.validate import VALIDATION
 from analysis.whatif.predict import WHATIF
 

@@ -2,35 +2,70 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from pretake.sides import (
+    SidesCommand,
+    condition_option,
+    sides_options,
+    tell_difference,
+    their_traces,
+)
 from pretake.views import cells, console, duration, table, write_rows
 
 
-@click.command()
-@click.argument("traces", nargs=-1, required=True, metavar="TRACE...")
+@click.command(cls=SidesCommand)
+@click.argument("traces", nargs=-1, metavar="TRACE...")
+@sides_options
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
     help="Dask scheduler that gets the work. Without one it is done in this process.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def command(traces: tuple[str, ...], scheduler: str | None, as_json: bool) -> None:
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON object a line; of two sides one document, as from 'pretake diff'.",
+)
+@condition_option("the runs of b")
+def command(
+    traces: tuple[str, ...],
+    a_side: tuple[Path, ...],
+    b_side: tuple[Path, ...],
+    scheduler: str | None,
+    as_json: bool,
+    conditions: tuple[str, ...],
+) -> int:
     """Show the figures of many traces in one table, a row each.
 
     \b
     Examples:
       pretake compare *.pretake
       pretake compare s3://traces/host{1..9}.pretake --scheduler tcp://10.0.0.1:8786
+      pretake compare --a old-*.pretake --b new-*.pretake
 
-    A TRACE is a folder, or an address that fsspec can open (s3://, gs://, sftp:// …).
+    A TRACE is a folder, or an address that fsspec can open (s3://, gs://, sftp:// …). With --a
+    and --b it says whether the two sides differ, as 'pretake diff' does.
     """
+    if a_side or b_side:
+        from analysis import load
+
+        sides = their_traces([Path(trace) for trace in traces], a_side, b_side)
+        before, after = ([load(path).trace for path in side] for side in sides)
+        return tell_difference(before, after, as_json, conditions)
+    if conditions:
+        raise click.UsageError("--fail-if compares two sides: name them with --a and --b")
+    if not traces:
+        raise click.UsageError("Missing argument 'TRACE...'.")
     from analysis.answers.cluster import compare_all
 
     compared = compare_all(traces, scheduler)
     if as_json:
         write_rows(compared)
-        return
+        return 0
     head = ("trace", "retake p50", "p90", "p99", "hold p50", "harm", "episodes", "lost")
     rows = [
         (
@@ -44,3 +79,4 @@ def command(traces: tuple[str, ...], scheduler: str | None, as_json: bool) -> No
         for row in cells(compared)
     ]
     console().print(table(f"{len(rows)} traces", head, rows))
+    return 0

@@ -1,93 +1,48 @@
-"""``pretake diff``: two runs, and whether they differ by more than noise."""
+"""``pretake diff``: runs of two kinds, and whether they differ by more than runs do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pretake.views import cells, console, duration, interval, table, write_rows
-
-
-@click.command()
-@click.argument("baseline", type=click.Path(path_type=Path))
-@click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option(
-    "--fail-if",
-    "conditions",
-    multiple=True,
-    metavar="CONDITION",
-    help="Exit with status 1 if this is true of the summary of TRACE.",
+from pretake.sides import (
+    SidesCommand,
+    condition_option,
+    sides_options,
+    tell_difference,
+    their_traces,
 )
-def command(baseline: Path, trace: Path, as_json: bool, conditions: tuple[str, ...]) -> int:
-    """Compare TRACE with BASELINE: latency, hold and harm, with 95 % intervals.
+
+
+@click.command(cls=SidesCommand)
+@click.argument("traces", nargs=-1, type=click.Path(path_type=Path), metavar="[BASELINE TRACE]")
+@sides_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@condition_option("the runs of b")
+def command(
+    traces: tuple[Path, ...],
+    a_side: tuple[Path, ...],
+    b_side: tuple[Path, ...],
+    as_json: bool,
+    conditions: tuple[str, ...],
+) -> int:
+    """Tell whether the runs b differ from the runs a by more than runs differ anyway.
 
     \b
     Examples:
+      pretake diff --a old-1.pretake old-2.pretake --b new-1.pretake new-2.pretake
+      pretake diff --a old-1.pretake --a old-2.pretake --b new-1.pretake --b new-2.pretake
       pretake diff before.pretake after.pretake
-      pretake diff before.pretake after.pretake --fail-if 'harm_ns.p99 > 1.1 * baseline'
+      pretake diff --a old-*.pretake --b new-*.pretake --fail-if 'harm_ns.sum > 1.1 * baseline'
 
-    A difference is called "same" if its interval contains zero. At the end stand the system
-    calls, signals and transitions of the runtime of which one trace has more a second.
+    A run is one number for each figure; the verdict (lower, higher, same) is Welch's test over
+    runs. One run each gives no verdict, and a condition with a baseline none either: five of each
+    are a good beginning, and 'pretake bench' makes them. The column "shows from" is the least
+    change that so many runs would show.
     """
     from analysis import load
-    from analysis.stats.diff import parse_condition
 
-    asked = [(text, parse_condition(text)) for text in conditions]
-    before, after = load(baseline), load(trace)
-    differences, rates = before.diff(after), before.rates(after)
-    if as_json:
-        write_rows(differences)
-        write_rows(rates)
-    else:
-        rows = [
-            (
-                row["figure"],
-                row["verdict"],
-                duration(row["a"]),
-                duration(row["b"]),
-                _factor_text(row["ratio"]),
-                interval(row["ratio_low"], row["ratio_high"], _factor_text),
-            )
-            for row in cells(differences)
-        ]
-        head = ("figure", "", "baseline", "trace", "ratio", "95 %")
-        console().print(table(f"{trace} against {baseline}", head, rows, left=2))
-        different = rates[rates["verdict"].isin(["lower", "higher"])]
-        events = [
-            (
-                row["figure"],
-                _only(row) or row["verdict"],
-                _rate_text(row["a"]),
-                _rate_text(row["b"]),
-                _factor_text(row["ratio"]),
-                interval(row["ratio_low"], row["ratio_high"], _factor_text),
-            )
-            for row in cells(different)
-        ]
-        console().print(table("Events a second that differ", head, events, left=2))
-    if not asked:
-        return 0
-    old, new = before.summary(), after.summary()
-    failed = [text for text, condition in asked if condition.holds(new, old)]
-    for text in failed:
-        click.echo(f"it holds that {text}", err=True)
-    return int(bool(failed))
-
-
-def _only(row: Mapping[str, Any]) -> str | None:
-    """Which of the two has it at all, where the other has none."""
-    if row["a"] == 0:
-        return "new"
-    return "gone" if row["b"] == 0 else None
-
-
-def _rate_text(value: float) -> str:
-    return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
-
-
-def _factor_text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    a, b = their_traces(traces, a_side, b_side)
+    before, after = ([load(path).trace for path in side] for side in (a, b))
+    return tell_difference(before, after, as_json, conditions)

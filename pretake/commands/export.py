@@ -14,9 +14,20 @@ _TABULAR = ("parquet", "csv", "json")
 TABLES = ("episodes", "sites", "factors", "advise")
 
 
-@click.command()
+class _Command(click.Command):
+    """Takes ``--pprof FILE`` for ``--to pprof -o FILE``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Say the one by the other."""
+        if "--pprof" in args:
+            at = args.index("--pprof")
+            args = [*args[:at], "--to", "pprof", "-o", *args[at + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Command)
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--to", "form", type=click.Choice(FORMATS), help="Format to write.")
+@click.option("--to", "form", type=click.Choice(FORMATS), required=True, help="Format to write.")
 @click.option(
     "--table",
     "name",
@@ -27,22 +38,23 @@ TABLES = ("episodes", "sites", "factors", "advise")
     "-o",
     "--output",
     type=click.Path(path_type=Path),
+    required=True,
     metavar="FILE",
     help="File to write.",
 )
 @click.option(
     "--pprof",
     type=click.Path(path_type=Path),
+    expose_value=False,
     metavar="FILE.pb.gz",
     help="The same as --to pprof -o FILE.pb.gz.",
 )
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def command(
     trace: Path,
-    form: str | None,
+    form: str,
     name: str | None,
-    output: Path | None,
-    pprof: Path | None,
+    output: Path,
     force: bool,
 ) -> None:
     """Write TRACE, or a table made from it, in the format of another program.
@@ -63,12 +75,6 @@ def command(
     from analysis.formats.perfetto import write_perfetto
     from analysis.formats.pprof import write_pprof
 
-    if pprof is not None:
-        if form is not None or output is not None:
-            raise click.UsageError("--pprof FILE is a format and its file: leave out --to and -o")
-        form, output = "pprof", pprof
-    if form is None or output is None:
-        raise click.UsageError("say what to write and where: --to FORMAT -o FILE, or --pprof FILE")
     if name is not None and form not in _TABULAR:
         raise click.UsageError(f"--to {form} writes the whole trace, and no --table of it")
     refuse_existing(output, force)

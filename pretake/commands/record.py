@@ -102,8 +102,16 @@ if TYPE_CHECKING:
     metavar="PAIRS",
     help="Run COMMAND in pairs, with and without a capture, and print the ratio of their times.",
 )
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Record COMMAND N times, into TRACE-1, TRACE-2 and so on, for 'pretake diff'.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     program: tuple[str, ...],
     output: Path | None,
     pid: int | None,
@@ -119,6 +127,7 @@ def command(
     all_signals: bool,
     buffer: int | None,
     measure_overhead: int | None,
+    repeat: int | None,
     quiet: bool,
 ) -> None:
     """Capture a COMMAND, or a running process, into the folder TRACE.
@@ -132,6 +141,9 @@ def command(
     The command keeps its own input and output. Ctrl-C ends the capture, and the trace is whole.
     A capture needs root, or CAP_BPF and CAP_PERFMON. Only '--backend perf' needs neither.
     """
+    if repeat is not None:
+        _record_often(ctx, program, output, repeat)
+        return
     if pid is not None and not program and not quiet:
         tell_process(pid)
     import_without_threads()
@@ -202,6 +214,23 @@ def command(
     if manifest.exit_status:
         note(f"the command ended with status {manifest.exit_status}")
     note(f"next: pretake summary {shlex.quote(str(path))}")
+
+
+def _record_often(
+    ctx: click.Context, program: tuple[str, ...], output: Path | None, repeat: int
+) -> None:
+    from pretake.repeat import capture, given_options, numbered
+    from pretake.views import note
+
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
+    if not program or ctx.params["measure_overhead"] is not None:
+        raise click.UsageError("--repeat runs a COMMAND again and again: name one, after --")
+    options = given_options(ctx, ("repeat", "output", "quiet"))
+    for path in numbered(output, repeat, ctx.params["force"]):
+        capture(path, options, program)
+        if not ctx.params["quiet"]:
+            note(str(path))
 
 
 def _tell_overhead(program: tuple[str, ...], options: CaptureOptions, pairs: int) -> None:

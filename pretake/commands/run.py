@@ -78,7 +78,15 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
     help="How goroutines are preempted: async (as Go from 1.14 on), cooperative (as with "
     "asyncpreemptoff=1) or off.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@click.option(
+    "--repeat", type=click.IntRange(1), metavar="N", help="Run it N times, one after the other."
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="One JSON document, for programs; of several runs a list.",
+)
 def command(
     workload: str,
     policy: str,
@@ -88,6 +96,7 @@ def command(
     pairs: tuple[str, ...],
     witness: Path | None,
     preempt: str,
+    repeat: int | None,
     as_json: bool,
 ) -> int:
     """Run WORKLOAD, or a coroutine function FILE.py:FUNCTION, on the reference runtime.
@@ -104,11 +113,14 @@ def command(
     from reference_runtime.workloads import run_workload
 
     own = _parameters(pairs)
+    results = []
     try:
-        with _ended_in_order(), _own_record() as fd:
-            result = run_workload(
-                workload, policy, procs, seconds, rounds, witness, fd, preempt, **own
-            )
+        for _ in range(repeat or 1):
+            with _ended_in_order(), _own_record() as fd:
+                result = run_workload(
+                    workload, policy, procs, seconds, rounds, witness, fd, preempt, **own
+                )
+            results.append(result)
     except (Deadlock, TimeLimit) as end:
         # As in Go: fatal, where each goroutine waits, status 2.
         note(f"fatal error: {end}")
@@ -119,12 +131,18 @@ def command(
             raise
         note("".join(traceback.format_exception(failure.with_traceback(_own_part(failure)))))
         return EXIT_STATUS
-    leave_result(result)
+    leave_result(results[-1])
     if as_json:
-        print_json(result)
+        print_json(results[0] if repeat is None else results)
         return 0
+    for result in results:
+        _show(f"{workload} under {policy}, {procs} P", result)
+    return 0
+
+
+def _show(title: str, result: dict[str, Any]) -> None:
     names = ("p50", "p90", "p99", "max")
-    times: dict[str, Any] = {key: value for key, value in result.items() if _is_times(value)}
+    times = {key: value for key, value in result.items() if _is_times(value)}
     rows = [
         (
             name.removesuffix("_ns").replace("_", " "),
@@ -134,12 +152,10 @@ def command(
         for name, value in times.items()
     ]
     terminal = console()
-    title = f"{workload} under {policy}, {procs} P"
     terminal.print(table(title, ("", *names, "count"), rows))
-    counters: Any = result["runtime"]
+    counters = result["runtime"]
     others = {k: v for k, v in result.items() if k not in times and v is not counters}
     terminal.print(table("Counters", ("", ""), [*others.items(), *counters.items()]))
-    return 0
 
 
 def _own_part(failure: Exception) -> TracebackType | None:

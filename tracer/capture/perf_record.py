@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.capture.launch import RECORD_VARIABLE, Command, RunningProcess, threads_of
+from tracer.capture.machine import MachineWatch
 from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import new_manifest, stopped_by_signals
 from tracer.errors import PretakeError
@@ -164,6 +165,7 @@ class _Capture:
     def run(self, progress: Callable[[Progress], None] | None) -> Path:
         manifest = self._manifest
         manifest.begins(self._clock.moment())
+        machine = MachineWatch()
         began_s, cpu_s = time.monotonic(), time.process_time()
         failure: PretakeError | None = None
         try:
@@ -173,6 +175,7 @@ class _Capture:
                 note_clocks(manifest.clocks_ahead_ns, [self._target.pid])
             self._loop(began_s, progress)
             manifest.ends(self._clock.moment())
+            manifest.machine = machine.finish()
             if isinstance(self._target, Command):
                 self._target.end()
             self._take()

@@ -33,6 +33,7 @@ from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import kernel_stacks
 from tracer.capture.late import LateRuntimes
 from tracer.capture.launch import Command, RunningProcess, comm_of
+from tracer.capture.machine import MachineWatch
 from tracer.capture.options import CaptureOptions, Progress, probe_defines
 from tracer.capture.privilege import NOBODY, capture_user, check_privilege, give_up
 from tracer.capture.programs import Programs
@@ -202,6 +203,7 @@ class _Capture:
         began_s = time.monotonic()
         cpu_s = time.process_time()
         self._manifest.begins(self._clock.moment())
+        self._machine = MachineWatch()
         try:
             self._begin()
             self._loop(began_s, progress)
@@ -282,6 +284,7 @@ class _Capture:
             # It is yet to be seen whether the command is a program at all.
             end = self._clock.moment()
         manifest.ends(end)
+        manifest.machine = self._machine.finish()
         wall_s = time.monotonic() - began_s
         tell_cost(self._programs.loaded, self._counted_s(), wall_s, manifest.capture)
         self._programs.detach()

@@ -20,7 +20,15 @@ from tracer.trace.clock import Moment, suspended_ns
 from tracer.trace.schema import SCHEMA_VERSION
 from tracer.trace.unknown import Missing
 
-__all__ = ["MANIFEST_NAME", "CaptureCost", "Manifest", "Missing", "Target", "manifest_from_json"]
+__all__ = [
+    "MANIFEST_NAME",
+    "CaptureCost",
+    "Machine",
+    "Manifest",
+    "Missing",
+    "Target",
+    "manifest_from_json",
+]
 
 MANIFEST_NAME: Final = "manifest.json"
 """Its file in the trace's folder."""
@@ -75,6 +83,25 @@ class CaptureCost:
 
 
 @dataclass
+class Machine:
+    """What the machine did meanwhile, all programs together; None where it does not tell.
+
+    Args:
+        load_begin: load average of the last minute when the capture began.
+        load_end: when it ended.
+        busy_share: share of all CPU time that was not idle.
+        steal_share: share that the hypervisor gave to other machines.
+        mhz: frequency of the CPUs at the end, their mean.
+    """
+
+    load_begin: float | None = None
+    load_end: float | None = None
+    busy_share: float | None = None
+    steal_share: float | None = None
+    mhz: float | None = None
+
+
+@dataclass
 class Manifest:
     """All that a trace says of itself. Times are CLOCK_MONOTONIC nanoseconds.
 
@@ -102,6 +129,7 @@ class Manifest:
         events: records stored, by table.
         lost: records that found no room, by table.
         sent: records that the probes made, by table: ``sent = events + lost``, to the record.
+        machine: what the machine did meanwhile.
         workload: what the traced program left of itself (``PRETAKE_RESULT``), such as a
             workload's round trips; None if it left nothing.
         error: why the capture ended early; None if it did not.
@@ -133,6 +161,7 @@ class Manifest:
     lost: dict[str, int] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
     capture: CaptureCost = field(default_factory=CaptureCost)
+    machine: Machine = field(default_factory=Machine)
     workload: dict[str, Any] | None = None
     error: str | None = None
 

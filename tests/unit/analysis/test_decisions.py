@@ -1,4 +1,4 @@
-"""Factors, advice, differences and conditions, on numbers whose answers are known."""
+"""Factors and advice, on numbers whose answers are known."""
 
 from __future__ import annotations
 
@@ -14,21 +14,7 @@ from analysis.answers.advise import ADVICE, advise
 from analysis.answers.factors import FACTORS, factors
 from analysis.answers.sites import SITES, sites
 from analysis.ptime.episodes import episodes
-from analysis.stats.diff import DIFFERENCE, Condition, diff, parse_condition
 from tests.unit.analysis.scene import POLL, READ, US, Scene
-from tracer.errors import PretakeError
-
-
-def holds(tmp_path: Path, *lengths_us: int, name: str = "scene") -> pd.DataFrame:
-    """One episode for each length of hold, with work waiting all the time."""
-    scene = Scene()
-    for call, length in enumerate(lengths_us):
-        at = call * 10_000
-        scene.block(at + 100, 11, at + 90, 0, runq=1, global_runq=0, npidle=0, nmspinning=0)
-        scene.runtime(at + 100 + length, "retake", 19, 0)
-        scene.runtime(at + 104 + length, "run", 12, 0)
-        scene.exit(at + 9_000, 11, at + 90)
-    return episodes(scene.write(tmp_path, name))
 
 
 def test_latency_that_grows_with_the_queue(tmp_path: Path) -> None:
@@ -160,30 +146,6 @@ def test_few_calls_are_no_ground_for_advice(tmp_path: Path) -> None:
     assert "no ground for advice" in row["evidence"]
 
 
-def test_difference_of_known_samples(tmp_path: Path) -> None:
-    a = holds(tmp_path, *range(100, 200), name="a")
-    b = holds(tmp_path, *range(200, 400, 2), name="b")
-    table = diff(a, b)
-    assert tuple(table.columns) == DIFFERENCE.names
-    row = table.set_index("figure").loc["hold_ns.p50"]
-    assert (row["a"], row["b"]) == (149 * US, 298 * US)
-    assert row["ratio"] == pytest.approx(2.0)
-    assert row["a_low"] < row["a"] < row["a_high"]
-    assert row["ratio_low"] < 2 < row["ratio_high"]
-    assert row["verdict"] == "higher"
-    # The mean of 100 … 199 has a standard error of 28.9 / 10 µs.
-    mean = table.set_index("figure").loc["hold_ns.mean"]
-    assert mean["a_high"] - mean["a_low"] == pytest.approx(2 * 1.96 * 2.887 * US, rel=0.1)
-    pd.testing.assert_frame_equal(table, diff(a, b))
-
-
-def test_no_difference_is_said_to_be_none(tmp_path: Path) -> None:
-    a = holds(tmp_path, *range(100, 150))
-    nothing = a[:0]
-    assert set(diff(a, a)["verdict"]) == {"same"}
-    assert set(diff(a, nothing)["verdict"]) == {"unknown"}
-
-
 def test_quantile_intervals_cover_the_truth() -> None:
     """200 samples of 400: the 95 % interval of the p90 misses the true one in about 10."""
     from analysis.stats.resample import interval, resampled_quantile
@@ -195,43 +157,6 @@ def test_quantile_intervals_cover_the_truth() -> None:
         low, high = interval(resampled_quantile(values, 0.9, random))
         missed += not low <= 1_000_000 * np.log(10) <= high
     assert missed <= 22
-
-
-@pytest.mark.parametrize(
-    ("text", "condition"),
-    [
-        ("harm_ns.p99 > 1.1 * baseline", Condition("harm_ns.p99", ">", 1.1, True)),
-        ("retake_ns.p50>=baseline", Condition("retake_ns.p50", ">=", 1.0, True)),
-        ("retake_ns.p50 < baseline * 0.2", Condition("retake_ns.p50", "<", 0.2, True)),
-        ("hold_ns.max > 20ms", Condition("hold_ns.max", ">", 20e6, False)),
-        ("retake_ns.p50 > 150 us", Condition("retake_ns.p50", ">", 150e3, False)),
-        ("lost > 0", Condition("lost", ">", 0.0, False)),
-    ],
-)
-def test_conditions_are_read(text: str, condition: Condition) -> None:
-    assert parse_condition(text) == condition
-
-
-@pytest.mark.parametrize(
-    "text", ["", "harm_ns.p99", "harm > ", "lost > two", "1 < lost", "a>b; c"]
-)
-def test_what_is_no_condition_is_refused(text: str) -> None:
-    with pytest.raises(PretakeError, match="is no condition"):
-        parse_condition(text)
-
-
-def test_conditions_hold_or_not_or_cannot_be_known() -> None:
-    summary = {"lost": 3, "harm_ns": {"p99": 110, "p50": None}, "policy": "block"}
-    baseline = {"lost": 3, "harm_ns": {"p99": 100, "p50": 1}}
-    assert parse_condition("harm_ns.p99 > baseline").holds(summary, baseline) is True
-    assert parse_condition("harm_ns.p99 > 1.2 * baseline").holds(summary, baseline) is False
-    assert parse_condition("lost > 0").holds(summary) is True
-    assert parse_condition("harm_ns.p50 > 0").holds(summary) is None
-    for text in ("harm_ns > 0", "policy > 0", "nothing.p50 > 0"):
-        with pytest.raises(PretakeError):
-            parse_condition(text).holds(summary)
-    with pytest.raises(PretakeError, match="baseline"):
-        parse_condition("lost > baseline").holds(summary)
 
 
 def test_what_the_runtime_sleeps_in_is_no_call_to_make_otherwise(tmp_path: Path) -> None:

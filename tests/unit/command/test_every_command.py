@@ -31,6 +31,7 @@ TAKES_NO_TRACE = {
     "live": "shows a program while it runs",
     "run": "runs a workload",
     "import": "reads what other tools wrote",
+    "bench": "makes traces",
 }
 _TRACE_ARGUMENTS = {"trace", "traces", "baseline"}
 _REFUSED = {"cut_short", "damaged", "no_trace", "out_of_range"}
@@ -87,9 +88,16 @@ def _given(command: click.Command, trace: Path, several: bool) -> Iterator[list[
     """The arguments to call it with: the trace; beside itself where it takes more than one."""
     arguments = [p for p in command.params if isinstance(p, click.Argument)]
     assert all(argument.name in _TRACE_ARGUMENTS for argument in arguments)
-    yield [str(trace)] * len(arguments)
-    if several and any(argument.nargs == -1 for argument in arguments):
+    many = any(argument.nargs == -1 for argument in arguments)
+    if command.name == "diff":
         yield [str(trace), str(trace)]
+    else:
+        yield [str(trace)] * len(arguments)
+        if several and many:
+            yield [str(trace), str(trace)]
+    if several and any(option.name == "a_side" for option in command.params):
+        # Several runs a side, in the two ways to say so.
+        yield ["--a", str(trace), str(trace), "--b", str(trace), "--b", str(trace)]
 
 
 CALLS = [
