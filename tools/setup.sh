@@ -96,12 +96,13 @@ venv() {
     touch "$stamp"
 }
 
-# compile NAME STAMP LIBRARY SOURCE...: one group of modules, if a source is newer than its stamp.
+# compile NAME STAMP LIBRARY SOURCE...: one group of modules, if it is not there, or a source is newer
+# than its stamp.
 compile() {
     local name=$1 stamp=$2 library=$3
     shift 3
     # Not setup.py: it is both groups', and a module that it lists anew is a new file.
-    if [ -e "$stamp" ] && [ -z "$(find "$@" \
+    if [ -e "$stamp" ] && compgen -G "./${library}__mypyc*.so" >/dev/null && [ -z "$(find "$@" \
         \( -name '*.py' -o -name '*.c' -o -name '*.h' \) -newer "$stamp" -print -quit)" ]; then
         return 0
     fi
