@@ -363,9 +363,11 @@ class EpisodeStream:
         own = (at != NOT_FOUND) & (
             (entered == own_enter) | (entered == UNKNOWN) | (own_enter == UNKNOWN)
         )
+        # A fault has no entry, and returns from no call: the next one only says that it was over.
+        returned = own & (entered <= block_ns)
         for name in exits.columns.intersection(["ret", "blocks", "blocked_ns"]):
-            open_[name] = np.where(own, take(exits[name], at, UNKNOWN), open_[name])
-        open_["exit_ns"] = np.where(own, exit_ns, open_["exit_ns"])
+            open_[name] = np.where(returned, take(exits[name], at, UNKNOWN), open_[name])
+        open_["exit_ns"] = np.where(returned, exit_ns, open_["exit_ns"])
         calls = Timelines(begun["tid"], begun["block_ns"])
         then = calls.first_after(tid, block_ns, strictly=True)
         then_enter = take(begun["enter_ns"], then, UNKNOWN)

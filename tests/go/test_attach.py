@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.trust.validate import validate
 from tests.go import toolchains
 from tracer.capture.options import CaptureOptions, probe_defines
 from tracer.capture.programs import Programs
@@ -35,6 +36,10 @@ def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) ->
     retakes = runtime[runtime["kind"] == "retake"]
     assert len(retakes) > 2
     assert set(retakes["reason"]) == {"sysmon"}
+    # Its threads were dying as the capture ended, and nothing is told of what came after.
+    rules = validate(trace)
+    broken = rules[(rules["kind"] == "runtime") & (rules["broken"] > 0)]
+    assert broken["rule"].tolist() == []
 
 
 def test_a_program_goes_on_when_the_capture_ends(tmp_path: Path) -> None:

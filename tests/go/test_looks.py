@@ -133,3 +133,28 @@ def test_a_stopped_world_is_seen(version: str, kernel: Programs) -> None:
         at = binary.layout.sched_gcwaiting + wrong
         rows = looked(kernel, binary, "60", two, sched_gcwaiting=at)["waiting"]
         assert set(rows["gcwaiting"]) != {0, 1}
+
+
+@pytest.mark.parametrize("version", ["1.19.8", "1.24.11", "1.25.5"])
+def test_a_p_in_a_call_is_told_with_the_thread_whose_call_it_is(
+    version: str, kernel: Programs
+) -> None:
+    """To Go 1.25 such a P names no M, and between two looks it may pass through several calls."""
+    tables = looked(kernel, inspected("passing", version), "60", {"GOMAXPROCS": "2"})
+    blocks, states = (tables[name].sort_values("ts_ns") for name in ("block", "pstate"))
+    named = states[(states["status"] == "syscall") & states["tid"].notna()]
+    assert len(named) > 20
+    for state in named.itertuples():
+        on_p = blocks[blocks["p"] == state.p]
+        before, after = on_p[on_p["ts_ns"] <= state.ts_ns], on_p[on_p["ts_ns"] > state.ts_ns]
+        # Who blocked with it last, or who is in its call and will block.
+        assert state.tid in {*before["tid"].tail(1), *after["tid"].head(1)}
+
+
+@pytest.mark.parametrize("version", ["1.24.11", "1.27.3"])
+def test_what_one_look_finds_is_in_what_all_ps_hold(version: str, kernel: Programs) -> None:
+    """A look reads 8 of 24 Ps; the others' queues are of the look before, or of that before it."""
+    waiting = looked(kernel, inspected("bursts", version), "60", {"GOMAXPROCS": "24"})["waiting"]
+    assert set(waiting["gomaxprocs"]) == {24}
+    assert waiting["runq_least"].max() > 50
+    assert (waiting["runq_least"] <= waiting["runq"]).all()

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.kernel.started import assert_all_accounted_for, python, wait_for_file
+from tests.kernel.watched import Watched
 from tracer.capture.options import CALLS, CaptureOptions, Progress
 from tracer.capture.record import record
 from tracer.errors import PretakeError
@@ -358,3 +359,30 @@ def bpf_program_exists(number: int) -> bool:
         return False
     os.close(fd)
     return True
+
+
+def test_nothing_is_told_of_what_comes_after_the_end() -> None:
+    """To take the probes away takes a tenth of a second, in which threads may come and die."""
+    with Watched(python("on_request", 0)) as watched:
+        assert watched.hear() == "ready"
+        watched.say("calls 50")
+        watched.hear()
+        end_ns = time.monotonic_ns() + 10**6
+        watched.programs.followed.end_at(end_ns)
+        while time.monotonic_ns() <= end_ns:
+            pass
+        watched.say("calls 50")
+        watched.hear()
+        watched.say("signals 5")
+        watched.hear()
+    last_ns = {
+        name: int(rows["exit_ns" if name == "syscall" else "ts_ns"].max())
+        for name, rows in watched.tables.items()
+        if len(rows)
+    }
+    assert {"task", "syscall", "sched_switch"} <= set(last_ns)
+    assert max(last_ns.values()) <= end_ns
+    calls = watched.tables["syscall"]
+    assert (calls["nr"] == NR_GETPPID).sum() == 50
+    # Its end was told neither.
+    assert "exit" not in set(watched.tables["task"]["kind"])

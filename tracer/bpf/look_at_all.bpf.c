@@ -81,7 +81,8 @@ static __always_inline void tell_waiting(struct looker *looker, struct look_room
 		.timer_ns = told->timer_ns ? told->timer_ns : UNKNOWN,
 		.tid = looker->thread->tid,
 		.pid = looker->thread->tgid,
-		.runq = told->runq,
+		/* A look at some of many Ps may find more than all held when they were read last. */
+		.runq = told->runq > room->runq ? told->runq : room->runq,
 		.runq_least = room->runq,
 		.global_runq = state.global_runq,
 		.timers_due = layout->p_timer == UNKNOWN ? UNKNOWN : told->timers_due,

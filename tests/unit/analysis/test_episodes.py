@@ -9,6 +9,7 @@ import pytest
 
 from analysis.ptime.episodes import episodes
 from analysis.schema import EPISODES, PARTS
+from analysis.trust.validate import validate
 from tests.unit.analysis.scene import FUTEX, POLL, READ, US, Scene, only
 
 BUSY = {"runq": 2, "global_runq": 0, "npidle": 0, "nmspinning": 0}
@@ -419,3 +420,24 @@ def test_raw_call_is_held_to_its_end(tmp_path: Path) -> None:
     scene.exit(180, 11, 90)
     row = only(episodes(scene.write(tmp_path)))
     assert (row["p_use"], row["outcome"], row["harm_ns"]) == ("raw", "kept", 80 * US)
+
+
+def test_a_fault_does_not_return_from_the_call_after_it(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.task(11, 7)
+    # A fault from 100 to 150 in no call, and then a read from 170 to 300.
+    scene.block(100, 11, None, 0, why="fault", nr=None, p_use="raw", address=4096)
+    scene.switch(101, 11, 0)
+    scene.switch(150, 0, 11)
+    scene.block(180, 11, 170, 0)
+    scene.switch(181, 11, 0)
+    scene.switch(290, 0, 11)
+    scene.exit(300, 11, 170, ret=1, blocks=1)
+    trace = scene.write(tmp_path)
+    fault, read = episodes(trace).to_dict("records")
+    assert pd.isna(fault["exit_ns"])
+    # P was in use again by 170 at the latest.
+    assert fault["hold_ns"] == 70 * US
+    assert read["exit_ns"] == 300 * US
+    rules = validate(trace).set_index("rule")
+    assert rules.loc["g_in_one_call", "broken"] == 0
