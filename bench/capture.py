@@ -19,10 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.drain import drain, start_s, sustained
 from bench.parts import parts
@@ -34,6 +35,7 @@ from tests.go import toolchains
 
 PROGRAMS = Path(__file__).parent / "programs"
 RESULTS = Path(__file__).parent / "results" / "capture.json"
+_PIPES = {"pipes": "pipes_2p", "pipes_1p": "pipes_1p"}
 SETTLE_S = 2.0
 """Time for a tool to compile, load and attach."""
 
@@ -157,6 +159,7 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=1.0, metavar="S")
     parser.add_argument("--rate", type=int, default=1_050_000, help="events/s, sustained")
     parser.add_argument("--seconds", type=int, default=60, help="of the sustained capture")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="steps that begin so")
     chosen = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("bench-capture: capture needs root: run it with sudo")
@@ -165,85 +168,104 @@ def main() -> None:
     for name, why in skipped.items():
         print(f"left out: {name}: {why}")
     tools = [tool for tool in TOOLS if tool.name not in skipped]
-    start_s()  # compiles the programs, if that was not done before
-    starts = [start_s() for _ in range(9)]
-    costs = {
-        program: slow_down(program, tools, chosen.rounds, chosen.window)
-        for program in ("pipes", "pipes_1p", "http")
-    }
-    served = {
-        name: compare_served(name, tools, chosen.rounds, 5 * chosen.window) for name in SERVERS
-    }
-    on_pipes = {
-        name: {
-            tool: statistics.median(c.cpu_ratios) for tool, c in costs[of].items() if c.cpu_ratios
-        }
-        for name, of in (("pipes_2p", "pipes"), ("pipes_1p", "pipes_1p"))
-    }
-    of_parts = parts(2 * chosen.rounds, chosen.window / 3)
-    calls = build("calls")
-    results = {
-        "cpu": on_pipes | served,
-        "stranger_ns": stranger_ns(),
-        "probes_vs_none": probes_vs_none(),
-        "slowdown": {
-            program: {name: statistics.median(cost.ratios) for name, cost in tool.items()}
-            for program, tool in costs.items()
-        },
-        "slowdown_cpu": {
-            program: {
-                name: statistics.median(cost.cpu_ratios)
-                for name, cost in tool.items()
-                if cost.cpu_ratios
-            }
-            for program, tool in costs.items()
-        },
-        "slowdown_rounds": {
-            program: {name: sorted(cost.ratios) for name, cost in tool.items()}
-            for program, tool in costs.items()
-        },
-        "parts_cpu": {name: dataclasses.asdict(cost) for name, cost in of_parts.items()},
-        "drain": drain(calls),
-        "sustained": sustained(calls, chosen.rate, chosen.seconds),
-        "bytes_per_event": {
-            name: statistics.median(cost.bytes_per_event)
-            for name, cost in costs["pipes"].items()
-            if cost.bytes_per_event
-        },
-        "start_s": statistics.median(starts),
+    results: dict[str, Any] = {
         "skipped": skipped,
+        "failed": {},
         "machine": {
             "cpus": os.cpu_count(),
             "kernel": platform.release(),
             "load": os.getloadavg(),
         },
+        **{name: {} for name in ("cpu", "slowdown", "slowdown_cpu", "slowdown_rounds")},
+    }
+    # What is asked most comes first; what was measured stays, if a later step cannot be.
+    steps: dict[str, Callable[[], None]] = {
+        "start": lambda: _start(results),
+        "stranger": lambda: results.update(stranger_ns=stranger_ns()),
+        "probes": lambda: results.update(probes_vs_none=probes_vs_none()),
+        **{
+            program: lambda program=program: _slow_down(results, program, tools, chosen)
+            for program in ("pipes", "pipes_1p", "http")
+        },
+        **{
+            f"{name} served": lambda name=name: _served(results, name, tools, chosen)
+            for name in SERVERS
+        },
+        "parts": lambda: _parts(results, chosen),
+        "drain": lambda: results.update(drain=drain(build("calls"))),
+        "sustained": lambda: results.update(
+            sustained=sustained(build("calls"), chosen.rate, chosen.seconds)
+        ),
     }
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    for name, step in steps.items():
+        if chosen.only and not any(name.startswith(only) for only in chosen.only):
+            continue
+        print(f"{name} ...", flush=True)
+        try:
+            step()
+        except Exception as error:  # a step that fails must not take the others with it
+            results["failed"][name] = f"{type(error).__name__}: {error}"
+            print(f"  failed: {results['failed'][name]}")
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     show(results)
-    show_parts(of_parts)
+    if results["failed"]:
+        sys.exit(1)
 
 
-def show(results: dict[str, dict[str, dict[str, float]]]) -> None:
+def _start(results: dict[str, Any]) -> None:
+    start_s()  # compiles the programs, if that was not done before
+    results["start_s"] = statistics.median(start_s() for _ in range(9))
+
+
+def _slow_down(
+    results: dict[str, Any], program: str, tools: list[Tool], chosen: argparse.Namespace
+) -> None:
+    costs = slow_down(program, tools, chosen.rounds, chosen.window)
+    of_cpu = {
+        tool: statistics.median(cost.cpu_ratios) for tool, cost in costs.items() if cost.cpu_ratios
+    }
+    if program in _PIPES:
+        results["cpu"][_PIPES[program]] = of_cpu
+    results["slowdown"][program] = {n: statistics.median(c.ratios) for n, c in costs.items()}
+    results["slowdown_cpu"][program] = of_cpu
+    results["slowdown_rounds"][program] = {n: sorted(c.ratios) for n, c in costs.items()}
+    if program == "pipes":
+        results["bytes_per_event"] = {
+            name: statistics.median(cost.bytes_per_event)
+            for name, cost in costs.items()
+            if cost.bytes_per_event
+        }
+
+
+def _served(
+    results: dict[str, Any], name: str, tools: list[Tool], chosen: argparse.Namespace
+) -> None:
+    few = [tool for tool in tools if not tool.name.startswith("pretake ")]
+    results["cpu"][name] = compare_served(name, few, chosen.rounds, 3 * chosen.window)
+
+
+def _parts(results: dict[str, Any], chosen: argparse.Namespace) -> None:
+    costs = parts(2 * chosen.rounds, chosen.window / 3)
+    results["parts_cpu"] = {name: dataclasses.asdict(cost) for name, cost in costs.items()}
+    show_parts(costs)
+
+
+def show(results: Mapping[str, Any]) -> None:
     """The results as lines for people."""
     for program, ratios in results["slowdown"].items():
         for name, ratio in ratios.items():
             rounds = results["slowdown_rounds"][program][name]
-            print(f"{program:6} {name:24} {ratio:6.2f} times ({rounds[0]:.2f}-{rounds[-1]:.2f})")
-    for name, ratio in results["slowdown_cpu"]["pipes"].items():
-        print(f"pipes  {name:24} {ratio:6.2f} times its CPU time")
+            print(f"{program:8} {name:24} {ratio:6.2f} times ({rounds[0]:.2f}-{rounds[-1]:.2f})")
     for program, ratios in results["cpu"].items():
         for name, ratio in ratios.items():
             print(f"{program:8} {name:24} {ratio:6.3f} times its CPU time for each answer")
     for key in (
-        "stranger_ns",
-        "probes_vs_none",
-        "drain",
-        "sustained",
-        "bytes_per_event",
-        "start_s",
+        *("stranger_ns", "probes_vs_none", "drain", "sustained", "bytes_per_event", "start_s"),
+        "failed",
     ):
-        print(f"{key}: {json.dumps(results[key])}")
+        if key in results:
+            print(f"{key}: {json.dumps(results[key])}")
     print(f"written: {RESULTS}")
 
 

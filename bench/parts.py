@@ -57,16 +57,15 @@ class Part:
 
 
 PARTS = {
-    "everything": Part(runtime=True),
-    "no stacks (--no-stacks)": Part(("NO_STACKS",), runtime=True),
+    "everything": Part(("INFER",), runtime=True),
+    "no stacks (--no-stacks)": Part(("INFER", "NO_STACKS"), runtime=True),
     "no runtime's state (--runtime none)": Part(),
     "that, and no wake-ups": Part(leave_out=frozenset({"sched_waking"})),
-    "switches and wake-ups alone": Part(leave_out=_SYSCALLS),
-    "everything, histograms instead of records (live)": Part(("LIVE",), runtime=True),
-    "every call (--detail full)": Part(("DETAIL_FULL",), runtime=True),
-    "programs that do nothing": Part(empty=True),
-    "the same at sys_enter and sys_exit alone": Part(leave_out=_SCHEDULER, empty=True),
-    "the same at sched_switch and sched_waking alone": Part(leave_out=_SYSCALLS, empty=True),
+    "everything, histograms instead of records (live)": Part(("INFER", "LIVE"), runtime=True),
+    "with the calls' tracepoints (--calls exact)": Part(("INFER", "CALLS_EXACT"), runtime=True),
+    "every call (--detail full)": Part(("INFER", "DETAIL_FULL"), runtime=True),
+    "programs that do nothing": Part(leave_out=_SYSCALLS, empty=True),
+    "the same, and at sys_enter and sys_exit": Part(empty=True),
 }
 
 
