@@ -1,7 +1,8 @@
 """How well retakes are told without a uprobe, held against the uprobes of the same trace.
 
 A trace of ``record --probes both`` has each retake twice: from Go's own functions, at its exact
-time, and inferred from looks at the runtime's memory (``since_ns``), as an interval. A retake of
+time (``retake``, which is what all other views count), and inferred from looks at the runtime's
+memory (``retake_inferred``), as an interval (``since_ns``). A retake of
 the one kind and one of the other are the same where they are of the same P and the exact time is
 nearest to the interval, and none is used twice.
 
@@ -93,7 +94,7 @@ def compare_probes(trace: Trace) -> ProbesCompared:
             "this trace tells retakes in one way only", "capture it with 'record --probes both'"
         )
     rows = trace.frame("runtime", ["ts_ns", "since_ns", "tid", "p", "kind", "reason"])
-    rows = rows[rows["kind"] == "retake"]
+    rows = rows[rows["kind"].isin(["retake", "retake_inferred"])]
     tasks = trace.frame("task", ["tid", "pid"]).drop_duplicates("tid").set_index("tid")["pid"]
     rows = rows.assign(
         pid=rows["tid"].map(tasks), reason=rows["reason"].astype(object).fillna("other")

@@ -23,6 +23,10 @@ def test_retakes_are_those_that_uprobes_tell(
         told = compare_probes(trace)
         matched, exact = matched + told.matched, exact + told.exact
         inferred, inside = inferred + told.inferred, inside + told.inside_count
+        # The views count those of the kind ``retake``, which are the probes' alone.
+        retakes = trace.frame("runtime").query("kind == 'retake'")
+        assert len(retakes) == told.exact
+        assert retakes["since_ns"].isna().all()
     # With one P there is always one to take; with more, sysmon often lets it be.
     assert exact > 10
     assert matched / exact >= 0.99

@@ -112,7 +112,7 @@ int who_left(struct bpf_raw_tracepoint_args *ctx)
 		looker.process->sysmon_tid = thread->tid;
 		looker.process->sysmon_in_ns = thread->in_ns;
 	}
-#ifdef INFER
+#if defined(INFER) && !defined(PROBES_TOO)
 	if (without && !thread->is_sysmon)
 		tell_slow_exit(&looker, self);
 #endif

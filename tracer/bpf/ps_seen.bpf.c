@@ -241,8 +241,11 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 		if (process->sysmon_in_ns > event.since)
 			event.since = process->sysmon_in_ns;
 	}
+#ifdef PROBES_TOO
+	/* A probe tells of it as well: so it has a name of its own, and nobody counts it twice. */
+	runtime_emit_of(&event, tid, RUNTIME_KIND_RETAKE_INFERRED, reason);
+#else
 	runtime_emit_of(&event, tid, RUNTIME_KIND_RETAKE, reason);
-#ifndef PROBES_TOO
 	if (reading->status == PSTATE_STATUS_IDLE && !looker->given && reason == RUNTIME_REASON_SYSMON)
 		runtime_emit_of(&event, tid, RUNTIME_KIND_PIDLE, UNKNOWN);
 #endif

@@ -35,6 +35,8 @@ RUNTIME_KINDS = (
     "stw_end",  # the world goes on
     # Choices of a policy.
     "site_mode",  # an adaptive call site changed to the mode in the reason
+    # With --probes both: the retake that a look at memory told, beside the probe's own row.
+    "retake_inferred",
 )
 
 RUNTIME_REASONS = (

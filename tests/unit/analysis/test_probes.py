@@ -26,7 +26,7 @@ def made(path: Path, rows: list[tuple[int, int | None, int, str]], model: str) -
                 "p": [row[2] for row in rows],
                 "reason": [row[3] for row in rows],
                 "tid": [SYSMON] * len(rows),
-                "kind": ["retake"] * len(rows),
+                "kind": ["retake" if row[1] is None else "retake_inferred" for row in rows],
             },
         },
         {"asked": {"probes": "both"}, "target": {"runtime": "go", "p_in_syscall": model}},
