@@ -42,7 +42,7 @@ def test_a_look_at_more_ps_than_one_run_reads(ps: int, all_looked_at: bool) -> N
     # Go gives the goroutine in read the Ps of the highest numbers: some of them are among the 34.
     binary = go.inspect(toolchains.build("stwread"))
     assert binary is not None
-    programs = Programs(1 << 20, defines={"GO_PS_AT_A_TIME": 1})
+    programs = Programs(1 << 20, defines={"GO_PS_AT_A_TIME": 1, "GO_TAKES_AT_A_TIME": 1})
     programs.layouts.set_binary(FileIdentity.of(binary.path.stat()), binary.layout)
     programs.probes.attach()
     gate_out, gate_in = os.pipe()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tracer.capture.doctor import diagnose
+from tracer.capture.doctor import MODES, diagnose
 from tracer.capture.options import CaptureOptions
 from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.errors import PretakeError
-from tracer.kernel import compiler
+from tracer.kernel import bpf, compiler, features
+from tracer.kernel.bpf import LoadError
 from tracer.kernel.compiler import RING_TABLES
 from tracer.kernel.table_rings import RingSizes
 from tracer.trace.schema import TABLES
@@ -121,8 +124,50 @@ def test_threads_beyond_the_limit_are_counted_and_told(tmp_path: Path) -> None:
 def test_doctor_finds_this_machine_able() -> None:
     checks = {check.name: check for check in diagnose()}
     assert [check for check in checks.values() if check.needed and not check.ok] == []
-    assert "attached" in checks["probes"].detail
+    for mode in MODES:
+        assert "attached" in checks[f"pretake {mode}"].detail
     assert checks["parser of programs"].detail == "works, as nobody under seccomp"
+
+
+def test_a_refused_program_is_told_with_something_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise LoadError("log\nprocessed 1000001 insns")
+
+    monkeypatch.setattr(bpf, "load_program", refuse)
+    monkeypatch.setattr(features, "lacking", list)
+    checks = {check.name: check for check in diagnose()}
+    for mode, (_, needed) in MODES.items():
+        check = checks[f"pretake {mode}"]
+        assert not check.ok
+        assert check.needed is needed
+        assert "the kernel refuses the program" in check.detail
+        assert "processed 1000001 insns" in check.detail
+        assert "doctor" not in check.mend
+        assert "run a kernel that was tried" in check.mend
+
+
+def test_a_kernel_without_a_feature_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Linux 5.10, by its words: it knows no task storage, and no such helper.
+    def load(name: str, kind: int, code: bytes, attach: int, place: int) -> int:
+        if struct.pack("<BBhi", 0x85, 0, 0, 175) in code:
+            raise LoadError("invalid func unknown#175")
+        return load_program(name, kind, code, attach, place)
+
+    def no_storage(_name: str, _value: int) -> int:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    load_program = bpf.load_program
+    monkeypatch.setattr(bpf, "load_program", load)
+    monkeypatch.setattr(bpf, "create_task_storage", no_storage)
+    assert features.lacking() == ["task storage for tracing programs", "bpf_task_pt_regs"]
+    with pytest.raises(PretakeError, match=r"has no task storage .*, no bpf_task_pt"):
+        Programs(1 << 20)
+    check = next(check for check in diagnose() if check.name == "BPF features")
+    assert (check.ok, check.needed, check.mend) == (False, True, features.MEND)
 
 
 def test_doctor_looks_at_a_binary() -> None:

@@ -3,7 +3,8 @@
 Prints one JSON object: ``kernel``, ``arch`` and ``modes``, by name ``true`` or why it does not
 work, in one line.
 
-Usage: guest.py GO_PROGRAM FOLDER (the program is tests/go/sleeps, built for this machine)
+Usage: guest.py GO_PROGRAM FOLDER [FLAG] (the program is tests/go/sleeps, built for this machine;
+FLAG is the flag that the BPF programs in the cache were compiled with)
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tracer.kernel import compiler
+
+MOST_INSTRUCTIONS = 100_000
+"""That the verifier may go through for one program: a tenth of its limit."""
 PRIME = 23
 """Blocking reads of the reference runtime's workload ``prime``."""
 
@@ -43,7 +49,28 @@ def expect(what: str, got: object, wanted: object) -> None:
 
 
 def doctor(_program: str, _folder: Path) -> None:
-    pretake("doctor", "--json")
+    done = subprocess.run(
+        [sys.executable, "-m", "pretake", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    checks = json.loads(done.stdout)
+    for check in checks:
+        print("   ", check["name"], check["ok"], check["detail"], file=sys.stderr, flush=True)
+    lacking = [check for check in checks if not check["ok"] and check["needed"]]
+    if lacking:
+        raise WrongError(f"exit {done.returncode}: {lacking[0]['detail']}: {lacking[0]['mend']}")
+    modes = [check for check in checks if check["name"].startswith("pretake ")]
+    expect("modes that are refused", [mode["name"] for mode in modes if not mode["ok"]], [])
+    for mode in modes:
+        told = re.search(r"at most (\d+) instructions verified", mode["detail"])
+        if not told or not 0 < int(told[1]) <= MOST_INSTRUCTIONS:
+            raise WrongError(f"{mode['name']}: {mode['detail']}")
+
+
+def return_flag(compiled_with: int) -> None:
+    expect("the flag", compiler.return_flag(), compiled_with)
 
 
 def reference(_program: str, folder: Path) -> None:
@@ -127,10 +154,13 @@ MODES: dict[str, Callable[[str, Path], None]] = {
 
 def main(argv: Sequence[str]) -> None:
     """Try every mode."""
-    program, folder = argv[0], Path(argv[1])
+    program, folder, *flag = argv[0], Path(argv[1]), *map(int, argv[2:])
     folder.mkdir(parents=True, exist_ok=True)
     modes: dict[str, bool | str] = {}
-    for name, mode in MODES.items():
+    tried: dict[str, Callable[[str, Path], None]] = dict(MODES)
+    if flag:
+        tried["a call's return, by a thread's flag"] = lambda *_: return_flag(flag[0])
+    for name, mode in tried.items():
         try:
             mode(program, folder)
             modes[name] = True

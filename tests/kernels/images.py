@@ -25,23 +25,34 @@ class Kernel:
         name: its version as people say it.
         suite: of Debian, which carries it.
         packages: regular expressions; the newest package that one matches is taken for each.
+        return_flag: what tracer/kernel/return_flag.py finds there: TIF_NEED_FPU_LOAD. The guest
+            tries it, and says where it is another.
+        refused: what is told there in every mode that needs BPF; empty where all is to work.
     """
 
     name: str
     suite: str
     packages: tuple[str, ...]
+    return_flag: int = 1 << 14
+    refused: str = ""
 
 
 _SIGNED = r"linux-image-{}[.0-9+a-z-]*-{}"
 
 KERNELS = (
-    Kernel("5.10", "bullseye", (_SIGNED.format(r"5\.10", "ARCH"),)),
+    Kernel(
+        "5.10",
+        "bullseye",
+        (_SIGNED.format(r"5\.10", "ARCH"),),
+        refused="no task storage for tracing programs, no bpf_task_pt_regs",
+    ),
     Kernel("6.1", "bookworm", (_SIGNED.format(r"6\.1", "ARCH"),)),
     Kernel("6.12", "bookworm-backports", (_SIGNED.format(r"6\.12", "ARCH"),)),
     Kernel(
         "7",
         "sid",
         (r"linux-binary-7[.0-9+a-z-]*-ARCH", r"linux-modules-7[.0-9+a-z-]*-ARCH"),
+        return_flag=1 << 19,
     ),
 )
 """The oldest first. Others are added here: nothing else names a kernel."""
@@ -175,6 +186,8 @@ def _apt(suite: str, arch: str) -> list[str]:
         "Dir::Etc::sourcelist": sources,
         "Dir::Etc::sourceparts": "/dev/null",
         "Dir::State::lists": state / "lists",
+        # What is installed here is of another suite.
+        "Dir::State::status": "/dev/null",
         "Dir::Cache": state / "cache",
         "APT::Architecture": arch,
         "APT::Architectures": arch,

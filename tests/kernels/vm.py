@@ -69,6 +69,7 @@ def run(
     command: str,
     *,
     root: Path = Path("/"),
+    inputs: Path | None = None,
     cpus: int = 2,
     memory: str = "3G",
     seconds: float = 900,
@@ -81,6 +82,7 @@ def run(
         command: the script; it finds this machine's files at their places, and ``/out`` to leave
             files in, which come back as long as it writes them there.
         root: the root of the guest.
+        inputs: a folder whose files are copied to the guest's ``/out/inputs``.
         cpus: as many CPUs.
         memory: as qemu takes it.
         seconds: when to give up: emulation is ten to thirty times slower than the machine.
@@ -91,6 +93,8 @@ def run(
         out = work / "out"
         out.mkdir()
         (out / "command").write_text(command)
+        if inputs is not None:
+            shutil.copytree(inputs, out / "inputs")
         initrd = _initramfs(image, work)
         console = work / "console"
         shares: list[str] = []

@@ -144,6 +144,25 @@ static __always_inline u32 current_tid(void)
 	return (u32)bpf_get_current_pid_tgid();
 }
 
+/*
+ * The same value, of which the verifier knows nothing any more. Where a branch chose it, the
+ * verifier then goes on once, and not once for each value: to Linux 6.1 that was ten times as much.
+ * `unknown` is a number that it never knew, as the time.
+ */
+static __always_inline s64 any_value(s64 value, s64 unknown)
+{
+	asm volatile("%0 ^= %1; %0 ^= %1" : "+r"(value) : "r"(unknown));
+	return value;
+}
+
+/* The index in bounds, where the verifier sees it: clang may put its own mask elsewhere. */
+#define BOUNDED(index, size)                                                                      \
+	({                                                                                        \
+		u64 bounded_ = (index);                                                           \
+		asm volatile("%0 &= %1" : "+r"(bounded_) : "i"((size)-1));                        \
+		bounded_;                                                                         \
+	})
+
 /* A field of a kernel struct, at an address whose type the verifier knows: a plain load. */
 static __always_inline u32 field_u32(void *address, int offset)
 {

@@ -195,10 +195,9 @@ static __always_inline void live_retaken(u64 now, s32 id, s64 tick)
 	}
 	u64 stack = live_stack_of(hold->regs);
 	struct live_counts *counts = live_counts_of(stack, hold->nr);
-	u32 bucket = live_bucket(now - hold->block_ns);
+	u64 bucket = BOUNDED(live_bucket(now - hold->block_ns), LIVE_BUCKETS);
 
 	if (counts) {
-		bucket &= LIVE_BUCKETS - 1;
 		__sync_fetch_and_add(&counts->retake[bucket], 1);
 		if (hold->harmful)
 			__sync_fetch_and_add(&counts->harm[bucket], 1);

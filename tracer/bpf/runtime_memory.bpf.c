@@ -49,34 +49,38 @@ static __always_inline s64 told_at(s64 now, s64 since)
 	return since > now ? (s64)bpf_ktime_get_ns() : now;
 }
 
+/*
+ * Where a field is; all ones, where nothing can be read, for a field of nil and for one that is not
+ * known. No branch, for to Linux 6.1 the verifier follows each, and what it leaves, to the end: of
+ * six numbers that may be UNKNOWN it made 64 programs.
+ */
+static __always_inline void *runtime_address(u64 base, s32 offset)
+{
+	s64 known = (s64)offset - UNKNOWN;
+	s64 there = ((s64)(base | -base) & (known | -known)) >> 63;
+
+	return (void *)((base + offset) | ~there);
+}
+
 /* The pointer at an address; 0 for nil and for what cannot be read. */
 static __always_inline u64 runtime_pointer(u64 base, s32 offset)
 {
 	u64 value = 0;
 
-	if (!base || offset == UNKNOWN)
-		return 0;
-	if (bpf_probe_read_user(&value, sizeof(value), (void *)(base + offset)))
-		return 0;
+	/* What it cannot read it leaves as zeros. */
+	bpf_probe_read_user(&value, sizeof(value), runtime_address(base, offset));
 	return value;
 }
 
 /* The number of `size` bytes (4 or 8) at an address; UNKNOWN where it cannot be read. */
 static __always_inline s64 runtime_number(u64 base, s32 offset, s32 size)
 {
-	s64 wide = 0;
-	s32 narrow = 0;
+	s64 value[2] = {};
+	u32 bytes = size & 12; /* the verifier asks for room for 12 */
+	u32 shift = (64 - 8 * bytes) & 63;
+	s64 error = bpf_probe_read_user(value, bytes, runtime_address(base, offset));
 
-	if (!base || offset == UNKNOWN)
-		return UNKNOWN;
-	if (size == sizeof(wide)) {
-		if (bpf_probe_read_user(&wide, sizeof(wide), (void *)(base + offset)))
-			return UNKNOWN;
-		return wide;
-	}
-	if (bpf_probe_read_user(&narrow, sizeof(narrow), (void *)(base + offset)))
-		return UNKNOWN;
-	return narrow;
+	return ((s64)((u64)value[0] << shift) >> shift) | error >> 63;
 }
 
 /*

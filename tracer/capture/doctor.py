@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tracer.capture.options import probe_defines
 from tracer.capture.privilege import in_first_pid_namespace, may_load_bpf
 from tracer.capture.programs import Programs
 from tracer.errors import PretakeError
+from tracer.kernel import features
 from tracer.kernel.bcc_loader import (
     INSTALL,
     TRACEFS,
@@ -29,7 +31,7 @@ from tracer.kernel.bcc_loader import (
     tracefs_mounted,
 )
 from tracer.kernel.btf import VMLINUX_BTF, kernel_btf
-from tracer.kernel.compiler import TRACEPOINTS
+from tracer.kernel.compiler import OPTIONAL_TRACEPOINTS, TRACEPOINTS, UPROBE_PREFIXES
 from tracer.targets import NoRuntime, look_at
 
 __all__ = ["Check", "diagnose", "fix"]
@@ -37,6 +39,26 @@ __all__ = ["Check", "diagnose", "fix"]
 _PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
 _UPROBES: Final = Path("/sys/bus/event_source/devices/uprobe/type")
 _KERNEL_MEND: Final = "run a kernel like Debian's or Ubuntu's, 5.15 or later"
+_REFUSED_MEND: Final = (
+    "run a kernel that was tried, as Debian 12's 6.1 (docs/where-it-runs.md tells all); the"
+    " reference runtime alone is captured by 'pretake record --backend perf'"
+)
+_HERE: Final = "see 'pretake doctor'"
+"""A mend that leads here, and so helps nobody who is here."""
+
+MODES: Final = {
+    "record": (probe_defines("none"), True),
+    "live": ({"LIVE": 1, **probe_defines("none")}, True),
+    "record --detail full --all-signals --host --no-stacks": (
+        dict.fromkeys(("DETAIL_FULL", "ALL_SIGNALS", "HOST", "NO_STACKS"), 1)
+        | probe_defines("none"),
+        False,
+    ),
+    "record --probes exact": (probe_defines("exact"), False),
+    "record --probes both": (probe_defines("both"), False),
+    "live --probes exact": ({"LIVE": 1, **probe_defines("exact")}, False),
+}
+"""What the programs are compiled with, and whether a capture cannot do without, by what is run."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +87,15 @@ def diagnose(binary: Path | None = None) -> list[Check]:
         binary: a program to look at too: whether its runtime can be read.
 
     Returns:
-        Every check, in the order in which they should be mended. The last of the machine's own
-        loads the probes, as a capture does.
+        Every check, in the order in which they should be mended. The last ones of the machine's
+        own, one for each of :data:`MODES`, load every program, as a capture does.
     """
     checks = [
         _privilege(),
         _pid_namespace(),
         _btf(),
         _tracepoints(),
+        _features(),
         _uprobes(),
         _bcc(),
         _headers(),
@@ -80,7 +103,8 @@ def diagnose(binary: Path | None = None) -> list[Check]:
         _perf_level(),
         _jail(),
     ]
-    checks.append(_probes(able=all(check.ok for check in checks if check.needed)))
+    able = all(check.ok for check in checks if check.needed)
+    checks += [_mode(mode, able=able) for mode in MODES]
     if binary is not None:
         checks += _binary(binary)
     return checks
@@ -135,7 +159,8 @@ def _tracepoints() -> Check:
         return Check("tracepoints", False, error.problem, error.mend)
     missing = [name for name in TRACEPOINTS if not btf.tracepoint_arguments(name)]
     detail = f"no {', '.join(missing)}" if missing else f"all {len(TRACEPOINTS)}"
-    return Check("tracepoints", not missing, detail, _KERNEL_MEND if missing else "")
+    ok = set(missing) <= set(OPTIONAL_TRACEPOINTS)
+    return Check("tracepoints", ok, detail, "" if ok else _KERNEL_MEND)
 
 
 def _uprobes() -> Check:
@@ -198,22 +223,49 @@ def _jail() -> Check:
     return Check("parser of programs", True, detail, needed=False)
 
 
-def _probes(able: bool) -> Check:
-    if not able:
-        return Check("probes", False, "not tried", "mend the above first")
+def _features() -> Check:
     try:
-        programs = Programs(None)
+        lacks = features.lacking()
+    except (PretakeError, KeyError) as error:
+        mend = error.mend if isinstance(error, PretakeError) else _KERNEL_MEND
+        return Check("BPF features", False, f"not tried: {error}", mend)
+    detail = f"no {', no '.join(lacks)}" if lacks else "all"
+    return Check("BPF features", not lacks, detail, features.MEND if lacks else "")
+
+
+def _mode(mode: str, able: bool) -> Check:
+    """Whether this kernel takes every program of a mode."""
+    name, (defines, needed) = f"pretake {mode}", MODES[mode]
+    if not able:
+        return Check(name, False, "not tried", "mend the above first", needed)
+    try:
+        programs = Programs(None, defines=defines)
     except PretakeError as error:
-        return Check("probes", False, error.problem, error.mend)
+        return Check(name, False, error.problem, _mend(error), needed)
     try:
         attached = programs.probes.attach()
+        programs.followed.prepare()
+        # The reference runtime has probes always, Go's where they were asked for.
+        asked = UPROBE_PREFIXES if "--probes" in mode else ("reference_",)
+        count = len(programs.loaded.uprobe_programs(asked))
     except PretakeError as error:
-        return Check("probes", False, error.problem, error.mend)
+        return Check(name, False, error.problem, _mend(error), needed)
     else:
         size = programs.loaded.map_bytes() >> 20
+        told = programs.loaded.run_statistics()
     finally:
         programs.close()
-    return Check("probes", True, f"{len(attached)} loaded and attached, in {size} MB")
+    most = max(told, key=lambda name: told[name]["verified_insns"])
+    detail = (
+        f"{len(attached)} probes attached, {count} programs of uprobes loaded, in {size} MB;"
+        f" at most {told[most]['verified_insns']} instructions verified ({most})"
+    )
+    return Check(name, True, detail, needed=needed)
+
+
+def _mend(error: PretakeError) -> str:
+    """What to do about it, which for who asks the doctor is not to ask the doctor."""
+    return error.mend if error.mend and _HERE not in error.mend else _REFUSED_MEND
 
 
 def _binary(path: Path) -> Iterator[Check]:

@@ -71,7 +71,7 @@ _SHORTFALLS: Final = {
         "this kernel (to 6.1) refuses to look up a thread while it looks up another",
     ),
     "ps": (
-        "the Ps of system calls in {} stops of the world, from about the 4000th P on",
+        "the Ps of system calls in {} stops of the world, from about the 500th such P on",
         "there are more Ps than one look reads",
     ),
     "broken_calls": (

@@ -30,7 +30,7 @@ import numpy as np
 from tracer.errors import PretakeError
 from tracer.kernel import bpf
 from tracer.kernel.bcc_loader import cache_folder, kernel_source, load_bcc
-from tracer.kernel.btf import kernel_btf
+from tracer.kernel.btf import Btf, kernel_btf
 from tracer.kernel.own_files import is_own
 from tracer.kernel.records import c_header
 from tracer.kernel.return_flag import find_return_flag
@@ -49,6 +49,8 @@ __all__ = [
     "MapShape",
     "Object",
     "compile_programs",
+    "compiled_for",
+    "return_flag",
 ]
 
 SOURCES: Final = (
@@ -286,34 +288,69 @@ def compile_programs(defines: Mapping[str, int]) -> Object:
     Raises:
         PretakeError: bcc or headers are missing, or the kernel lacks something.
     """
-    text, headers = _source_text(), _headers()
-    flags = _as_flags(defines)
-    key = hashlib.sha256("\0".join([text, *headers.values(), *flags]).encode())
+    notes = b""
     with contextlib.suppress(OSError):
-        key.update(_KERNEL_NOTES.read_bytes())
-        kept = _kept(f"programs-{key.hexdigest()[:32]}.json")
-        if kept is not None:
-            return kept
-    kernel = _kernel_defines()
-    flag = _return_flag(kernel)
-    if flag is not None:
-        kernel["THREAD_FLAG_RETURN"] = flag
-    compiled = _compile(text, headers, flags + _as_flags(kernel))
-    _keep(f"programs-{key.hexdigest()[:32]}.json", compiled)
+        notes = _KERNEL_NOTES.read_bytes()
+    name = _kept_name(defines, notes)
+    kept = _kept(name) if notes else None
+    if kept is not None:
+        return kept
+    compiled = _compiled(kernel_btf(), return_flag(), defines)
+    _keep(name, compiled)
     return compiled
+
+
+def compiled_for(
+    btf: Btf, notes: bytes, return_flag: int | None, defines: Mapping[str, int]
+) -> tuple[str, Callable[[], str]]:
+    """All programs, to be compiled for another kernel than this one.
+
+    Args:
+        btf: that kernel's types.
+        notes: its ELF notes, as its ``/sys/kernel/notes`` has them.
+        return_flag: as :mod:`tracer.kernel.return_flag` finds it there.
+        defines: as for :func:`compile_programs`.
+
+    Returns:
+        A file's name, and what makes its text: one that lies in that machine's
+        ``/var/cache/pretake`` by this name, as root's own, is used there by
+        :func:`compile_programs`.
+    """
+    return (
+        _kept_name(defines, notes),
+        lambda: _compiled(btf, return_flag, defines).to_json(),
+    )
+
+
+def _kept_name(defines: Mapping[str, int], notes: bytes) -> str:
+    """Of what is kept: by the sources, the options, and the kernel's build id."""
+    parts = [_source_text(), *_headers().values(), *_as_flags(defines)]
+    key = hashlib.sha256("\0".join(parts).encode())
+    key.update(notes)
+    return f"programs-{key.hexdigest()[:32]}.json"
+
+
+def _compiled(btf: Btf, return_flag: int | None, defines: Mapping[str, int]) -> Object:
+    kernel = _kernel_defines(btf)
+    if return_flag is not None:
+        kernel["THREAD_FLAG_RETURN"] = return_flag
+    flags = _as_flags(defines) + _as_flags(kernel)
+    return _compile(_source_text(), _headers(), flags, btf)
 
 
 def _as_flags(defines: Mapping[str, int]) -> list[str]:
     return [f"-D{name}={value}" for name, value in sorted(defines.items())]
 
 
-def _return_flag(kernel: Mapping[str, int]) -> int | None:
+def return_flag() -> int | None:
     """The flag that :mod:`tracer.kernel.return_flag` is about; None where it cannot be found."""
     text = (resources.files("tracer") / "bpf" / "return_flag.bpf.c").read_text()
+    btf = kernel_btf()
+    kernel = _kernel_defines(btf)
     if -1 in (kernel["OFFSET_TASK_THREAD_FLAGS"], kernel["OFFSET_TASK_STATE"]):
         return None
     with contextlib.suppress(bpf.LoadError, OSError):
-        return find_return_flag(_compile(text, {}, _as_flags(kernel)))
+        return find_return_flag(_compile(text, {}, _as_flags(kernel), btf))
     return None
 
 
@@ -328,8 +365,7 @@ def _headers() -> dict[str, str]:
     return {"records.h": c_header() + "\n" + numbers, "layout.h": layout_c_header()}
 
 
-def _kernel_defines() -> dict[str, int]:
-    btf = kernel_btf()
+def _kernel_defines(btf: Btf) -> dict[str, int]:
     defines: dict[str, int] = {}
     for name, places in _OFFSETS.items():
         offset = -1
@@ -349,7 +385,7 @@ def _kernel_defines() -> dict[str, int]:
     return defines
 
 
-def _compile(text: str, headers: Mapping[str, str], flags: list[str]) -> Object:
+def _compile(text: str, headers: Mapping[str, str], flags: list[str], btf: Btf) -> Object:
     bcc = load_bcc()
     if "BCC_KERNEL_SOURCE" not in os.environ:
         os.environ["BCC_KERNEL_SOURCE"] = str(kernel_source())
@@ -369,12 +405,12 @@ def _compile(text: str, headers: Mapping[str, str], flags: list[str]) -> Object:
                 "see 'pretake doctor'",
             ) from error
         try:
-            return _taken_from(bcc.libbcc.lib, bpf.module)
+            return _taken_from(bcc.libbcc.lib, bpf.module, btf)
         finally:
             bpf.cleanup()
 
 
-def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no types
+def _taken_from(lib: Any, module: Any, btf: Btf) -> Object:  # noqa: ANN401 - bcc has no types
     """Maps and instructions of a module that bcc compiled."""
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_ulonglong
     # Those that bcc's own Python does not declare.
@@ -412,10 +448,10 @@ def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no t
         for at in _map_references(code):
             code["imm"][at] = by_fd[int(code["imm"][at])]
         functions[name.decode()] = code.tobytes()
-    return Object(tuple(maps), functions, _btf_ids(), kernel_btf().has_struct(_UPROBE_LINK))
+    return Object(tuple(maps), functions, _btf_ids(btf), btf.has_struct(_UPROBE_LINK))
 
 
-def _btf_ids() -> dict[str, int]:
+def _btf_ids(btf: Btf) -> dict[str, int]:
     places = {function: f"btf_trace_{name}" for name, function in TRACEPOINTS.items()}
     for name, behind in TAIL_CALLS.values():
         places |= dict.fromkeys(behind, f"btf_trace_{name}")
@@ -423,7 +459,7 @@ def _btf_ids() -> dict[str, int]:
     found = {}
     for function, place in places.items():
         with contextlib.suppress(KeyError):
-            found[function] = kernel_btf().attach_id(place)
+            found[function] = btf.attach_id(place)
     return found
 
 

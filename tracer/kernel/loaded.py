@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from tracer.errors import PretakeError
-from tracer.kernel import bpf
+from tracer.kernel import bpf, features
 from tracer.kernel.compiler import TASK_STORAGE, UPROBE_PREFIXES, MapShape, compile_programs
 
 __all__ = ["Loaded"]
@@ -39,6 +39,7 @@ class Loaded:
     """
 
     def __init__(self, entries: Mapping[str, int], defines: Mapping[str, int]) -> None:
+        features.require()
         self._object = compile_programs(defines)
         self.shapes = {shape.name: shape for shape in self._object.maps}
         self.cpus = bpf.possible_cpus()
