@@ -25,6 +25,10 @@ from tracer.trace.schema import TABLES
 pytestmark = pytest.mark.kernel
 
 
+# Those that ask the doctor may be the first to compile the programs of every mode.
+_COMPILES = pytest.mark.timeout(1200)
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache in place of the machine's."""
@@ -121,6 +125,7 @@ def test_threads_beyond_the_limit_are_counted_and_told(tmp_path: Path) -> None:
     assert "more than 4 lived at one time" in missing
 
 
+@_COMPILES
 def test_doctor_finds_this_machine_able() -> None:
     checks = {check.name: check for check in diagnose()}
     assert [check for check in checks.values() if check.needed and not check.ok] == []
@@ -129,6 +134,7 @@ def test_doctor_finds_this_machine_able() -> None:
     assert checks["parser of programs"].detail == "works, as nobody under seccomp"
 
 
+@_COMPILES
 def test_a_refused_program_is_told_with_something_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,6 +154,7 @@ def test_a_refused_program_is_told_with_something_to_do(
         assert "run a kernel that was tried" in check.mend
 
 
+@_COMPILES
 def test_a_kernel_without_a_feature_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -170,6 +177,7 @@ def test_a_kernel_without_a_feature_is_refused_in_one_line(
     assert (check.ok, check.needed, check.mend) == (False, True, features.MEND)
 
 
+@_COMPILES
 def test_doctor_looks_at_a_binary() -> None:
     checks = diagnose(Path("/bin/sh"))
     assert checks[-1].name == "/bin/sh"
