@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tracer.kernel import compiler
 
@@ -40,6 +41,11 @@ def pretake(*arguments: str) -> str:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         raise WrongError(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
     return done.stdout
+
+
+def episodes(trace: str) -> list[dict[str, Any]]:
+    """The rows of ``pretake episodes``."""
+    return [json.loads(line) for line in pretake("episodes", trace, "--json").splitlines()]
 
 
 def expect(what: str, got: object, wanted: object) -> None:
@@ -76,7 +82,7 @@ def return_flag(compiled_with: int) -> None:
 def reference(_program: str, folder: Path) -> None:
     trace = str(folder / "reference.pretake")
     pretake("record", "-q", "-o", trace, "--", sys.executable, "-m", "pretake", "run", "prime")
-    rows = json.loads(pretake("episodes", trace, "--json"))
+    rows = episodes(trace)
     reads = [row for row in rows if row["syscall"] == "read" and row["outcome"] is not None]
     expect("blocking reads", len(reads), PRIME)
 
@@ -98,7 +104,7 @@ def _go(program: str, folder: Path, name: str, *options: str) -> str:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
         raise WrongError(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
     calls = int(said.read_text() if name != "go" else done.stdout)
-    rows = json.loads(pretake("episodes", trace, "--json"))
+    rows = episodes(trace)
     sleeps = [row for row in rows if row["syscall"] == "nanosleep"]
     expect("blocking nanosleeps", len(sleeps), calls)
     return trace
