@@ -73,6 +73,12 @@ class LoadedTrace:
 
         return summary(self.trace)
 
+    def summary_and_budget(self) -> tuple[Summary, Budget]:
+        """Both, from one pass over the trace."""
+        from analysis.answers.summary import summary_and_budget
+
+        return summary_and_budget(self.trace)
+
     def budget(self) -> Budget:
         """Where every P-second of each process went (:mod:`analysis.answers.budget`)."""
         from analysis.answers.budget import budget

@@ -6,7 +6,7 @@ Everything here is read off the pass (:mod:`analysis.ptime.budget`); this file n
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -139,10 +139,15 @@ class LostAt(TypedDict):
 
 
 class Pressure(TypedDict):
-    """Percent of time, as /proc/pressure: ``some``: a P was lost; ``full``: and none ran."""
+    """Percent of time, as /proc/pressure: ``some``: a P was lost; ``full``: and none ran.
+
+    ``causes`` is the lost P time of each state, at least, in percent of the P time in that window;
+    states that lost none are left out.
+    """
 
     some: float
     full: float
+    causes: dict[str, float]
 
 
 class Process(TypedDict):
@@ -216,36 +221,59 @@ class _Holds:
             self.sums[pid, state, nr, stack_id] += more
 
 
-def budget(trace: Trace, setting: PassSetting | None = None) -> Budget:
+def budget(
+    trace: Trace,
+    setting: PassSetting | None = None,
+    on_holds: Callable[[dict[str, Ints]], None] | None = None,
+) -> Budget:
     """The budget of a trace.
 
     Args:
         trace: the trace.
         setting: from :func:`analysis.ptime.budget.pass_setting`, if it is at hand.
+        on_holds: is given the holds of each window, too, so that one pass makes both.
 
     Raises:
         PretakeError: the trace cannot be read.
     """
-    holds = _Holds()
     setting = setting or pass_setting(trace)
     # A stranger's trace may claim to be of three hundred years.
     bin_ns = bin_length(trace, setting, _MOST_BINS, _BIN_NS)
-    found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=holds.add)
-    return _budget(trace, found, holds)
+    return _run(trace, setting, bin_ns, on_holds)[0]
 
 
-def budget_over_time(trace: Trace, pieces: int) -> tuple[Budget, dict[str, Ints]]:
+def budget_over_time(
+    trace: Trace,
+    pieces: int,
+    on_holds: Callable[[dict[str, Ints]], None] | None = None,
+) -> tuple[Budget, dict[str, Ints]]:
     """The budget, and the sums of every process (:data:`analysis.ptime.engine.account.BIN`) at
     ``pieces`` moments that are equally far apart, for a picture.
 
     Raises:
         PretakeError: the trace cannot be read.
     """
-    holds = _Holds()
     setting = pass_setting(trace)
     bin_ns = bin_length(trace, setting, pieces)
-    found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=holds.add)
-    return _budget(trace, found, holds), found.bins
+    told, found = _run(trace, setting, bin_ns, on_holds)
+    return told, found.bins
+
+
+def _run(
+    trace: Trace,
+    setting: PassSetting,
+    bin_ns: int,
+    on_holds: Callable[[dict[str, Ints]], None] | None,
+) -> tuple[Budget, Pass]:
+    sums = _Holds()
+
+    def add(holds: dict[str, Ints]) -> None:
+        sums.add(holds)
+        if on_holds is not None:
+            on_holds(holds)
+
+    found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=add)
+    return _budget(trace, found, sums), found
 
 
 def budget_of(trace: Trace, found: Pass) -> Budget:
@@ -412,10 +440,14 @@ def _pressure(pid: int, found: Pass) -> dict[str, Pressure]:
         since_ns = int(times[-1]) - seconds * _BIN_NS
         first = int(np.searchsorted(times, since_ns, "right")) - 1
         span_ns = int(times[-1]) - (int(times[first]) if first >= 0 else found.setting.begin_ns)
-        shares = {}
-        for name in ("some_ns", "full_ns"):
+        grown = {}
+        for name in ("some_ns", "full_ns", "p_ns", *(f"least_{s}_ns" for s in LOST_STATES)):
             sums = bins[name][own]
-            before = int(sums[first]) if first >= 0 else 0
-            shares[name] = 100 * (int(sums[-1]) - before) / span_ns if span_ns else 0.0
-        told[f"{seconds}s"] = {"some": shares["some_ns"], "full": shares["full_ns"]}
+            grown[name] = int(sums[-1]) - (int(sums[first]) if first >= 0 else 0)
+        lost = {state: grown[f"least_{state}_ns"] for state in LOST_STATES}
+        told[f"{seconds}s"] = {
+            "some": 100 * grown["some_ns"] / span_ns if span_ns else 0.0,
+            "full": 100 * grown["full_ns"] / span_ns if span_ns else 0.0,
+            "causes": {s: 100 * ns / grown["p_ns"] for s, ns in lost.items() if ns},
+        }
     return told

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
+from analysis.answers.budget import Budget, budget
 from analysis.ptime.episodes import Setting, episode_windows, setting_of
+from analysis.ptime.harm import ShareBuilder
 from analysis.schema import CLASSES, PARTS
 from analysis.stats.quantiles import exact_sum, quantiles
 from analysis.windowed.asof import Ints
 from tracer.trace.manifest import Manifest
 from tracer.trace.reader import Trace
 
-__all__ = ["Summary", "SummaryBuilder", "summary", "tells_of_ps"]
+__all__ = ["Summary", "SummaryBuilder", "summary", "summary_and_budget", "tells_of_ps"]
 
 
 class Latency(TypedDict):
@@ -156,7 +159,21 @@ def summary(trace: Trace) -> Summary:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    setting = setting_of(trace)
+    return _summary(trace, setting_of(trace))
+
+
+def summary_and_budget(trace: Trace) -> tuple[Summary, Budget]:
+    """Both of a trace, from one pass over it.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    shares = ShareBuilder()
+    found = budget(trace, on_holds=shares.add)
+    return _summary(trace, replace(setting_of(trace), settled=shares.result())), found
+
+
+def _summary(trace: Trace, setting: Setting) -> Summary:
     builder = SummaryBuilder(setting, trace.manifest)
     for episodes in episode_windows(trace, setting=setting, columns=_COLUMNS):
         builder.add(episodes)

@@ -80,6 +80,7 @@ class Setting:
         transitions: how many rows of table runtime there are of each kind and reason.
         end_ns: when the capture ended; None for the time of the last row.
         trace: for what the pass settles of it; None where that is not known.
+        settled: what it settled, where it was run already.
     """
 
     tasks: Tasks
@@ -87,11 +88,12 @@ class Setting:
     transitions: Mapping[tuple[str, str | None], int]
     end_ns: int | None = None
     trace: Trace | None = None
+    settled: Shares | None = None
 
     @cached_property
     def shares(self) -> Shares:
         """What each hold cost."""
-        return shares_of(self.trace)
+        return shares_of(self.trace) if self.settled is None else self.settled
 
     @classmethod
     def of(

@@ -20,7 +20,7 @@ from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["Shares", "shares_of"]
+__all__ = ["ShareBuilder", "Shares", "shares_of"]
 
 _KEPT = ("tid", "block_ns", "end", "least_ns", "most_ns", "awake_ns", "monitor_ns")
 _UNTOLD = 2
@@ -62,22 +62,35 @@ class Shares:
             columns[name] = np.where(handed_off, 0, columns[name])
 
 
+class ShareBuilder:
+    """Makes shares from the holds of a pass, window by window."""
+
+    def __init__(self) -> None:
+        self._pieces: list[dict[str, Ints]] = []
+
+    def add(self, holds: dict[str, Ints]) -> None:
+        """Take the holds of one window."""
+        self._pieces.append({name: holds[name] for name in _KEPT})
+
+    def result(self) -> Shares:
+        """The shares of all holds so far."""
+        nothing = np.empty(0, np.int64)
+        holds = {
+            name: np.concatenate([piece[name] for piece in self._pieces])
+            if self._pieces
+            else nothing
+            for name in _KEPT
+        }
+        return Shares(holds, Timelines(holds["tid"], holds["block_ns"]))
+
+
 def shares_of(trace: Trace | None) -> Shares:
     """The shares of a trace's holds; none, where there is no trace.
 
     Raises:
         PretakeError: the trace cannot be read.
     """
-    pieces: list[dict[str, Ints]] = []
-
-    def keep(holds: dict[str, Ints]) -> None:
-        pieces.append({name: holds[name] for name in _KEPT})
-
+    builder = ShareBuilder()
     if trace is not None:
-        run_pass(trace, on_holds=keep)
-    nothing = np.empty(0, np.int64)
-    holds = {
-        name: np.concatenate([piece[name] for piece in pieces]) if pieces else nothing
-        for name in _KEPT
-    }
-    return Shares(holds, Timelines(holds["tid"], holds["block_ns"]))
+        run_pass(trace, on_holds=builder.add)
+    return builder.result()

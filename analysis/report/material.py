@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from analysis.answers.places import places
 from analysis.answers.preemptions import PREEMPTIONS, preemptions
 from analysis.answers.summary import Summary, SummaryBuilder
 from analysis.ptime.episodes import episode_windows, setting_of
+from analysis.ptime.harm import ShareBuilder
 from analysis.ptime.timeline import timelines
 from analysis.windowed.asof import Ints
 from tracer.trace.reader import Trace
@@ -108,7 +109,9 @@ def gather(traces: Sequence[Trace], predict: Predictor | None = None) -> list[Ma
 
 
 def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> Material:
-    setting = setting_of(trace)
+    shares = ShareBuilder()
+    budget, bins = budget_over_time(trace, BINS, shares.add)
+    setting = replace(setting_of(trace), settled=shares.result())
     builder = SummaryBuilder(setting, trace.manifest)
     pieces = []
     for episodes in episode_windows(trace, setting=setting, columns=_COLUMNS):
@@ -121,7 +124,6 @@ def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> M
     worst = worst.sort_values(
         ["harm_ns", "hold_ns"], ascending=False, na_position="last", kind="stable"
     ).head(most)
-    budget, bins = budget_over_time(trace, BINS)
     stacks = places(trace)
     asked = any(kind == "preempt_request" for kind, _ in setting.transitions)
     workload = (trace.manifest.workload or {}).get("name")

@@ -44,7 +44,7 @@ def command(trace: Path, as_json: bool) -> None:
     from analysis.units import runtime_text
 
     loaded = load(trace)
-    summary, budget = loaded.summary(), loaded.budget()
+    summary, budget = loaded.summary_and_budget()
     verdict = what_now(budget, summary["target"]["runtime"])
     if as_json:
         told = dataclasses.asdict(verdict)
@@ -109,10 +109,18 @@ def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
     title = f"Where its {duration(process['p_ns'])} of P time went"
     terminal.print(table(title, ("state", "P time", "share"), rows))
     pressure = [
-        (f"last {window}", percent_text(told["some"]), percent_text(told["full"]))
+        (
+            f"last {window}",
+            percent_text(told["some"]),
+            percent_text(told["full"]),
+            ", ".join(
+                f"{state} {percent_text(share)}"
+                for state, share in sorted(told["causes"].items(), key=lambda cause: -cause[1])
+            ),
+        )
         for window, told in process["pressure"].items()
     ]
-    head = ("pressure", "some P lost", "and none ran")
+    head = ("pressure", "some P lost", "and none ran", "of P time, by cause")
     terminal.print(table("Time in which P time was lost", head, pressure))
 
 

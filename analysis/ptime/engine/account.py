@@ -207,6 +207,12 @@ class _Process:
         self.old: bool = True
         self.fresh_until_ns: i64 = 0
         self.ran: bool = True
+        self.look_ns: i64 = 0
+        self.read_least: i64 = 0
+        self.timer_ns: i64 = -1
+        self.changed_ns: i64 = 0
+        """When a P last began or ceased to run, to be on its way or to be unknown: whoever takes
+        work is one of these."""
         self.on_cpu: i64 = 0
         # Of held Ps, where only their queues were read.
         self.held: i64 = 0
@@ -623,6 +629,9 @@ class Account:
             process.least, process.most = move.least, move.most
             process.spin_least, process.spin_most = move.spin_least, move.spin_most
             process.idle_least, process.idle_most = move.idle_least, move.idle_most
+            if move.read_least >= 0:
+                process.look_ns = self.now_ns
+                process.read_least, process.timer_ns = move.read_least, move.timer_ns
             process.looked = True
             process.old = move.old
             process.fresh_until_ns = self.now_ns + FRESH_NS
@@ -659,10 +668,11 @@ class Account:
         elif kind == PROCS:
             self.set_procs(process, move.least)
         else:
-            self.on_stop(process, kind, move.tid)
+            self.on_stop(process, kind, move.tid, move.old)
 
-    def on_stop(self, process: _Process, kind: i64, tid: i64) -> None:
-        """The world is to stop, stands, or goes on."""
+    def on_stop(self, process: _Process, kind: i64, tid: i64, late: bool) -> None:
+        """The world is to stop, stands, or goes on; ``late``: it was so before, since when is
+        not known."""
         if kind == STOP_BEGINS:
             self.end_stop(process)
             process.stopping = process.stand_open = True
@@ -672,6 +682,9 @@ class Account:
                 if p.where == ON_LIST:
                     self.place(p, STW, None)
             self.look_whether_it_stands(process)
+            if late and process.stand_ns == self.now_ns:
+                # It stood already: how long it took is not known.
+                process.stand_ns = -1
         elif kind == STOP_STANDS:
             if process.stopping:
                 process.stand_ns = self.now_ns
@@ -861,6 +874,8 @@ class Account:
             self.waited_for(p)
         process.counts[p.state] -= 1
         process.counts[state] += 1
+        if p.state in (RUNNING, MOVING, UNKNOWN) or state in (RUNNING, MOVING, UNKNOWN):
+            process.changed_ns = self.now_ns
         if self.wants_spans:
             self.put_span(p)
         p.state = state
@@ -993,14 +1008,25 @@ class Account:
         fresh_until_ns = process.fresh_until_ns
         if process.old and process.at_ns < fresh_until_ns < now_ns:
             self.settle_to(process, fresh_until_ns)
+        if process.at_ns < process.timer_ns < now_ns:
+            self.settle_to(process, process.timer_ns)
         while now_ns - process.at_ns > STEP_NS:
             self.settle_to(process, process.at_ns + STEP_NS)
         ns = now_ns - process.at_ns
         if ns <= 0:
             return
-        stale = process.old and process.ran and process.at_ns >= fresh_until_ns
-        process.at_ns = now_ns
         counts, sums = process.counts, process.ns
+        # Nobody takes work while no P runs: what was read still waits, and a timer that is due
+        # since waits, too.
+        stands = (
+            process.changed_ns <= process.look_ns
+            and counts[RUNNING] == 0
+            and counts[MOVING] == 0
+            and counts[UNKNOWN] == 0
+        )
+        stale = process.old and process.ran and process.at_ns >= fresh_until_ns and not stands
+        due: i64 = 1 if 0 <= process.timer_ns <= process.at_ns else 0
+        process.at_ns = now_ns
         going: i64 = 0
         state: i64 = 0
         while state < N_STATES:
@@ -1032,6 +1058,11 @@ class Account:
                 # What other Ps have queued was not read, and nobody takes it from them.
                 if process.count - process.held - idle > 0:
                     most = MANY
+        else:
+            if stands:
+                least = max(least, process.read_least + due)
+            if due > 0:
+                most = MANY
         if most >= MANY:
             process.wait_unknown_ns += ns
         waited_most = least if most >= MANY else most

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 from analysis.ptime.engine.rows import (
     BLOCK,
@@ -137,6 +137,7 @@ MAX_P: Final = 1 << 16
 """Go allows fewer Ps than this; a higher number is no P's."""
 
 
+@mypyc_attr(acyclic=True)
 class Move:
     """One thing that follows from rows.
 
@@ -167,7 +168,12 @@ class Move:
         self.idle_least: i64 = 0
         self.idle_most: i64 = 0
         self.old: bool = False
-        """LOOK: the next one is further than FRESH_NS; HELD_QUEUE: read at both ends."""
+        """LOOK: the next one is further than FRESH_NS; HELD_QUEUE: read at both ends; STOP_BEGINS:
+        seen only later than it was."""
+        self.read_least: i64 = -1
+        """Of LOOK: how many waited at that very moment, at least; -1: the last reading stands."""
+        self.timer_ns: i64 = -1
+        """Of LOOK: when the first timer was to be due then, -1 for none."""
 
 
 class _P:
@@ -381,7 +387,9 @@ class Owners:
         if kind in (EXIT_SLOW, STOPM):
             self.has_none(process, thread, ns)
         elif kind == STW_START:
-            self.put(Move(ns, STOP_BEGINS, process.pid, -1, 0, tid))
+            begins = Move(ns, STOP_BEGINS, process.pid, -1, 0, tid)
+            begins.old = since_ns >= 0
+            self.put(begins)
         elif kind == STW_STOPPED:
             self.put(Move(ns, STOP_STANDS, process.pid, -1, 0, tid))
         elif kind == STW_END:
@@ -511,8 +519,11 @@ class Owners:
             self.put(move)
         waits = max(queued, 0) + max(timers, 0)
         look = Move(ns, LOOK, process.pid, -1, 0, NOBODY)
-        look.least = max(least, 0) + waits
-        look.most = MANY if most < 0 or queued < 0 or unseen > 0 else most + waits
+        look.least = look.read_least = max(least, 0) + waits
+        look.most = most + max(queued, 0) if most >= 0 and queued >= 0 and unseen <= 0 else MANY
+        if timers < 0 or (timers > 0 and timer_ns < 0):
+            look.most = MANY
+        look.timer_ns = timer_ns if timer_ns > ns else -1
         if spinning < 0:
             look.spin_least, look.spin_most = 0, MANY
         else:
@@ -526,7 +537,9 @@ class Owners:
         if not self.tells_stops and wanted >= 0 and (wanted == 1) != process.stopping:
             process.stopping = wanted == 1
             kind: i64 = STOP_BEGINS if process.stopping else STOP_ENDS
-            self.put(Move(ns, kind, process.pid, -1, 0, NOBODY))
+            move = Move(ns, kind, process.pid, -1, 0, NOBODY)
+            move.old = True
+            self.put(move)
 
     # Looks.
 
@@ -537,7 +550,7 @@ class Owners:
         if queued < 0 or idle < 0 or spinning < 0:
             return
         look = Move(ns, LOOK, process.pid, -1, 0, NOBODY)
-        look.least = look.most = queued
+        look.least = look.most = look.read_least = queued
         look.spin_least = look.spin_most = spinning
         look.idle_least = look.idle_most = idle
         self.look(process, look, 0, -1)
@@ -551,25 +564,30 @@ class Owners:
         before = process.tail
         since_ns = process.looked_ns
         if before is not None and ns - since_ns <= REACH_NS:
-            before.dead = True
-            move = Move(since_ns, LOOK, process.pid, -1, 0, NOBODY)
-            move.least = min(look.least - timers, before.least)
-            move.most = max(look.most, before.most)
-            move.spin_least = min(look.spin_least, before.spin_least)
-            move.spin_most = max(look.spin_most, before.spin_most)
-            move.idle_least = min(look.idle_least, before.idle_least)
-            move.idle_most = max(look.idle_most, before.idle_most)
-            move.old = ns - since_ns > FRESH_NS
-            self.put(move)
+            # In its place: the tail is the look that lies there already.
+            at_least = before.least
+            before.least = min(look.least - timers, at_least)
+            # A timer that is due now was not before its time. Of each P only the first one was
+            # looked at, so from then on there may be any number of them.
+            before.most = max(look.most, before.most)
+            if timers > 0 and timer_ns <= since_ns:
+                before.most = MANY
+            before.spin_least = min(look.spin_least, before.spin_least)
+            before.spin_most = max(look.spin_most, before.spin_most)
+            before.idle_least = min(look.idle_least, before.idle_least)
+            before.idle_most = max(look.idle_most, before.idle_most)
+            before.old = ns - since_ns > FRESH_NS
             if timers > 0 and timer_ns > 0 and timer_ns < ns:
                 due = Move(max(since_ns, timer_ns), LOOK, process.pid, -1, 0, NOBODY)
-                due.least = min(look.least, before.least + 1)
-                due.most = move.most
-                due.spin_least, due.spin_most = move.spin_least, move.spin_most
-                due.idle_least, due.idle_most = move.idle_least, move.idle_most
-                due.old = move.old
+                due.least = min(look.least, at_least + 1)
+                due.most = MANY
+                due.spin_least, due.spin_most = before.spin_least, before.spin_most
+                due.idle_least, due.idle_most = before.idle_least, before.idle_most
+                due.old = before.old
                 self.put(due)
         look.old = True
+        if timers > 0:
+            look.most = MANY
         process.tail = look
         process.looked_ns = ns
         self.put(look)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from librt.strings import read_i64_le
 from librt.vecs import append, vec
-from mypy_extensions import i64
+from mypy_extensions import i64, mypyc_attr
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +94,7 @@ THROTTLE_ENDS: Final = 7
 """A CPU quota took ``value`` ns from the process since the edge before."""
 
 
+@mypyc_attr(acyclic=True)
 class Rows:
     """The rows of one table in one window of time, in the order of time.
 
@@ -132,6 +133,7 @@ def capped(total: i64, more: i64) -> i64:
 EMPTY: Final = Rows([b""], 0)
 
 
+@mypyc_attr(acyclic=True)
 class Out:
     """One column of results: numpy takes it without a copy."""
 

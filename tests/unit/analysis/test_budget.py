@@ -151,7 +151,8 @@ def test_a_timer_that_is_due_waits_since_it_was(tmp_path: Path) -> None:
     look(scene, 100, 0, gomaxprocs=1)
     look(scene, 500, 0, gomaxprocs=1, timers_due=1, timer_ns=200 * US)
     process = process_of(scene, tmp_path)
-    assert process["lost_ns"]["syscall"] == {"least": 300 * US, "most": 400 * US}
+    # Not before it: until then nothing waited, and from then on nobody could run it.
+    assert process["lost_ns"]["syscall"] == {"least": 300 * US, "most": 300 * US}
 
 
 def test_a_hold_is_split_by_what_its_thread_did(tmp_path: Path) -> None:
@@ -262,7 +263,8 @@ def test_pressure_is_the_share_of_time_with_a_lost_p(tmp_path: Path) -> None:
     scene.switch(100, 11, 0)
     look(scene, 400, 3)
     pressure = process_of(scene, tmp_path)["pressure"]
-    assert pressure["10s"] == {"some": 75.0, "full": 0.0}
+    # A P of two, for 300 of 400 µs.
+    assert pressure["10s"] == {"some": 75.0, "full": 0.0, "causes": {"syscall": 37.5}}
 
 
 def test_misread_counts_reach_what_an_i64_holds_and_no_further(tmp_path: Path) -> None:
@@ -301,3 +303,33 @@ def test_rows_behind_the_end_of_a_process_are_no_time_of_its(tmp_path: Path) -> 
     (process,) = found.processes
     length = found.spans["end_ns"] - found.spans["begin_ns"]
     assert int(length.sum()) == process.p_ns == 2 * 100 * US
+
+
+def test_a_timer_that_was_to_be_due_is_so_while_nobody_runs(tmp_path: Path) -> None:
+    """The look at the block tells of it beforehand; who runs it hides it from the next."""
+    scene = Scene(end_ns=500 * US)
+    running(scene, 0, 11, 0)
+    scene.block(100, 11, 90, 0)
+    scene.switch(100, 11, 0)
+    look(scene, 100, 0, gomaxprocs=1, timer_ns=200 * US)
+    scene.switch(400, 0, 11)
+    scene.exit(400, 11, 90)
+    look(scene, 450, 0, gomaxprocs=1)
+    process = process_of(scene, tmp_path)
+    assert process["lost_ns"]["syscall"] == {"least": 200 * US, "most": 200 * US}
+
+
+def test_what_waits_does_so_until_a_p_runs(tmp_path: Path) -> None:
+    """Three were ready at the block, and none at the next look, when a P had run for 50 µs."""
+    scene = Scene(end_ns=500 * US)
+    running(scene, 0, 11, 0)
+    scene.block(100, 11, 90, 0)
+    scene.switch(100, 11, 0)
+    look(scene, 100, 3, gomaxprocs=1)
+    scene.switch(400, 0, 11)
+    scene.exit(400, 11, 90)
+    look(scene, 450, 0, gomaxprocs=1)
+    process = process_of(scene, tmp_path)
+    assert process["lost_ns"]["syscall"] == {"least": 300 * US, "most": 300 * US}
+    assert process["wait_ns"]["least"] == 3 * 300 * US
+    assert process["wait_ns"]["most"] == 3 * 350 * US

@@ -1,0 +1,214 @@
+"""The budget against the clocks of real programs: what was true, and what is told.
+
+Each program (``truth``) writes down when its goroutines were ready and did not run, and how long
+its calls took. Nothing here is faster or slower than something: told and true are of one run.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from analysis.answers.budget import Process, budget
+from analysis.ptime.budget import Pass, run_pass
+from analysis.ptime.engine.account import STATES
+from tests.go.capture import capture
+from tracer.trace.reader import Trace
+
+VERSIONS = ("1.25.5", "1.27.3")
+"""The last with a P of its own state in calls, and one without."""
+GOING = STATES[1:7]
+NEAR = 0.1
+
+
+@pytest.fixture(autouse=True)
+def one_p_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the program says how many it wants, on a machine of any size."""
+    monkeypatch.setenv("GOMAXPROCS", "1")
+
+
+@dataclass
+class Told:
+    """A capture of one case, and what its program says."""
+
+    trace: Trace
+    waits: list[tuple[int, int]]
+    calls: list[tuple[int, int]]
+    figures: dict[str, int]
+
+    def process(self) -> Process:
+        """The process with the most lost P time."""
+        return budget(self.trace)["processes"][0]
+
+
+def run(folder: Path, case: str, version: str) -> Told:
+    told = folder / "told"
+    trace = capture(folder / "t", "truth", [case, str(told)], version, probes="none")
+    lines = [line.split() for line in told.read_text().splitlines()]
+    inner = told.with_name("told.inner")
+    if inner.exists():
+        lines += [f"inner_{line}".split() for line in inner.read_text().splitlines()]
+    spans: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    figures = {}
+    for name, *numbers in lines:
+        if len(numbers) == 2:
+            spans[name].append((int(numbers[0]), int(numbers[1])))
+        else:
+            figures[name] = int(numbers[0])
+    return Told(trace, spans["wait"], spans["call"], figures)
+
+
+class Shares:
+    """What one P that is lost loses, as an integral over time, by the program's own waits.
+
+    A goroutine that a P without a CPU has does not wait for a P, and its program cannot tell: so
+    there is a least and a most.
+    """
+
+    def __init__(self, found: Pass, waits: list[tuple[int, int]]) -> None:
+        changes = [
+            change
+            for name, begin, end in (
+                *((STATES[s], b, e) for s, b, e in columns(found.spans, "state", *TIMES)),
+                *(("waits", begin, end) for begin, end in waits),
+            )
+            for change in ((begin, name, 1), (end, name, -1))
+        ]
+        counts: Counter[str] = Counter()
+        self.moments, self.least, self.most = [0], [0.0], [0.0]
+        for ns, name, step in sorted(changes):
+            going = sum(counts[state] for state in GOING)
+            most = counts["waits"] - counts["idle"]
+            least = most - counts["no_cpu"] - counts["transit"]
+            passed = (ns - self.moments[-1]) / max(going, 1)
+            self.least.append(self.least[-1] + passed * min(going, max(0, least)))
+            self.most.append(self.most[-1] + passed * min(going, max(0, most)))
+            self.moments.append(ns)
+            counts[name] += step
+
+    def of(self, begin: int, end: int) -> tuple[float, float]:
+        """The least and the most of a span that begins and ends with a change."""
+        first, last = (bisect_right(self.moments, ns) - 1 for ns in (begin, end))
+        return self.least[last] - self.least[first], self.most[last] - self.most[first]
+
+
+TIMES = ("begin_ns", "end_ns")
+
+
+def columns(rows: dict[str, object], *names: str) -> list[tuple[int, ...]]:
+    return list(zip(*(rows[name].tolist() for name in names), strict=True))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("case", ["other-queue", "due-timers", "late-work", "eight-ps", "one-p"])
+def test_harm_is_the_lost_time_that_the_goroutines_saw(
+    case: str, version: str, tmp_path: Path
+) -> None:
+    told = run(tmp_path, case, version)
+    found = run_pass(told.trace, spans=True)
+    shares = Shares(found, told.waits)
+    blocked: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for p, state, begin, end in columns(found.spans, "p", "state", *TIMES):
+        if STATES[state] == "syscall":
+            blocked[p].append((begin, end))
+    sums = Counter[str]()
+    for p, begin, end, least, most in columns(
+        found.holds, "p", "block_ns", "end_ns", "least_ns", "most_ns"
+    ):
+        true = [shares.of(b, e) for b, e in blocked[p] if begin <= b and e <= end]
+        sums["holds"] += 1
+        if least == 0 and most > 0:
+            # Nobody looked when it began: null, and counted.
+            sums["untold"] += 1
+            continue
+        sums["least"] += least
+        sums["most"] += most
+        sums["true_least"] += round(sum(low for low, _ in true))
+        sums["true_most"] += round(sum(high for _, high in true))
+    assert sums["holds"] > len(told.calls) // 2
+    assert sums["true_most"] > 0
+    assert sums["least"] <= sums["true_most"] * (1 + NEAR), sums
+    assert sums["most"] >= sums["true_least"] * (1 - NEAR), sums
+    assert sums["least"] >= sums["true_least"] * (1 - NEAR), sums
+    # Looks come at a bounded rate, so a short hold may have none; all do not.
+    assert sums["untold"] <= sums["holds"] * 3 / 4, sums
+
+
+def test_time_without_a_cpu_is_what_the_threads_own_clock_lacks(tmp_path: Path) -> None:
+    told = run(tmp_path, "without-cpu", VERSIONS[-1])
+    states = told.process()["states"]
+    true = told.figures["without_cpu"]
+    assert states["no_cpu"] <= true + (told.process()["p_ns"] - told.figures["wall"])
+    assert states["no_cpu"] + states["unknown"] >= true * (1 - NEAR)
+
+
+def test_a_program_that_somebody_stops_is_stopped_so_long(tmp_path: Path) -> None:
+    told = run(tmp_path, "stopped", VERSIONS[-1])
+    states = told.process()["states"]
+    assert states["stopped"] <= told.figures["gap"]
+    assert states["stopped"] + states["no_cpu"] >= told.figures["gap"] * (1 - NEAR)
+    assert states["stopped"] > told.figures["gap"] / 2
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ps_are_taken_from_calls_that_do_not_block(version: str, tmp_path: Path) -> None:
+    told = run(tmp_path, "long-calls", version)
+    taken = told.process()["taken"]
+    # The first read is not among those that the program counts.
+    took = taken["on_cpu"] + taken["preempted"] + taken["unknown"]
+    assert told.figures["taken"] <= took
+    assert taken["blocked"] <= 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_stop_takes_as_long_as_who_asked_for_it_waited(version: str, tmp_path: Path) -> None:
+    told = run(tmp_path, "stops", version)
+    stops = told.process()["stops"]
+    assert stops["count"] >= len(told.calls)
+    longest = max(end - begin for begin, end in told.calls)
+    assert stops["stopping_ns"]["max"] is not None
+    assert stops["stopping_ns"]["max"] <= longest
+    assert stops["waited_for"][0]["function"] == "runtime.memclrNoHeapPointers"
+
+
+def test_a_p_that_a_returning_thread_takes_runs_on_at_once(tmp_path: Path) -> None:
+    told = run(tmp_path, "takebacks", VERSIONS[-1])
+    process = told.process()
+    latency = process["without_goroutine_ns"]
+    # Between two looks an M may take a P that was on its way: then nobody knows when.
+    assert latency["unknown"] < latency["count"] / 2
+    assert process["holds"]["count"] >= len(told.calls) / 2
+
+
+def test_ps_are_as_many_as_the_program_asked_for_at_each_time(tmp_path: Path) -> None:
+    told = run(tmp_path, "procs", VERSIONS[-1])
+    assert told.process()["p_ns"] == pytest.approx(told.figures["p_ns"], rel=NEAR)
+
+
+def test_a_child_has_its_own_ps_and_its_own_time(tmp_path: Path) -> None:
+    told = run(tmp_path, "child", VERSIONS[-1])
+    process = told.process()
+    # The headline is the child's: the other one only sleeps.
+    assert process["pid"] == told.figures["inner"]
+    own, most = told.figures["inner_p_ns"], told.figures["most_p_ns"]
+    assert own <= process["p_ns"] <= most
+
+
+def test_latency_is_how_long_nobody_ran_after_a_block(tmp_path: Path) -> None:
+    """By the goroutine that runs next: it sees that another began to block, and since when."""
+    told = run(tmp_path, "stalls", VERSIONS[-1])
+    found = run_pass(told.trace)
+    ran = [
+        (s, u) for s, u, end in columns(found.latencies, "since_ns", "until_ns", "end") if end == 1
+    ]
+    seen = 0
+    for since, until in ran:
+        # The program's two clocks lie around: it told of the block before, and ran after.
+        around = [w for w in told.waits if w[0] <= since and until <= w[1]]
+        seen += len(around)
+        assert len(around) <= 1
+    assert seen >= len(ran) * (1 - NEAR)
