@@ -69,6 +69,7 @@ from analysis.ptime.engine.rows import (
     BLOCK,
     EDGE,
     ENDS,
+    LARGEST,
     LOSS_BEGINS,
     LOSS_ENDS,
     NEVER,
@@ -85,6 +86,7 @@ from analysis.ptime.engine.rows import (
     Out,
     Rows,
     capped,
+    capped_product,
 )
 
 __all__ = ["BIN", "HOLD", "LATENCY", "SCALE", "SPAN", "STATES", "STOP", "WAITED", "Account"]
@@ -134,8 +136,6 @@ BY_STW: Final = 8
 
 SCALE: Final = 5040
 """Shares of lost P time are kept in this part of a ns."""
-STEP_NS: Final = 1_000_000_000
-"""Time is added in pieces of at most this length, so that a product of it fits an i64."""
 
 # How a hold ended.
 KEPT: Final = 0
@@ -1010,8 +1010,10 @@ class Account:
             self.settle_to(process, fresh_until_ns)
         if process.at_ns < process.timer_ns < now_ns:
             self.settle_to(process, process.timer_ns)
-        while now_ns - process.at_ns > STEP_NS:
-            self.settle_to(process, process.at_ns + STEP_NS)
+        # So that no share of lost time, which is counted in SCALE, exceeds an i64: days, mostly.
+        step_ns = LARGEST // (SCALE * (process.count + 1))
+        while now_ns - process.at_ns > step_ns:
+            self.settle_to(process, process.at_ns + step_ns)
         ns = now_ns - process.at_ns
         if ns <= 0:
             return
@@ -1066,8 +1068,8 @@ class Account:
         if most >= MANY:
             process.wait_unknown_ns += ns
         waited_most = least if most >= MANY else most
-        process.wait_most_ns = capped(process.wait_most_ns, waited_most * ns)
-        process.wait_least_ns = capped(process.wait_least_ns, least * ns)
+        process.wait_most_ns = capped(process.wait_most_ns, capped_product(waited_most, ns))
+        process.wait_least_ns = capped(process.wait_least_ns, capped_product(least, ns))
         if idle > 0 and least > spin_most:
             process.idle_beside_ns += min(idle, least - spin_most) * ns
         if going == 0:

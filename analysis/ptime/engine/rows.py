@@ -41,6 +41,7 @@ __all__ = [
     "Out",
     "Rows",
     "capped",
+    "capped_product",
 ]
 
 NEVER: Final = 1 << 62
@@ -128,6 +129,11 @@ def capped(total: i64, more: i64) -> i64:
     The counts of a program whose memory was misread reach 31 bits each.
     """
     return LARGEST if more > LARGEST - total else total + more
+
+
+def capped_product(count: i64, ns: i64) -> i64:
+    """The product of two numbers that are not negative, at most what an i64 holds."""
+    return LARGEST if ns > 0 and count > LARGEST // ns else count * ns
 
 
 EMPTY: Final = Rows([b""], 0)
