@@ -203,7 +203,9 @@ def _at(row: LostAt) -> str:
         return f"in waits of the runtime itself ({call})"
     if row["file"] is not None and row["line"] is not None:
         return f"at {Path(row['file']).name}:{row['line']} ({call})"
-    return f"in {call}" if row["function"] is None else f"at {row['function']} ({call})"
+    if row["function"] is None:
+        return f"in {call} whose place in the program is not known"
+    return f"at {row['function']} ({call})"
 
 
 def _for_call(row: LostAt, process: Process) -> str:
