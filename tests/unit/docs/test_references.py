@@ -30,6 +30,7 @@ TOP_FOLDERS = (
     "tracer",
 )
 
+_QUOTED = re.compile(r"'[^'\n]*'")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(rf"(?:{'|'.join(TOP_FOLDERS)})/[\w./*-]*[\w*/]")
@@ -98,8 +99,14 @@ def _command(name: str) -> click.Command:
 def unknown_commands(text: str) -> list[str]:
     """Subcommands and options of ``pretake`` that it has not."""
     unknown = []
-    for code in _code(text):
-        for asked in re.findall(r"(?:^|[\s/])pretake ([a-z]+.*)", code):
+    # A command in quotes is another one's argument, with options of its own.
+    pieces = [
+        piece
+        for code in _code(text)
+        for piece in (_QUOTED.sub("''", code), *_QUOTED.findall(code))
+    ]
+    for code in pieces:
+        for asked in re.findall(r"(?:^|[\s/'])pretake ([a-z]+[^']*)", code):
             own = _END.split(f"{asked} ")[0]
             name, *_ = own.split()
             if name not in SUBCOMMANDS:
