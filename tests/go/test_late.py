@@ -40,7 +40,7 @@ def captured(command: list[object], output: Path) -> Trace:
     def told(progress: Progress) -> None:
         """Each block of a thread in reach is at least a switch off and one on."""
         seen[0] += 1
-        if seen[0] > 12 and progress.events > 1000:
+        if seen[0] > 12 and progress.events > 5000:
             os.write(held, b"x")
 
     script = f'exec "$@" < {fifo}'
