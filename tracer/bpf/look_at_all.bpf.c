@@ -130,54 +130,62 @@ static __always_inline void look_at_next_p(struct looker *looker, struct look_ro
 		sum->timer_ns = reading->timer_ns;
 }
 
-/* Reads the next Ps and what waits for them; one thread at a time of a process. */
-static __always_inline void look_at_all(struct looker *looker)
+/* Begins a look, unless another thread looks; returns the room of it. */
+static __always_inline struct look_room *look_begins(struct looker *looker)
 {
-	struct runtime_layout *layout = looker->layout;
 	struct process_looks *process = looker->process;
-	struct runtime_span *span = runtime_span(SPAN_ANY), *p_span = runtime_span(SPAN_P);
-	struct look_sum *sum = &process->sum;
 	int zero = 0;
 	struct look_room *room = look_rooms.lookup(&zero);
 
-	if (!span || !p_span || !room)
-		return;
-	room->sched = runtime_sched(layout, looker->thread->m);
+	if (!room || __sync_val_compare_and_swap(&process->busy, 0, 1))
+		return 0;
+	room->sched = runtime_sched(looker->layout, looker->thread->m);
 	room->length = 0;
 	room->array = all_ps(looker, room->sched, &room->length);
-	if (!room->array || !room->length || room->length > PS_MOST)
-		return;
+	if (!room->array || !room->length || room->length > PS_MOST) {
+		process->busy = 0;
+		return 0;
+	}
 	if (process->next >= room->length)
 		process->next = 0;
 	room->at = process->next;
+	room->left = LOOK_PS;
 	room->runq = 0;
 	if (!room->at) {
 		struct look_sum nothing = {.begin_ns = looker->now};
 
-		*sum = nothing;
+		process->sum = nothing;
 	}
-	for (int i = 0; i < LOOK_PS; i++) {
-		if (room->at >= room->length)
-			break;
-		look_at_next_p(looker, room, span, p_span);
-		room->at++;
-	}
-	process->next = room->at;
-	if (process->next >= room->length) {
-		process->whole = *sum;
-		process->next = 0;
-	}
-	tell_waiting(looker, room, span);
-	process->look_ns = looker->now;
+	return room;
 }
 
-static __always_inline void look_if_alone(struct looker *looker)
+/* Reads one P; returns whether there are more to be read at this look. */
+static __always_inline int look_goes_on(struct looker *looker, struct look_room *room)
+{
+	struct runtime_span *span = runtime_span(SPAN_ANY), *p_span = runtime_span(SPAN_P);
+
+	if (!span || !p_span || !room->left || room->at >= room->length)
+		return 0;
+	look_at_next_p(looker, room, span, p_span);
+	room->at++;
+	room->left--;
+	return room->left && room->at < room->length;
+}
+
+/* Tells what waits, and lets others look. */
+static __always_inline void look_ends(struct looker *looker, struct look_room *room)
 {
 	struct process_looks *process = looker->process;
+	struct runtime_span *span = runtime_span(SPAN_ANY);
 
-	if (__sync_val_compare_and_swap(&process->busy, 0, 1))
-		return;
-	look_at_all(looker);
+	process->next = room->at;
+	if (process->next >= room->length) {
+		process->whole = process->sum;
+		process->next = 0;
+	}
+	if (span)
+		tell_waiting(looker, room, span);
+	process->look_ns = looker->now;
 	asm volatile("" ::: "memory");
 	*(volatile u64 *)&process->busy = 0;
 }

@@ -72,6 +72,7 @@ enum {
 	THREAD_LEFT, /* on_thread_left in sched.bpf.c */
 	WHO_LEFT,
 	LOOK,
+	LOOK_AT_P,
 	AFTER_SWITCH_COUNT,
 };
 BPF_PROG_ARRAY(after_switch, AFTER_SWITCH_COUNT);
@@ -124,17 +125,51 @@ int who_left(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+static __always_inline void sysmon_left(struct looker *looker)
+{
+	if (looker->thread->is_sysmon)
+		looker->process->sysmon_out_ns = looker->now;
+}
+
 int look_after_switch(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct thread_state *thread = target((struct task_struct *)ctx->args[1]);
-	struct runtime_self *self = runtime_self();
 	struct looker looker = {};
 
-	if (!looker_at_switch(&looker, thread, self))
+	if (!looker_at_switch(&looker, thread, runtime_self()))
 		return 0;
-	look_if_alone(&looker);
-	if (thread->is_sysmon)
-		looker.process->sysmon_out_ns = self->now;
+	struct look_room *room = look_begins(&looker);
+	if (room) {
+		after_switch.call(ctx, LOOK_AT_P);
+		look_ends(&looker, room); /* it could not be called */
+	}
+	sysmon_left(&looker);
+	return 0;
+}
+
+/* Reads one P of those of this look, and calls itself for the next. */
+int look_at_one(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct thread_state *thread = target((struct task_struct *)ctx->args[1]);
+	struct looker looker = {};
+	int zero = 0;
+	struct look_room *room = look_rooms.lookup(&zero);
+
+	if (!thread || !room)
+		return 0;
+	if (!looker_at_switch(&looker, thread, runtime_self())) {
+		/* Another thread of it has just become another program. */
+		u32 tgid = thread->tgid;
+		struct process_looks *process = processes_looked_at.lookup(&tgid);
+
+		if (process)
+			process->busy = 0;
+		return 0;
+	}
+	if (look_goes_on(&looker, room))
+		after_switch.call(ctx, LOOK_AT_P);
+	look_ends(&looker, room);
+	sysmon_left(&looker);
 	return 0;
 }
 

@@ -100,6 +100,8 @@ struct look_room {
 	u64 length;
 	s32 runq; /* of the Ps read */
 	u32 at;
+	u32 left; /* Ps to be read at this look */
+	u32 padding;
 };
 BPF_PERCPU_ARRAY(look_rooms, struct look_room, 1);
 

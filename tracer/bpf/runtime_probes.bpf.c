@@ -11,21 +11,6 @@
  * instruction its caller's return address is on top of the stack.
  */
 
-/* Which function of the runtime called the probed one, by the return address. */
-static __always_inline s64 go_caller(struct runtime_layout *layout, struct pt_regs *ctx)
-{
-	s64 address = runtime_pointer(PT_REGS_SP(ctx), 0);
-
-	if (!address)
-		return RUNTIME_CALLER_OTHER;
-	address -= layout->bias;
-#pragma unroll
-	for (int i = 0; i < RUNTIME_MAX_CALLERS; i++)
-		if (address >= layout->callers[i].begin && address < layout->callers[i].end)
-			return layout->callers[i].caller;
-	return RUNTIME_CALLER_OTHER;
-}
-
 /* A transition of the current process's runtime, while it is being told. */
 struct runtime_event {
 	s64 now;
@@ -128,6 +113,24 @@ static __always_inline int runtime_emit_of(struct runtime_event *event, u32 tid,
 static __always_inline int runtime_emit(struct runtime_event *event, s8 kind, s8 reason)
 {
 	return runtime_emit_of(event, current_tid(), kind, reason);
+}
+
+/* Go's own functions are probed only where transitions are not read from its memory alone. */
+#if !defined(INFER) || defined(PROBES_TOO)
+
+/* Which function of the runtime called the probed one, by the return address. */
+static __always_inline s64 go_caller(struct runtime_layout *layout, struct pt_regs *ctx)
+{
+	s64 address = runtime_pointer(PT_REGS_SP(ctx), 0);
+
+	if (!address)
+		return RUNTIME_CALLER_OTHER;
+	address -= layout->bias;
+#pragma unroll
+	for (int i = 0; i < RUNTIME_MAX_CALLERS; i++)
+		if (address >= layout->callers[i].begin && address < layout->callers[i].end)
+			return layout->callers[i].caller;
+	return RUNTIME_CALLER_OTHER;
 }
 
 /* Why a goroutine is asked to stop, or a P given away, by who asks. */
@@ -375,6 +378,8 @@ int go_stw_takes(struct pt_regs *ctx)
 	event.thread->next_p = 0;
 	return 0;
 }
+
+#endif
 
 /*
  * The reference runtime tells everything by one function of its own,

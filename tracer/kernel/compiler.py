@@ -101,7 +101,10 @@ OPTIONAL_TRACEPOINTS: Final = ("page_fault_user",)
 """Those of one architecture, or one configuration: what hangs on them is unknown without."""
 
 TAIL_CALLS: Final = {
-    "after_switch": ("sched_switch", ("on_thread_left", "who_left", "look_after_switch"))
+    "after_switch": (
+        "sched_switch",
+        ("on_thread_left", "who_left", "look_after_switch", "look_at_one"),
+    )
 }
 """Arrays of programs: the tracepoint whose program ends in one of them, and they, in order."""
 
