@@ -54,6 +54,7 @@ MODES: Final = {
         | probe_defines("none"),
         False,
     ),
+    "record --calls exact": ({"CALLS_EXACT": 1, **probe_defines("none")}, False),
     "record --probes exact": (probe_defines("exact"), False),
     "record --probes both": (probe_defines("both"), False),
     "live --probes exact": ({"LIVE": 1, **probe_defines("exact")}, False),
