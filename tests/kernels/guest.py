@@ -1,7 +1,7 @@
 """Runs on the kernel under test: every mode of the command, each against a known count.
 
-Prints one JSON object: ``kernel``, ``arch`` and ``modes``, by name ``true`` or why it does not
-work, in one line.
+Prints a JSON object after each, of which the last counts: ``kernel``, ``arch`` and ``modes``, by
+name ``true`` or why it does not work, in one line.
 
 Usage: guest.py GO_PROGRAM FOLDER [FLAG] (the program is tests/go/sleeps, built for this machine;
 FLAG is the flag that the BPF programs in the cache were compiled with)
@@ -175,8 +175,9 @@ def main(argv: Sequence[str]) -> None:
         except Exception:
             modes[name] = traceback.format_exc().splitlines()[-1][:300]
         print(name, modes[name], file=sys.stderr, flush=True)
-    told = {"kernel": platform.release(), "arch": os.uname().machine, "modes": modes}
-    print(json.dumps(told), flush=True)
+        # After each, for the machine may be ended before the last.
+        told = {"kernel": platform.release(), "arch": os.uname().machine, "modes": modes}
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import results
 from tests.go import toolchains
+from tests.kernels.guest import MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
 from tests.kernels.prepared import prepare
 from tests.kernels.vm import run
@@ -58,7 +59,8 @@ def tried(kernel: Kernel, seconds: float) -> dict[str, Any]:
         said = (outcome.stderr or outcome.console).strip().splitlines() or ["nothing"]
         why = f"the guest ended with {outcome.status}: {said[-1]}"
         told = {"kernel": image.version, "arch": image.arch, "modes": {"boot": why}}
-    return told
+    late = f"not tried: the emulated machine was ended after {seconds:g} s"
+    return told | {"modes": dict.fromkeys(MODES, late) | told["modes"]}
 
 
 def tried_here() -> dict[str, Any]:
