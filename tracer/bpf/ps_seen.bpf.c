@@ -24,7 +24,11 @@
  */
 
 /* Of all Ps at one look. */
+#ifdef LIVE
+#define LOOK_PS 3 /* a retake is much more work there, and the verifier goes through every turn */
+#else
 #define LOOK_PS 8
+#endif
 /* A process is looked at as often at most, but when its sysmon goes to sleep. */
 #define LOOK_PERIOD_NS 100000
 /* sysmon is the one M that has neither P nor goroutine, and sleeps by this call (usleep). */
@@ -243,6 +247,8 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 		if (process->sysmon_in_ns > event.since)
 			event.since = process->sysmon_in_ns;
 	}
+	reason = any_value(reason, looker->now);
+	tid = any_value(tid, looker->now);
 #ifdef PROBES_TOO
 	/* A probe tells of it as well: so it has a name of its own, and nobody counts it twice. */
 	runtime_emit_of(&event, tid, RUNTIME_KIND_RETAKE_INFERRED, reason);
@@ -292,6 +298,7 @@ static __always_inline int compare_p(struct looker *looker, struct runtime_span 
 		if (!seen)
 			return 0;
 	}
+	known = any_value(known, looker->now);
 	u64 had = seen->held ? seen->m : 0;
 	if (known && seen->tick == reading->tick && seen->status == reading->status &&
 	    had == reading->m) {
@@ -311,6 +318,7 @@ static __always_inline int compare_p(struct looker *looker, struct runtime_span 
 		tid = seen->tid;
 	else if (reading->status == P_SYSCALL)
 		tid = tid_in_call(looker->layout, reading, seen);
+	tid = any_value(tid, looker->now);
 	struct pstate_record record = {
 		.ts_ns = told_at(looker->now, seen->seen_ns),
 		.since_ns = seen->seen_ns,

@@ -89,7 +89,8 @@ static __always_inline s64 runtime_number(u64 base, s32 offset, s32 size)
  * lie outside of it, or all of them where it cannot be read, are read one by one.
  */
 #define SPAN_BYTES 512 /* a power of two */
-#define SPAN_NONE 0xffffffff
+/* So far from every offset, and from UNKNOWN, that one comparison tells what is not in a span. */
+#define SPAN_NONE 0x80000000
 
 /* How much of each struct, from its first field that is wanted. */
 #define G_SPAN 32
@@ -135,7 +136,7 @@ static __always_inline u64 span_pointer(struct runtime_span *span, s32 offset, u
 {
 	u32 at = offset - span->first;
 
-	if (span->first == SPAN_NONE || offset == UNKNOWN || at > bytes - sizeof(u64) || at & 7)
+	if (at > bytes - sizeof(u64) || at & 7)
 		return runtime_pointer(span->base, offset);
 	return *(u64 *)((char *)span->bytes + (at & (SPAN_BYTES - 8)));
 }
@@ -144,8 +145,7 @@ static __always_inline s64 span_number(struct runtime_span *span, s32 offset, s3
 {
 	u32 at = offset - span->first;
 
-	if (span->first == SPAN_NONE || offset == UNKNOWN || at > bytes - sizeof(u64) ||
-	    at & (size - 1))
+	if (at > bytes - sizeof(u64) || at & (size - 1))
 		return runtime_number(span->base, offset, size);
 	if (size == sizeof(s64))
 		return *(s64 *)((char *)span->bytes + (at & (SPAN_BYTES - 8)));
