@@ -3,6 +3,8 @@
 - *speed*: events a second from files to the summary, beside ``perf sched latency`` and
   ``timehist`` on what perf recorded of the same run, and ``go tool trace -d=parsed``; the start
   of the command (a trace of one call) by itself, and the rate without it.
+- *before*: ``summary`` of 10 million events here and at the commit before the budget was a pass,
+  in turns, each on its own generated trace of the same events; told as a ratio.
 - *big*: peak memory of the summary of a trace of 100 million events.
 - *report*: time and size of a report about 10 million events.
 - *whatif*: predicted against measured median latency: each workload is captured under each policy
@@ -40,6 +42,8 @@ MILLION = 1_000_000
 ROUNDS = 3
 PRETAKE = str(Path(sys.executable).parent / "pretake")
 HIT = 0.25
+BEFORE = "b0d2965"
+"""The last commit whose summary did not run the pass."""
 POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adaptive")
 SOURCES = {"sysmon": POLICIES[1:], "block": POLICIES[:1]}
 """Whose capture predicts which policies: no prediction has seen what it predicts."""
@@ -110,6 +114,35 @@ def speed(folder: Path) -> dict[str, Any]:
         },
         "events": events,
     }
+
+
+def before(folder: Path) -> dict[str, Any]:
+    """Both in turns, so that what else the machine does is in both.
+
+    The old code is checked out into a worktree of its own and runs with this environment.
+    """
+    old = folder / "old"
+    git = ("git", "-C", str(Path(__file__).parents[1]), "worktree")
+    subprocess.run((*git, "add", "--quiet", "--detach", str(old), BEFORE), check=True)
+    try:
+        took: dict[str, list[float]] = {"now": [], "before": []}
+        for name, root in (("now", Path(__file__).parents[1]), ("before", old)):
+            _in(root, "-m", "bench.generate", str(10 * MILLION), str(folder / f"{name}.pretake"))
+        for _ in range(ROUNDS):
+            for name, root in (("now", Path(__file__).parents[1]), ("before", old)):
+                begin = time.perf_counter()
+                _in(root, "-m", "pretake", "summary", "--json", str(folder / f"{name}.pretake"))
+                took[name].append(time.perf_counter() - begin)
+    finally:
+        subprocess.run((*git, "remove", "--force", str(old)), check=True)
+    return {"summary_now_to_before": round(min(took["now"]) / min(took["before"]), 3)}
+
+
+def _in(root: Path, *arguments: str) -> None:
+    """Run Python with the packages of a source tree, whichever are installed."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = (sys.executable, *arguments)
+    subprocess.run(command, check=True, cwd=root, env=environment, stdout=subprocess.DEVNULL)
 
 
 def big(folder: Path) -> dict[str, Any]:
@@ -208,7 +241,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{hits} of {sum(len(own) for own in found.values())} are hits"
 
 
-PARTS = {"speed": speed, "big": big, "report": report, "whatif": whatif}
+PARTS = {"speed": speed, "before": before, "big": big, "report": report, "whatif": whatif}
 
 
 def main() -> None:
