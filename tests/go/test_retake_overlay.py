@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,28 @@ def test_a_blocked_call_is_told_and_its_p_is_taken(version: str, folder: Path) -
     binary = program(version, "calls", folder)
     for kind in ("fifo", "cgo"):
         told = calls(binary, kind, "schedout", folder)
-        assert 0 < told["taken"] <= told["told"] <= told["wakeups"]
-        assert told["taken"] + told["left"] + told["stale"] >= told["told"]
-        assert told["unwatched"] == told["lost"] == 0
+        assert 0 < told["taken"] <= told["told"]
+        # The reader may be in the midst of one when it is asked.
+        assert told["told"] - 1 <= told["taken"] + told["left"] + told["stale"] <= told["told"]
+        assert told["unwatched"] == 0
     for way in ("sysmon", "threadstate", "nonsense"):
         assert set(calls(binary, "fifo", way, folder).values()) == {0}
+
+
+@pytest.mark.parametrize("procs", [1, 2, 4])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_blocked_call_is_told_once_and_a_parked_thread_never(
+    version: str, procs: int, folder: Path
+) -> None:
+    binary = program(version, "gate", folder)
+    environment = os.environ | {"GODEBUG": "retake=schedout", "GOMAXPROCS": str(procs)}
+    told = json.loads(subprocess.check_output([str(binary), "40"], env=environment, timeout=120))
+    # The program does not go on before each read was told. One that lost its CPU before it
+    # blocked is told as that.
+    assert told["rounds"] == 40
+    assert told["told"] <= 40 <= told["told"] + told["preempted"]
+    assert told["parks"] > 0
+    assert told["told_of_parks"] == 0
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -67,6 +85,40 @@ def test_a_thread_that_cannot_be_watched_leaves_it_to_sysmon(version: str, folde
     assert told["unwatched"] > 0
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_perf_events_it_is_sysmon_and_says_so_once(version: str, folder: Path) -> None:
+    binary = program(version, "calls", folder)
+    command = [sys.executable, str(Path(__file__).with_name("denied.py")), str(binary)]
+    for trace, said in (("", 0), (",schedtrace=100", 1)):
+        environment = os.environ | {"GODEBUG": f"retake=schedout{trace}", "GOMAXPROCS": "1"}
+        done = subprocess.run(
+            [*command, "cgo", "0.5", str(folder)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told = json.loads(done.stdout)
+        assert told["ops_per_s"] > 0
+        assert told["reader"]["unwatched"] > 0
+        assert told["reader"]["taken"] == told["reader"]["wakeups"] == 0
+        assert done.stderr.count("retake=schedout: no perf events (errno 13)") == said
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_ten_thousand_threads_are_blocked_at_one_time(version: str, folder: Path) -> None:
+    binary = program(version, "stress", folder)
+    environment = os.environ | {"GODEBUG": "retake=schedout"}
+    done = subprocess.run(
+        [str(binary), "threads", "10000"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "ok 10000\n", done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_nothing_is_lost_when_all_happens_at_once(version: str, way: str, folder: Path) -> None:
@@ -75,7 +127,7 @@ def test_nothing_is_lost_when_all_happens_at_once(version: str, way: str, folder
     done = subprocess.run(
         [str(binary), "30"], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.stdout == f"ok {6 * 2 * 30}\n", done.stderr
+    assert done.stdout == f"ok {7 * 2 * 30}\n", done.stderr
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -37,8 +37,9 @@ const (
 \tretakeSysEpollCtl     = linux.SYS_EPOLL_CTL
 \tretakeSysEpollCreate1 = linux.SYS_EPOLL_CREATE1
 \tretakeSysPerfEventOpen = {perf_event_open}
-\tretakeSysIoctl        = {ioctl}
+\tretakeSysPrctl        = {prctl}
 \tretakeEpollIn         = 1
+\tretakeEpollEdge       = 1 << 31
 \tretakeEpollAdd        = 1
 \tretakeCloexec         = 0x80000
 \t_MAP_SHARED           = 1
@@ -72,7 +73,12 @@ class Place:
 
 
 PLACES = (
-    Place("os_linux.go", r"type mOS struct \{", "an M's slot", after="\n\tretakeSlot int32"),
+    Place(
+        "os_linux.go",
+        r"type mOS struct \{",
+        "an M's slot",
+        after="\n\tretakeSlot int32\n\tretakeRing uintptr",
+    ),
     Place(
         "os_linux.go",
         r"func minit\(\) \{(?s:.*?)procid = uint64\(gettid\(\)\)",
@@ -91,7 +97,8 @@ PLACES = (
         "proc.go",
         r"\n\t\tusleep\(delay\)",
         "sysmon's sleep",
-        before="\n\t\tdelay = retakeDelay(delay)",
+        before="\n\t\tretakeOwn := delay\n\t\tdelay = retakeDelay(delay)",
+        after="\n\t\tdelay = retakeOwn",
     ),
     Place(
         "proc.go",
@@ -101,24 +108,22 @@ PLACES = (
     ),
     Place(
         "proc.go",
-        r"func mPark\(\) \{(?s:.*?)(?P<at>\tnotesleep\(&gp\.m\.park\))",
-        "an M parks",
-        before="\tretakePause()\n",
-        after="\n\tretakeResume()",
+        r"\nfunc reentersyscall\((?:[^\n]*\n(?!\}))*(?P<at>\tgp\.m\.locks--)\n\}",
+        "the end of entersyscall",
+        after="\n\tretakeArm(gp.m)",
     ),
     Place(
         "proc.go",
-        r"(?P<at>\t\tlist, delta := netpoll\(delay\))(?= // block)",
-        "an M waits for the network",
-        before="\t\tif delay != 0 {\n\t\t\tretakePause()\n\t\t}\n",
-        after="\n\t\tif delay != 0 {\n\t\t\tretakeResume()\n\t\t}",
+        r"\nfunc exitsyscall\(\) \{\n\tgp := getg\(\)\n\n(?P<at>\tgp\.m\.locks\+\+[^\n]*)",
+        "the begin of exitsyscall",
+        after="\n\tretakeDisarm(gp.m)",
     ),
 )
 """All that is changed of Go's own files."""
 
 _NUMBERS = {
-    "amd64": {"perf_event_open": 298, "ioctl": 16},
-    "arm64": {"perf_event_open": 241, "ioctl": 29},
+    "amd64": {"perf_event_open": 298, "prctl": 157},
+    "arm64": {"perf_event_open": 241, "prctl": 167},
 }
 
 

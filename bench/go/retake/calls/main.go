@@ -7,8 +7,9 @@
 //	fsync      write of 512 bytes and fdatasync: a write-ahead log
 //	warm       pread of 4 KiB that is in the page cache
 //	cold       pread of 4 KiB that was thrown out of it
-//	cgo        a call of C that sleeps for 300 µs (built with cgo only)
+//	cgo        a call of C that waits in a futex for 300 µs (built with cgo only)
 //	short      getppid: the price of the idea for calls that do not block
+//	storm      write and read of FIFOs whose other end answers at once: each read is a switch
 //	http       a server on the runtime's poller and its client, in one process
 //
 // Usage: calls KIND SECONDS [FOLDER]. Prints one JSON object. GOMAXPROCS decides the number of Ps.
@@ -37,6 +38,7 @@ type kind func(folder string, stop *atomic.Bool) (calls int)
 
 var kinds = map[string]kind{
 	"fifo": fifo, "flock": flock, "fsync": fsync, "warm": warm, "cold": cold, "short": short,
+	"storm": storm,
 }
 
 func must(err error) {
@@ -85,6 +87,40 @@ func feed(path string) {
 	for {
 		time.Sleep(period)
 		syscall.Write(fd, []byte{0})
+	}
+}
+
+func fifos(folder string) (fds [2]int) {
+	for i, name := range [2]string{"there", "back"} {
+		path := filepath.Join(folder, name)
+		if err := syscall.Mkfifo(path, 0o600); err != syscall.EEXIST {
+			must(err)
+		}
+		var err error
+		fds[i], err = syscall.Open(path, syscall.O_RDWR, 0)
+		must(err)
+	}
+	return fds
+}
+
+func storm(folder string, stop *atomic.Bool) (calls int) {
+	fds := fifos(folder)
+	answerer := partner("answer", folder)
+	defer answerer.Process.Kill()
+	b := make([]byte, 1)
+	for ; !stop.Load(); calls++ {
+		again(func() error { _, err := syscall.Write(fds[0], b); return err })
+		again(func() error { _, err := syscall.Read(fds[1], b); return err })
+	}
+	return calls
+}
+
+func answer(folder string) {
+	fds := fifos(folder)
+	b := make([]byte, 1)
+	for {
+		again(func() error { _, err := syscall.Read(fds[0], b); return err })
+		again(func() error { _, err := syscall.Write(fds[1], b); return err })
 	}
 }
 
@@ -225,6 +261,8 @@ func main() {
 		feed(os.Args[2])
 	case "hold":
 		hold(os.Args[2])
+	case "answer":
+		answer(os.Args[2])
 	}
 	seconds, err := strconv.ParseFloat(os.Args[2], 64)
 	must(err)

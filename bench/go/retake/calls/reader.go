@@ -12,7 +12,7 @@ func retakeNowCounts() [7]uint64
 func reader() map[string]uint64 {
 	told := map[string]uint64{}
 	for i, count := range retakeNowCounts() {
-		told[[7]string{"wakeups", "told", "taken", "left", "stale", "unwatched", "lost"}[i]] = count
+		told[[7]string{"wakeups", "told", "taken", "left", "stale", "unwatched", "preempted"}[i]] = count
 	}
 	return told
 }

@@ -6,17 +6,17 @@
 // # Concepts
 //
 // Each M that may hold a P has one perf event on its own thread: the software event "dummy" with
-// context_switch, which needs no privilege up to kernel.perf_event_paranoid = 2. The kernel writes a
-// record into the event's ring whenever the thread leaves its CPU or comes back; the record says
-// whether it left because it blocked or because it was preempted. One reader thread, which has no P
-// and is started as sysmon is, sleeps in epoll_wait on all those rings. Told that a thread blocked, it
-// looks whether the thread's M is in a system call with its P, and if so takes the P and hands it
-// off, by the same steps that sysmon's retake does for one P. sysmon stays, as a net, at a fixed period.
+// context_switch, which needs no privilege up to kernel.perf_event_paranoid = 2. When the thread
+// leaves its CPU the kernel writes a record into the event's ring, which says whether it blocked or was
+// preempted, and wakes whoever polls the ring. One reader thread, which has no P and is started as
+// sysmon is, sleeps in epoll_wait on all those rings. Told that a thread blocked, it looks whether the
+// thread's M is in a system call with its P, and if so takes the P and hands it off, by the same steps
+// that sysmon's retake does for one P. sysmon stays: for preemption, and as a net.
 //
-//	M      entersyscall ─ block ·············································· wake ─ exitsyscall
-//	kernel                └ record SWITCH_OUT ─ wakes the reader
-//	reader                     epoll_wait returns ─ take P ─ handoffp
-//	P      |── held ────────────────────────────────────|── runs another goroutine
+//	M      entersyscall (arm) ─ block ········································· wake ─ exitsyscall (disarm)
+//	kernel                      └ record SWITCH_OUT ─ wakes the reader
+//	reader                           epoll_wait returns ─ take P ─ handoffp
+//	P      |── held ──────────────────────────────────────────|── runs another goroutine
 //
 // GODEBUG=retake= chooses the way, so that one binary has all of them:
 //
@@ -25,33 +25,50 @@
 //	threadstate  sysmon reads the thread's state from /proc when it first sees it in a call, and
 //	             takes P at once if the thread sleeps: half the latency, by the same discussion
 //
+// # The gate: one word of memory
+//
+// Nobody wants to hear of an M that parks, polls the network or waits for a lock of the runtime. To turn
+// an event off and on by ioctl costs 1.2 µs, more than the call of a short system call. But a ring that
+// is full takes no record, wakes nobody, and costs nothing; and how full it is decides data_tail, a word
+// that the M's own thread writes. So the ring is not used as a queue:
+//
+//	disarmed  data_tail says that no byte is free: what happens is only counted as lost
+//	armed     data_tail says that 32 bytes are free: one record
+//
+// 32, since the first record after a loss has a record of that loss (24 bytes) in front of it, and a
+// switch has 8. So the "out" of a blocked thread fits and its "in" does not, which is lost in its turn:
+// from then on there always is a loss to tell, and each armed call tells its first "out" and no more.
+// The first loss is made on purpose, in retakeMinit. entersyscall arms, exitsyscall disarms: two stores.
+//
+//	           out  in      arm       block        wake      exit
+//	free       0    0       32        0 (told)     0 (lost)  0
+//
 // # Who may touch what
 //
 //	slot.mp, slot.fd, slot.ring   written by the M's own thread with retake.lock held (minit,
 //	                              unminit); read by the reader with the lock held. So an M that the
 //	                              reader looks at is not freed meanwhile.
-//	m.mOS.retakeSlot              only the M's own thread
-//	the ring's data_head          the kernel; data_tail only the reader
+//	slot.seen                     the reader
+//	m.mOS.retakeSlot, retakeRing  only the M's own thread
+//	the ring's data_head          the kernel, on the M's own thread
+//	the ring's data_tail          the M's own thread
 //	a P                           as for sysmon: status is changed by compare-and-swap (to Go 1.25), or
 //	                              with the goroutine's scan bit held (from Go 1.26)
 //
 // retake.lock is taken with no other runtime lock held; sched.lock and allpLock may be taken below it.
 //
-// # One wake-up a block, not two
-//
-// A thread's records alternate: out, in, out, in, and each has 8 bytes. With a watermark of 16 bytes
-// the kernel wakes the reader at every second record, from the third one on: that is always an "out".
-// A thread that parks without a P turns its event off meanwhile (two ioctls cost a tenth of a
-// needless wake-up of the reader), on its CPU both times, so that records go on alternating.
-//
 // # Rejected designs
 //
+//   - A ring as a queue with a watermark of two records, so that every second one ("out") wakes the
+//     reader, and events turned off by ioctl while an M parks: 1.2 µs for each park; each further block of
+//     one call (fdatasync has several) wakes the reader again; a thread's first block is not told.
 //   - One event for all threads (inherit, or PERF_EVENT_IOC_SET_OUTPUT into one ring): rings of events
 //     that follow a task on every CPU can be shared by events of the same task only.
-//   - The first block of a thread told, too: it would take a second record kind in the ring. sysmon
-//     takes that one.
+//   - A P taken from every blocked call, wanted or not: with two Ps and one of them idle each read of a FIFO
+//     took twice the CPU.
+//   - EPOLLONESHOT as the gate: 0.6 µs for each call of epoll_ctl, and the kernel goes through its
+//     wake-up all the same.
 //   - A signal for each block (F_SETSIG): it interrupts the call that it tells of.
-//   - Events on from entersyscall to exitsyscall only: two ioctls on the hottest path.
 package runtime
 
 import (
@@ -69,24 +86,32 @@ const (
 	retakeMaxMs     = 1 << 15
 	retakePage      = 4096
 	retakeRingBytes = 2 * retakePage // a page of the kernel's positions, a page of records
-	retakeNetUs     = 10 * 1000      // sysmon's period beside the events: preemption needs it
+
+	// sysmon's longest period beside the events. A goroutine is asked to stop when sysmon sees it twice,
+	// 10 ms apart: after 10 to 12.5 ms. Where Go is left alone it is 10 to 20.
+	retakeNetUs   = 2500
+	retakeFirstUs = 20
 
 	_PERF_TYPE_SOFTWARE       = 1
 	_PERF_COUNT_SW_DUMMY      = 9
 	_PERF_FLAG_FD_CLOEXEC     = 8
-	_PERF_EVENT_IOC_ENABLE    = 0x2400
-	_PERF_EVENT_IOC_DISABLE   = 0x2401
-	_PERF_RECORD_LOST         = 2
 	_PERF_RECORD_SWITCH       = 14
 	_PERF_MISC_SWITCH_OUT     = 1 << 13
 	_PERF_MISC_SWITCH_PREEMPT = 1 << 14
 
-	// attr.flags: exclude_kernel, exclude_hv, watermark, context_switch.
-	retakeEventFlags = 1<<5 | 1<<6 | 1<<14 | 1<<26
+	// attr.flags: exclude_kernel, exclude_hv, comm, watermark, context_switch.
+	retakeEventFlags = 1<<5 | 1<<6 | 1<<9 | 1<<14 | 1<<26
+
+	_PR_SET_NAME = 15
+	_PR_GET_NAME = 16
 
 	retakeDataHead   = 1024 // struct perf_event_mmap_page
 	retakeDataTail   = 1032
 	retakeRecordSize = 8
+	retakeLossSize   = 24
+	// The kernel keeps one byte free: tail - (head+1) is what it has room for.
+	retakeDisarmed = 1
+	retakeArmed    = 1 + retakeLossSize + retakeRecordSize
 )
 
 // struct perf_event_attr, version 5.
@@ -114,6 +139,7 @@ type retakeAttr struct {
 type retakeSlot struct {
 	mp   uintptr
 	ring uintptr
+	seen uint64 // data_head when the reader last looked
 	fd   int32
 	next int32 // free slots form a list; 0 ends it
 }
@@ -131,7 +157,7 @@ type retakeCounts struct {
 	left      uint64 // Ps that were left: nothing waited, and another P was idle
 	stale     uint64 // the M was in no call, or back from it
 	unwatched uint64 // threads for which there was no event
-	lost      uint64 // rings that overflowed
+	preempted uint64 // threads that were told and had not blocked
 }
 
 var retakeNow struct {
@@ -140,10 +166,12 @@ var retakeNow struct {
 	epfd   int32
 	lock   mutex
 	slots  uintptr // retakeMaxMs of them
-	used   int32 // slots that were ever used; slot 0 is nobody's
+	used   int32   // slots that were ever used; slot 0 is nobody's
 	free   int32
 	counts retakeCounts
 	blind  atomic.Int32 // Ms without an event: sysmon must look for them as ever
+	left   atomic.Bool  // a P was left, or is not watched to the end of its call, since sysmon looked
+	delay  uint32       // sysmon's period, only sysmon's
 }
 
 //go:nosplit
@@ -204,9 +232,45 @@ func retakeMinit() {
 		mp.retakeSlot = -1
 	} else {
 		mp.retakeSlot = slot
+		mp.retakeRing = retakeSlotAt(slot).ring
 		retakeSlotAt(slot).mp = uintptr(unsafe.Pointer(mp))
 	}
 	unlock(&retakeNow.lock)
+	if slot != 0 {
+		retakeDisarm(mp)
+		retakeLose()
+	}
+}
+
+// retakeLose makes the first loss of the current M's ring: the thread takes the name that it has.
+//
+//go:nowritebarrierrec
+func retakeLose() {
+	var name [16]byte
+	at := uintptr(noescape(unsafe.Pointer(&name)))
+	if _, _, errno := retakeSyscall6(retakeSysPrctl, _PR_GET_NAME, at, 0, 0, 0, 0); errno == 0 {
+		retakeSyscall6(retakeSysPrctl, _PR_SET_NAME, at, 0, 0, 0, 0)
+	}
+}
+
+// retakeArm lets the current M's ring take one record. At the end of entersyscall.
+//
+//go:nosplit
+func retakeArm(mp *m) {
+	if ring := mp.retakeRing; ring != 0 {
+		*(*uint64)(unsafe.Pointer(ring + retakeDataTail)) =
+			*(*uint64)(unsafe.Pointer(ring + retakeDataHead)) + retakeArmed
+	}
+}
+
+// retakeDisarm lets it take none. At the begin of exitsyscall.
+//
+//go:nosplit
+func retakeDisarm(mp *m) {
+	if ring := mp.retakeRing; ring != 0 {
+		*(*uint64)(unsafe.Pointer(ring + retakeDataTail)) =
+			*(*uint64)(unsafe.Pointer(ring + retakeDataHead)) + retakeDisarmed
+	}
 }
 
 // retakeTakeSlot opens an event and its ring; 0 where they are not to be had. The lock is held.
@@ -228,7 +292,7 @@ func retakeTakeSlot() int32 {
 		size:            uint32(unsafe.Sizeof(retakeAttr{})),
 		config:          _PERF_COUNT_SW_DUMMY,
 		flags:           retakeEventFlags,
-		wakeupWatermark: 2 * retakeRecordSize,
+		wakeupWatermark: 1,
 	}
 	self, anyCPU, noGroup := uintptr(0), ^uintptr(0), ^uintptr(0)
 	fd, _, errno := retakeSyscall6(retakeSysPerfEventOpen, uintptr(noescape(unsafe.Pointer(&attr))),
@@ -253,7 +317,7 @@ func retakeTakeSlot() int32 {
 		return retakeNoEvent(_ENOMEM)
 	}
 	*retakeSlotAt(slot) = retakeSlot{ring: uintptr(ring), fd: int32(fd)}
-	event := retakeEpollEvent{events: retakeEpollIn}
+	event := retakeEpollEvent{events: retakeEpollIn | retakeEpollEdge}
 	*(*int32)(unsafe.Pointer(&event.data)) = slot
 	_, _, errno = retakeSyscall6(retakeSysEpollCtl, uintptr(retakeNow.epfd), retakeEpollAdd, fd,
 		uintptr(noescape(unsafe.Pointer(&event))), 0, 0)
@@ -292,6 +356,7 @@ func retakeUnminit() {
 		return
 	}
 	mp.retakeSlot = 0
+	mp.retakeRing = 0
 	lock(&retakeNow.lock)
 	if slot < 0 {
 		retakeNow.blind.Add(-1)
@@ -301,32 +366,12 @@ func retakeUnminit() {
 	unlock(&retakeNow.lock)
 }
 
-// retakePause and retakeResume turn the current M's event off while it waits without a P.
-//
-//go:nowritebarrierrec
-func retakePause() {
-	retakeIoctl(_PERF_EVENT_IOC_DISABLE)
-}
-
-//go:nowritebarrierrec
-func retakeResume() {
-	retakeIoctl(_PERF_EVENT_IOC_ENABLE)
-}
-
-//go:nowritebarrierrec
-func retakeIoctl(request uintptr) {
-	if slot := getg().m.retakeSlot; slot > 0 {
-		fd := uintptr(retakeSlotAt(slot).fd)
-		retakeSyscall6(retakeSysIoctl, fd, request, 0, 0, 0, 0)
-	}
-}
-
 // retakeStart starts the reader. Called where sysmon is started.
 func retakeStart() {
 	if retakeMode() != retakeBySchedOut {
 		return
 	}
-	if retakeNow.slots == 0 {
+	if retakeNow.used == 0 {
 		if debug.schedtrace > 0 {
 			print("SCHED retake=schedout: no perf events (errno ", retakeNow.errno.Load(),
 				"), sysmon polls as ever; see kernel.perf_event_paranoid\n")
@@ -374,26 +419,19 @@ func retakeLook(slot int32) {
 		return // it has gone since
 	}
 	head := atomic.Load64((*uint64)(unsafe.Pointer(s.ring + retakeDataHead)))
-	tail := *(*uint64)(unsafe.Pointer(s.ring + retakeDataTail))
-	blocked := false
-	for tail < head {
-		at := s.ring + retakePage + uintptr(tail%retakePage)
-		kind := *(*uint32)(unsafe.Pointer(at))
-		misc := *(*uint16)(unsafe.Pointer(at + 4))
-		size := *(*uint16)(unsafe.Pointer(at + 6))
-		switch kind {
-		case _PERF_RECORD_SWITCH:
-			blocked = misc&(_PERF_MISC_SWITCH_OUT|_PERF_MISC_SWITCH_PREEMPT) == _PERF_MISC_SWITCH_OUT
-		case _PERF_RECORD_LOST:
-			retakeNow.counts.lost++
-		}
-		if size == 0 {
-			break
-		}
-		tail += uint64(size)
+	if head == s.seen {
+		return
 	}
-	atomic.Store64((*uint64)(unsafe.Pointer(s.ring+retakeDataTail)), head)
-	if !blocked {
+	s.seen = head
+	// The last record is what counts. A switch has its header only, and nothing wraps in a header.
+	last := s.ring + retakePage + uintptr((head-retakeRecordSize)%retakePage)
+	kind := *(*uint32)(unsafe.Pointer(last))
+	misc := *(*uint16)(unsafe.Pointer(last + 4))
+	const how = _PERF_MISC_SWITCH_OUT | _PERF_MISC_SWITCH_PREEMPT
+	if kind != _PERF_RECORD_SWITCH || misc&how != _PERF_MISC_SWITCH_OUT {
+		// Its ring has no room for a block later in the same call: sysmon looks after it.
+		retakeNow.counts.preempted++
+		retakeNow.left.Store(true)
 		return
 	}
 	retakeNow.counts.told++
@@ -407,17 +445,26 @@ func retakeLook(slot int32) {
 func retakeWanted(pp *p) bool {
 	if runqempty(pp) && sched.nmspinning.Load()+sched.npidle.Load() > 0 {
 		retakeNow.counts.left++
+		retakeNow.left.Store(true)
 		return false
 	}
 	return true
 }
 
-// retakeDelay is sysmon's period, in µs.
+// retakeDelay is sysmon's period, in µs. Beside the events it looks again soon only for a P that the
+// reader has left, which may be wanted after all; from then on the period doubles up to what preemption
+// needs. A net of 100 ms, as in the discussion, would save nothing: the look at a P comes with it.
 func retakeDelay(delay uint32) uint32 {
-	if retakeMode() == retakeBySchedOut && retakeNow.slots != 0 && retakeNow.blind.Load() == 0 {
-		return retakeNetUs
+	if retakeMode() != retakeBySchedOut || retakeNow.slots == 0 || retakeNow.blind.Load() != 0 {
+		return delay
 	}
-	return delay
+	if retakeNow.left.Load() {
+		retakeNow.left.Store(false)
+		retakeNow.delay = retakeFirstUs
+	} else {
+		retakeNow.delay = min(max(2*retakeNow.delay, retakeFirstUs), retakeNetUs)
+	}
+	return retakeNow.delay
 }
 
 // retakeSleeps tells, for threadstate, whether a thread sleeps in the kernel, by its state in /proc.
