@@ -232,12 +232,15 @@ func retakeMinit() {
 		mp.retakeSlot = -1
 	} else {
 		mp.retakeSlot = slot
-		mp.retakeRing = retakeSlotAt(slot).ring
-		retakeSlotAt(slot).mp = uintptr(unsafe.Pointer(mp))
+		s := retakeSlotAt(slot)
+		mp.retakeRing = s.ring
+		retakeDisarm(mp)
+		// What the ring took before it was disarmed is of no call.
+		s.seen = *(*uint64)(unsafe.Pointer(s.ring + retakeDataHead))
+		s.mp = uintptr(unsafe.Pointer(mp))
 	}
 	unlock(&retakeNow.lock)
 	if slot != 0 {
-		retakeDisarm(mp)
 		retakeLose()
 	}
 }
