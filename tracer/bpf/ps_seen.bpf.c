@@ -24,11 +24,7 @@
  */
 
 /* Of all Ps at one look. */
-#ifdef LIVE
-#define LOOK_PS 3 /* a retake is much more work there, and the verifier goes through every turn */
-#else
 #define LOOK_PS 8
-#endif
 /* A process is looked at as often at most, but when its sysmon goes to sleep. */
 #define LOOK_PERIOD_NS 100000
 /* sysmon is the one M that has neither P nor goroutine, and sleeps by this call (usleep). */
