@@ -942,15 +942,20 @@ class Account:
         ns = self.now_ns - p.since_ns
         least = process.share_least - p.mark_least
         most = process.share_most - p.mark_most
+        # Sums in SCALE come round after 21 days of one P; that shows where a piece is as long.
+        if least < 0:
+            least = LARGEST
+        if most < 0:
+            most = LARGEST
         if p.state == IN_SYSCALL or p.state == FAULT:
             p.blocked_ns += ns
-            p.least += least
-            p.most += most
+            p.least = capped(p.least, least)
+            p.most = capped(p.most, most)
             p.monitor_ns += process.monitor_ns - p.mark_monitor
         elif p.state == NO_CPU:
             p.awake_ns += ns
-            p.awake_least += least
-            p.awake_most += most
+            p.awake_least = capped(p.awake_least, least)
+            p.awake_most = capped(p.awake_most, most)
 
     def end_hold(self, p: _P, how: i64) -> None:
         """P is released, or its thread goes on with it."""

@@ -292,6 +292,19 @@ def test_an_hour_of_many_lost_ps_is_no_more_than_that(tmp_path: Path) -> None:
     assert process["lost_ns"]["syscall"]["most"] == 600 * hour * US
 
 
+def test_a_hold_of_a_month_is_as_long_as_that(tmp_path: Path) -> None:
+    """One P of two, lost for 30 days: 2.6e15 ns; in parts of a ns that is more than 2⁶³."""
+    month = 30 * 86_400 * 1_000_000
+    scene = two_ps(month)
+    scene.block(0, 11, 0, 0)
+    scene.switch(0, 11, 0)
+    look(scene, month, 3)
+    (row,) = process_of(scene, tmp_path)["lost_at"]
+    # The share of a hold is told up to what 2⁶³ parts of a ns are.
+    assert row["most"] >= row["least"] >= 0
+    assert row["most"] == ((1 << 63) - 1) // account.SCALE
+
+
 def test_rows_behind_the_end_of_a_process_are_no_time_of_its(tmp_path: Path) -> None:
     """It ends with the capture, at 100; that its threads die at 200 is not told twice."""
     scene = two_ps(100)
