@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,21 @@ VERSIONS = [version for version in toolchains.VERSIONS if toolchains.minor(versi
 READS = {"1": "250", "3": "100"}
 CASES = [*((version, "1") for version in VERSIONS), ("1.25.5", "3"), ("1.27.3", "3")]
 
+FUTEX = 202
+PARK_NS = 10_000
+"""findRunnable gives P back before it looks at all queues once more and its thread sleeps. By Go's
+time line that P is idle; no event of the kernel tells it from one that runs (docs/limits.md)."""
 
+
+@pytest.fixture
+def ahead_of_others() -> Iterator[None]:
+    """What else runs on the machine takes no CPU from the program: Go knows nothing of that."""
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    yield
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@pytest.mark.usefixtures("ahead_of_others")
 @pytest.mark.parametrize(("version", "procs"), CASES)
 def test_retakes_agree_with_the_runtimes_own_trace(
     version: str, procs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -37,8 +53,13 @@ def test_retakes_agree_with_the_runtimes_own_trace(
     assert told["difference_ns"]["p50"] < 50_000
     # The budget against Go's own time line of each P.
     assert {row["p"] for row in told["p_time"]} == set(range(int(procs)))
+    whole_ns = sum(row["go_ns"] for row in told["p_time"] if row["state"] in ("with_m", "idle"))
+    parks = int((trace.frame("syscall")["nr"] == FUTEX).sum())
+    parked_percent = 100 * parks * PARK_NS / max(whole_ns, 1)
     for row in told["p_time"]:
-        if row["state"] in ("with_m", "idle", "stw"):
+        if row["state"] in ("with_m", "idle"):
+            assert row["apart_percent"] <= 2 + parked_percent, row
+        elif row["state"] == "stw":
             assert row["apart_percent"] <= 2, row
         elif row["state"] == "syscall":
             # A call in which the thread only waits for a CPU is one for Go alone.

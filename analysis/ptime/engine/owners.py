@@ -271,6 +271,9 @@ class Owners:
                 ns, first = syscall.ts_ns, syscall
             if runtime.ts_ns < ns:
                 ns, first = runtime.ts_ns, runtime
+            elif runtime.ts_ns == ns and first is syscall and runtime.get(5) == ACQUIREP:
+                # An M that was given a P as it woke has it before its wait is over.
+                first = runtime
             if pstate.ts_ns < ns:
                 ns, first = pstate.ts_ns, pstate
             if waiting.ts_ns < ns:

@@ -37,7 +37,10 @@ def calm() -> Scene:
 def test_answer_names_where_p_time_was_lost(tmp_path: Path) -> None:
     found = answer(gather([harmful(target=GO).write(tmp_path)]))
     # P 0 was held for 50 of 1,000 µs while two goroutines waited, and then was on its way for 15.
-    assert found.sentence.endswith("% of the P time of process 7 was lost, most of it in read.")
+    assert found.sentence.endswith(
+        "% of the P time of process 7 was lost, most of it in read whose place in the program is "
+        "not known."
+    )
     assert [figure.value for figure in found.figures[:2]] == ["65 µs", "50 µs"]
     assert found.todo[0].share.endswith("5 %")
     assert "fewer of these calls at a time" in found.todo[0].today
