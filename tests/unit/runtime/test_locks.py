@@ -122,11 +122,15 @@ def collected() -> Iterator[list[object]]:
             places.append("".join(traceback.format_stack()))
 
     before = gc.get_threshold()
+    # What the process holds already is no matter: to go through it at every object takes minutes.
+    gc.collect()
+    gc.freeze()
     gc.callbacks.append(begins)
     gc.set_threshold(1)
     yield [book, places]
     gc.set_threshold(*before)
     gc.callbacks.remove(begins)
+    gc.unfreeze()
 
 
 @pytest.mark.skipif(not COMPILED, reason="the interpreter makes objects of its own, and switches")
