@@ -23,9 +23,11 @@ ROUNDS = int(os.environ.get("PRETAKE_ROUNDS", "2"))
 VERSIONS = ("1.19.8", "1.24.11", "1.26.6", "1.27.3")
 READS = "15"
 WAYS = {
-    # As deployments do it; {new} to {old}.
-    "overwritten": "cp {new} {old}",
-    "truncated": ": > {old} && cp {new} {old}",
+    # As deployments do it; {new} to {old}. Who writes into a file that somebody still runs is told
+    # "text file busy" and has to come again: whoever reads /proc/PID/maps of it, as the tracer or
+    # ps do, lets it run for that moment longer.
+    "overwritten": "until cp {new} {old} 2>/dev/null; do true; done",
+    "truncated": "until (true > {old}) 2>/dev/null; do true; done; cp {new} {old}",
     "deleted": "rm {old} && cp {new} {old}",
     "renamed": "cp {new} {old}.new && mv {old}.new {old}",
 }
