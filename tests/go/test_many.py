@@ -73,6 +73,9 @@ def test_running_out_of_descriptors_is_counted_and_ends_nothing(tmp_path: Path) 
     known = int(twins["version"].notna().sum())
     missing = {lack.what: lack.why for lack in trace.manifest.missing}
     if known > 60:
-        assert f"symbols of {known - 60} binaries, if they are gone" in missing
+        # One that was written while it was looked at is not what its process ran: looked at, and
+        # not known.
+        (told,) = (w for w in missing if w.endswith(" binaries, if they are gone"))
+        assert known - 60 <= int(told.split()[2]) <= count - 60
     if known < count:
         assert "before they were looked at" in str(missing)
