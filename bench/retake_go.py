@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis import LoadedTrace, load
 from analysis.units import duration_text
 from bench import results
@@ -181,7 +183,7 @@ def predicted(trace: LoadedTrace) -> dict[str, float | None] | None:
         return None
     by_policy = {row["policy"]: row["retake_p50_ns"] for _, row in rows.iterrows()}
     found = {way: by_policy.get(policy) for way, policy in PREDICTED.items()}
-    return {way: None if ns is None or ns != ns else float(ns) for way, ns in found.items()}
+    return {way: None if pd.isna(ns) else float(ns) for way, ns in found.items()}
 
 
 def measure(version: str, programs: dict[str, Path], asked: argparse.Namespace) -> dict[str, Any]:
