@@ -18,7 +18,8 @@ def test_each_fault_that_blocked_is_told(
 ) -> None:
     trace = capture(tmp_path / "t", "faults", [str(PAGES)], version=version, probes="none")
     base = int(capfd.readouterr().out.split("base=")[1])
-    blocks = trace.frame("block")
+    # A part has the rows of one CPU after the other.
+    blocks = trace.frame("block").sort_values("ts_ns")
     faults = blocks[blocks["why"] == "fault"]
     ours = faults[faults["address"].between(base, base + PAGES * PAGE)]
     # A signal, as Go's for preemption, ends the wait, and the page is touched again. A thread that
