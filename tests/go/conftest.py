@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def _one_p(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOMAXPROCS", "1")
+
+
+@pytest.fixture
+def ahead_of_others() -> Iterator[None]:
+    """What else runs on the machine takes no CPU from the program, whose own clock is the witness:
+    what it waits for a CPU it takes for something else."""
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    yield
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

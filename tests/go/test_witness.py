@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,14 +23,6 @@ FUTEX = 202
 PARK_NS = 10_000
 """findRunnable gives P back before it looks at all queues once more and its thread sleeps. By Go's
 time line that P is idle; no event of the kernel tells it from one that runs (docs/limits.md)."""
-
-
-@pytest.fixture
-def ahead_of_others() -> Iterator[None]:
-    """What else runs on the machine takes no CPU from the program: Go knows nothing of that."""
-    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    yield
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 @pytest.mark.usefixtures("ahead_of_others")

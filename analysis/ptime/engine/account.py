@@ -264,6 +264,8 @@ class _Thread:
         self.nr: i64 = -1
         self.stack_id: i64 = -1
         self.pc: i64 = -1
+        """Where the last signal met it, at :attr:`pc_ns`."""
+        self.pc_ns: i64 = -1
 
 
 class _P:
@@ -282,6 +284,8 @@ class _P:
         """The thread that it was with then."""
         self.nr: i64 = -1
         """The call that it was blocked in then."""
+        self.cut_ns: i64 = 0
+        """Since when the open piece of a stop's wait is, if later than the state and the stop."""
         self.mark_least: i64 = 0
         self.mark_most: i64 = 0
         self.mark_monitor: i64 = 0
@@ -426,7 +430,7 @@ class Account:
                 if signal.get(3) == SIGNAL_DELIVER:
                     thread = self.thread(signal.get(1))
                     if thread is not None:
-                        thread.pc = signal.get(2)
+                        self.on_deliver(thread, signal.get(2))
             elif first is task:
                 self.on_task(task)
             else:
@@ -735,12 +739,28 @@ class Account:
             process.stand_ns = self.now_ns
             process.stand_open = False
 
+    def on_deliver(self, thread: _Thread, pc: i64) -> None:
+        """A signal met a thread: a stop that waits for it waits for another place from here on."""
+        p = thread.p
+        process = thread.process
+        if (
+            p is not None
+            and process is not None
+            and process.stand_open
+            and p.counted
+            and (pc != thread.pc or thread.pc_ns < process.stop_begin_ns)
+        ):
+            self.waited_for(p)
+            p.cut_ns = self.now_ns
+        thread.pc, thread.pc_ns = pc, self.now_ns
+
     def waited_for(self, p: _P) -> None:
         """A piece of a P's time, that ends now, in a stop that waits."""
         process = p.process
-        thread = p.thread
+        # The piece is of the thread that had P in it, and not of who has P from now on.
+        thread = self.thread(p.tid) if p.tid >= 0 else None
         state = p.state
-        ns = self.now_ns - max(p.since_ns, process.stop_begin_ns)
+        ns = self.now_ns - max(p.since_ns, max(process.stop_begin_ns, p.cut_ns))
         if ns <= 0 or state >= STOPPED_WORLD:
             return
         if thread is not None and thread.tid == process.stopper:
@@ -754,7 +774,9 @@ class Account:
         out[4].put(state)
         out[5].put(-1 if thread is None or state != IN_SYSCALL else thread.nr)
         out[6].put(-1 if thread is None or not in_kernel else thread.stack_id)
-        out[7].put(-1 if thread is None or in_kernel else thread.pc)
+        # Where it was before the stop asked for it says nothing of what it waits for.
+        placed = thread is not None and not in_kernel and thread.pc_ns >= process.stop_begin_ns
+        out[7].put(thread.pc if placed and thread is not None else -1)
         out[8].put(ns)
 
     # Threads and Ps.

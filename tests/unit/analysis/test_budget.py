@@ -219,14 +219,38 @@ def test_a_stop_is_as_long_as_who_it_waits_for(tmp_path: Path) -> None:
     scene.runtime(180, "retake", 12, 1, reason="stw", target_tid=12)
     scene.runtime(181, "stw_stopped", 11, reason="stw")
     scene.runtime(250, "stw_end", 11, reason="stw")
+    scene.rows["address"].append({"pid": 7, "pc": 0x1234, "function": "main.clear"})
     process = process_of(scene, tmp_path)
     stops = process["stops"]
     assert (stops["count"], stops["stopping_ns"]["max"]) == (1, 81 * US)
+    # Of thread 12, that had P 1 until it was taken; where it was before a signal met it, at 150,
+    # nobody knows.
     assert stops["waited_for"] == [
-        {"function": None, "syscall": None, "state": "running", "ns": 80 * US}
+        {"function": None, "syscall": None, "state": "running", "ns": 50 * US},
+        {"function": "main.clear", "syscall": None, "state": "running", "ns": 30 * US},
     ]
     assert process["states"]["stw"] == 70 * US
     assert process["states"]["idle"] == 250 * US
+
+
+def test_a_stop_waits_for_each_place_that_its_signals_find(tmp_path: Path) -> None:
+    """Asked at 100; thread 12 was met at 50, and then in clear at 110 and 160, in loop at 190."""
+    scene = two_ps(500)
+    scene.signal(50, "deliver", 12, pc=0x9999)
+    scene.runtime(100, "stw_start", 11, reason="stw")
+    for at, pc in ((110, 0x1234), (160, 0x1234), (190, 0x5678)):
+        scene.signal(at, "deliver", 12, pc=pc)
+    scene.runtime(200, "retake", 12, 1, reason="stw", target_tid=12)
+    scene.runtime(201, "stw_stopped", 11, reason="stw")
+    scene.runtime(250, "stw_end", 11, reason="stw")
+    for pc, function in ((0x1234, "main.clear"), (0x5678, "main.loop"), (0x9999, "main.old")):
+        scene.rows["address"].append({"pid": 7, "pc": pc, "function": function})
+    waited_for = process_of(scene, tmp_path)["stops"]["waited_for"]
+    assert {row["function"]: row["ns"] for row in waited_for} == {
+        "main.clear": 80 * US,
+        "main.loop": 10 * US,
+        None: 10 * US,
+    }
 
 
 def test_before_a_process_is_in_reach_its_time_is_unknown(tmp_path: Path) -> None:
