@@ -6,7 +6,7 @@ Everything here is read off the pass (:mod:`analysis.ptime.budget`); this file n
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -25,6 +25,7 @@ from analysis.ptime.budget import (
 )
 from analysis.ptime.engine.account import STATES
 from analysis.stats.quantiles import quantiles
+from analysis.windowed.columns import read
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -101,9 +102,10 @@ class Taken(TypedDict):
 
 
 class OfWhich(TypedDict):
-    """Parts of states: throttled of no_cpu, idle_beside_work of idle."""
+    """Parts of states: throttled of no_cpu, None where no cgroup was asked; idle_beside_work of
+    idle."""
 
-    throttled: int
+    throttled: int | None
     idle_beside_work: int
 
 
@@ -290,7 +292,8 @@ def _budget(trace: Trace, found: Pass, holds: _Holds) -> Budget:
     functions = functions_of(
         trace, {row for row in zip(*waited, strict=True) if row[2] != UNKNOWN}
     )
-    named = _Names(sites, functions)
+    asked = set(read(trace, "throttle", ["pid"])["pid"].tolist())
+    named = _Told(sites, functions, asked)
     processes = [_process(process, found, holds, named) for process in found.processes]
     processes.sort(key=lambda process: -_least_lost_ns(process))
     return {"processes": processes}
@@ -301,15 +304,17 @@ def _least_lost_ns(process: Process) -> int:
 
 
 @dataclass(frozen=True)
-class _Names:
+class _Told:
     sites: Mapping[int, Site]
     functions: Mapping[tuple[int, int, int], str]
+    asked: Set[int]
+    """Processes whose cgroups were asked what their quotas took."""
 
     def site(self, stack_id: int) -> Site:
         return self.sites.get(stack_id, NOWHERE)
 
 
-def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Names) -> Process:
+def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Told) -> Process:
     pid = process.pid
     blocked, on_cpu, preempted, unknown = process.taken
     own = {key: sums for key, sums in holds.sums.items() if key[0] == pid}
@@ -321,7 +326,7 @@ def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Names) 
         "p_ns": process.p_ns,
         "states": process.states,
         "of_which": {
-            "throttled": process.throttled_ns,
+            "throttled": process.throttled_ns if pid in named.asked else None,
             "idle_beside_work": process.idle_beside_work_ns,
         },
         "lost_ns": {
@@ -353,7 +358,7 @@ def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Names) 
     }
 
 
-def _lost_at(own: Mapping[_Key, Ints], named: _Names) -> list[LostAt]:
+def _lost_at(own: Mapping[_Key, Ints], named: _Told) -> list[LostAt]:
     rows: list[LostAt] = []
     for (_, state, nr, stack_id), sums in own.items():
         count, _, blocked_ns, _, _, least, most = sums.tolist()
@@ -407,7 +412,7 @@ def _spread(values: Ints) -> Spread:
     return {"p50": told["p50"], "p99": told["p99"], "max": told["p100"]}
 
 
-def _stops(pid: int, found: Pass, named: _Names) -> Stops:
+def _stops(pid: int, found: Pass, named: _Told) -> Stops:
     stops, waited = found.stops, found.waited
     own = stops["pid"] == pid
     told = own & (stops["stand_ns"] != UNKNOWN)

@@ -170,7 +170,7 @@ def _findings(process: Process) -> Iterator[Finding]:
         if lost is None:
             continue
         share = (100 * max(lost["least"], 0) / total, 100 * max(lost["most"], 0) / total)
-        throttled = process["of_which"]["throttled"]
+        throttled = process["of_which"]["throttled"] or 0
         if state == "no_cpu" and 2 * throttled > process["states"]["no_cpu"]:
             what, today = "in which a CPU quota stopped its threads", _quota(process)
         elif state == "stw" and process["stops"]["waited_for"]:
@@ -236,7 +236,7 @@ def _one_more_p(process: Process) -> str:
 
 def _quota(process: Process) -> str:
     """How many more CPUs the quota had to be: as many as were throttled on the average."""
-    throttled = process["of_which"]["throttled"]
+    throttled = process["of_which"]["throttled"] or 0
     whole = process["p_ns"]
     share = percent_text(100 * throttled / whole) if whole else ""
     return (

@@ -42,6 +42,7 @@ from tracer.capture.runtimes import Runtimes
 from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.capture.target_files import TargetFiles
+from tracer.capture.throttles import Throttles
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
 from tracer.kernel.compiler import TELL_CALLS
@@ -166,6 +167,7 @@ class _Capture:
         files = TargetFiles()
         self._runtimes = Runtimes(programs.layouts, options, images, self._binaries, files)
         self._late = LateRuntimes(self._runtimes, images, files)
+        self._throttles = Throttles()
         self._manifest = new_manifest(target, options)
         self._stop = stop
         self._present = 0
@@ -240,6 +242,7 @@ class _Capture:
         rows["comm"] = [comm_of(pid, tid) or b"" for tid in tids]
         rows["kind"] = table.column("kind").code("present")
         self._present = len(rows)
+        self._throttles.on_tasks(rows)
         self._symbols.on_tasks(rows)
         self._drain.add("task", table.to_arrow(rows))
 
@@ -247,6 +250,7 @@ class _Capture:
         became = records[records["kind"] == _EXEC]
         self._exec_seen = self._exec_seen or len(became) > 0
         self._look_at_clocks(became)
+        self._throttles.on_tasks(records)
         self._symbols.on_tasks(records)
         self._runtimes.on_tasks(records)
         self._late.on_tasks(records)
@@ -265,6 +269,7 @@ class _Capture:
             wait_s = self._drain.step()
             if self._runtimes.step() or self._late.step():
                 wait_s = 0
+            self._throttles.step(self._clock.now_ns())
             now_s = time.monotonic()
             if limit_s is not None:
                 if now_s - began_s >= limit_s:
@@ -300,6 +305,7 @@ class _Capture:
                 for table, rows in self._symbols.tables(stacks).items():
                     self._drain.add(table, rows)
                 self._drain.add("reach", reach_table(self._images))
+                self._drain.add("throttle", self._throttles.table(end.monotonic_ns))
                 self._drain.finish()
             except PretakeError as error:
                 manifest.error, failure = error.problem, error

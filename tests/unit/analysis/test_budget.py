@@ -277,8 +277,10 @@ def test_quota_is_part_of_no_cpu(tmp_path: Path) -> None:
         scene.rows["throttle"].append({**span, "cgroup": "/x", "pid": 7})
     process = process_of(scene, tmp_path)
     assert states_us(process) == {"running": 800, "no_cpu": 200}
-    # No more than it wanted a CPU in each span.
+    # No more than it wanted a CPU in each span; not known where no cgroup was asked.
     assert process["of_which"]["throttled"] == (30 + 100) * US
+    (unasked,) = budget(two_ps(500).write(tmp_path, "unasked"))["processes"]
+    assert unasked["of_which"]["throttled"] is None
 
 
 def test_pressure_is_the_share_of_time_with_a_lost_p(tmp_path: Path) -> None:

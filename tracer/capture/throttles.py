@@ -1,0 +1,169 @@
+"""What the CPU quotas of the targets' cgroups took, asked now and then: table throttle.
+
+A thread that may not run since its cgroup has used up ``cpu.max`` looks to the scheduler like any
+other that waits for a CPU; only the cgroup counts it (``throttled_usec`` in ``cpu.stat``, to
+cgroup v1 ``throttled_time`` in ns). A quota may stand at any level, so every cgroup on the way
+to the root is asked, and the one that took most is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tracer.trace.columns import column_array, text_array
+from tracer.trace.schema import TABLES
+
+__all__ = ["PERIOD_NS", "Throttles"]
+
+PERIOD_NS: Final = 100_000_000
+"""How far apart the questions are: the period of a quota, as the kernel has it by default."""
+
+_KIND = TABLES["task"].column("kind")
+_BEGINS: Final = tuple(_KIND.code(word) for word in ("present", "exec", "fork"))
+_EXIT: Final = _KIND.code("exit")
+_FIELDS: Final = {"throttled_usec": 1000, "throttled_time": 1}
+_PROC: Final = Path("/proc")
+
+
+@dataclass
+class _Asked:
+    """One process: when it was asked of last, and what its cgroups had taken by then."""
+
+    since_ns: int
+    taken_ns: dict[Path, int] = field(default_factory=dict)
+
+
+class _Row(NamedTuple):
+    """A row of the table."""
+
+    begin_ns: int
+    end_ns: int
+    throttled_ns: int
+    cgroup: str
+    pid: int
+
+
+class Throttles:
+    """Asks for the processes that it hears of.
+
+    Args:
+        proc: where processes and mounts are told.
+    """
+
+    def __init__(self, proc: Path = _PROC) -> None:
+        self._proc = proc
+        self._mount, self._controller = _hierarchy(proc)
+        self._processes: dict[int, _Asked | None] = {}
+        self._rows: list[_Row] = []
+        self._next_ns = 0
+
+    def on_tasks(self, records: np.ndarray) -> None:
+        """Hear who began and who ended (records of table task)."""
+        for kind, tid, pid in zip(
+            *(records[name].tolist() for name in ("kind", "tid", "pid")), strict=True
+        ):
+            if kind in _BEGINS:
+                self._processes.setdefault(pid, None)
+            elif kind == _EXIT and tid == pid:
+                self._processes.pop(pid, None)
+
+    def step(self, now_ns: int) -> None:
+        """Ask, if it is time to (CLOCK_MONOTONIC)."""
+        if self._mount is None or now_ns < self._next_ns:
+            return
+        self._next_ns = now_ns + PERIOD_NS
+        # Processes of one cgroup share its answer.
+        told: dict[Path, int | None] = {}
+        for pid, asked in self._processes.items():
+            self._processes[pid] = self._ask(pid, asked, now_ns, told)
+
+    def table(self, now_ns: int) -> pa.Table:
+        """Ask once more, and give all rows."""
+        self._next_ns = 0
+        self.step(now_ns)
+        table = TABLES["throttle"]
+        names = [column.name for column in table.columns]
+        columns = dict(
+            zip(names, zip(*self._rows, strict=True) if self._rows else [()] * 5, strict=True)
+        )
+        arrays = [
+            text_array(columns[column.name])
+            if column.is_text
+            else column_array(column, np.array(columns[column.name], column.numpy_type))
+            for column in table.columns
+        ]
+        return pa.Table.from_arrays(arrays, schema=table.arrow_schema)
+
+    def _ask(
+        self, pid: int, asked: _Asked | None, now_ns: int, told: dict[Path, int | None]
+    ) -> _Asked | None:
+        cgroup = self._cgroup_of(pid)
+        if cgroup is None or self._mount is None:
+            return asked
+        taken: dict[Path, int] = {}
+        for folder in (cgroup, *cgroup.parents):
+            if folder not in told:
+                told[folder] = _throttled_ns(self._mount / folder / "cpu.stat")
+            ns = told[folder]
+            if ns is not None:
+                taken[folder] = ns
+        if not taken:
+            return asked
+        if asked is not None:
+            # A cgroup that it was not in before has taken from others.
+            since = {folder: ns - asked.taken_ns.get(folder, ns) for folder, ns in taken.items()}
+            most = max(since, key=lambda folder: since[folder])
+            cgroup_told = "/" if most == Path() else f"/{most}"
+            self._rows.append(_Row(asked.since_ns, now_ns, max(since[most], 0), cgroup_told, pid))
+        return _Asked(now_ns, taken)
+
+    def _cgroup_of(self, pid: int) -> Path | None:
+        """Its cgroup, below the root of all; None where that is not to be seen."""
+        try:
+            lines = (self._proc / str(pid) / "cgroup").read_text().splitlines()
+        except OSError:
+            return None
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            if self._controller in controllers.split(","):
+                # One beside the namespace's root is told by a way up, which leads nowhere here.
+                return None if path.startswith("/..") else Path(path.lstrip("/"))
+        return None
+
+
+def _hierarchy(proc: Path) -> tuple[Path | None, str]:
+    """Where the hierarchy is mounted that knows of quotas, and its name in /proc/PID/cgroup."""
+    found: dict[str, Path] = {}
+    try:
+        lines = (proc / "self" / "mountinfo").read_text().splitlines()
+    except OSError:
+        return None, ""
+    for line in lines:
+        place, _, rest = line.partition(" - ")
+        kind, _, options = rest.split(" ", 2)
+        mount = Path(place.split(" ")[4])
+        if kind == "cgroup" and "cpu" in options.split(","):
+            found.setdefault("cpu", mount)
+        elif kind == "cgroup2":
+            found.setdefault("", mount)
+    for controller in ("cpu", ""):
+        if controller in found:
+            return found[controller], controller
+    return None, ""
+
+
+def _throttled_ns(path: Path) -> int | None:
+    """What a cgroup's quota has taken so far; None where it counts no such thing."""
+    try:
+        for line in path.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name in _FIELDS:
+                return int(value) * _FIELDS[name]
+    except (OSError, ValueError):
+        pass
+    return None
