@@ -129,7 +129,7 @@ class Trace:
         groups = []
         for part in self._parts[table]:
             try:
-                with _open_regular(part) as file:
+                with _open_part(part) as file:
                     metadata = pq.read_metadata(file)
             except _DAMAGE as error:
                 _fail_part(part, error)
@@ -199,7 +199,7 @@ class Trace:
 
     def _check_part(self, part: Path, table: Table) -> int:
         try:
-            with _open_regular(part) as file:
+            with _open_part(part) as file:
                 metadata = pq.read_metadata(file)
                 schema = metadata.schema.to_arrow_schema()
         except _DAMAGE as error:
@@ -224,7 +224,7 @@ class Trace:
         words = [column.name for column in there if column.words]
         names = [column.name for column in there]
         try:
-            with _open_regular(part) as file:
+            with _open_part(part) as file:
                 whole = pq.ParquetFile(file, read_dictionary=words)
                 rows = whole.read(names) if group is None else whole.read_row_group(group, names)
                 meta = whole.metadata
@@ -263,6 +263,18 @@ def _open_regular(path: Path) -> Iterator[Any]:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
         yield file
+
+
+@contextlib.contextmanager
+def _open_part(path: Path) -> Iterator[pa.NativeFile]:
+    """The same, as Arrow reads it.
+
+    Never through a file object of Python's: Arrow's own threads would need the interpreter to let
+    go of it, and one that does so as the interpreter ends aborts the process ("terminate called
+    without an active exception", apache/arrow#34314).
+    """
+    with _open_regular(path) as file, pa.OSFile(f"/dev/fd/{file.fileno()}") as native:
+        yield native
 
 
 def _fail_part(part: Path, error: Exception) -> NoReturn:
