@@ -181,7 +181,7 @@ def predicted(trace: LoadedTrace) -> dict[str, float | None] | None:
         rows = trace.whatif(list(PREDICTED.values()), play, limit=4000)
     except PretakeError:
         return None
-    by_policy = {row["policy"]: row["retake_p50_ns"] for _, row in rows.iterrows()}
+    by_policy = dict(zip(rows["policy"], rows["retake_p50_ns"], strict=True))
     found = {way: by_policy.get(policy) for way, policy in PREDICTED.items()}
     return {way: None if pd.isna(ns) else float(ns) for way, ns in found.items()}
 
