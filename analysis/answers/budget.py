@@ -13,6 +13,7 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from analysis.answers.pressure import CAUSES, Pressure, pressure_of
 from analysis.answers.where import NOWHERE, Site, functions_of, sites_of
 from analysis.names import syscall_names
 from analysis.ptime.budget import (
@@ -31,14 +32,13 @@ from tracer.trace.schema import UNKNOWN
 
 __all__ = ["LOST_STATES", "Budget", "Process", "budget", "budget_of", "budget_over_time"]
 
-LOST_STATES = STATES[1:7]
+LOST_STATES = CAUSES
 """What a P that is lost can be in: every state but running, idle and unknown."""
 
 _BIN_NS = 1_000_000_000
 _MOST_BINS = 100_000
 _SITES = 50
 _STOPS = 20
-_WINDOWS_S = (10, 60, 300)
 
 
 class Range(TypedDict):
@@ -140,22 +140,11 @@ class LostAt(TypedDict):
     most: int
 
 
-class Pressure(TypedDict):
-    """Percent of time, as /proc/pressure: ``some``: a P was lost; ``full``: and none ran.
-
-    ``causes`` is the lost P time of each state, at least, in percent of the P time in that window;
-    states that lost none are left out.
-    """
-
-    some: float
-    full: float
-    causes: dict[str, float]
-
-
 class Process(TypedDict):
     """The budget of one process; the time of every state is in ns of P time.
 
     Keys:
+        procs: GOMAXPROCS at the end of it.
         p_ns: the number of Ps x time; the sum of ``states``.
         states: every state of :data:`analysis.ptime.engine.account.STATES`.
         of_which: parts of states, which are in them already.
@@ -165,12 +154,14 @@ class Process(TypedDict):
         without_goroutine_ns: from when P had no goroutine that runs (its thread blocked, or P
             was released, whichever is first) until one ran again.
         lost_at: lost P time by call site, the most first.
-        pressure: over the last 10, 60 and 300 s of it, or as many as there were.
+        pressure: stall time over the last 10, 60 and 300 s of it, and over all of it
+            (:mod:`analysis.answers.pressure`).
     """
 
     pid: int
     comm: str | None
     begin_ns: int
+    procs: int
     p_ns: int
     states: dict[str, int]
     of_which: OfWhich
@@ -323,6 +314,7 @@ def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Told) -
         "pid": pid,
         "comm": process.comm,
         "begin_ns": process.begin_ns,
+        "procs": process.procs,
         "p_ns": process.p_ns,
         "states": process.states,
         "of_which": {
@@ -354,7 +346,7 @@ def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Told) -
         },
         "without_goroutine_ns": _latency(pid, found),
         "lost_at": _lost_at(own, named),
-        "pressure": _pressure(pid, found),
+        "pressure": pressure_of(found.bins, pid, process.begin_ns),
     }
 
 
@@ -432,27 +424,3 @@ def _stops(pid: int, found: Pass, named: _Told) -> Stops:
             for (function, call, state), ns in sums.most_common(_STOPS)
         ],
     }
-
-
-def _pressure(pid: int, found: Pass) -> dict[str, Pressure]:
-    bins = found.bins
-    own = bins["pid"] == pid
-    if not own.any():
-        return {}
-    times = bins["ts_ns"][own]
-    told: dict[str, Pressure] = {}
-    for seconds in _WINDOWS_S:
-        since_ns = int(times[-1]) - seconds * _BIN_NS
-        first = int(np.searchsorted(times, since_ns, "right")) - 1
-        span_ns = int(times[-1]) - (int(times[first]) if first >= 0 else found.setting.begin_ns)
-        grown = {}
-        for name in ("some_ns", "full_ns", "p_ns", *(f"least_{s}_ns" for s in LOST_STATES)):
-            sums = bins[name][own]
-            grown[name] = int(sums[-1]) - (int(sums[first]) if first >= 0 else 0)
-        lost = {state: grown[f"least_{state}_ns"] for state in LOST_STATES}
-        told[f"{seconds}s"] = {
-            "some": 100 * grown["some_ns"] / span_ns if span_ns else 0.0,
-            "full": 100 * grown["full_ns"] / span_ns if span_ns else 0.0,
-            "causes": {s: 100 * ns / grown["p_ns"] for s, ns in lost.items() if ns},
-        }
-    return told

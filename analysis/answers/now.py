@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.answers.budget import Budget, LostAt, Process
-from analysis.units import duration_text, percent_text
+from analysis.units import duration_text, percent_text, ratio_text
 
 __all__ = ["Finding", "Verdict", "is_runtime_wait", "process_name", "range_text", "what_now"]
 
@@ -24,15 +24,17 @@ _NEGLIGIBLE = 0.005
 """Less of the P time than this, lost or unknown, is not told as a problem."""
 _FINDINGS = 5
 _RUNTIME_WAITS = ("runtime.futex", "runtime.usleep", "runtime.notesleep", "PyThread_acquire_lock")
-_FILES = frozenset(
+_POLLABLE = frozenset(
     {
-        *("fsync", "fdatasync", "sync_file_range", "msync", "ftruncate", "fallocate", "flock"),
-        *("pread64", "pwrite64", "preadv", "pwritev", "copy_file_range", "getdents64", "close"),
-        *("open", "openat", "stat", "fstat", "newfstatat", "statx", "mkdir", "mkdirat"),
-        *("rename", "renameat", "renameat2", "unlink", "unlinkat"),
+        *("read", "readv", "write", "writev", "accept", "accept4", "connect"),
+        *("recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg", "sendmmsg"),
+        *("poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait"),
     }
 )
-"""Calls on files: the network poller can wait for none of them."""
+"""Calls that the network poller can wait for instead, where the descriptor is no regular file."""
+_SLEEPS = frozenset({"nanosleep", "clock_nanosleep"})
+_PERIOD_MS = 100
+"""Of cpu.max, where nobody set another."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +172,8 @@ def _findings(process: Process) -> Iterator[Finding]:
         if lost is None:
             continue
         share = (100 * max(lost["least"], 0) / total, 100 * max(lost["most"], 0) / total)
-        throttled = process["of_which"]["throttled"] or 0
-        if state == "no_cpu" and 2 * throttled > process["states"]["no_cpu"]:
-            what, today = "in which a CPU quota stopped its threads", _quota(process)
+        if state == "no_cpu":
+            what, today = _for_no_cpu(process)
         elif state == "stw" and process["stops"]["waited_for"]:
             longest = process["stops"]["waited_for"][0]
             name = longest["function"] or longest["syscall"] or "a function without a name"
@@ -216,32 +217,54 @@ def _for_call(row: LostAt, process: Process) -> str:
             "read the file with read instead of through a mapping, or have its pages there "
             "before they are touched (madvise MADV_POPULATE_READ)"
         )
-    first = "fewer of these calls at a time"
-    if row["syscall"] not in _FILES:
-        first = (
-            "a descriptor that the network poller waits for (nonblocking before os.NewFile), or "
-            "fewer of these calls at a time"
+    ways = ["fewer of these calls at a time", _one_more_p(process)]
+    if row["syscall"] in _POLLABLE or row["syscall"] is None:
+        ways.insert(
+            0,
+            "a descriptor that the network poller waits for (nonblocking before os.NewFile)",
         )
-    return f"{first}, or {_one_more_p(process)}"
+    elif row["syscall"] in _SLEEPS:
+        ways.insert(0, "time.Sleep, which holds no P")
+    return ", or ".join(ways)
 
 
 def _one_more_p(process: Process) -> str:
     """GOMAXPROCS one larger: it would have had work for as long as some P was lost."""
-    some = max((told["some"] for told in process["pressure"].values()), default=0.0)
+    procs = process["procs"]
+    told = process["pressure"].get("total")
+    # It needs a CPU, too, and what it runs may block as well: so this is the most.
     gain = (
-        f": that P would have had work in up to {percent_text(some)} of the time" if some else ""
+        f" (that P would have had work for up to {percent_text(told['some_most'])} of the time)"
+        if told and told["some_most"]
+        else ""
     )
-    return f"GOMAXPROCS larger by one{gain}"
+    return f"GOMAXPROCS {procs} → {procs + 1}{gain}"
 
 
-def _quota(process: Process) -> str:
+def _for_no_cpu(process: Process) -> tuple[str, str]:
+    """What it is called, and what helps, by how much of it a quota did."""
+    throttled = process["of_which"]["throttled"]
+    what, today = _STATES["no_cpu"]
+    if throttled is None:
+        return what, f"{today}; whether a CPU quota did it is not known, since no cgroup was asked"
+    if 2 * throttled > process["states"]["no_cpu"]:
+        return "in which a CPU quota stopped its threads", _quota(process, throttled)
+    if throttled > _NEGLIGIBLE * process["p_ns"]:
+        return what, f"{today}, or {_quota(process, throttled)}"
+    return what, today
+
+
+def _quota(process: Process, throttled_ns: int) -> str:
     """How many more CPUs the quota had to be: as many as were throttled on the average."""
-    throttled = process["of_which"]["throttled"] or 0
-    whole = process["p_ns"]
-    share = percent_text(100 * throttled / whole) if whole else ""
+    total = process["pressure"].get("total")
+    fits = "or a GOMAXPROCS that fits the quota"
+    if total is None:
+        return f"a larger CPU quota (cpu.max), {fits}"
+    cpus = throttled_ns / 1e9 / total["seconds"]
+    more_ms = duration_text(cpus * _PERIOD_MS * 1e6)
     return (
-        f"a CPU quota larger by {duration_text(throttled)} of CPU time in this span ({share} of "
-        "GOMAXPROCS CPUs), or a GOMAXPROCS that fits the quota"
+        f"a CPU quota (cpu.max) larger by {ratio_text(cpus)} CPUs, which is {more_ms} more in "
+        f"each period of {_PERIOD_MS} ms, {fits}"
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.ptime.engine import account as accounts
-from analysis.ptime.engine.account import STATES, Account
+from analysis.ptime.engine.account import STALLS, STATES, Account
 from analysis.ptime.engine.owners import REACH_NS, Owners
 from analysis.ptime.engine.rows import (
     BEGINS,
@@ -100,11 +100,16 @@ class PassSetting:
 
 @dataclass
 class ProcessBudget:
-    """The sums of one process, in ns (:mod:`analysis.ptime.engine.account`)."""
+    """The sums of one process, in ns (:mod:`analysis.ptime.engine.account`).
+
+    ``procs`` is its GOMAXPROCS at the end, and ``stalls`` has the names of
+    :data:`~analysis.ptime.engine.account.STALLS`.
+    """
 
     pid: int
     comm: str | None
     begin_ns: int
+    procs: int
     p_ns: int
     states: dict[str, int]
     throttled_ns: int
@@ -114,8 +119,7 @@ class ProcessBudget:
     wait_least_ns: int
     wait_most_ns: int
     wait_unknown_ns: int
-    some_ns: int
-    full_ns: int
+    stalls: dict[str, int]
     taken: tuple[int, int, int, int]
 
 
@@ -342,6 +346,7 @@ class _Runner:
                 pid=pid,
                 comm=self._setting.comms.get(pid),
                 begin_ns=process.begin_ns,
+                procs=process.count,
                 p_ns=process.p_ns,
                 states=dict(zip(STATES, list(process.ns), strict=True)),
                 throttled_ns=process.throttled_ns,
@@ -351,8 +356,22 @@ class _Runner:
                 wait_least_ns=process.wait_least_ns,
                 wait_most_ns=process.wait_most_ns,
                 wait_unknown_ns=process.wait_unknown_ns,
-                some_ns=process.some_ns,
-                full_ns=process.full_ns,
+                stalls=dict(
+                    zip(
+                        STALLS,
+                        (
+                            ns
+                            for sums in (
+                                process.some_least,
+                                process.some_most,
+                                process.full_least,
+                                process.full_most,
+                            )
+                            for ns in list(sums)[: len(lost) + 1]
+                        ),
+                        strict=True,
+                    )
+                ),
                 taken=(process.taken[0], process.taken[1], process.taken[2], process.taken[3]),
             )
 

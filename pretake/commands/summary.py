@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.padding import Padding
 
-    from analysis.answers.budget import Budget
+    from analysis.answers.budget import Budget, Process
     from analysis.answers.now import Verdict
     from analysis.answers.summary import Summary
 
@@ -90,11 +90,15 @@ def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
     for finding in verdict.findings:
         share = range_text(finding.least_percent, finding.most_percent)
         helps.setdefault(finding.today, []).append(f"{share} of P time {finding.what}")
+    by_runtime = helps.pop("", [])
     for today, causes in helps.items():
         for cause in causes:
             terminal.print(_indented(cause, 2))
-        if today:
-            terminal.print(_indented(f"What helps: {today}.", 4))
+        terminal.print(_indented(f"What helps: {today}.", 4))
+    if by_runtime:
+        terminal.print("What no program can change:", markup=False)
+    for cause in by_runtime:
+        terminal.print(_indented(cause, 2))
     for text in (verdict.by_runtime, verdict.others):
         if text:
             terminal.print(text, markup=False)
@@ -108,20 +112,27 @@ def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
     ]
     title = f"Where its {duration(process['p_ns'])} of P time went"
     terminal.print(table(title, ("state", "P time", "share"), rows))
-    pressure = [
-        (
-            f"last {window}",
-            percent_text(told["some"]),
-            percent_text(told["full"]),
-            ", ".join(
-                f"{state} {percent_text(share)}"
-                for state, share in sorted(told["causes"].items(), key=lambda cause: -cause[1])
-            ),
-        )
-        for window, told in process["pressure"].items()
+    _print_pressure(terminal, process)
+
+
+def _print_pressure(terminal: Console, process: Process) -> None:
+    from analysis.answers.now import range_text
+    from analysis.answers.pressure import distinct_windows, stalls_of
+    from analysis.units import percent_text
+
+    windows = distinct_windows(process["pressure"])
+    rows = [
+        (stall.cause, stall.kind, *(range_text(*stall.over[window]) for window in windows))
+        for stall in stalls_of(process["pressure"])
     ]
-    head = ("pressure", "some P lost", "and none ran", "of P time, by cause")
-    terminal.print(table("Time in which P time was lost", head, pressure))
+    if not rows:
+        return
+    names = list(windows.values())
+    title = "Pressure: some P's time was lost while work waited (some), and no P ran (full)"
+    # That of the whole span is what cannot be left out.
+    terminal.print(table(title, ("cause", "", *names), rows, left=2, spare=names[:-1]))
+    unknown = process["pressure"]["total"]["unknown"]
+    terminal.print(f"shares of time; of {percent_text(unknown)} of P time nothing is known")
 
 
 def _indented(text: str, columns: int) -> Padding:

@@ -89,10 +89,23 @@ from analysis.ptime.engine.rows import (
     capped_product,
 )
 
-__all__ = ["BIN", "HOLD", "LATENCY", "SCALE", "SPAN", "STATES", "STOP", "WAITED", "Account"]
+__all__ = [
+    "BIN",
+    "HOLD",
+    "LATENCY",
+    "SCALE",
+    "SPAN",
+    "STALLS",
+    "STATES",
+    "STOP",
+    "WAITED",
+    "Account",
+]
 
 # States of a P.
 RUNNING: Final = 0
+ANY: Final = 0
+"""Where sums are by cause, the place of all together: a P that runs is no cause."""
 IN_SYSCALL: Final = 1
 FAULT: Final = 2
 NO_CPU: Final = 3
@@ -162,11 +175,21 @@ STOP: Final = ("pid", "tid", "begin_ns", "stand_ns", "end_ns")
 WAITED: Final = ("pid", "begin_ns", "p", "tid", "state", "nr", "stack_id", "pc", "ns")
 """Columns of :attr:`Account.waited`: what a stop waited for, a P's piece of time in one state."""
 
+STALLS: Final = tuple(
+    f"{kind}_{end}_{cause}_ns"
+    for kind in ("some", "full")
+    for end in ("least", "most")
+    for cause in ("any", *STATES[1:7])
+)
+"""Time (not P time) in which a P was lost to a cause, ``some``, and in which none ran a goroutine
+meanwhile, ``full``. Causes overlap: ``any`` is no sum of theirs."""
+
 BIN: Final = (
     *("pid", "ts_ns", "p_ns", *(f"{state}_ns" for state in STATES)),
     *(f"least_{state}_ns" for state in STATES[1:7]),
     *(f"most_{state}_ns" for state in STATES[1:7]),
-    *("wait_least_ns", "wait_most_ns", "wait_unknown_ns", "some_ns", "full_ns"),
+    *("wait_least_ns", "wait_most_ns", "wait_unknown_ns"),
+    *STALLS,
 )
 """Columns of :attr:`Account.bins`: all sums of a process from its begin up to ``ts_ns``."""
 
@@ -226,8 +249,11 @@ class _Process:
         self.lost_most: vec[i64] = vec[i64]([0] * N_STATES)
         self.rest_least: vec[i64] = vec[i64]([0] * N_STATES)
         self.rest_most: vec[i64] = vec[i64]([0] * N_STATES)
-        self.some_ns: i64 = 0
-        self.full_ns: i64 = 0
+        # The number 0 is any cause's; P's states are as in STATES.
+        self.some_least: vec[i64] = vec[i64]([0] * N_STATES)
+        self.some_most: vec[i64] = vec[i64]([0] * N_STATES)
+        self.full_least: vec[i64] = vec[i64]([0] * N_STATES)
+        self.full_most: vec[i64] = vec[i64]([0] * N_STATES)
         self.wait_least_ns: i64 = 0
         self.wait_most_ns: i64 = 0
         self.wait_unknown_ns: i64 = 0
@@ -1103,11 +1129,17 @@ class Account:
             return
         lost_least = min(going, max(0, least - spin_most - idle_most))
         lost_most = min(going, max(0, most - spin_least - idle))
-        if lost_least > 0:
-            process.some_ns += ns
-            if counts[RUNNING] == 0:
-                process.full_ns += ns
         if lost_most > 0:
+            # What a P does that nobody knows may be to run.
+            none_most = counts[RUNNING] == 0
+            none_least = none_most and counts[UNKNOWN] == 0 and lost_least > 0
+            process.some_most[ANY] += ns
+            if none_most:
+                process.full_most[ANY] += ns
+            if lost_least > 0:
+                process.some_least[ANY] += ns
+            if none_least:
+                process.full_least[ANY] += ns
             share_least = ns * lost_least * SCALE // going
             share_most = ns * lost_most * SCALE // going
             process.share_least += share_least
@@ -1116,7 +1148,13 @@ class Account:
             while state <= STOPPED_WORLD:
                 n = counts[state]
                 if n > 0:
+                    process.some_most[state] += ns
+                    if none_most:
+                        process.full_most[state] += ns
+                    if none_least:
+                        process.full_least[state] += ns
                     if lost_least > 0:
+                        process.some_least[state] += ns
                         total = process.rest_least[state] + n * share_least
                         process.lost_least[state] += total // SCALE
                         process.rest_least[state] = total % SCALE
@@ -1147,8 +1185,18 @@ class Account:
         out[at].put(process.wait_least_ns)
         out[at + 1].put(process.wait_most_ns)
         out[at + 2].put(process.wait_unknown_ns)
-        out[at + 3].put(process.some_ns)
-        out[at + 4].put(process.full_ns)
+        at += 3
+        for sums in (
+            process.some_least,
+            process.some_most,
+            process.full_least,
+            process.full_most,
+        ):
+            state = ANY
+            while state <= STOPPED_WORLD:
+                out[at].put(sums[state])
+                at += 1
+                state += 1
 
     def end(self, process: _Process) -> None:
         """The process, or the capture, ends."""

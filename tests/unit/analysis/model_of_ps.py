@@ -223,8 +223,10 @@ class Model:
         self.scene.manifest["end_ns"] = self.now * US
         return self.scene.write(folder, name)
 
-    def sums(self) -> tuple[dict[str, int], dict[str, float], float]:
-        """Time by state, lost P time by state, and goroutine wait, by looking at every span."""
+    def sums(self) -> tuple[dict[str, int], dict[str, float], float, dict[tuple[str, str], int]]:
+        """Time by state, lost P time by state, goroutine wait, and stall time by kind and cause,
+        by looking at every span."""
+        stalls: defaultdict[tuple[str, str], int] = defaultdict(int)
         states: defaultdict[str, int] = defaultdict(int)
         lost: defaultdict[str, float] = defaultdict(float)
         wait = 0.0
@@ -246,5 +248,9 @@ class Model:
             here = min(len(going), max(0, queued - idle))
             for state in going:
                 lost[state] += ns * here / len(going)
+            for cause in {"any", *going} if here else ():
+                stalls["some", cause] += ns
+                if "running" not in at_p.values():
+                    stalls["full", cause] += ns
             wait += queued * ns
-        return dict(states), dict(lost), wait
+        return dict(states), dict(lost), wait, dict(stalls)

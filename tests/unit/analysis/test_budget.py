@@ -283,16 +283,6 @@ def test_quota_is_part_of_no_cpu(tmp_path: Path) -> None:
     assert unasked["of_which"]["throttled"] is None
 
 
-def test_pressure_is_the_share_of_time_with_a_lost_p(tmp_path: Path) -> None:
-    scene = two_ps(400)
-    scene.block(100, 11, 90, 0)
-    scene.switch(100, 11, 0)
-    look(scene, 400, 3)
-    pressure = process_of(scene, tmp_path)["pressure"]
-    # A P of two, for 300 of 400 µs.
-    assert pressure["10s"] == {"some": 75.0, "full": 0.0, "causes": {"syscall": 37.5}}
-
-
 def test_misread_counts_reach_what_an_i64_holds_and_no_further(tmp_path: Path) -> None:
     """Three counts of 2³¹-1 over three seconds are 1.9e19 ns of waiting, more than 2⁶³-1."""
     at_most = (1 << 31) - 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analysis.ptime.budget import Pass, run_pass
 from analysis.ptime.engine.account import STATES
-from tests.unit.analysis.model_of_ps import US, Model
+from tests.unit.analysis.model_of_ps import GOING, US, Model
 from tests.unit.analysis.scene import Scene
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
@@ -64,7 +64,7 @@ def test_every_span_of_every_p(procs: int, steps: int, seed: int) -> None:
     _, found = made(model)
     assert spans_of(found) == truth_of(model)
     (process,) = found.processes
-    states, lost, wait = model.sums()
+    states, lost, wait, stalls = model.sums()
     assert process.p_ns == procs * model.now * US == sum(process.states.values())
     assert {s: ns for s, ns in process.states.items() if ns} == {
         s: ns for s, ns in states.items() if ns
@@ -72,6 +72,11 @@ def test_every_span_of_every_p(procs: int, steps: int, seed: int) -> None:
     for state, ns in lost.items():
         assert process.lost_least[state] <= ns + 1
         assert ns - 1 <= process.lost_most[state]
+    for kind in ("some", "full"):
+        for cause in ("any", *GOING):
+            true_ns = stalls.get((kind, cause), 0)
+            assert process.stalls[f"{kind}_least_{cause}_ns"] <= true_ns
+            assert true_ns <= process.stalls[f"{kind}_most_{cause}_ns"]
     assert process.wait_least_ns <= wait
     # Before the first look nobody knows.
     at_first = max((waits for _, waits in model.waits), default=0)

@@ -28,7 +28,8 @@ def process(states: dict[str, int], **more: object) -> Process:
         "lost_ns": lost,
         "lost_at": [],
         "stops": {"waited_for": []},
-        "pressure": {"300s": {"some": 60.0, "full": 1.0}},
+        "procs": 2,
+        "pressure": {"total": {"seconds": 0.5, "some": 40.0, "some_most": 60.0}},
     }
     return {**made, **more}  # type: ignore[typeddict-item]
 
@@ -50,8 +51,8 @@ def test_a_call_is_told_with_its_place_and_what_helps() -> None:
     )
     (finding,) = told.findings
     assert "network poller" in finding.today
-    assert "GOMAXPROCS larger by one: that P would have had work in up to 60 % of the time" in (
-        finding.today
+    assert finding.today.endswith(
+        "GOMAXPROCS 2 → 3 (that P would have had work for up to 60 % of the time)"
     )
     assert "block" in told.by_runtime
     assert not told.good
@@ -66,6 +67,37 @@ def test_no_poller_waits_for_a_file() -> None:
     (finding,) = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go").findings
     assert "poller" not in finding.today
     assert finding.today.startswith("fewer of these calls at a time")
+
+
+def test_a_sleep_in_the_kernel_is_one_that_the_runtime_can_do() -> None:
+    row = read(10_000_000, syscall="nanosleep")
+    (finding,) = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go").findings
+    assert finding.today.startswith("time.Sleep, which holds no P, or fewer of these calls")
+
+
+def test_a_quota_is_larger_by_as_many_cpus_as_it_kept_away() -> None:
+    """0.09 s of P time in half a second are 0.18 CPUs: 18 ms in each 100."""
+    more = {"of_which": {"throttled": 90_000_000, "idle_beside_work": 0}}
+    (finding,) = what_now(budget(process({"no_cpu": 100_000_000}, **more)), "go").findings
+    assert finding.what == "in which a CPU quota stopped its threads"
+    assert finding.today == (
+        "a CPU quota (cpu.max) larger by 0.18 CPUs, which is 18 ms more in each period of "
+        "100 ms, or a GOMAXPROCS that fits the quota"
+    )
+
+
+def test_a_quota_that_did_the_smaller_part_is_told_beside_what_did_the_larger() -> None:
+    more = {"of_which": {"throttled": 40_000_000, "idle_beside_work": 0}}
+    (finding,) = what_now(budget(process({"no_cpu": 100_000_000}, **more)), "go").findings
+    assert finding.what == "in which its threads waited for a CPU"
+    assert "more CPUs, or a CPU quota (cpu.max) larger by 0.08 CPUs" in finding.today
+
+
+def test_where_no_cgroup_was_asked_nobody_knows_whether_a_quota_did_it() -> None:
+    more = {"of_which": {"throttled": None, "idle_beside_work": 0}}
+    (finding,) = what_now(budget(process({"no_cpu": 100_000_000}, **more)), "go").findings
+    assert finding.what == "in which its threads waited for a CPU"
+    assert "whether a CPU quota did it is not known" in finding.today
 
 
 @pytest.mark.parametrize("function", ["runtime.futex", "PyThread_acquire_lock_timed"])
