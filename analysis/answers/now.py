@@ -275,9 +275,9 @@ def _by_runtime(process: Process) -> str:
         return ""
     share = range_text(100 * max(held["least"], 0) / total, 100 * held["most"] / total)
     return (
-        f"What only Go's runtime could change: {share} of P time was lost until sysmon took P "
-        "from threads in calls. 'pretake whatif' predicts how much of it entersyscallblock "
-        "(policy block) or a word from the kernel at the block (sched_out) would save."
+        f"{share} of P time was lost until sysmon took P from threads in calls; 'pretake whatif' "
+        "predicts how much of it entersyscallblock (policy block) or a word from the kernel at "
+        "the block (sched_out) would save."
     )
 
 

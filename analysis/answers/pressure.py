@@ -179,14 +179,15 @@ def stalls_of(told: Mapping[str, Pressure]) -> Iterator[CauseStall]:
 
 
 def distinct_windows(told: Mapping[str, Pressure]) -> dict[str, str]:
-    """The windows that are shorter than the whole span, and that one, with their names."""
+    """The windows that are shorter than the whole span, and that one, with what to call them."""
     if not told:
         return {}
+    by_length: dict[float, str] = {}
+    for window, own in told.items():
+        by_length.setdefault(own["seconds"], window)
     whole = told["total"]["seconds"]
     shorter = {
-        f"{seconds}s": f"last {seconds} s"
-        for seconds in WINDOWS_S
-        if told[f"{seconds}s"]["seconds"] < whole
+        window: f"last {seconds:.3g} s" for seconds, window in by_length.items() if seconds < whole
     }
     return {**shorter, "total": f"all {whole:.3g} s"}
 

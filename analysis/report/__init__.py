@@ -83,6 +83,7 @@ def render(materials: Sequence[Material]) -> str:
             {
                 "label": material.label,
                 "heat": f"heat{number}",
+                "pressure": tables.pressure(material),
                 "places": tables.places(material),
                 "worst": _worst(material, number, pictures),
                 "advice": tables.advice(material),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from analysis.answers.now import range_text, what_now
 from analysis.report.material import Material
-from analysis.units import count_text, duration_text, percent_text, ratio_text
+from analysis.units import UNKNOWN_TEXT, count_text, duration_text, ratio_text
 
 __all__ = ["Answer", "Figure", "answer"]
 
@@ -24,7 +24,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class ToDo:
-    """A cause of lost P time: its share, what it is, what helps (empty: only the runtime can)."""
+    """A cause of lost P time: its share, what it is, what helps (empty: nothing in a program)."""
 
     share: str
     what: str
@@ -41,6 +41,7 @@ class Answer:
         good: whether nothing is wrong.
         figures: three of them.
         todo: causes of lost P time, the largest first, with what a person can change.
+        apart: those that no program can change.
         by_runtime: what only the runtime could change.
         others: the other processes, and what they lost.
     """
@@ -50,6 +51,7 @@ class Answer:
     good: bool
     figures: tuple[Figure, ...]
     todo: tuple[ToDo, ...] = ()
+    apart: tuple[ToDo, ...] = ()
     by_runtime: str = ""
     others: str = ""
 
@@ -67,7 +69,15 @@ def _of_one(material: Material) -> Answer:
         what_now(material.budget, material.trace.manifest.target.runtime),
     )
     processes = material.budget["processes"]
-    pressure = processes[0]["pressure"].get("300s") if processes else None
+    pressure = processes[0]["pressure"].get("total") if processes else None
+    some = full = UNKNOWN_TEXT
+    if pressure is not None:
+        some = range_text(pressure["some"], pressure["some_most"])
+        full = range_text(pressure["full"], pressure["full_most"])
+    causes = [
+        ToDo(range_text(f.least_percent, f.most_percent), f.what, f.today)
+        for f in verdict.findings
+    ]
     harm = duration_text(told["harm_ns"]["sum"])
     return Answer(
         verdict.sentence,
@@ -86,16 +96,13 @@ def _of_one(material: Material) -> Answer:
                 f"{duration_text(told['harm_ns']['max'])}",
             ),
             Figure(
-                percent_text(None if pressure is None else pressure["some"]),
+                some,
                 "of the time some P was lost",
-                f"and for {percent_text(None if pressure is None else pressure['full'])} none ran "
-                "(the last 300 s)",
+                f"and for {full} none ran",
             ),
         ),
-        tuple(
-            ToDo(range_text(f.least_percent, f.most_percent), f.what, f.today)
-            for f in verdict.findings
-        ),
+        tuple(cause for cause in causes if cause.today),
+        tuple(cause for cause in causes if not cause.today),
         verdict.by_runtime,
         verdict.others,
     )

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers.compare import compare
+from analysis.answers.now import range_text
 from analysis.answers.preemptions import ledger
+from analysis.answers.pressure import distinct_windows, stalls_of
 from analysis.answers.sites import sites
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
@@ -34,6 +36,7 @@ __all__ = [
     "parts",
     "places",
     "preemptions",
+    "pressure",
     "whatif",
 ]
 
@@ -108,6 +111,22 @@ def comparison(materials: Sequence[Material]) -> Grid:
     order = sorted(range(len(rows)), key=lambda number: workloads.index(workloads[number]))
     headings = (*(("workload",) if several else ()), *(heading for heading, _, _ in columns))
     return Grid(("trace", *headings), [rows[number] for number in order])
+
+
+def pressure(material: Material) -> Grid:
+    """Stall time of the process that lost most P time, by cause; shares of time."""
+    processes = material.budget["processes"]
+    told = processes[0]["pressure"] if processes else {}
+    windows = distinct_windows(told)
+    rows = [
+        [
+            Cell(stall.cause),
+            Cell(stall.kind),
+            *(Cell(range_text(*stall.over[window]), stall.over[window][1]) for window in windows),
+        ]
+        for stall in stalls_of(told)
+    ]
+    return Grid(("cause", "", *windows.values()), rows)
 
 
 def parts(materials: Sequence[Material]) -> Grid:

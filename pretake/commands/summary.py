@@ -90,18 +90,18 @@ def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
     for finding in verdict.findings:
         share = range_text(finding.least_percent, finding.most_percent)
         helps.setdefault(finding.today, []).append(f"{share} of P time {finding.what}")
-    by_runtime = helps.pop("", [])
+    apart = helps.pop("", [])
     for today, causes in helps.items():
         for cause in causes:
             terminal.print(_indented(cause, 2))
         terminal.print(_indented(f"What helps: {today}.", 4))
-    if by_runtime:
-        terminal.print("What no program can change:", markup=False)
-    for cause in by_runtime:
+    apart += [verdict.by_runtime] if verdict.by_runtime else []
+    if apart:
+        terminal.print("What only the runtime could change:")
+    for cause in apart:
         terminal.print(_indented(cause, 2))
-    for text in (verdict.by_runtime, verdict.others):
-        if text:
-            terminal.print(text, markup=False)
+    if verdict.others:
+        terminal.print(verdict.others, markup=False)
     if not budget["processes"]:
         return
     process = budget["processes"][0]

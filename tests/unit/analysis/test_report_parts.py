@@ -11,6 +11,8 @@ from analysis.report import figures, render, tables
 from analysis.report.material import gather
 from analysis.whatif.predict import WHATIF
 from tests.unit.analysis.scene import US, Scene
+from tests.unit.analysis.test_budget import look
+from tests.unit.analysis.test_pressure import one_p
 from tests.unit.analysis.test_report import HOSTILE
 from tests.unit.analysis.test_summary import ten_calls
 from tracer.trace.reader import Trace
@@ -86,3 +88,24 @@ def test_without_predictions_the_page_says_nothing_of_them(
     materials = gather([ten_calls().write(tmp_path)], predict)  # type: ignore[arg-type]
     assert tables.whatif(materials[0]).rows == []
     assert "replayed under each policy" not in render(materials)
+
+
+def test_the_pressure_of_the_whole_run_is_in_the_page(tmp_path: Path) -> None:
+    """The only P is held in read for 300 of 400 µs, and three goroutines wait."""
+    scene = one_p(400)
+    look(scene, 0, 3, gomaxprocs=1)
+    scene.block(100, 11, 100, 0)
+    scene.switch(100, 11, 0)
+    look(scene, 400, 3, gomaxprocs=1)
+    materials = gather([scene.write(tmp_path)])
+    grid = tables.pressure(materials[0])
+    assert grid.columns == ("cause", "", "all 0.0004 s")
+    assert [[cell.text for cell in row] for row in grid.rows] == [
+        ["any cause", "some", "75 %"],
+        ["any cause", "full", "75 %"],
+        ["syscall", "some", "75 %"],
+        ["syscall", "full", "75 %"],
+    ]
+    page = render(materials)
+    assert "How often work waited for a lost P" in page
+    assert "What only the runtime could change" not in page
