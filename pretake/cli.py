@@ -99,6 +99,9 @@ def group() -> None:
 
     A thread that blocks in a system call keeps its P until the runtime takes it back. Pretake
     measures how long that takes, and how long runnable goroutines wait because of it.
+
+    A table that is wider than the terminal leaves out columns, the least telling first (mostly the
+    rightmost), and the line below it names them. A number is never cut off.
     """
 
 

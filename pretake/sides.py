@@ -144,7 +144,7 @@ def _show(
         for row in cells(figures)
         if row["a_runs"] or row["b_runs"]
     ]
-    head = ("figure", "", "a", "b", "ratio", "95 %", "shows from")
+    head = ("figure", "verdict", "a", "b", "ratio", "95 %", "shows from")
     counts = " against ".join(
         f"{sum(run['side'] == side for run in runs)} of {side}" for side in ("b", "a")
     )
@@ -156,7 +156,12 @@ def _show(
             for row in different
         ]
         terminal.print(
-            table("Events a second that differ", ("figure", "", "a", "b", "ratio"), rates, left=2)
+            table(
+                "Events a second that differ",
+                ("figure", "verdict", "a", "b", "ratio"),
+                rates,
+                left=2,
+            )
         )
     machines = [
         (
@@ -170,7 +175,7 @@ def _show(
         )
         for run in runs
     ]
-    head = ("run", "lost P time", "load", "busy", "steal", "MHz", "")
+    head = ("run", "lost P time", "load", "busy", "steal", "MHz", "note")
     terminal.print(table("The machine meanwhile", head, machines))
     if said:
         note(said)
@@ -191,7 +196,7 @@ def _certainty(row: dict[str, Any]) -> tuple[str, str, str]:
 def _least(change: float | None) -> str:
     if change is None:
         return "–"
-    return f"{100 * change:.2g} %" if change < _MUCH else f"{change + 1:.1g} times"
+    return _share(change) if change < _MUCH else f"{change + 1:,.0f} times"
 
 
 def _value(figure: str, value: float | None) -> str:
@@ -199,7 +204,7 @@ def _value(figure: str, value: float | None) -> str:
         return "–"
     if figure.split(".")[0].endswith("_ns"):
         return duration(value)
-    return _share(value) if figure.endswith(".share") else f"{value:.3g}"
+    return _share(value) if figure.endswith(".share") else _rate(value)
 
 
 def _plain(value: float | None) -> str:
@@ -207,12 +212,14 @@ def _plain(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.3g} %"
+    from analysis.units import percent_text
+
+    return percent_text(None if value is None else 100 * value)
 
 
 def _rate(value: float) -> str:
-    return f"{value:,.3g}" if value < 1_000 else f"{value:,.0f}"
+    return f"{value:,.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    return "–" if value is None else _rate(value)

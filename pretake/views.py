@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Sheet",
+    "at_least",
     "bytes_text",
     "cells",
     "console",
@@ -76,6 +77,11 @@ def duration(ns: float | None) -> str:
     from analysis.units import duration_text
 
     return duration_text(ns)
+
+
+def at_least(ns: float | None, unknown: int) -> str:
+    """A sum of durations, of which some are ``unknown`` and would add to it."""
+    return f"≥ {duration(ns)}" if unknown and ns is not None else duration(ns)
 
 
 def no_episodes(p_known: bool) -> str:
@@ -148,9 +154,10 @@ class Sheet:
         self._columns = columns
         self._rows = rows
         self._left = left
-        numbers = [name for name in reversed(columns[left:]) if name not in spare]
+        named = [columns.index(name) for name in spare]
+        numbers = [n for n in reversed(range(left, len(columns))) if n not in named]
         # One number at least: a table of names alone tells nothing.
-        self._spare = [*spare, *numbers[:-1]]
+        self._spare = [*named, *numbers[:-1]]
         self._widths = [
             max(map(len, (*columns[number].split("\n"), *(row[number] for row in rows))))
             for number in range(len(columns))
@@ -162,12 +169,11 @@ class Sheet:
 
         shown = list(range(len(self._columns)))
         left_out = []
-        for name in self._spare:
+        for number in self._spare:
             if self._least_width(shown) <= options.max_width:
                 break
-            number = self._columns.index(name)
             shown.remove(number)
-            left_out.append(name.replace("\n", ""))
+            left_out.append(self._columns[number].replace("\n", ""))
         yield self._grid(shown, options.max_width)
         if left_out:
             names = ", ".join(left_out)

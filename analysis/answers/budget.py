@@ -30,7 +30,28 @@ from analysis.windowed.columns import read
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["LOST_STATES", "Budget", "Process", "budget", "budget_of", "budget_over_time"]
+__all__ = [
+    "LOST_STATES",
+    "STATE_MEANINGS",
+    "Budget",
+    "Process",
+    "budget",
+    "budget_of",
+    "budget_over_time",
+]
+
+STATE_MEANINGS = {
+    "running": "its M is on a CPU",
+    "syscall": "its M is blocked in a system call: the hold",
+    "fault": "its M is blocked in a page fault",
+    "no_cpu": "its M could run, but has no CPU",
+    "stopped": "its M is stopped by SIGSTOP or a debugger",
+    "transit": "it was released, and runs no goroutine yet",
+    "stw": "it stands still for the garbage collector, or another stop-the-world",
+    "idle": "it is on the idle list",
+    "unknown": "records were lost, or the process was not in reach",
+}
+"""What a P does in each state (docs/design.md)."""
 
 LOST_STATES = CAUSES
 """What a P that is lost can be in: every state but running, idle and unknown."""

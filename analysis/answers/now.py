@@ -37,14 +37,18 @@ _PERIOD_MS = 100
 """Of cpu.max, where nobody set another."""
 
 
+_STANDING = ("fault", "no_cpu", "stopped", "stw")
+"""States in which a P's own goroutine wants to go on and cannot."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One cause of lost P time.
+    """One cause of lost P time, or of P time in which a P's own goroutine could not go on.
 
     Args:
         cause: state of the budget that P was in.
         what: the cause in words, with its call site where there is one.
-        least_percent: of the P time, what it has lost at least; most_percent: at most.
+        least_percent: of the P time, what it has taken at least; most_percent: at most.
         today: what a person can change, empty where only the runtime can.
     """
 
@@ -62,7 +66,10 @@ class Verdict:
     Args:
         sentence: the finding about the process that lost most P time.
         good: nothing is wrong, and enough is known to say so.
-        findings: the causes, the largest first.
+        findings: the causes of lost P time, the largest first.
+        stood: P time that was not lost, since no other goroutine waited for that P, but in which
+            the goroutine on it could not go on; by cause, the largest first. A goroutine that is
+            blocked in a system call is none: it waits for what it asked for.
         by_runtime: what only a change of Go's runtime would mend; empty for nothing.
         others: the other processes that had Ps; empty for none.
     """
@@ -72,6 +79,7 @@ class Verdict:
     findings: tuple[Finding, ...]
     by_runtime: str
     others: str
+    stood: tuple[Finding, ...] = ()
 
 
 def what_now(budget: Budget, runtime: str) -> Verdict:
@@ -88,17 +96,20 @@ def what_now(budget: Budget, runtime: str) -> Verdict:
         )
         return Verdict(sentence, False, (), "", "")
     process, *others = budget["processes"]
-    findings = sorted(
-        _findings(process), key=lambda f: (-f.least_percent, -f.most_percent, f.what)
-    )
-    findings = [f for f in findings if f.most_percent >= 100 * _NEGLIGIBLE][:_FINDINGS]
+    findings, stood = _largest(_findings(process)), _largest(_stood(process))
     return Verdict(
-        _sentence(process, findings),
+        _sentence(process, findings, stood),
         _is_good(process),
         tuple(findings),
         _by_runtime(process) if runtime == "go" else "",
         _others(others),
+        tuple(stood),
     )
+
+
+def _largest(findings: Iterator[Finding]) -> list[Finding]:
+    order = sorted(findings, key=lambda f: (-f.least_percent, -f.most_percent, f.what))
+    return [f for f in order if f.most_percent >= 100 * _NEGLIGIBLE][:_FINDINGS]
 
 
 def range_text(least: float, most: float) -> str:
@@ -124,7 +135,7 @@ def _pid(process: Process) -> str:
     return f"process {process['pid']}" if process["pid"] > 0 else "a process without a name"
 
 
-def _sentence(process: Process, findings: list[Finding]) -> str:
+def _sentence(process: Process, findings: list[Finding], stood: list[Finding]) -> str:
     name = process_name(process)
     total = process["p_ns"]
     unknown = process["states"]["unknown"] / total if total else 1.0
@@ -138,20 +149,36 @@ def _sentence(process: Process, findings: list[Finding]) -> str:
     if _is_good(process):
         busy = percent_text(100 * process["states"]["running"] / total)
         return f"Nothing is wrong: {name} used {busy} of its P time, and lost next to none of it."
+    stands = (sum(f.least_percent for f in stood), sum(f.most_percent for f in stood))
+    if most < 100 * _NEGLIGIBLE and stood:
+        return (
+            f"Next to no P time of {name} was lost to work that waited, but for "
+            f"{range_text(*stands)} of it its own goroutines could not go on, most of it "
+            f"{stood[0].what}."
+        )
     if most < 100 * _NEGLIGIBLE:
         return (
             f"No P time of {name} is known to be lost; {percent_text(100 * unknown)} of it is "
             "not known."
         )
     where = f", most of it {findings[0].what}" if findings else ""
-    return f"{range_text(least, most)} of the P time of {name} was lost{where}."
+    lost = f"{range_text(least, most)} of the P time of {name} was lost{where}."
+    if stands[0] > most:
+        return (
+            f"{lost} For another {range_text(*stands)} its own goroutines could not go on, most "
+            f"of it {stood[0].what}."
+        )
+    return lost
 
 
 def _is_good(process: Process) -> bool:
     total = process["p_ns"]
     _, most = _lost_share(process)
     unknown = process["states"]["unknown"]
-    return total > 0 and most < 100 * _NEGLIGIBLE and unknown <= 10 * _NEGLIGIBLE * total
+    # Each is a share that a program on a busy machine has, too.
+    few = 10 * _NEGLIGIBLE * total
+    stands = sum(process["states"][state] for state in _STANDING)
+    return total > 0 and most < 100 * _NEGLIGIBLE and unknown <= few and stands <= few
 
 
 def _lost_share(process: Process) -> tuple[float, float]:
@@ -167,21 +194,43 @@ def _findings(process: Process) -> Iterator[Finding]:
     for row in process["lost_at"]:
         share = (100 * max(row["least"], 0) / total, 100 * max(row["most"], 0) / total)
         yield Finding(row["state"], _at(row), *share, _for_call(row, process))
-    for state, (what, today) in _STATES.items():
+    for state in _STATES:
         lost = process["lost_ns"].get(state)
         if lost is None:
             continue
         share = (100 * max(lost["least"], 0) / total, 100 * max(lost["most"], 0) / total)
-        if state == "no_cpu":
-            what, today = _for_no_cpu(process)
-        elif state == "stw" and process["stops"]["waited_for"]:
-            longest = process["stops"]["waited_for"][0]
-            name = longest["function"] or longest["syscall"] or "a function without a name"
-            today = (
-                f"a stop-the-world waited longest for {name} ({longest['state']}): do that in "
-                "smaller pieces, or away from the garbage collector's busy times"
-            )
+        what, today = _for_state(state, process)
         yield Finding(state, what, *share, today)
+
+
+def _stood(process: Process) -> Iterator[Finding]:
+    total = process["p_ns"] or 1
+    for row in process["lost_at"]:
+        if row["state"] == "fault":
+            low, high = (row["blocked_ns"] - max(row[end], 0) for end in ("most", "least"))
+            share = (100 * max(low, 0) / total, 100 * max(high, 0) / total)
+            yield Finding("fault", _at(row), *share, _for_call(row, process))
+    for state in ("no_cpu", "stopped", "stw"):
+        lost = process["lost_ns"][state]
+        low, high = (process["states"][state] - max(lost[end], 0) for end in ("most", "least"))
+        share = (100 * max(low, 0) / total, 100 * max(high, 0) / total)
+        what, today = _for_state(state, process)
+        yield Finding(state, what, *share, today)
+
+
+def _for_state(state: str, process: Process) -> tuple[str, str]:
+    """What it is called, and what helps."""
+    if state == "no_cpu":
+        return _for_no_cpu(process)
+    what, today = _STATES[state]
+    if state == "stw" and process["stops"]["waited_for"]:
+        longest = process["stops"]["waited_for"][0]
+        name = longest["function"] or longest["syscall"] or "a function without a name"
+        today = (
+            f"a stop-the-world waited longest for {name} ({longest['state']}): do that in "
+            "smaller pieces, or away from the garbage collector's busy times"
+        )
+    return what, today
 
 
 _STATES: Mapping[str, tuple[str, str]] = {

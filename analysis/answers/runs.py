@@ -12,6 +12,7 @@ from analysis.answers.budget import budget_over_time
 from analysis.answers.compare import trace_label
 from analysis.answers.summary import Summary, summary
 from analysis.stats.verdict import FEW, block_noise, detectable
+from analysis.units import percent_text
 from tracer.trace.manifest import Machine
 from tracer.trace.reader import Trace
 
@@ -106,8 +107,8 @@ def would_show(a: Sequence[Run], b: Sequence[Run]) -> str:
         return f"{head}; record {FEW} of each (pretake bench, or pretake record --repeat {FEW})"
     least = detectable(max(noises))
     return (
-        f"{head}; {FEW} of each would show a change of {PRIMARY} of {100 * least:.2g} % or more, "
-        "as far as each run varies within itself (pretake bench makes them)"
+        f"{head}; {FEW} of each would show a change of {PRIMARY} of {percent_text(100 * least)} "
+        "or more, as far as each run varies within itself (pretake bench makes them)"
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from analysis.answers.unknown import latency_unknown
 from analysis.schema import Field, Frame
 from tracer.trace.schema import UNKNOWN
 
@@ -30,6 +31,12 @@ SITES = Frame(
         Field("hold_sum_ns", "all hold together; null where no episode's is known"),
         Field("retake_p50_ns", "median P-retake latency"),
         Field("harm_sum_ns", "all harm together; null where most episodes' is not known"),
+        Field("harm_unknown", "episodes whose harm is not known; they would add to the sum"),
+        Field("hold_unknown", "episodes whose hold is not known, and in no figure of it"),
+        Field(
+            "retake_unknown",
+            "episodes whose P was given up and did not go idle, and whose latency is not known",
+        ),
         Field("kept", "episodes whose call returned with its P"),
         Field("harmful", "episodes with harm"),
         Field("needless", "handoffs that bought nothing"),
@@ -58,6 +65,14 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
         # A few that are known would pass for all of them.
         "harm_sum_ns": _sum(by_call["harm_ns"]).where(by_call["harm_ns"].count() * 2 >= sizes),
         "hold_sum_ns": _sum(by_call["hold_ns"]).where(by_call["hold_ns"].count() > 0),
+        **{
+            f"{name}_unknown": lacking.groupby(keys, dropna=False).sum()
+            for name, lacking in (
+                ("harm", trusted["harm_ns"].isna()),
+                ("hold", trusted["hold_ns"].isna()),
+                ("retake", latency_unknown(trusted)),
+            )
+        },
         "kept": trusted["outcome"].eq("kept").groupby(keys, dropna=False).sum(),
         "line": by_call["line"].agg(_commonest),
         "file": by_call["file"].agg(_commonest),

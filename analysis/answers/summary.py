@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers.budget import Budget, budget
+from analysis.answers.unknown import latency_unknown
 from analysis.ptime.episodes import Setting, episode_windows, setting_of
 from analysis.ptime.harm import ShareBuilder
 from analysis.schema import CLASSES, PARTS
@@ -215,8 +216,7 @@ class SummaryBuilder:
             known = trusted[name].dropna().to_numpy(np.int64)
             pieces.append(known)
             self._unknown[name] += len(trusted) - len(known)
-        gone = trusted["outcome"].ne("kept").fillna(True) & trusted["pidle_ns"].isna()
-        self._latency_unknown += int((gone & trusted["retake_ns"].isna()).sum())
+        self._latency_unknown += int(latency_unknown(trusted).sum())
         told = trusted[trusted["retake_ns"].notna()]
         for _, part, _ in PARTS:
             seen = told[part].dropna().to_numpy(np.int64)

@@ -41,7 +41,8 @@ class Answer:
         good: whether nothing is wrong.
         figures: three of them.
         todo: causes of lost P time, the largest first, with what a person can change.
-        apart: those that no program can change.
+        stood: P time that was not lost, but in which a P's own goroutine could not go on.
+        apart: causes that no program can change.
         by_runtime: what only the runtime could change.
         others: the other processes, and what they lost.
     """
@@ -51,6 +52,7 @@ class Answer:
     good: bool
     figures: tuple[Figure, ...]
     todo: tuple[ToDo, ...] = ()
+    stood: tuple[ToDo, ...] = ()
     apart: tuple[ToDo, ...] = ()
     by_runtime: str = ""
     others: str = ""
@@ -74,10 +76,10 @@ def _of_one(material: Material) -> Answer:
     if pressure is not None:
         some = range_text(pressure["some"], pressure["some_most"])
         full = range_text(pressure["full"], pressure["full_most"])
-    causes = [
-        ToDo(range_text(f.least_percent, f.most_percent), f.what, f.today)
-        for f in verdict.findings
-    ]
+    causes, stood = (
+        [ToDo(range_text(f.least_percent, f.most_percent), f.what, f.today) for f in found]
+        for found in (verdict.findings, verdict.stood)
+    )
     harm = duration_text(told["harm_ns"]["sum"])
     return Answer(
         verdict.sentence,
@@ -102,6 +104,7 @@ def _of_one(material: Material) -> Answer:
             ),
         ),
         tuple(cause for cause in causes if cause.today),
+        tuple(stood),
         tuple(cause for cause in causes if not cause.today),
         verdict.by_runtime,
         verdict.others,

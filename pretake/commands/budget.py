@@ -33,6 +33,7 @@ def command(trace: Path, as_json: bool) -> None:
     takes. What the trace cannot tell is 'unknown', and the figures are then a least and a most.
     """
     from analysis import load
+    from analysis.answers.budget import STATE_MEANINGS
 
     budget = load(trace).budget()
     if as_json:
@@ -43,6 +44,9 @@ def command(trace: Path, as_json: bool) -> None:
         note("No process had a P that could be read; 'pretake summary' tells what is missing.")
     for process in budget["processes"]:
         _print(terminal, process)
+    for state, meaning in STATE_MEANINGS.items():
+        if any(process["states"][state] for process in budget["processes"]):
+            terminal.print(f"{state}: {meaning}")
 
 
 def _print(terminal: Console, process: Process) -> None:
@@ -93,14 +97,24 @@ def _print_rest(terminal: Console, process: Process) -> None:
         )
     if any(taken.values()):
         terminal.print("Ps taken from threads in calls: " + _counts(taken))
+    holds = process["holds"]
+    if holds["count"]:
+        terminal.print(
+            f"held in calls and faults: {holds['count']:,} times ({holds['unknown']:,} with an "
+            f"unknown end), blocked for {duration(holds['blocked_ns'])}, of it "
+            f"{duration(holds['monitor_no_cpu_ns'])} while sysmon had no CPU; awake again without "
+            f"a CPU for {duration(holds['awake_ns'])}"
+        )
     if stops["count"]:
         stopping = stops["stopping_ns"]
+        what = "stop-the-world" if stops["count"] == 1 else "stop-the-worlds"
         terminal.print(
-            f"{stops['count']:,} stop-the-worlds took p50 {duration(stopping['p50'])}, p99 "
-            f"{duration(stopping['p99'])}, max {duration(stopping['max'])} to stop"
+            f"{stops['count']:,} {what} took p50 {duration(stopping['p50'])}, p99 "
+            f"{duration(stopping['p99'])}, max {duration(stopping['max'])} to stop "
+            f"({stops['unknown']:,} unknown)"
         )
         for waited in stops["waited_for"][:SHOWN]:
-            what = waited["function"] or waited["syscall"] or "?"
+            what = waited["function"] or waited["syscall"] or "a place that is not known"
             terminal.print(f"  waited {duration(waited['ns'])} for {what} ({waited['state']})")
 
 
@@ -116,7 +130,9 @@ def _range(lost: object) -> tuple[str | None, str | None]:
 
 
 def _percent(ns: int, total: int) -> str:
-    return f"{100 * ns / total:.1f} %" if total else "–"
+    from analysis.units import percent_text
+
+    return percent_text(100 * ns / total if total else None)
 
 
 def _place(function: str | None, file: str | None, line: int | None) -> str:

@@ -8,7 +8,10 @@ from pathlib import Path
 import click
 
 from pretake.types import refuse_existing
-from pretake.views import cells, console, duration, no_episodes, note, table, write_rows
+from pretake.views import at_least, cells, console, duration, no_episodes, note, table, write_rows
+
+_SPARE = ("harm unknown", "harmful", "hold p50", "episodes")
+"""Columns that a narrow terminal does without, the first of them first."""
 
 
 @click.command()
@@ -47,6 +50,7 @@ def command(
     from analysis.answers.flame import flame_svg
     from analysis.answers.summary import tells_of_ps
     from analysis.formats.export import folded, folded_lines, write_text
+    from analysis.schema import CLASS_MEANINGS
 
     loaded = load(trace)
     if as_folded:
@@ -66,19 +70,26 @@ def command(
     if sites.empty:
         console().print(no_episodes(tells_of_ps(loaded.manifest)))
         return
-    counts = ("episodes", "harmful")
-    times = ("hold_p50_ns", "hold_sum_ns", "harm_sum_ns")
     rows = [
         (
             _named(row["site"], row["file"], row["line"]),
             row["syscall"],
-            *(f"{row[name]:,}" for name in counts),
-            *(duration(row[name]) for name in times),
+            f"{row['episodes']:,}",
+            f"{row['harmful']:,}",
+            duration(row["hold_p50_ns"]),
+            at_least(row["hold_sum_ns"], row["hold_unknown"]),
+            at_least(row["harm_sum_ns"], row["harm_unknown"]),
+            f"{row['harm_unknown']:,}",
         )
         for row in cells(sites)
     ]
-    head = ("site", "call", *counts, "hold p50", "hold", "harm")
-    console().print(table("Calls that blocked with a P", head, rows, left=2))
+    head = ("site", "call", "episodes", "harmful", "hold p50", "hold", "harm", "harm unknown")
+    terminal = console()
+    terminal.print(table("Calls that blocked with a P", head, rows, left=2, spare=_SPARE))
+    if sites[["hold_unknown", "harm_unknown"]].any(axis=None):
+        terminal.print("≥: the episodes that are not known would add to it")
+    if sites["harmful"].any():
+        terminal.print(f"harmful: {CLASS_MEANINGS['harmful']}")
 
 
 def _named(site: str | None, file: str | None, line: int | None) -> str | None:

@@ -13,7 +13,10 @@ from pretake.sides import (
     tell_difference,
     their_traces,
 )
-from pretake.views import cells, console, duration, table, write_rows
+from pretake.views import at_least, cells, console, duration, table, write_rows
+
+_SPARE = ("hold p50", "p90", "harm unknown", "episodes", "lost")
+"""Columns that a narrow terminal does without, the first of them first."""
 
 
 @click.command(cls=SidesCommand)
@@ -66,17 +69,24 @@ def command(
     if as_json:
         write_rows(compared)
         return 0
-    head = ("trace", "retake p50", "p90", "p99", "hold p50", "harm", "episodes", "lost")
+    head = (
+        *("trace", "retake p50", "p90", "p99", "unknown", "hold p50", "harm", "episodes"),
+        *("harm unknown", "lost"),
+    )
     rows = [
         (
             row["trace"],
             *(duration(row[f"retake_{name}_ns"]) for name in ("p50", "p90", "p99")),
+            f"{row['retake_unknown']:,}",
             duration(row["hold_p50_ns"]),
-            duration(row["harm_sum_ns"]),
+            at_least(row["harm_sum_ns"], row["harm_unknown"]),
             f"{row['episodes']:,}",
+            f"{row['harm_unknown']:,}",
             f"{row['lost']:,}",
         )
         for row in cells(compared)
     ]
-    console().print(table(f"{len(rows)} traces", head, rows))
+    terminal = console()
+    terminal.print(table(f"{len(rows)} traces", head, rows, spare=_SPARE))
+    terminal.print("unknown: latencies; '≥': the episodes whose harm is unknown would add to it")
     return 0

@@ -112,6 +112,10 @@ def command(
             note("no runtime was found in the program: there is no P that could be retaken")
 
 
+_SPARE = ("harm p50", "p50", "harm p99")
+"""Columns that a narrow terminal does without, the first of them first."""
+
+
 class _Watcher:
     """What was counted, by name; asked by the screen and, on another thread, by Prometheus."""
 
@@ -199,7 +203,10 @@ def _numbers(counts: np.ndarray) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderable
-    columns = ("call site", "system call", "retakes", "p50", "p99", "harmful", "p50", "p99")
+    columns = (
+        *("call site", "system call", "retakes", "p50", "p99"),
+        *("harmful", "harm p50", "harm p99"),
+    )
     cells = [
         (
             row["call_site"] if row["line"] is None else f"{row['call_site']}:{row['line']}",
@@ -211,4 +218,4 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderab
         )
         for row in rows
     ]
-    return table("P-retake latency and harm", columns, cells, left=2)
+    return table("P-retake latency and harm", columns, cells, left=2, spare=_SPARE)

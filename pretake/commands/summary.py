@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pretake.views import (
+    at_least,
     bytes_text,
     console,
     duration,
@@ -95,6 +96,13 @@ def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
         for cause in causes:
             terminal.print(_indented(cause, 2))
         terminal.print(_indented(f"What helps: {today}.", 4))
+    if verdict.stood:
+        terminal.print("No other goroutine waited, but the P's own could not go on:")
+    for finding in verdict.stood:
+        share = range_text(finding.least_percent, finding.most_percent)
+        terminal.print(_indented(f"{share} of P time {finding.what}", 2))
+        if finding.today not in helps:
+            terminal.print(_indented(f"What helps: {finding.today}.", 4))
     apart += [verdict.by_runtime] if verdict.by_runtime else []
     if apart:
         terminal.print("What only the runtime could change:")
@@ -155,8 +163,7 @@ def _print_times(terminal: Console, summary: Summary) -> None:
         known = summary["episodes"] - summary["untrusted"] - spread["unknown"]
         # Quantiles of a small part of the episodes would pass for those of all.
         told = quantiles(spread if known >= spread["unknown"] else {}, *names)
-        at_least = "≥ " if spread["unknown"] and spread["sum"] is not None else ""
-        total = f"{at_least}{duration(spread['sum'])}"
+        total = at_least(spread["sum"], spread["unknown"])
         rows.append((name, *told, total, f"{spread['unknown']:,}"))
     terminal.print(table("How long", ("", *names, "sum", "unknown"), rows, spare=("p90", "max")))
     parts = [

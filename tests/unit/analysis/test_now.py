@@ -154,6 +154,49 @@ def test_nothing_is_wrong_only_where_the_budget_says_so() -> None:
     assert not what_now(budget(), "go").good
 
 
+NOTHING_LOST = {s: {"least": 0, "most": 0} for s in STATES[1:7]}
+
+
+@pytest.mark.parametrize("state", ["no_cpu", "stopped", "stw"])
+def test_a_p_whose_own_goroutine_cannot_go_on_is_not_nothing(state: str) -> None:
+    """Nothing else waits, so no P time is lost: but the only goroutine stands for half of it."""
+    told = what_now(budget(process({state: SECOND // 2}, lost_ns=NOTHING_LOST)), "go")
+    assert not told.good
+    assert told.findings == ()
+    (finding,) = told.stood
+    assert (finding.cause, finding.least_percent, finding.most_percent) == (state, 50.0, 50.0)
+    assert finding.today
+    assert told.sentence == (
+        "Next to no P time of server (pid 7) was lost to work that waited, but for 50 % of it its "
+        f"own goroutines could not go on, most of it {finding.what}."
+    )
+
+
+def test_a_page_fault_of_the_only_goroutine_is_told_with_its_place() -> None:
+    row = read(SECOND // 5, state="fault", syscall=None, least=0, most=0)
+    made = process({"fault": SECOND // 5}, lost_ns=NOTHING_LOST, lost_at=[row])
+    told = what_now(budget(made), "go")
+    (finding,) = told.stood
+    assert finding.what == "at main.go:34 (a page fault)"
+    assert "MADV_POPULATE_READ" in finding.today
+    assert not told.good
+
+
+def test_what_was_lost_is_not_told_a_second_time() -> None:
+    """Of 0.5 s without a CPU 0.05 to 0.1 s were lost."""
+    lost = {**NOTHING_LOST, "no_cpu": {"least": SECOND // 20, "most": SECOND // 10}}
+    told = what_now(budget(process({"no_cpu": SECOND // 2}, lost_ns=lost)), "go")
+    (found,), (stood,) = told.findings, told.stood
+    assert (found.least_percent, found.most_percent) == (5.0, 10.0)
+    assert (stood.least_percent, stood.most_percent) == (40.0, 45.0)
+    assert told.sentence.startswith("5 to 10 % of the P time of server (pid 7) was lost")
+    assert "For another 40 to 45 % its own goroutines could not go on" in told.sentence
+
+
+def test_a_little_time_without_a_cpu_is_nothing_wrong() -> None:
+    assert what_now(budget(process({"no_cpu": SECOND // 50}, lost_ns=NOTHING_LOST)), "go").good
+
+
 def test_the_other_processes_are_named() -> None:
     other = process({"syscall": 20_000_000}, pid=9, comm="go")
     told = what_now(budget(process({"syscall": 380_000_000}), other), "go")
