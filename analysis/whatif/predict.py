@@ -26,6 +26,7 @@ from analysis.ptime.episodes import episode_windows
 from analysis.schema import Field, Frame
 from analysis.stats.quantiles import quantiles
 from analysis.whatif.prices import Price, busy_cpus, prices
+from analysis.whatif.quota import Quota, quota_of
 from analysis.whatif.scripts import Goroutine, Scripts, scripts
 from analysis.windowed import plain
 from analysis.windowed.asof import Ints
@@ -47,6 +48,11 @@ WHATIF = Frame(
         Field("procs", "number of Ps"),
         Field("cpus", "number of CPUs"),
         Field("syscall_cost", "price of a system call, times the captured machine's", "float"),
+        Field(
+            "throttled_ns",
+            "what CPU quotas took of it, summed over CPUs; a replay has no quota, so that its row "
+            "tells how the run were without it. Null where no cgroup was asked",
+        ),
         Field("calls", "system calls that blocked"),
         Field("retake_p50_ns", "median P-retake latency"),
         Field("retake_p90_ns", "its 90th percentile"),
@@ -56,9 +62,9 @@ WHATIF = Frame(
         Field("handoffs", "Ps given away before a call"),
         Field(
             "error_percent",
-            "how far the median latency of the used policy's replay is from the capture; it "
-            "stands beside every prediction. Null where that policy is not known or has no "
-            "latency",
+            "how far the median latency of the used policy's replay is from the capture, where "
+            "no quota took anything; it stands beside every prediction. Null where that policy is "
+            "not known or has no latency, or the quota took something nearly everywhere",
             "float",
         ),
         Field("calls_error_percent", "the same of calls_per_s", "float"),
@@ -191,16 +197,22 @@ def whatif(
     own = _own_machine(trace, known, busy_cpus(trace, first_ns, last_ns))
     used = used_policy(trace)
     measured = _measured(known[middle:], second)
+    quota = quota_of(trace, _process_of(known))
     error = calls_error = None
     if used is not None:
-        _fit(costs, first, known[:middle], used, own, replay)
+        untouched = quota.untouched(known[:middle])
+        fitting = untouched if len(untouched) >= _FEWEST else known[:middle]
+        _fit(costs, first, fitting, used, own, replay)
         as_used = Machine(own.procs, own.cpus, 1.0, costs)
         told = replay(second.goroutines, used, as_used, _bound(second))
-        if told is not None:
-            error = _percent_apart(_median(told.retake_ns), _median(measured.retake_ns))
-            calls_error = _percent_apart(_rate(told), _rate(measured))
+        seen = _without_quota(measured, known[middle:], second, quota)
+        if told is not None and seen is not None:
+            error = _percent_apart(_median(told.retake_ns), _median(seen.retake_ns))
+            calls_error = _percent_apart(_rate(told), _rate(seen))
     asked = Machine(procs or own.procs, cpus or own.cpus, syscall_cost, costs)
     rows = [_row(used or "unknown", "captured", own, measured, True)]
+    taken_ns = quota.taken_ns(second.begin_ns, second.end_ns)
+    rows[0]["throttled_ns"] = UNKNOWN if taken_ns is None else taken_ns
     for policy in policies:
         told = replay(second.goroutines, policy, asked, _bound(second))
         rows.append(_row(policy, "replayed", asked, told, policy == used))
@@ -216,13 +228,36 @@ def whatif(
 
 
 def machine_text(row: Mapping[Any, Any], captured: Mapping[Any, Any]) -> str:
-    """In what a replay's machine differs from the captured one: ``, 3 Ps``; empty for nothing."""
+    """In what a replay's machine differs from the captured one: ``, 3 Ps, no quota``; empty for
+    nothing."""
     words = (("procs", "P"), ("cpus", "CPU"))
-    return "".join(
+    differs = [
         f", {row[name]} {word}{'' if row[name] == 1 else 's'}"
         for name, word in words
         if row[name] is not None and row[name] != captured[name]
-    )
+    ]
+    if captured["throttled_ns"] and row["throttled_ns"] == 0:
+        differs.append(", no quota")
+    return "".join(differs)
+
+
+def _process_of(known: pd.DataFrame) -> int | None:
+    """The process with the most episodes, whose scripts are made."""
+    pid = known["pid"].mode()
+    return int(pid.iloc[0]) if len(pid) else None
+
+
+def _without_quota(
+    measured: Replay, known: pd.DataFrame, own: Scripts, quota: Quota
+) -> Replay | None:
+    """The capture where no quota took anything; None where that is too little to tell."""
+    if not quota.taken_ns(own.begin_ns, own.end_ns):
+        return measured
+    untouched = quota.untouched(known)
+    if len(untouched) < _FEWEST // 2:
+        return None
+    left_ns = own.end_ns - own.begin_ns - quota.touched_ns(own.begin_ns, own.end_ns)
+    return replace(_measured(untouched, own), calls=len(untouched), elapsed_ns=max(left_ns, 0))
 
 
 def _first_episodes(trace: Trace, limit: int) -> pd.DataFrame:
@@ -328,6 +363,7 @@ def _row(
         "procs": machine.procs,
         "cpus": machine.cpus,
         "syscall_cost": machine.syscall_cost,
+        "throttled_ns": 0,
         "calls": UNKNOWN,
         **dict.fromkeys(("retake_p50_ns", "retake_p90_ns", "retake_p99_ns"), UNKNOWN),
         "harm_ns": UNKNOWN,

@@ -11,6 +11,8 @@ import click
 from pretake.views import cells, console, duration, table, write_rows
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from analysis.whatif.predict import Machine, Replay
     from analysis.whatif.scripts import Goroutine, Step
     from reference_runtime.sim import replay as sim
@@ -96,10 +98,23 @@ def command(
     terminal = console()
     terminal.print(table(f"What if: {captured['calls']:,} calls", head, rows, spare=_SPARE))
     terminal.print("(run): as captured; error: how far the replay of its policy is from that")
+    _tell_quota(terminal, captured)
     if syscall_cost != 1 and loaded.manifest.asked.get("detail") != "full":
         terminal.print(
             "calls that did not block are not dearer here, since they were not captured: "
             "'pretake record --detail full' does"
+        )
+
+
+def _tell_quota(terminal: Console, captured: dict[str, Any]) -> None:
+    taken_ns = captured["throttled_ns"]
+    if taken_ns is None:
+        terminal.print("a quota: not predicted, since no cgroup was asked what its quota took")
+    elif taken_ns:
+        terminal.print(
+            f"no quota: CPU quotas took {duration(taken_ns)} of CPU time from the run, and a "
+            "replay has none; its error is that of the part which was not throttled. A quota "
+            "between the two is not predicted: the trace does not tell how large it was"
         )
 
 

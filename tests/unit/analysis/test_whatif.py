@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from analysis import load
 from analysis.ptime.episodes import episodes
-from analysis.whatif.predict import WHATIF, Machine, Replay, used_policy, whatif
+from analysis.whatif.predict import WHATIF, Machine, Replay, machine_text, used_policy, whatif
+from analysis.whatif.quota import Quota
 from analysis.whatif.scripts import Goroutine, Scripts, Step, scripts
 from pretake.commands.whatif import command, play
 from tests.unit.analysis.scene import FUTEX, US, Scene
@@ -197,12 +199,18 @@ def test_a_raw_wait_for_pythons_lock_is_no_call(tmp_path: Path) -> None:
     assert made(scene, tmp_path).calls == 0
 
 
-def many(folder: Path, policy: str | None = "sysmon") -> Path:
+def many(
+    folder: Path,
+    policy: str | None = "sysmon",
+    slow: range = range(0),
+    throttled: Sequence[tuple[int, int, int]] = (),
+) -> Path:
     """Two goroutines take turns on one P: each reads, and the other has computed meanwhile.
 
     110 blocks for 3 ms; 120, some 800 µs after 110 is back, for 700 µs. The other one waits for P
     then, which is retaken after 120 µs; 140 µs after the block it runs. No two rounds are equally
-    long, or a monitor that sleeps equally long would keep step with them.
+    long, or a monitor that sleeps equally long would keep step with them. In the ``slow`` rounds
+    the other one gets a CPU 400 µs later. ``throttled``: begin, end and what was taken, in µs.
     """
     scene = Scene(end_ns=520_000 * US, workload={"policy": policy, "procs": 1})
     for tid in (11, 12):
@@ -220,14 +228,18 @@ def many(folder: Path, policy: str | None = "sysmon") -> Path:
             scene.runtime(block + 120, "retake", 19, 0, reason="sysmon", target_tid=tid, **ALONE)
             scene.runtime(block + 121, "handoff", 19, 0, reason="sysmon", **ALONE)
             scene.wakeup(block + 123, other)
-            scene.switch(block + 130, 0, other, cpu=other - 11)
-            scene.runtime(block + 140, "run", other, 0, goid=230 - goid, **ALONE)
+            late = 400 if round_ in slow else 0
+            scene.switch(block + 130 + late, 0, other, cpu=other - 11)
+            scene.runtime(block + 140 + late, "run", other, 0, goid=230 - goid, **ALONE)
             scene.wakeup(woken, tid, waker_tid=0)
             scene.switch(woken + 5, 0, tid, cpu=tid - 11)
             scene.exit(woken + 10, tid, block - 10, blocks=1)
             scene.runtime(woken + 12, "exit_slow", tid, goid=goid, **ALONE)
             scene.switch(woken + 13, tid, 0, cpu=tid - 11)
         at += 5_000 + 13 * (round_ % 11)
+    for begin, end, ns in throttled:
+        span = {"begin_ns": begin * US, "end_ns": end * US, "throttled_ns": ns * US}
+        scene.rows["throttle"].append({**span, "cgroup": "/x", "pid": 7})
     return scene.write(folder).path
 
 
@@ -259,6 +271,66 @@ def test_the_error_of_the_used_policy_stands_beside_every_prediction(tmp_path: P
     # Prices are set, and the error is found, on the machine of the capture.
     assert {row[1:] for row in asked if row[0] == "sysmon"} == {(1, 2, 1.0)}
     assert asked[-2:] == [("block", 8, 2, 2.5), ("raw", 8, 2, 2.5)]
+
+
+ROUND_60 = sum(5_000 + 13 * (round_ % 11) for round_ in range(60))
+"""When round 60 begins, in µs: the second half of the run is from round 50 to 99."""
+
+
+def test_a_throttled_run_is_replayed_without_its_quota(tmp_path: Path) -> None:
+    """From round 60 on a quota keeps the next goroutine off its CPU for 400 µs more.
+
+    The error is that of rounds 50 to 59, of which it took nothing: 210 for 140 µs.
+    """
+    path = many(
+        tmp_path,
+        slow=range(60, 100),
+        throttled=[(0, 100_000, 0), (ROUND_60, 520_000, 1_600)],
+    )
+    table = whatif(load(path).trace, ["sysmon"], lambda *_: constant(210 * US), one_more=True)
+    captured, *replayed = table.astype(object).to_dict("records")
+    assert captured["retake_p50_ns"] == 540 * US
+    assert captured["throttled_ns"] == 1_600 * US
+    assert [row["throttled_ns"] for row in replayed] == [0, 0, 0]
+    assert {row["error_percent"] for row in replayed} == {50.0}
+    assert [machine_text(row, captured) for row in replayed] == [
+        ", no quota",
+        ", 2 Ps, no quota",
+        ", 3 CPUs, no quota",
+    ]
+
+
+def test_a_run_that_was_throttled_throughout_has_no_error_to_tell(tmp_path: Path) -> None:
+    path = many(tmp_path, throttled=[(0, 520_000, 5_000)])
+    table = whatif(load(path).trace, ["sysmon"], lambda *_: constant(210 * US))
+    assert table["throttled_ns"].tolist() == [5_000 * US, 0]
+    assert table["error_percent"].isna().all()
+
+
+@pytest.mark.parametrize(("throttled", "asked"), [((), False), ([(0, 520_000, 0)], True)])
+def test_no_quota_and_nobody_asked_are_two_things(
+    throttled: Sequence[tuple[int, int, int]], asked: bool, tmp_path: Path
+) -> None:
+    path = many(tmp_path, throttled=throttled)
+    said = CliRunner().invoke(command, [str(path), "--retake", "block"], standalone_mode=False)
+    assert said.exception is None
+    assert "no quota" not in said.output
+    assert ("since no cgroup was asked" in said.output) != asked
+
+
+def test_which_episodes_a_quota_left_alone() -> None:
+    """Spans 100 to 200 and 300 to 400; an episode ends with its return, or with P's next run."""
+    quota = Quota(True, np.array([100, 300]), np.array([200, 400]), np.array([7, 9]))
+    rows = pd.DataFrame(
+        {
+            "block_ns": [0, 0, 150, 200, 250, 250, 400, 500],
+            "exit_ns": [99, 100, 160, 299, 260, 260, 410, -1],
+            "run_ns": [90, 90, -1, 250, 300, 290, 420, -1],
+        }
+    )
+    assert quota.untouched(rows).index.tolist() == [0, 3, 5, 6, 7]
+    assert (quota.taken_ns(0, 1_000), quota.taken_ns(0, 250), quota.taken_ns(0, 100)) == (16, 7, 0)
+    assert (quota.touched_ns(0, 1_000), quota.touched_ns(150, 350)) == (200, 100)
 
 
 def test_without_a_known_policy_there_is_no_error(tmp_path: Path) -> None:
