@@ -71,6 +71,7 @@ class Verdict:
             the goroutine on it could not go on; by cause, the largest first. A goroutine that is
             blocked in a system call is none: it waits for what it asked for.
         by_runtime: what only a change of Go's runtime would mend; empty for nothing.
+        stops: whom stop-the-worlds waited for, and what helps; empty for next to nothing.
         others: the other processes that had Ps; empty for none.
     """
 
@@ -80,6 +81,7 @@ class Verdict:
     by_runtime: str
     others: str
     stood: tuple[Finding, ...] = ()
+    stops: str = ""
 
 
 def what_now(budget: Budget, runtime: str) -> Verdict:
@@ -104,6 +106,7 @@ def what_now(budget: Budget, runtime: str) -> Verdict:
         _by_runtime(process) if runtime == "go" else "",
         _others(others),
         tuple(stood),
+        _stops(process),
     )
 
 
@@ -178,6 +181,7 @@ def _is_good(process: Process) -> bool:
     # Each is a share that a program on a busy machine has, too.
     few = 10 * _NEGLIGIBLE * total
     stands = sum(process["states"][state] for state in _STANDING)
+    stands += sum(row["ns"] for row in process["stops"]["waited_for"])
     return total > 0 and most < 100 * _NEGLIGIBLE and unknown <= few and stands <= few
 
 
@@ -220,17 +224,24 @@ def _stood(process: Process) -> Iterator[Finding]:
 
 def _for_state(state: str, process: Process) -> tuple[str, str]:
     """What it is called, and what helps."""
-    if state == "no_cpu":
-        return _for_no_cpu(process)
-    what, today = _STATES[state]
-    if state == "stw" and process["stops"]["waited_for"]:
-        longest = process["stops"]["waited_for"][0]
-        name = longest["function"] or longest["syscall"] or "a function without a name"
-        today = (
-            f"a stop-the-world waited longest for {name} ({longest['state']}): do that in "
-            "smaller pieces, or away from the garbage collector's busy times"
-        )
-    return what, today
+    return _for_no_cpu(process) if state == "no_cpu" else _STATES[state]
+
+
+def _stops(process: Process) -> str:
+    """Whom stop-the-worlds waited for, and what helps; empty where that is next to nothing."""
+    stops = process["stops"]
+    waited = stops["waited_for"]
+    if not waited or sum(row["ns"] for row in waited) < _NEGLIGIBLE * process["p_ns"]:
+        return ""
+    longest, took = waited[0], stops["stopping_ns"]
+    name = longest["function"] or longest["syscall"] or "a function without a name"
+    many = f"{stops['count']:,} stop-the-world{'s' if stops['count'] != 1 else ''}"
+    return (
+        f"{many} took {duration_text(took['p50'])} (median; at most {duration_text(took['max'])}) "
+        f"until all Ps stood, and waited longest for {name} ({longest['state']}, "
+        f"{duration_text(longest['ns'])} in all). What helps: do that in smaller pieces, or away "
+        "from the garbage collector's busy times."
+    )
 
 
 _STATES: Mapping[str, tuple[str, str]] = {
@@ -319,10 +330,18 @@ def _quota(process: Process, throttled_ns: int) -> str:
 
 def _by_runtime(process: Process) -> str:
     total = process["p_ns"] or 1
-    held = process["lost_ns"].get("syscall")
-    if held is None or held["most"] < _NEGLIGIBLE * total:
+    # Of its own waits the runtime is told by itself: no sysmon takes a P from them.
+    own = [
+        row
+        for row in process["lost_at"]
+        if row["state"] == "syscall" and is_runtime_wait(row["function"])
+    ]
+    held = process["lost_ns"]["syscall"]
+    least = max(held["least"] - sum(row["least"] for row in own), 0)
+    most = max(held["most"] - sum(row["most"] for row in own), least)
+    if most < _NEGLIGIBLE * total:
         return ""
-    share = range_text(100 * max(held["least"], 0) / total, 100 * held["most"] / total)
+    share = range_text(100 * least / total, 100 * most / total)
     return (
         f"{share} of P time was lost until sysmon took P from threads in calls; 'pretake whatif' "
         "predicts how much of it entersyscallblock (policy block) or a word from the kernel at "

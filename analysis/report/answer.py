@@ -43,6 +43,7 @@ class Answer:
         todo: causes of lost P time, the largest first, with what a person can change.
         stood: P time that was not lost, but in which a P's own goroutine could not go on.
         apart: causes that no program can change.
+        stops: whom stop-the-worlds waited for, and what helps.
         by_runtime: what only the runtime could change.
         others: the other processes, and what they lost.
     """
@@ -54,6 +55,7 @@ class Answer:
     todo: tuple[ToDo, ...] = ()
     stood: tuple[ToDo, ...] = ()
     apart: tuple[ToDo, ...] = ()
+    stops: str = ""
     by_runtime: str = ""
     others: str = ""
 
@@ -106,6 +108,7 @@ def _of_one(material: Material) -> Answer:
         tuple(cause for cause in causes if cause.today),
         tuple(stood),
         tuple(cause for cause in causes if not cause.today),
+        verdict.stops,
         verdict.by_runtime,
         verdict.others,
     )

@@ -103,6 +103,8 @@ def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
         terminal.print(_indented(f"{share} of P time {finding.what}", 2))
         if finding.today not in helps:
             terminal.print(_indented(f"What helps: {finding.today}.", 4))
+    if verdict.stops:
+        terminal.print(verdict.stops, markup=False)
     apart += [verdict.by_runtime] if verdict.by_runtime else []
     if apart:
         terminal.print("What only the runtime could change:")

@@ -103,9 +103,12 @@ def test_where_no_cgroup_was_asked_nobody_knows_whether_a_quota_did_it() -> None
 @pytest.mark.parametrize("function", ["runtime.futex", "PyThread_acquire_lock_timed"])
 def test_a_wait_of_the_runtime_is_named_and_nobody_is_told_to_change_it(function: str) -> None:
     row = read(10_000_000, syscall="futex", function=function)
-    (finding,) = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go").findings
+    told = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go")
+    (finding,) = told.findings
     assert finding.what == "in waits of the runtime itself (futex)"
     assert finding.today == ""
+    # Nor does sysmon take P from it.
+    assert told.by_runtime == ""
 
 
 @pytest.mark.parametrize(
@@ -114,15 +117,7 @@ def test_a_wait_of_the_runtime_is_named_and_nobody_is_told_to_change_it(function
         ("no_cpu", {}, "more CPUs"),
         ("no_cpu", {"of_which": {"throttled": 90_000_000, "idle_beside_work": 0}}, "CPU quota"),
         ("stopped", {}, "SIGSTOP"),
-        (
-            "stw",
-            {
-                "stops": {
-                    "waited_for": [{"function": "main.f", "syscall": None, "state": "running"}]
-                }
-            },
-            "waited longest for main.f (running)",
-        ),
+        ("stw", {}, "GOGC"),
         ("transit", {}, ""),
     ],
 )
@@ -131,6 +126,26 @@ def test_each_cause_has_what_helps(state: str, more: dict[str, Any], help_: str)
     assert (finding.cause, finding.least_percent) == (state, 10.0)
     assert help_ in finding.today
     assert bool(help_) == bool(finding.today)
+
+
+def test_a_stop_that_waits_is_told_with_whom_it_waits_for() -> None:
+    """Two stops of 100 and 300 ms waited for a loop: P stood for none of it, and ran for 0.4 s."""
+    stops = {
+        "count": 2,
+        "stopping_ns": {"p50": 100_000_000, "p99": 300_000_000, "max": 300_000_000},
+        "waited_for": [
+            {"function": "main.f", "syscall": None, "state": "running", "ns": 390_000_000},
+            {"function": None, "syscall": "read", "state": "syscall", "ns": 10_000_000},
+        ],
+    }
+    told = what_now(budget(process({}, stops=stops)), "go")
+    assert told.stops.startswith(
+        "2 stop-the-worlds took 100 ms (median; at most 300 ms) until all Ps stood, and waited "
+        "longest for main.f (running, 390 ms in all). What helps: do that in smaller pieces"
+    )
+    assert not told.good
+    short = {**stops, "waited_for": [{**stops["waited_for"][0], "ns": 1_000}]}
+    assert what_now(budget(process({}, stops=short)), "go").stops == ""
 
 
 def test_a_fault_is_mended_by_reading() -> None:

@@ -1,0 +1,111 @@
+"""What a person is told to change, cause by cause, of real programs in which it is the cause."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.answers.budget import budget
+from analysis.answers.now import Finding, Verdict, what_now
+from tests.go import toolchains
+from tests.go.capture import capture
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
+from tracer.trace.reader import Trace
+
+VERSION = toolchains.VERSIONS[-1]
+
+
+def verdict(trace: Trace) -> Verdict:
+    told = what_now(budget(trace), "go")
+    assert not told.good
+    return told
+
+
+def of(told: Verdict, cause: str) -> list[Finding]:
+    return [f for f in (*told.findings, *told.stood) if f.cause == cause]
+
+
+def test_a_call_on_a_pollable_descriptor_and_one_p_more(tmp_path: Path) -> None:
+    """One P, one goroutine that blocks in read, and others that wait for the P."""
+    trace = capture(
+        tmp_path / "t", "truth", ["one-p", str(tmp_path / "told")], VERSION, probes="none"
+    )
+    told = verdict(trace)
+    (found,) = (f for f in of(told, "syscall") if "timer.go" in f.what)
+    assert found.today.startswith("a descriptor that the network poller waits for")
+    assert "fewer of these calls at a time" in found.today
+    gain = re.search(
+        r"GOMAXPROCS 1 → 2 \(that P would have had work for up to (\S+) %", found.today
+    )
+    assert gain is not None
+    # With one P the time in which it was lost is the lost P time, to which others wait, too.
+    assert float(gain[1]) >= found.least_percent - 0.5
+    # What sysmon could do sooner is no advice to who writes the program.
+    assert "sysmon" in told.by_runtime
+    assert "sysmon" not in found.today
+
+
+def test_a_mapping_that_is_read_instead(tmp_path: Path) -> None:
+    trace = capture(tmp_path / "t", "faults", ["40"], VERSION, probes="none")
+    found = of(verdict(trace), "fault")
+    # What was lost, or what only its own goroutine waited, or both: at the same place.
+    assert {re.sub(r":\d+", "", f.what) for f in found} == {"at main.go (a page fault)"}
+    assert all("MADV_POPULATE_READ" in f.today for f in found)
+
+
+def test_a_stop_that_waits_for_a_long_clear(tmp_path: Path) -> None:
+    trace = capture(
+        tmp_path / "t", "truth", ["stops", str(tmp_path / "told")], VERSION, probes="none"
+    )
+    told = verdict(trace)
+    assert re.match(r"\d+ stop-the-worlds took ", told.stops)
+    assert "waited longest for runtime.memclrNoHeapPointers (" in told.stops
+    assert "in smaller pieces" in told.stops
+
+
+@pytest.fixture
+def five_percent() -> Iterator[Path]:
+    """A cgroup whose threads may use 5 ms of CPU in each 100 ms."""
+    own = f"pretake-test-{os.getpid()}"
+    unified, cpu = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu")
+    if (unified / "cgroup.controllers").exists():
+        group = unified / own
+        settings = {"cpu.max": "5000 100000"}
+    else:
+        group = cpu / own
+        settings = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "5000"}
+    try:
+        group.mkdir()
+        for name, value in settings.items():
+            (group / name).write_text(value)
+    except OSError as error:
+        if os.environ.get("PRETAKE_FORCE_KERNEL"):
+            pytest.fail(f"no quota can be set: {error}")
+        pytest.skip(f"no quota can be set: {error} (force with PRETAKE_FORCE_KERNEL=1)")
+    yield group
+    group.rmdir()
+
+
+def test_a_quota_is_raised_by_what_it_took(five_percent: Path, tmp_path: Path) -> None:
+    """The only goroutine uses 0.15 s of CPU, and has 5 ms of each 100."""
+    program = toolchains.build("truth", VERSION, "static")
+    inside = f'echo $$ > {five_percent}/cgroup.procs; exec "$@"'
+    command = ["bash", "-c", inside, "bash", str(program), "without-cpu", str(tmp_path / "told")]
+    record(command, output=tmp_path / "t", options=CaptureOptions(probes="none"))
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.exit_status == 0
+    process = budget(trace)["processes"][0]
+    assert process["of_which"]["throttled"]
+    told = [f for f in of(verdict(trace), "no_cpu") if "CPU quota (cpu.max) larger by" in f.today]
+    assert told
+    more = re.search(r"larger by (\S+) CPUs, which is \S+ .s more in each period", told[0].today)
+    assert more is not None
+    wall_s = process["pressure"]["total"]["seconds"]
+    assert float(more[1]) == pytest.approx(
+        process["of_which"]["throttled"] / 1e9 / wall_s, abs=0.006
+    )
