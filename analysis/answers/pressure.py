@@ -43,6 +43,7 @@ __all__ = [
     "Stall",
     "Stalled",
     "distinct_windows",
+    "kind_of",
     "pressure_of",
     "stalls_of",
 ]
@@ -58,10 +59,12 @@ Ints = npt.NDArray[np.int64]
 
 
 class Stall(TypedDict):
-    """The least and the most that it can have been, in percent of time."""
+    """The least and the most that it can have been, in percent of time, and in ns."""
 
     least: float
     most: float
+    least_ns: int
+    most_ns: int
 
 
 class Stalled(TypedDict):
@@ -76,7 +79,7 @@ class Pressure(TypedDict):
 
     Keys:
         seconds: how long the window is: shorter than its name where there was less.
-        some, full: of any cause, the least; some_most, full_most: the most.
+        any: of any cause. some, full: its least percent; some_most, full_most: its most.
         unknown: P time of which nobody knows what it was, in percent.
         causes: by cause, every one of them.
     """
@@ -87,6 +90,7 @@ class Pressure(TypedDict):
     some_most: float
     full_most: float
     unknown: float
+    any: Stalled
     causes: dict[str, Stalled]
 
 
@@ -126,15 +130,19 @@ def _window(sums: Mapping[str, Ints], first: int, begin_ns: int) -> Pressure:
     span_ns = int(times[-1]) - (int(times[first]) if first >= 0 else begin_ns)
 
     def stall(kind: str, cause: str) -> Stall:
-        least, most = (
-            100 * grown(f"{kind}_{end}_{cause}_ns") / span_ns for end in ("least", "most")
-        )
-        return {"least": least, "most": most}
+        least, most = (grown(f"{kind}_{end}_{cause}_ns") for end in ("least", "most"))
+        return {
+            "least": 100 * least / span_ns,
+            "most": 100 * most / span_ns,
+            "least_ns": least,
+            "most_ns": most,
+        }
 
-    some, full = stall("some", ANY), stall("full", ANY)
-    causes: dict[str, Stalled] = {
-        cause: {"some": stall("some", cause), "full": stall("full", cause)} for cause in CAUSES
-    }
+    def stalled(cause: str) -> Stalled:
+        return {"some": stall("some", cause), "full": stall("full", cause)}
+
+    own = stalled(ANY)
+    some, full = own["some"], own["full"]
     p_ns = grown("p_ns")
     return {
         "seconds": span_ns / _SECOND_NS,
@@ -143,7 +151,8 @@ def _window(sums: Mapping[str, Ints], first: int, begin_ns: int) -> Pressure:
         "some_most": some["most"],
         "full_most": full["most"],
         "unknown": 100 * grown("unknown_ns") / p_ns if p_ns else 0.0,
-        "causes": causes,
+        "any": own,
+        "causes": {cause: stalled(cause) for cause in CAUSES},
     }
 
 
@@ -157,25 +166,19 @@ class CauseStall(NamedTuple):
 
 def stalls_of(told: Mapping[str, Pressure]) -> Iterator[CauseStall]:
     """What there is to show: any cause first, then those that something may have been lost to."""
-    for kind in KINDS:
-        yield from _if_any(
-            "any cause",
-            kind,
-            {
-                window: (own["some"], own["some_most"])
-                if kind == "some"
-                else (own["full"], own["full_most"])
-                for window, own in told.items()
-            },
-        )
-    for cause in CAUSES:
+    for cause in ("any cause", *CAUSES):
         for kind in KINDS:
             over = {}
             for window, own in told.items():
-                stalled = own["causes"][cause]
-                stall = stalled["some"] if kind == "some" else stalled["full"]
+                stall = kind_of(own["causes"].get(cause, own["any"]), kind)
                 over[window] = (stall["least"], stall["most"])
-            yield from _if_any(cause, kind, over)
+            if any(most > 0 for _, most in over.values()):
+                yield CauseStall(cause, kind, over)
+
+
+def kind_of(stalled: Stalled, kind: str) -> Stall:
+    """``some`` or ``full`` of it."""
+    return stalled["some"] if kind == "some" else stalled["full"]
 
 
 def distinct_windows(told: Mapping[str, Pressure]) -> dict[str, str]:
@@ -190,8 +193,3 @@ def distinct_windows(told: Mapping[str, Pressure]) -> dict[str, str]:
         window: f"last {seconds:.3g} s" for seconds, window in by_length.items() if seconds < whole
     }
     return {**shorter, "total": f"all {whole:.3g} s"}
-
-
-def _if_any(cause: str, kind: str, over: dict[str, tuple[float, float]]) -> Iterator[CauseStall]:
-    if any(most > 0 for _, most in over.values()):
-        yield CauseStall(cause, kind, over)

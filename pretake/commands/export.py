@@ -9,7 +9,7 @@ import click
 from pretake.types import refuse_existing
 from pretake.views import note
 
-FORMATS = ("perfetto", "pprof", "parquet", "csv", "json", "folded")
+FORMATS = ("perfetto", "pprof", "prometheus", "parquet", "csv", "json", "folded")
 _TABULAR = ("parquet", "csv", "json")
 TABLES = ("episodes", "sites", "factors", "advise")
 
@@ -65,10 +65,14 @@ def command(
       pretake export server.pretake --to csv --table sites -o sites.csv
       pretake export server.pretake --pprof server.pb.gz
       go tool pprof -http=:8080 server.pb.gz
+      pretake export server.pretake --to prometheus -o server.prom
 
     The pprof profile has a sample for each stack that calls and page faults blocked with. Its
     values are holds, hold, harm, lost_p, fault and no_cpu (-sample_index=hold shows another than
     lost_p); its labels are process, pid, cause, syscall and taker (-tagfocus=syscall=read).
+
+    For Prometheus there is stall time by cause (some and full, as /proc/pressure has them) and P
+    time by state: for node_exporter's textfile collector.
     """
     from analysis import load
     from analysis.formats.export import folded_lines, write_table, write_text
@@ -83,6 +87,10 @@ def command(
         write_perfetto(loaded.trace, output)
     elif form == "pprof":
         write_pprof(loaded.trace, output)
+    elif form == "prometheus":
+        from analysis.formats.prometheus import text
+
+        write_text(text(loaded.budget()["processes"]), output)
     elif form == "folded":
         write_text("".join(folded_lines(loaded.episodes())), output)
     elif name in (None, "episodes"):

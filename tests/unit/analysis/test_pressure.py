@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from analysis.answers.budget import budget
 from analysis.answers.pressure import (
@@ -14,10 +15,12 @@ from analysis.answers.pressure import (
     pressure_of,
     stalls_of,
 )
+from analysis.formats.prometheus import text
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_budget import look, two_ps
 
 SECOND = 1_000_000
+OF_PROCESS = ("pid", "comm")
 
 
 def pressure(scene: Scene, folder: Path) -> dict[str, Pressure]:
@@ -153,3 +156,40 @@ def test_a_process_without_rows_has_none() -> None:
 
     assert pressure_of({"pid": np.empty(0, np.int64), "ts_ns": np.empty(0, np.int64)}, 7, 0) == {}
     assert distinct_windows({}) == {}
+
+
+def test_prometheus_gets_the_same_as_seconds_and_ratios(tmp_path: Path) -> None:
+    """The first test's run: counters have no sum over causes, and any cause has its own."""
+    scene = two_ps(400)
+    scene.task(7, 7, 'a"b\n')
+    block(scene, 100, 11, 0)
+    block(scene, 200, 12, 1, why="fault", nr=None, p_use=None)
+    back(scene, 250, 12)
+    back(scene, 300, 11)
+    scene.exit(301, 11, 100)
+    look(scene, 400, 3)
+    page = text(budget(scene.write(tmp_path))["processes"])
+    page.encode()
+    told = {
+        (
+            sample.name,
+            *(sample.labels[n] for n in sorted(sample.labels) if n not in OF_PROCESS),
+        ): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+    for bound in ("least", "most"):
+        for (cause, kind), us in {
+            ("syscall", "some"): 200,
+            ("syscall", "full"): 50,
+            ("fault", "some"): 50,
+            ("fault", "full"): 50,
+            ("no_cpu", "some"): 0,
+        }.items():
+            seconds = told["pretake_stall_seconds_total", bound, cause, kind]
+            assert seconds == pytest.approx(us / 1e6)
+            assert told["pretake_stall_ratio", bound, cause, kind, "60s"] == us / 400
+        assert told["pretake_stall_any_seconds_total", bound, "some"] == pytest.approx(200e-6)
+        assert told["pretake_stall_any_ratio", bound, "full", "300s"] == 50 / 400
+    assert told["pretake_p_seconds_total", "fault"] == pytest.approx(50e-6)
+    assert told["pretake_gomaxprocs",] == 2

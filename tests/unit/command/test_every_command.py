@@ -184,12 +184,30 @@ def _is_json(text: str) -> None:
 _CUT_OFF = re.compile(r"\d (?:n|µ|m|Ki|Mi|Gi)(?:\s|$)")
 
 
-def _fits_a_terminal(text: str, where: str) -> None:
+def _fits_a_terminal(text: str, where: str, columns: int = 80) -> None:
     assert "\x1b" not in text, where
     assert not _CUT_OFF.search(text), where
     assert "…" not in text, where
     for line in text.splitlines():
-        assert len(line) <= 80, f"{line!r}: {where}"
+        assert len(line) <= columns, f"{line!r}: {where}"
+
+
+@pytest.mark.parametrize("columns", [60, 45])
+@pytest.mark.parametrize("name", [n for n in _commands() if n not in TAKES_NO_TRACE])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_numbers(
+    name: str, columns: int, shelf: dict[str, Path], call: Call
+) -> None:
+    command = _commands()[name]
+    if any(option.required for option in command.params if isinstance(option, click.Option)):
+        pytest.skip("writes a file and no table")
+    shown = set()
+    for odd in sorted(_BESIDE_ITSELF):
+        for given in _given(command, shelf[odd], True):
+            status, said, _ = call(name, *given, columns=columns)
+            if status != 2:
+                shown.add(odd)
+                _fits_a_terminal(said, f"{name} of {odd}:\n{said}", columns)
+    assert "busy" in shown
 
 
 @pytest.mark.parametrize("odd", [name for name in SHELF if name not in _REFUSED])

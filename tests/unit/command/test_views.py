@@ -39,3 +39,21 @@ def test_a_hostile_name_is_shown_and_not_obeyed() -> None:
     shown = io.StringIO()
     Console(width=60, file=shown).print(table("t", ["name"], [["[red]x[/red]\x1b[2J"]]))
     assert "[red]x[/red]·[2J" in shown.getvalue()
+
+
+def test_columns_go_in_the_order_that_is_told_and_by_place_where_names_are_equal() -> None:
+    """Ten characters a column: three fit into 45, and two into 36."""
+    head = ("what", "p50", "p99", "harm", "p50")
+    rows = [["x" * 10, *(f"{n} ms".rjust(10, "1") for n in range(4))]]
+    said = {}
+    for width in (80, 45, 36):
+        shown = io.StringIO()
+        Console(width=width, file=shown).print(table("t", head, rows, spare=("harm",)))
+        said[width] = shown.getvalue()
+        assert all(len(line) <= width for line in said[width].splitlines())
+    assert "Too narrow" not in said[80]
+    assert "Too narrow for: harm, p50." in said[45]
+    assert "Too narrow for: harm, p50, p99." in said[36]
+    # The last p50 is gone, and the first is there.
+    assert rows[0][1] in said[36]
+    assert rows[0][4] not in said[45]
