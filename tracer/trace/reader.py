@@ -273,7 +273,7 @@ def _open_part(path: Path) -> Iterator[pa.NativeFile]:
     go of it, and one that does so as the interpreter ends aborts the process ("terminate called
     without an active exception", apache/arrow#34314).
     """
-    with _open_regular(path) as file, pa.OSFile(f"/dev/fd/{file.fileno()}") as native:
+    with _open_regular(path) as file, pa.OSFile(f"/proc/self/fd/{file.fileno()}") as native:
         yield native
 
 

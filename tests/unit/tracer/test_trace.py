@@ -7,6 +7,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +53,20 @@ def test_a_trace_is_read_as_it_was_written(path: Path) -> None:
     words = ["preempted", "blocked", "dead", "stopped"]
     assert list(frame["prev_state"].cat.categories) == words
     assert frame["prev_state"].cat.codes.tolist() == [1, -1, 2]
+
+
+def test_a_trace_is_read_where_nothing_made_dev_fd(path: Path) -> None:
+    if os.geteuid() or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare")
+    write_trace(path, SWITCHES)
+    read = (
+        "import sys; from tracer.trace.reader import Trace;"
+        " print(Trace(sys.argv[1]).frame('sched_switch')['ts_ns'].tolist())"
+    )
+    script = 'mount -t tmpfs dev /dev && mknod /dev/urandom c 1 9 && exec "$@"'
+    bare = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+    command = [*bare, sys.executable, "-c", read, str(path)]
+    assert subprocess.check_output(command, text=True).strip() == "[10, 20, 30]"
 
 
 def test_columns_that_are_not_given_are_null_or_zero(path: Path) -> None:
