@@ -1,35 +1,61 @@
 """Runs on the kernel under test: every mode of the command, each against a known count.
 
-Prints a JSON object after each, of which the last counts: ``kernel``, ``arch`` and ``modes``, by
-name ``true`` or why it does not work, in one line.
+Prints a JSON object at the start and after each mode, of which the last counts: ``kernel``,
+``arch``, ``modes`` (by name ``true`` or why it does not work, in one line), ``seconds`` (that each
+took) and ``verified`` (by what is run, the most instructions that the verifier went through for
+one program, and which).
 
-Usage: guest.py GO_PROGRAM FOLDER [FLAG] (the program is tests/go/sleeps, built for this machine;
-FLAG is the flag that the BPF programs in the cache were compiled with)
+Usage: guest.py GO_PROGRAM FOLDER [--flag N] [--seconds N] MODE... (the program is tests/go/sleeps,
+built for this machine; the flag is the one that the BPF programs in the cache were compiled with)
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tracer.kernel import compiler
 
-MOST_INSTRUCTIONS = 100_000
+__all__ = ["FLAG", "MODES"]
+
+MOST_INSTRUCTIONS: Final = 100_000
 """That the verifier may go through for one program: a tenth of its limit."""
-PRIME = 23
+PRIME: Final = 23
 """Blocking reads of the reference runtime's workload ``prime``."""
+FLAG: Final = "a call's return, by a thread's flag"
 
 
 class WrongError(Exception):
     """What a mode answered, and what it should have."""
+
+
+@dataclass
+class Trial:
+    """What a mode is tried on.
+
+    Args:
+        program: in Go, which prints how many calls of nanosleep it made.
+        folder: for traces.
+        flag: see FLAG; None where it is not known.
+        verified: is filled by ``doctor``.
+    """
+
+    program: str
+    folder: Path
+    flag: int | None = None
+    verified: dict[str, tuple[int, str]] = field(default_factory=dict)
 
 
 def pretake(*arguments: str) -> str:
@@ -54,7 +80,7 @@ def expect(what: str, got: object, wanted: object) -> None:
         raise WrongError(f"{what}: {got}, not {wanted}")
 
 
-def doctor(_program: str, _folder: Path) -> None:
+def doctor(trial: Trial) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pretake", "doctor", "--json"],
         capture_output=True,
@@ -64,89 +90,78 @@ def doctor(_program: str, _folder: Path) -> None:
     checks = json.loads(done.stdout)
     for check in checks:
         print("   ", check["name"], check["ok"], check["detail"], file=sys.stderr, flush=True)
+        told = re.search(r"at most (\d+) instructions verified \((\w+)\)", check["detail"])
+        if told:
+            trial.verified[check["name"]] = int(told[1]), told[2]
     lacking = [check for check in checks if not check["ok"] and check["needed"]]
     if lacking:
         raise WrongError(f"exit {done.returncode}: {lacking[0]['detail']}: {lacking[0]['mend']}")
-    modes = [check for check in checks if check["name"].startswith("pretake ")]
-    expect("modes that are refused", [mode["name"] for mode in modes if not mode["ok"]], [])
-    for mode in modes:
-        told = re.search(r"at most (\d+) instructions verified", mode["detail"])
-        if not told or not 0 < int(told[1]) <= MOST_INSTRUCTIONS:
-            raise WrongError(f"{mode['name']}: {mode['detail']}")
+    modes = [check["name"] for check in checks if check["name"].startswith("pretake ")]
+    refused = [check["name"] for check in checks if check["name"] in modes and not check["ok"]]
+    expect("modes that are refused", refused, [])
+    expect("modes whose instructions are told", list(trial.verified), modes)
+    for mode, (most, program) in trial.verified.items():
+        if not 0 < most <= MOST_INSTRUCTIONS:
+            raise WrongError(f"{mode}: {program} takes {most} instructions to verify")
 
 
-def return_flag(compiled_with: int) -> None:
-    expect("the flag", compiler.return_flag(), compiled_with)
+def return_flag(trial: Trial) -> None:
+    expect("the flag", compiler.return_flag(), trial.flag)
 
 
-def reference(_program: str, folder: Path) -> None:
-    trace = str(folder / "reference.pretake")
+def reference(trial: Trial) -> None:
+    trace = str(trial.folder / "reference.pretake")
     pretake("record", "-q", "-o", trace, "--", sys.executable, "-m", "pretake", "run", "prime")
     rows = episodes(trace)
     reads = [row for row in rows if row["syscall"] == "read" and row["outcome"] is not None]
     expect("blocking reads", len(reads), PRIME)
 
 
-def _go(program: str, folder: Path, name: str, *options: str) -> str:
-    trace = str(folder / f"{name}.pretake")
-    said = folder / f"{name}.said"
-    command = ["sh", "-c", f'exec "$0" >{said}', program]
-    if name == "go":
-        # Known before it runs, as most targets are.
-        command = [program]
-    done = subprocess.run(
-        [sys.executable, "-m", "pretake", "record", "-q", *options, "-o", trace, "--", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-        raise WrongError(f"exit {done.returncode}: {lines[-1].strip()[:300]}")
-    calls = int(said.read_text() if name != "go" else done.stdout)
-    rows = episodes(trace)
-    sleeps = [row for row in rows if row["syscall"] == "nanosleep"]
-    expect("blocking nanosleeps", len(sleeps), calls)
-    return trace
+def _go(trial: Trial, name: str, *options: str) -> str:
+    """The trace of the Go program, made once."""
+    trace = trial.folder / f"{name}.pretake"
+    if not trace.exists():
+        calls = int(pretake("record", "-q", *options, "-o", str(trace), "--", trial.program))
+        sleeps = [row for row in episodes(str(trace)) if row["syscall"] == "nanosleep"]
+        expect("blocking nanosleeps", len(sleeps), calls)
+    return str(trace)
 
 
-def go(program: str, folder: Path) -> None:
-    _go(program, folder, "go")
+def go(trial: Trial) -> None:
+    _go(trial, "go")
 
 
-def go_exact(program: str, folder: Path) -> None:
-    _go(program, folder, "go", "--force", "--probes", "exact")
+def go_exact(trial: Trial) -> None:
+    _go(trial, "go-exact", "--probes", "exact")
 
 
-def check(program: str, folder: Path) -> None:
-    trace = folder / "go.pretake"
-    pretake("check", str(trace if trace.exists() else _go(program, folder, "go")))
+def check(trial: Trial) -> None:
+    pretake("check", _go(trial, "go"))
 
 
-def budget(program: str, folder: Path) -> None:
-    trace = folder / "go.pretake"
-    told = json.loads(
-        pretake("budget", "--json", str(trace if trace.exists() else _go(program, folder, "go")))
-    )
+def budget(trial: Trial) -> None:
+    told = json.loads(pretake("budget", "--json", _go(trial, "go")))
     for process in told["processes"]:
         expect("sum of states", sum(process["states"].values()), process["p_ns"])
 
 
-def live(program: str, _folder: Path) -> None:
-    told = pretake("live", "--json", "--period", "1", "--", program)
+def live(trial: Trial) -> None:
+    told = pretake("live", "--json", "--period", "1", "--", trial.program)
     rows = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     if not any(row.get("runtime") == "go" for row in rows):
         raise WrongError("live does not see the Go runtime")
 
 
-def perf(_program: str, folder: Path) -> None:
-    trace = str(folder / "perf.pretake")
+def perf(trial: Trial) -> None:
+    trace = str(trial.folder / "perf.pretake")
     command = [sys.executable, "-m", "pretake", "run", "prime"]
     pretake("record", "-q", "--backend", "perf", "-o", trace, "--", *command)
-    pretake("summary", trace, "--json")
+    # perf events do not tell which call it was.
+    retaken = [row for row in episodes(trace) if row["outcome"] == "retaken"]
+    expect("retakes", len(retaken), PRIME)
 
 
-MODES: dict[str, Callable[[str, Path], None]] = {
+MODES: Final[dict[str, Callable[[Trial], None]]] = {
     "doctor": doctor,
     "record, reference runtime": reference,
     "record, Go": go,
@@ -155,30 +170,53 @@ MODES: dict[str, Callable[[str, Path], None]] = {
     "check": check,
     "live": live,
     "record --backend perf": perf,
+    FLAG: return_flag,
 }
 
 
-def main(argv: Sequence[str]) -> None:
-    """Try every mode."""
-    program, folder, *flag = argv[0], Path(argv[1]), *map(int, argv[2:])
-    folder.mkdir(parents=True, exist_ok=True)
+def _too_long(*_: object) -> None:
+    raise WrongError("not done in its time")
+
+
+def main() -> None:
+    """Try the modes that are asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("modes", nargs="+")
+    parser.add_argument("--flag", type=int)
+    parser.add_argument("--seconds", type=int, default=0, help="for each mode; 0: no limit")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    trial = Trial(asked.program, asked.folder, asked.flag)
     modes: dict[str, bool | str] = {}
-    tried: dict[str, Callable[[str, Path], None]] = dict(MODES)
-    if flag:
-        tried["a call's return, by a thread's flag"] = lambda *_: return_flag(flag[0])
-    for name, mode in tried.items():
+    seconds: dict[str, float] = {}
+    told = {
+        "kernel": platform.release(),
+        "arch": os.uname().machine,
+        "modes": modes,
+        "seconds": seconds,
+        "verified": trial.verified,
+    }
+    print(json.dumps(told), flush=True)
+    signal.signal(signal.SIGALRM, _too_long)
+    for name in asked.modes:
+        since_s = time.monotonic()
+        signal.alarm(asked.seconds)
         try:
-            mode(program, folder)
+            MODES[name](trial)
             modes[name] = True
         except WrongError as wrong:
             modes[name] = str(wrong)
         except Exception:
             modes[name] = traceback.format_exc().splitlines()[-1][:300]
-        print(name, modes[name], file=sys.stderr, flush=True)
+        finally:
+            signal.alarm(0)
+        seconds[name] = round(time.monotonic() - since_s, 1)
+        print(name, modes[name], seconds[name], file=sys.stderr, flush=True)
         # After each, for the machine may be ended before the last.
-        told = {"kernel": platform.release(), "arch": os.uname().machine, "modes": modes}
         print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -8,17 +8,21 @@ mode does not work that should. ``own`` is this machine's own kernel, without an
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
+import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bench import results
 from tests.go import toolchains
-from tests.kernels.guest import MODES
+from tests.kernels.guest import FLAG, MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
 from tests.kernels.prepared import prepare
 from tests.kernels.vm import run
@@ -30,6 +34,11 @@ BEGIN, END = "<!-- table: make test-kernels -->", "<!-- end of table -->"
 OWN = "own"
 WITHOUT_BPF = "record --backend perf"
 """The mode that is to work where the kernel is refused for its BPF."""
+BOOT_S: Final = 300
+"""Until the guest says something, on a busy machine; 7 s on a quiet one."""
+PARTS: Final = ("modes", "seconds", "verified")
+"""What is known of a kernel, each a dict; see tests/kernels/guest.py."""
+Seen = Callable[[dict[str, Any]], None]
 
 # An emulated CPU is some thirty times slower, and what the parser of strangers' files may take is
 # time. Its limits are changed in the guest's own copy, an overlay that goes with it.
@@ -41,39 +50,61 @@ _SLOW = (
 )
 
 
-def tried(kernel: Kernel, seconds: float) -> dict[str, Any]:
-    """What works on one kernel."""
+def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> None:
+    """Try modes on one kernel, and tell what was seen as soon as it was.
+
+    Args:
+        kernel: which.
+        modes: names of what is to be tried.
+        seconds: for each.
+        seen: is called with what is known so far; the last call has all.
+    """
     image = fetch(kernel)
     program = toolchains.build("sleeps", linkage="stripped")
-    command = (
-        "mkdir -p /var/cache/pretake && rm -f /var/cache/pretake/programs-*"
-        " && cp /out/inputs/* /var/cache/pretake/;"
-        f" cd {ROOT} && {_SLOW}"
-        f" && {sys.executable} -m tests.kernels.guest {program} /tmp/pretake-guest"
-        f" {'' if kernel.refused else kernel.return_flag}"
-    )
     inputs = None if kernel.refused else prepare(image)
-    outcome = run(image, command, inputs=inputs, seconds=seconds)
-    told = _told(outcome.stdout)
-    if told is None:
-        said = (outcome.stderr or outcome.console).strip().splitlines() or ["nothing"]
-        why = f"the guest ended with {outcome.status}: {said[-1]}"
-        told = {"kernel": image.version, "arch": image.arch, "modes": {"boot": why}}
-    late = f"not tried: the emulated machine was ended after {seconds:g} s"
-    return told | {"modes": dict.fromkeys(MODES, late) | told["modes"]}
+    told: dict[str, Any] = {"kernel": image.version, "arch": platform.machine()}
+    told |= {part: {} for part in PARTS}
+    left = list(modes)
+
+    def heard(text: str) -> None:
+        for part, more in (_told(text) or {}).items():
+            told[part] = told[part] | more if part in PARTS else more
+        seen(told)
+
+    # A mode that ends the machine does not end the others: it is booted again for those.
+    while left:
+        words = [program, "/tmp/pretake-guest", f"--seconds={seconds}", *left]
+        if not kernel.refused:
+            words.append(f"--flag={kernel.return_flag}")
+        command = (
+            "mkdir -p /var/cache/pretake && rm -f /var/cache/pretake/programs-*"
+            " && cp /out/inputs/* /var/cache/pretake/;"
+            f" cd {ROOT} && {_SLOW}"
+            f" && {sys.executable} -m tests.kernels.guest {shlex.join(map(str, words))}"
+        )
+        outcome = run(image, command, inputs=inputs, quiet_s=seconds + BOOT_S, seen=heard)
+        heard(outcome.stdout)
+        booted = _told(outcome.stdout) is not None
+        left = [mode for mode in left if mode not in told["modes"]]
+        if left:
+            said = (outcome.stderr or outcome.console).strip().splitlines() or ["nothing"]
+            why = f"the guest ended in it with {outcome.status}: {said[-1][:300]}"
+            told["modes"] |= dict.fromkeys(left if not booted else left[:1], why)
+            left = left[1:] if booted else []
+            seen(told)
 
 
-def tried_here() -> dict[str, Any]:
-    """What works on this machine's own kernel."""
+def tried_here(modes: Sequence[str], seen: Seen) -> None:
+    """Try modes on this machine's own kernel."""
     program = toolchains.build("sleeps", linkage="stripped")
     with tempfile.TemporaryDirectory(prefix="pretake-kernels-") as folder:
         # The target and what is left by it are to be seen by whoever the tracer becomes.
         Path(folder).chmod(0o755)
-        command = [sys.executable, "-m", "tests.kernels.guest", str(program), folder]
+        command = [sys.executable, "-m", "tests.kernels.guest", str(program), folder, *modes]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     told = _told(done.stdout)
     assert told is not None
-    return told
+    seen(told)
 
 
 def _told(text: str) -> dict[str, Any] | None:
@@ -111,6 +142,11 @@ def table(figures: dict[str, Any]) -> str:
                 cell = f"no ({notes.setdefault(str(works), len(notes) + 1)})"
             cells.append(cell)
         lines.append(f"| `{mode}` | " + " | ".join(cells) + " |")
+    verified = [row.get("verified", {}) for row in figures.values()]
+    for mode in dict.fromkeys(mode for told in verified for mode in told):
+        most_of = [told.get(mode) for told in verified]
+        cells = [f"{most[0]:,}" if most else "–" for most in most_of]
+        lines.append(f"| instructions verified, `{mode}` | " + " | ".join(cells) + " |")
     lines += ["", *(f"{number}. {reason}" for reason, number in notes.items())]
     return "\n".join(lines).rstrip()
 
@@ -127,26 +163,66 @@ def write(figures: dict[str, Any]) -> None:
     PAGE.write_text(old.sub(lambda _: new, PAGE.read_text()))
 
 
+def try_kernel(
+    name: str, kernel: Kernel | None, only: Sequence[str] | None, seconds: int
+) -> list[str]:
+    """Try modes on a kernel; prints and writes each result as soon as it is known.
+
+    Args:
+        name: as it is asked for.
+        kernel: which; None is this machine's own.
+        only: the modes, besides which what is known of others is kept; None is all, anew.
+        seconds: for each mode.
+
+    Returns:
+        The modes that do otherwise than they should.
+    """
+    modes = only or [
+        mode for mode in MODES if mode != FLAG or (kernel is not None and not kernel.refused)
+    ]
+    known: dict[str, Any] = {part: {} for part in PARTS}
+    if only and FIGURES.exists():
+        known |= json.loads(FIGURES.read_text()).get(name, {})
+    printed: set[str] = set()
+
+    def seen(told: dict[str, Any]) -> None:
+        for mode, works in told["modes"].items():
+            if mode not in printed:
+                took, said = told["seconds"].get(mode, "?"), "works" if works is True else works
+                print(f"{name:6} {mode:36} {took:>7} s  {said}", flush=True)
+        printed.update(told["modes"])
+        known.update(told | {part: known[part] | told[part] for part in PARTS})
+        write({name: known})
+
+    if kernel is None:
+        tried_here(modes, seen)
+    else:
+        tried(kernel, modes, seconds, seen)
+    return wrong(kernel, known["modes"])
+
+
 def main() -> int:
     """Try the kernels that are asked for."""
     names = {kernel.name: kernel for kernel in KERNELS}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kernels", nargs="*", default=[*names, OWN])
-    parser.add_argument("--seconds", type=float, default=1800, help="for each kernel")
+    parser.add_argument("--seconds", type=int, default=900, help="for each mode")
+    parser.add_argument(
+        "--only", action="append", choices=MODES, help="a mode; what is known of others is kept"
+    )
     asked = parser.parse_args()
-    failed = False
-    for name in asked.kernels:
-        kernel = None if name == OWN else names[name]
-        told = tried_here() if kernel is None else tried(kernel, asked.seconds)
-        for mode, works in told["modes"].items():
-            print(f"{name:6} {mode:28} {'works' if works is True else works}", flush=True)
-        unexpected = wrong(kernel, told["modes"])
-        failed |= bool(unexpected)
-        if unexpected:
-            print(f"{name:6} not as it should be: {', '.join(unexpected)}", flush=True)
-        write({name: told})
+    for package in ("analysis", "pretake", "reference_runtime", "tests/kernels", "tracer"):
+        # Or the guest compiles each for itself.
+        compileall.compile_dir(ROOT / package, quiet=1)
+    unexpected = [
+        f"{name}: {mode}"
+        for name in asked.kernels
+        for mode in try_kernel(name, names.get(name), asked.only, asked.seconds)
+    ]
     print(f"written: {FIGURES}, {PAGE}")
-    return int(failed)
+    if unexpected:
+        print("not as it should be:", "; ".join(unexpected))
+    return int(bool(unexpected))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +71,10 @@ def run(
     *,
     root: Path = Path("/"),
     inputs: Path | None = None,
-    cpus: int = 2,
+    cpus: int = 1,
     memory: str = "3G",
-    seconds: float = 900,
-    boot_options: Sequence[str] = (),
+    quiet_s: float = 900,
+    seen: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Boot a kernel and run a shell script on it.
 
@@ -83,10 +84,12 @@ def run(
             files in, which come back as long as it writes them there.
         root: the root of the guest.
         inputs: a folder whose files are copied to the guest's ``/out/inputs``.
-        cpus: as many CPUs.
+        cpus: as many CPUs. Of two, each waits for the other while the host runs something else:
+            the same takes twice as long.
         memory: as qemu takes it.
-        seconds: when to give up: emulation is ten to thirty times slower than the machine.
-        boot_options: of the kernel's command line.
+        quiet_s: the machine is ended when the script said nothing for so long; emulation is
+            thirty times slower than the machine.
+        seen: called with all that the script said, whenever it said more.
     """
     with tempfile.TemporaryDirectory(prefix="pretake-vm-") as folder:
         work = Path(folder)
@@ -101,7 +104,7 @@ def run(
         for tag, path, mode in (("host", root, ",readonly=on"), ("out", out, "")):
             what = f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{mode}"
             shares += ["-virtfs", what]
-        line = ["console=" + image.console, "panic=-1", "quiet", "mitigations=off", *boot_options]
+        line = [*image.boot_options, "panic=-1", "quiet", "mitigations=off"]
         argv = [
             *image.qemu,
             *("-smp", str(cpus), "-m", memory, "-nographic", "-no-reboot", "-nodefaults"),
@@ -109,16 +112,31 @@ def run(
             *("-append", " ".join(line)),
             *shares,
         ]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                argv, timeout=seconds, stdin=subprocess.DEVNULL, capture_output=True, check=False
-            )
+        none = subprocess.DEVNULL
+        with subprocess.Popen(argv, stdin=none, stdout=none, stderr=none) as machine:
+            try:
+                _follow(machine, out / "stdout", quiet_s, seen)
+            finally:
+                machine.kill()
         return Outcome(
             int(_text(out / "status")) if _text(out / "status").strip() else None,
             _text(out / "stdout"),
             _text(out / "stderr"),
             _text(console),
         )
+
+
+def _follow(
+    machine: subprocess.Popen[bytes], said: Path, quiet_s: float, seen: Callable[[str], None]
+) -> None:
+    """Return when the machine ended, or said nothing for too long."""
+    before, last_s = "", time.monotonic()
+    while machine.poll() is None and time.monotonic() - last_s < quiet_s:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            machine.wait(1)
+        if (text := _text(said)) != before:
+            before, last_s = text, time.monotonic()
+            seen(text)
 
 
 def _text(path: Path) -> str:

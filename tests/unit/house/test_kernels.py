@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from tests.kernels.images import Kernel
-from tests.kernels.run import table, wrong
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.kernels import run as runs
+from tests.kernels.images import Image, Kernel
+from tests.kernels.run import table, tried, wrong
+from tests.kernels.vm import Outcome
 
 KERNEL = Kernel("6.1", "bookworm", ())
 REFUSED = Kernel("5.10", "bullseye", (), refused="has no task storage")
@@ -29,14 +37,58 @@ def test_the_table_has_a_row_for_each_mode_and_each_reason_once() -> None:
             "arch": "x86_64",
             "modes": {"live": "no X", "check": "no X"},
         },
-        "6.1": {"kernel": "6.1.0-50", "arch": "x86_64", "modes": {"live": True}},
+        "6.1": {
+            "kernel": "6.1.0-50",
+            "arch": "x86_64",
+            "modes": {"live": True},
+            "verified": {"pretake live": [81819, "go_stw_takes"]},
+        },
     }
     assert table(figures).splitlines() == [
         "| | 5.10.0-32, x86_64 | 6.1.0-50, x86_64 |",
         "|---|---|---|",
         "| `live` | no (1) | works |",
         "| `check` | no (1) | no (2) |",
+        "| instructions verified, `pretake live` | – | 81,819 |",
         "",
         "1. no X",
         "2. not tried",
     ]
+
+
+def test_a_mode_that_ends_the_machine_does_not_end_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image = Image(KERNEL, "amd64", tmp_path)
+    (tmp_path / "lib/modules/6.1.0-50/kernel").mkdir(parents=True)
+    boots: list[list[str]] = []
+
+    def boot(
+        _image: Image,
+        command: str,
+        *,
+        inputs: Path,
+        quiet_s: float,
+        seen: Callable[[str], None],
+    ) -> Outcome:
+        """A machine on which ``live`` is the end, and ``check`` is well."""
+        assert (inputs, quiet_s) == (tmp_path, 60 + runs.BOOT_S)
+        left = [mode for mode in ("doctor", "live", "check") if mode in command.split()]
+        boots.append(left)
+        told = {"kernel": "6.1.0-50", "arch": "x86_64", "modes": {}, "seconds": {}}
+        for mode in left[: left.index("live") if "live" in left else None]:
+            told |= {"modes": {**told["modes"], mode: True}, "seconds": {mode: 2.5}}
+            seen(json.dumps(told))
+        return Outcome(None, json.dumps(told), "", "[ 1.0] Kernel panic")
+
+    monkeypatch.setattr(runs, "fetch", lambda _: image)
+    monkeypatch.setattr(runs, "prepare", lambda _: tmp_path)
+    monkeypatch.setattr(runs.toolchains, "build", lambda _, linkage: Path("/program", linkage))
+    monkeypatch.setattr(runs, "run", boot)
+    known: list[dict[str, bool | str]] = []
+    tried(KERNEL, ["doctor", "live", "check"], 60, lambda told: known.append(dict(told["modes"])))
+    assert boots == [["doctor", "live", "check"], ["check"]]
+    # The first is told before the machine is gone.
+    assert known[0] == {"doctor": True}
+    panic = "the guest ended in it with None: [ 1.0] Kernel panic"
+    assert known[-1] == {"doctor": True, "live": panic, "check": True}
