@@ -99,8 +99,7 @@ class Binaries:
         Returns:
             What is known of it, and whether that is new.
         """
-        status = os.fstat(fd)
-        identity = FileIdentity.of(status)
+        identity = FileIdentity.of_open(fd)
         known = self._known.get(identity)
         if known is not None:
             os.close(fd)
@@ -211,7 +210,7 @@ class Binaries:
 
 def _is_still(fd: int, known: Known) -> bool:
     """Whether a file has the contents that were looked at."""
-    return FileIdentity.of(os.fstat(fd)) == known.identity or _contents(fd) == known.contents
+    return FileIdentity.of_open(fd) == known.identity or _contents(fd) == known.contents
 
 
 def _contents(fd: int) -> tuple[int, int, bytes]:

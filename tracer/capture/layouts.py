@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +40,34 @@ class FileIdentity:
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileIdentity:
-        """As stat(2) tells it. On an overlay the kernel itself may have another device."""
-        device = os.major(status.st_dev) << 20 | os.minor(status.st_dev)
+        """As stat(2) tells it. On an overlay and on btrfs the kernel may have another device."""
+        device = _as_kernel(os.major(status.st_dev), os.minor(status.st_dev))
         return cls(device, status.st_ino, status.st_size, status.st_ctime_ns)
+
+    @classmethod
+    def of_open(cls, fd: int) -> FileIdentity:
+        """As the BPF programs read it of an open file: with its super_block's device.
+
+        stat(2) tells a device of each subvolume on btrfs, and of each layer on an overlay of
+        several file systems; /proc/PID/mountinfo tells the super_block's (fs/proc_namespace.c,
+        show_mountinfo). A file of another mount namespace is not there: it is as stat(2) tells it.
+        """
+        status = os.fstat(fd)
+        known = cls.of(status)
+        with contextlib.suppress(OSError, ValueError, StopIteration):
+            about = Path(f"/proc/self/fdinfo/{fd}").read_text().split()
+            mount = about[about.index("mnt_id:") + 1]
+            table = Path("/proc/self/mountinfo").read_text().splitlines()
+            # ID, PARENT, MAJOR:MINOR, …
+            device = next(row[2] for row in map(str.split, table) if row[0] == mount)
+            major, _, minor = device.partition(":")
+            # Since 3845f256a8b5 ("procfs/dmabuf: add inode number to
+            # /proc/*/fdinfo", Linux 5.14).
+            inode = int(about[about.index("ino:") + 1]) if "ino:" in about else known.inode
+            return dataclasses.replace(
+                known, device=_as_kernel(int(major), int(minor)), inode=inode
+            )
+        return known
 
     def is_of(self, status: os.stat_result) -> bool:
         """Whether a file that was opened by its process is what the kernel ran then.
@@ -147,6 +174,11 @@ class Layouts:
     def missed(self) -> int:
         """Processes for whose layout there was no room when they began."""
         return int(self._loaded.read("runtime_layouts_missed", 0))
+
+
+def _as_kernel(major: int, minor: int) -> int:
+    """A device as the kernel has it (include/linux/kdev_t.h, MKDEV)."""
+    return major << 20 | minor
 
 
 def _image(pid: int, generation: int) -> np.ndarray:

@@ -237,7 +237,7 @@ class Runtimes:
         path = self._layouts.exec_path(image.pid, image.generation)
         with contextlib.suppress(PretakeError):
             fd = open_program(path or Path("/"))
-            if FileIdentity.of(os.fstat(fd)) == told.binary:
+            if FileIdentity.of_open(fd) == told.binary:
                 return fd
             os.close(fd)
         return None
