@@ -154,24 +154,29 @@ def return_flag(trial: Trial) -> None:
     expect("the flag", compiler.return_flag(), trial.flag)
 
 
-def _prime(trial: Trial, name: str, *options: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The episodes of a capture of ``prime``, and what the runtime itself counted."""
+def _prime(trial: Trial, name: str, *options: str) -> tuple[str, dict[str, Any]]:
+    """A capture of ``prime``: the trace, and what the runtime itself told."""
     trace = str(trial.folder / f"{name}.pretake")
     target = [sys.executable, "-m", "pretake", "run", "prime", "--json"]
     told = json.loads(pretake("record", "-q", *options, "-o", trace, "--", *target))
-    rows = episodes(trace)
-    # Of other calls too: a look into /proc, by which the writer sees that the reader is blocked,
-    # may block itself.
-    retaken = [row for row in rows if row["outcome"] == "retaken"]
-    expect("retakes", len(retaken), told["runtime"]["retakes"])
-    return rows, told
+    summary = json.loads(pretake("summary", trace, "--json"))
+    # With one P each read is one; it is retaken from other calls too.
+    retakes = summary["retakes"]["sysmon"]
+    expect("retakes", retakes, told["runtime"]["retakes"])
+    if retakes < PRIME:
+        raise WrongError(f"retakes: {retakes}, not {PRIME} or more")
+    return trace, told
 
 
 def reference(trial: Trial) -> None:
-    rows, told = _prime(trial, "reference")
-    reads = [row for row in rows if row["syscall"] == "read" and row["outcome"] is not None]
-    of_pipe = [row for row in reads if row["arg0"] == told["read_fd"]]
+    trace, told = _prime(trial, "reference")
+    rows = [row for row in episodes(trace) if row["syscall"] == "read" and row["outcome"]]
+    # A look into /proc, by which the writer sees that the reader is blocked, may block itself.
+    of_pipe = [row for row in rows if row["arg0"] == told["read_fd"]]
     expect("blocking reads", len(of_pipe), PRIME)
+    (process,) = json.loads(pretake("budget", "--json", trace))["processes"]
+    if not process["states"]["running"]:
+        raise WrongError("no P of it is known to have run")
 
 
 def _go(trial: Trial, name: str, *options: str) -> str:
@@ -210,10 +215,7 @@ def live(trial: Trial) -> None:
 
 
 def perf(trial: Trial) -> None:
-    # perf events do not tell which call it was.
-    rows, _ = _prime(trial, "perf", "--backend", "perf")
-    if len(rows) < PRIME:
-        raise WrongError(f"blocking calls: {len(rows)}, not {PRIME} or more")
+    _prime(trial, "perf", "--backend", "perf")
 
 
 MODES: Final[dict[str, Callable[[Trial], None]]] = {

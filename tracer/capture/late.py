@@ -20,6 +20,7 @@ from tracer.capture.images import Image, Images
 from tracer.capture.mappings import Mapping, may_have_runtime
 from tracer.capture.runtimes import Runtimes
 from tracer.capture.target_files import TargetFiles
+from tracer.targets.reference import LIBRARY
 from tracer.trace.schema import TABLES
 
 __all__ = ["LateRuntimes"]
@@ -114,5 +115,8 @@ class LateRuntimes:
             watched.seen.add(file)
             if any(part.begin <= mapping.begin < part.end for part in image.parts):
                 continue
-            if may_have_runtime(mapping, image.path):
+            if LIBRARY in mapping.path:
+                # A Python maps dozens before it, and may end while they are looked at.
+                self._found.appendleft((image, mapping))
+            elif may_have_runtime(mapping, image.path):
                 self._found.append((image, mapping))

@@ -301,6 +301,9 @@ class Runtimes:
             Whether it has a runtime that is wanted.
         """
         known = self._look(fd)
+        if self._library is not None and known.contents == self._library.contents:
+            # On an overlay a process has mapped the file of the layer below; a probe meets both.
+            known = self._library
         if known.binary is None or not self._wants(known.binary.runtime):
             return False
         layout = known.binary.layout
