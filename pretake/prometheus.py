@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING
@@ -14,9 +14,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from analysis.answers.live import TopCalls
+from analysis.formats.prometheus import families
 from tracer.capture.live import WHATS, lower_ns
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from analysis.answers.live import Call
+    from analysis.answers.pressure import ProcessPressure
 
 __all__ = ["UNKNOWN_SITE", "Server"]
 
@@ -68,15 +71,24 @@ class Server:
             ) from None
 
     @contextlib.contextmanager
-    def serving(self, look: Callable[[], Mapping[Call, np.ndarray]], most: int) -> Iterator[None]:
+    def serving(
+        self,
+        look: Callable[[], Mapping[Call, np.ndarray]],
+        most: int,
+        pressure: Callable[[], Sequence[ProcessPressure]] | None = None,
+    ) -> Iterator[None]:
         """Answer, on another thread.
 
         Args:
             look: what was counted up to now; called for each question.
             most: how many pairs of system call and call site have a series of their own.
+            pressure: stall time of each process; None where it is not to be had: then there is
+                no such metric, and not one that says 0.
         """
         registry = CollectorRegistry()
         registry.register(_Counted(look, most))
+        if pressure is not None:
+            registry.register(_Stalls(pressure))
         self._server.set_app(make_wsgi_app(registry))
         thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
@@ -161,6 +173,17 @@ class _Counted(Collector):
                 labels = [call.syscall, call.site or UNKNOWN_SITE]
                 family.add_metric(labels, _buckets(counts[number]), sum_value=None)
             yield family
+
+
+class _Stalls(Collector):
+    def __init__(self, pressure: Callable[[], Sequence[ProcessPressure]]) -> None:
+        self._pressure = pressure
+
+    def describe(self) -> Iterator[Metric]:
+        yield from families(())
+
+    def collect(self) -> Iterator[Metric]:
+        yield from families(self._pressure())
 
 
 def _family(what: str) -> HistogramMetricFamily:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
+    from analysis.answers.pressure import Pressure
+
 __all__ = [
     "Sheet",
     "at_least",
@@ -26,6 +28,7 @@ __all__ = [
     "interval",
     "no_episodes",
     "note",
+    "pressure_sheet",
     "print_json",
     "printable",
     "quantiles",
@@ -212,6 +215,20 @@ class Sheet:
         for row in self._rows:
             grid.add_row(*(Text(row[number]) for number in shown))
         return grid
+
+
+def pressure_sheet(told: Mapping[str, Pressure], title: str) -> Sheet:
+    """Stall time by cause: a column a window, of which the whole time cannot be left out."""
+    from analysis.answers.now import range_text
+    from analysis.answers.pressure import distinct_windows, stalls_of
+
+    windows = distinct_windows(told)
+    rows = [
+        (stall.cause, stall.kind, *(range_text(*stall.over[window]) for window in windows))
+        for stall in stalls_of(told)
+    ]
+    names = list(windows.values())
+    return table(title, ("cause", "", *names), rows, left=2, spare=names[:-1])
 
 
 def quantiles(values: Mapping[str, Any], *names: str) -> list[str]:

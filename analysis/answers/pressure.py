@@ -40,6 +40,7 @@ __all__ = [
     "WINDOWS_S",
     "CauseStall",
     "Pressure",
+    "ProcessPressure",
     "Stall",
     "Stalled",
     "distinct_windows",
@@ -92,6 +93,16 @@ class Pressure(TypedDict):
     unknown: float
     any: Stalled
     causes: dict[str, Stalled]
+
+
+class ProcessPressure(TypedDict):
+    """Pressure of one process, its number of Ps, and its P time by state in ns."""
+
+    pid: int
+    comm: str | None
+    procs: int
+    states: dict[str, int]
+    pressure: dict[str, Pressure]
 
 
 def pressure_of(bins: Mapping[str, Ints], pid: int, begin_ns: int) -> dict[str, Pressure]:

@@ -18,8 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from analysis.answers.budget import Process
-from analysis.answers.pressure import KINDS, Stall, kind_of
+from analysis.answers.pressure import KINDS, ProcessPressure, Stall, kind_of
 
 __all__ = ["families", "text"]
 
@@ -28,7 +27,7 @@ _KIND = "kind"
 _SOME_FULL = "some: a P was lost while work waited; full: and no P ran a goroutine"
 
 
-def families(processes: Sequence[Process]) -> Iterator[Metric]:
+def families(processes: Sequence[ProcessPressure]) -> Iterator[Metric]:
     """The metrics of some processes; without any, only what there would be."""
     stall = CounterMetricFamily(
         "pretake_stall_seconds",
@@ -73,7 +72,7 @@ def families(processes: Sequence[Process]) -> Iterator[Metric]:
     yield from (stall, stall_any, share, share_any, p_time, procs)
 
 
-def text(processes: Sequence[Process]) -> str:
+def text(processes: Sequence[ProcessPressure]) -> str:
     """The metrics in Prometheus's text format, as for node_exporter's textfile collector."""
     registry = CollectorRegistry()
     registry.register(_Fixed(processes))
@@ -81,7 +80,7 @@ def text(processes: Sequence[Process]) -> str:
 
 
 class _Fixed(Collector):
-    def __init__(self, processes: Sequence[Process]) -> None:
+    def __init__(self, processes: Sequence[ProcessPressure]) -> None:
         self._processes = processes
 
     def collect(self) -> Iterator[Metric]:

@@ -8,8 +8,9 @@ numbers: nothing here runs for each row.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +45,13 @@ from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = [
     "LOSSES_OF",
+    "Edge",
     "Pass",
+    "PassRunner",
     "PassSetting",
     "ProcessBudget",
     "bin_length",
+    "edge_columns",
     "pass_setting",
     "run_pass",
 ]
@@ -63,6 +67,8 @@ LOSSES_OF = ("sched_switch", "sched_wakeup", "block", "syscall", "runtime", "tas
 """Tables without whose rows nobody knows what state a P is in."""
 
 Ints = npt.NDArray[np.int64]
+Edge: TypeAlias = tuple[int, int, int, int]
+"""Time, process, kind (:mod:`analysis.ptime.engine.rows`), value."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +233,7 @@ def run_pass(
         PretakeError: the trace cannot be read.
     """
     setting = setting or pass_setting(trace)
-    runner = _Runner(setting, bin_ns, spans)
+    runner = PassRunner(setting, bin_ns, spans)
     wanted = {
         name: tuple(column for column in columns if column in TABLES[name].arrow_schema.names)
         for name, columns in COLUMNS
@@ -240,7 +246,14 @@ def run_pass(
     return runner.close(on_holds)
 
 
-class _Runner:
+class PassRunner:
+    """Gives rows to the compiled halves, and takes what they settle; :func:`run_pass` for a trace.
+
+    Args:
+        setting: of the trace.
+        bin_ns, spans: as for :func:`run_pass`.
+    """
+
     def __init__(self, setting: PassSetting, bin_ns: int, spans: bool) -> None:
         self._setting = setting
         self._owners = Owners(
@@ -258,17 +271,50 @@ class _Runner:
             spans,
         )
         for tid, pid in setting.threads.items():
-            self._owners.know(tid, pid)
-            self._account.know(tid, pid)
+            self.know(tid, pid)
         for pid, tid in setting.monitors.items():
             self._account.monitor(pid, tid)
-        self._edges_at = 0
+        self._edges = dict(setting.edges)
+        self._settled_ns = setting.begin_ns
         self._waiting: deque[tuple[int, list[Rows]]] = deque()
         self._pieces: dict[str, list[dict[str, Ints]]] = {
             name: [] for name in ("holds", "latencies", "stops", "waited", "bins", "spans")
         }
 
+    def know(self, tid: int, pid: int) -> None:
+        """A thread and its process, which some row tells later."""
+        self._owners.know(tid, pid)
+        self._account.know(tid, pid)
+
+    def add_edges(self, edges: Sequence[Edge]) -> None:
+        """Edges that were not in the setting, for the windows to come."""
+        if edges:
+            more = edge_columns(edges)
+            both = {name: np.r_[self._edges[name], more[name]] for name in more}
+            order = np.argsort(both["ts_ns"], kind="stable")
+            self._edges = {name: values[order] for name, values in both.items()}
+
+    def settle_all(self) -> None:
+        """Bring the sums of every process up to where rows are settled, though it has none."""
+        self._account.at(self._settled_ns)
+        for process in self._account.processes.values():
+            if not process.ended:
+                self._account.settle(process)
+
+    def processes(self) -> dict[int, tuple[int, int]]:
+        """Of each process, as of what is settled: its begin in ns, and its GOMAXPROCS."""
+        return {
+            pid: (process.begin_ns, process.count)
+            for pid, process in self._account.processes.items()
+        }
+
     def feed(self, tables: Mapping[str, Columns], until_ns: int) -> None:
+        """Take the rows of a window, each table's in the order of time.
+
+        Args:
+            tables: by name.
+            until_ns: all rows up to it are here, or were before.
+        """
         counts = {name: len(next(iter(held.values()))) for name, held in tables.items()}
         edges = self._edges_until(until_ns)
         counts["edge"] = len(edges["ts_ns"])
@@ -287,8 +333,16 @@ class _Runner:
                 self._waiting.append((until_ns, rows))
         self._settle(until_ns - REACH_NS - 1)
 
-    def close(self, on_holds: Callable[[dict[str, Ints]], None] | None) -> Pass:
-        end_ns = self._setting.end_ns
+    def close(
+        self, on_holds: Callable[[dict[str, Ints]], None] | None, end_ns: int | None = None
+    ) -> Pass:
+        """No row comes any more: what was found, but for the holds if ``on_holds`` takes them.
+
+        Args:
+            on_holds: as for :func:`run_pass`.
+            end_ns: when it ended; the setting's end if nobody says.
+        """
+        end_ns = self._setting.end_ns if end_ns is None else end_ns
         self.feed({}, max(end_ns, self._waiting[-1][0] if self._waiting else end_ns))
         self._settle(1 << 61)
         self._account.close(end_ns)
@@ -317,6 +371,7 @@ class _Runner:
             window_ns, rows = self._waiting[0]
             limit_ns = min(window_ns, until_ns)
             self._account.run(rows, self._owners.ready(limit_ns), limit_ns)
+            self._settled_ns = limit_ns
             if window_ns > until_ns:
                 return
             self._waiting.popleft()
@@ -331,10 +386,9 @@ class _Runner:
             self._pieces[name].append(dict(zip(names, columns, strict=True)))
 
     def _edges_until(self, until_ns: int) -> dict[str, Ints]:
-        edges = self._setting.edges
-        end = int(np.searchsorted(edges["ts_ns"], until_ns, "right"))
-        found = {name: values[self._edges_at : end] for name, values in edges.items()}
-        self._edges_at = max(end, self._edges_at)
+        end = int(np.searchsorted(self._edges["ts_ns"], until_ns, "right"))
+        found = {name: values[:end] for name, values in self._edges.items()}
+        self._edges = {name: values[end:] for name, values in self._edges.items()}
         return found
 
     def _processes(self) -> Iterator[ProcessBudget]:
@@ -439,8 +493,12 @@ def _edges(
         strict=True,
     ):
         found += [(begin, pid, THROTTLE_BEGINS, 0), (end, pid, THROTTLE_ENDS, ns)]
-    found.sort(key=lambda edge: edge[0])
-    columns = np.array(found, np.int64).reshape(len(found), 4)
+    return edge_columns(found)
+
+
+def edge_columns(edges: Sequence[Edge]) -> dict[str, Ints]:
+    """Edges as the engine takes them, in the order of time."""
+    columns = np.array(sorted(edges, key=lambda edge: edge[0]), np.int64).reshape(len(edges), 4)
     return {name: columns[:, n].copy() for n, name in enumerate(("ts_ns", "pid", "kind", "value"))}
 
 

@@ -13,15 +13,17 @@ import click
 
 from pretake.libraries import import_without_threads
 from pretake.types import WHERE, tell_process
-from pretake.views import console, duration, note, table
+from pretake.views import Sheet, console, duration, note, pressure_sheet, table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
+    from analysis.answers.going import GoingPressure
     from analysis.answers.live import Call
-    from tracer.capture.live import Live
+    from analysis.answers.pressure import ProcessPressure
+    from tracer.capture.live import Live, LiveRows
 
 
 @click.command()
@@ -54,6 +56,12 @@ if TYPE_CHECKING:
     help="Number of call sites shown by name: those with the most retakes. The rest is 'other'.",
 )
 @click.option(
+    "--pressure",
+    is_flag=True,
+    help="Tell stall time of Ps by cause, too: all rows of a capture then leave the kernel, which "
+    "costs as much as one.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON line a period, for programs."
 )
 @click.option(
@@ -70,6 +78,7 @@ def command(
     seconds: float | None,
     probes: str,
     sites: int,
+    pressure: bool,
     as_json: bool,
     prometheus: int | Path | None,
 ) -> None:
@@ -83,16 +92,16 @@ def command(
     A time goes from the moment a thread blocked in a system call until the runtime took its P.
     All figures count from the start of the watch. They come from histograms that the kernel
     keeps, so no trace is written. It needs root, or CAP_BPF and CAP_PERFMON.
+
+    With --pressure it tells, for the last 10, 60 and 300 s, the share of time in which some P was
+    lost to a cause while work waited, and in which moreover no P ran: as /proc/pressure, 2 s late.
     """
     if pid is not None and not program:
         tell_process(pid)
     import_without_threads()
-    # Before the program begins: what takes a second now would be a second unseen then.
-    import rich.live  # noqa: F401
-
-    import analysis.answers.live
-    import analysis.answers.places  # noqa: F401
     from tracer.capture.live import live
+
+    _import_all()
 
     with contextlib.ExitStack() as stack:
         served = None
@@ -101,28 +110,54 @@ def command(
             from pretake.prometheus import Server
 
             served = stack.enter_context(contextlib.closing(Server(prometheus)))
-        watched = stack.enter_context(live(list(program) or None, pid, drop=True, probes=probes))
-        watcher = _Watcher(watched)
+        watched = stack.enter_context(
+            live(list(program) or None, pid, drop=True, probes=probes, rows=pressure)
+        )
+        watcher = _Watcher(watched, probes == "exact")
         if served is not None:
-            stack.enter_context(served.serving(watcher.look, sites))
-        _show(watched, watcher, period, seconds, sites, as_json)
+            told = watcher.pressure if pressure else None
+            stack.enter_context(served.serving(watcher.look, sites, told))
+        _show(watched, watcher, period, seconds, sites, as_json, pressure)
         for missing in watched.missing:
             note(f"not seen: {missing}")
         if watched.runtime == "none":
             note("no runtime was found in the program: there is no P that could be retaken")
+        if not pressure and not as_json:
+            note("stall time by cause was not told: it takes all rows of a capture (--pressure)")
 
 
 _SPARE = ("harm p50", "p50", "harm p99")
 """Columns that a narrow terminal does without, the first of them first."""
 
 
+def _import_all() -> None:
+    """What is imported late: later a second would be one unseen, and whoever has become nobody may
+    not read modules that lie in root's home."""
+    import io
+
+    import rich.live  # noqa: F401
+
+    import analysis.answers.going
+    import analysis.answers.live
+    import analysis.answers.now
+    import analysis.answers.places
+    import analysis.formats.prometheus  # noqa: F401
+
+    told = console()
+    told.file = io.StringIO()
+    told.print(_table([]), *_pressure([]))
+
+
 class _Watcher:
     """What was counted, by name; asked by the screen and, on another thread, by Prometheus."""
 
-    def __init__(self, watched: Live) -> None:
+    def __init__(self, watched: Live, exact: bool) -> None:
         from analysis.answers.live import CallSites
 
         self._watched = watched
+        self._exact = exact
+        self._going: GoingPressure | None = None
+        self._early: list[LiveRows] = []
         self._lock = threading.Lock()
         self.sites = CallSites()
 
@@ -136,6 +171,32 @@ class _Watcher:
                 self.sites.learn(places_of(new["stack"].to_pandas(), new["address"].to_pandas()))
             return self.sites.sum(counts)
 
+    def step(self, last: bool) -> None:
+        """Take the rows that came, where any do; called by the thread that waits for them."""
+        from analysis.answers.going import GoingPressure
+
+        rows = self._watched.rows(last)
+        if rows is None:
+            return
+        runtime = self._watched.runtime
+        with self._lock:
+            if self._going is None and runtime == "none":
+                # Which of them tells what: until it is known, they wait.
+                self._early.append(rows)
+                return
+            if self._going is None:
+                self._going = GoingPressure(self._watched.begin_ns, runtime, self._exact)
+            for piece in (*self._early, rows):
+                self._going.feed(piece.tables, piece.until_ns)
+            self._early = []
+            if last:
+                self._going.finish()
+
+    def pressure(self) -> list[ProcessPressure]:
+        """Stall time by cause of each process, of what is settled."""
+        with self._lock:
+            return [] if self._going is None else self._going.told()
+
 
 def _show(
     watched: Live,
@@ -144,7 +205,9 @@ def _show(
     seconds: float | None,
     sites: int,
     as_json: bool,
+    told_pressure: bool,
 ) -> None:
+    from rich.console import Group
     from rich.live import Live as Screen
 
     from analysis.answers.live import TopCalls, by_syscall
@@ -160,13 +223,15 @@ def _show(
             elapsed_s = time.monotonic() - begin_s
             left_s = math.inf if seconds is None else max(seconds - elapsed_s, 0)
             ended = watched.wait(min(period, left_s)) or left_s <= period
+            watcher.step(ended)
+            pressure = watcher.pressure() if told_pressure else None
             counts = watcher.look()
             rows = [
                 _site_row(call, own, watcher) for call, own in TopCalls(sites).look(counts).items()
             ]
             rows.sort(key=lambda row: -int(row["retakes"]))
             if screen is not None:
-                screen.update(_table(rows), refresh=True)
+                screen.update(Group(_table(rows), *_pressure(pressure)), refresh=True)
                 continue
             syscalls = [
                 {"syscall": call.syscall, **_numbers(own)}
@@ -177,6 +242,8 @@ def _show(
                 "runtime": watched.runtime,
                 "syscalls": sorted(syscalls, key=lambda row: -int(row["retakes"])),
                 "call_sites": rows,
+                # Null: nobody asked, which is not the same as none.
+                "pressure": pressure,
             }
             click.echo(json.dumps(line))
 
@@ -219,3 +286,14 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderab
         for row in rows
     ]
     return table("P-retake latency and harm", columns, cells, left=2, spare=_SPARE)
+
+
+def _pressure(processes: list[ProcessPressure] | None) -> list[Sheet]:
+    """A table of the process that stalls most."""
+    if processes is None:
+        return []
+    if not processes:
+        return [table("Pressure: no second of a process with Ps is told yet", ("cause",), [])]
+    first, *others = processes
+    more = f", and {len(others)} more" if others else ""
+    return [pressure_sheet(first["pressure"], f"{first['comm'] or first['pid']}{more}: pressure")]

@@ -13,6 +13,7 @@ from pretake.views import (
     bytes_text,
     console,
     duration,
+    pressure_sheet,
     print_json,
     quantiles,
     table,
@@ -126,23 +127,15 @@ def _print_verdict(terminal: Console, verdict: Verdict, budget: Budget) -> None:
 
 
 def _print_pressure(terminal: Console, process: Process) -> None:
-    from analysis.answers.now import range_text
-    from analysis.answers.pressure import distinct_windows, stalls_of
     from analysis.units import percent_text
 
-    windows = distinct_windows(process["pressure"])
-    rows = [
-        (stall.cause, stall.kind, *(range_text(*stall.over[window]) for window in windows))
-        for stall in stalls_of(process["pressure"])
-    ]
-    if not rows:
+    told = process["pressure"]
+    if not told or not told["total"]["some_most"]:
         return
-    names = list(windows.values())
     title = "Pressure: some P's time was lost while work waited (some), and no P ran (full)"
-    # That of the whole span is what cannot be left out.
-    terminal.print(table(title, ("cause", "", *names), rows, left=2, spare=names[:-1]))
-    unknown = process["pressure"]["total"]["unknown"]
-    terminal.print(f"shares of time; of {percent_text(unknown)} of P time nothing is known")
+    terminal.print(pressure_sheet(told, title))
+    unknown = percent_text(told["total"]["unknown"])
+    terminal.print(f"shares of time; of {unknown} of P time nothing is known")
 
 
 def _indented(text: str, columns: int) -> Padding:

@@ -220,6 +220,95 @@ def test_prometheus_is_served_on_loopback() -> None:
     assert second.get("other", 0) >= first.get("other", 0)
 
 
+@pytest.mark.go
+def test_stall_time_is_told_by_cause_and_adds_up_to_the_programs_own_calls(tmp_path: Path) -> None:
+    """One P, and a goroutine that blocks in read with it while others wait, 60 times."""
+    told = tmp_path / "told"
+    line = watch("--pressure", "--period", 60, "--", toolchains.build("truth"), "one-p", told)[-1]
+    (process,) = line["pressure"]
+    assert (process["comm"], process["procs"]) == ("truth", 1)
+    states, whole = process["states"], process["pressure"]["total"]
+    assert sum(states.values()) == round(whole["seconds"] * 1e9)
+    rows = [row.split() for row in told.read_text().splitlines()]
+    calls_ns = sum(int(row[2]) - int(row[1]) for row in rows if row[0] == "call")
+    # A call is over when its thread has a CPU again, which is another state.
+    assert 0 < states["syscall"] <= calls_ns
+    assert states["syscall"] + states["no_cpu"] + states["transit"] >= 0.9 * calls_ns
+    # With one P, some is full wherever it is known, and the lost P time is the time.
+    held = whole["causes"]["syscall"]
+    assert held["some"]["least_ns"] == held["full"]["least_ns"]
+    assert 0 < held["some"]["least_ns"] <= states["syscall"]
+
+
+def test_stall_time_that_nobody_asked_for_is_null() -> None:
+    [line] = watch("--period", 60, "--", "true")
+    assert line["pressure"] is None
+    # Asked for, of a program without Ps, it is none.
+    [line] = watch("--pressure", "--period", 60, "--", "true")
+    assert line["pressure"] == []
+
+
+@pytest.mark.go
+@pytest.mark.parametrize("more", [[], ["--pressure"]])
+def test_the_screen_is_drawn_by_who_has_become_nobody(more: list[str], tmp_path: Path) -> None:
+    """Nothing is imported then: modules may lie in root's home."""
+    program = [str(toolchains.build("truth")), "one-p", str(tmp_path / "told")]
+    done = subprocess.run(
+        [*LIVE, *more, "--period", "60", "--", *program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "80"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "P-retake latency and harm" in done.stdout
+    assert ("truth: pressure" in done.stdout) == bool(more)
+    assert ("stall time by cause was not told" in done.stderr) != bool(more)
+
+
+@pytest.mark.go
+def test_prometheus_has_stall_time_as_counters_beside_gauges() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    arguments = ["--pressure", "--prometheus", str(port), "--period", "0.1"]
+    binary = toolchains.build("callsites")
+    watching = subprocess.Popen(
+        [*LIVE, "--json", *arguments, "--", str(binary), "40", "1000000", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"GOMAXPROCS": "1"},
+    )
+    assert watching.stdout is not None
+    pages = []
+    for _ in range(2):
+        lines = (json.loads(line) for line in watching.stdout if "elapsed" in line)
+        seconds = 0 if not pages else pages[0][1]
+        told = next(p for line in lines for p in line["pressure"] if second_of(p) > seconds)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            pages.append((answer.read().decode(), second_of(told)))
+    watching.send_signal(2)
+    watching.stdout.read()
+    assert watching.wait() == 0
+    watching.stdout.close()
+    first, second = (
+        {family.name: family for family in text_string_to_metric_families(page)}
+        for page, _ in pages
+    )
+    for name in ("pretake_stall_seconds", "pretake_stall_any_seconds", "pretake_p_seconds"):
+        assert first[name].type == "counter"
+        later = {tuple(s.labels.items()): s.value for s in second[name].samples}
+        for sample in first[name].samples:
+            assert sample.value <= later[tuple(sample.labels.items())]
+    for name in ("pretake_stall_ratio", "pretake_stall_any_ratio"):
+        assert first[name].type == "gauge"
+        assert all(0 <= sample.value <= 1 for sample in first[name].samples)
+    assert {s.labels["kind"] for s in first["pretake_stall_ratio"].samples} == {"some", "full"}
+
+
+def second_of(process: dict[str, Any]) -> float:
+    return float(process["pressure"]["total"]["seconds"])
+
+
 def leads(rows: list[dict[str, Any]], site: str) -> bool:
     """Whether a call site has more retakes than all others together."""
     others = sum(row["retakes"] for row in rows[1:])

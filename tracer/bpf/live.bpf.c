@@ -193,7 +193,12 @@ static __always_inline void live_retaken(u64 now, s32 id, s64 tick)
 		live_holds.delete(&p);
 		return;
 	}
+#ifdef LIVE_ROWS
+	/* A stack and a record have no room beside each other: 512 bytes. */
+	u64 stack = LIVE_NO_STACK;
+#else
 	u64 stack = live_stack_of(hold->regs);
+#endif
 	struct live_counts *counts = live_counts_of(stack, hold->nr);
 	u64 bucket = BOUNDED(live_bucket(now - hold->block_ns), LIVE_BUCKETS);
 

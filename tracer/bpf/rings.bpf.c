@@ -171,8 +171,8 @@ static __always_inline int signal_wanted(int signo)
 #endif
 }
 
-/* With LIVE defined, all but new programs stay in the kernel (live.bpf.c). */
-#ifdef LIVE
+/* With LIVE defined, all but new programs stay in the kernel (live.bpf.c), unless LIVE_ROWS is. */
+#if defined(LIVE) && !defined(LIVE_ROWS)
 #define KEEP_IN_KERNEL return
 #else
 #define KEEP_IN_KERNEL
@@ -300,7 +300,7 @@ static __always_inline void emit_task(struct task_record *record)
 {
 	u64 flags = record->kind == TASK_KIND_EXEC ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 
-#ifdef LIVE
+#if defined(LIVE) && !defined(LIVE_ROWS)
 	if (record->kind != TASK_KIND_EXEC)
 		return;
 #endif

@@ -91,6 +91,11 @@ static __always_inline int runtime_in_syscall(struct runtime_event *event, u64 g
 static __always_inline int runtime_emit_of(struct runtime_event *event, u32 tid, s8 kind,
 					   s8 reason)
 {
+#ifdef LIVE
+	/* Ahead of the record, so that it may lie where this had its own. */
+	if (kind == RUNTIME_KIND_RETAKE)
+		live_retaken(event->now, event->state.p, event->tick);
+#endif
 	struct runtime_record record = {};
 
 	RUNTIME_STATE_COPY(&record, &event->state);
@@ -101,10 +106,6 @@ static __always_inline int runtime_emit_of(struct runtime_event *event, u32 tid,
 	record.cpu = bpf_get_smp_processor_id();
 	record.kind = kind;
 	record.reason = reason;
-#ifdef LIVE
-	if (kind == RUNTIME_KIND_RETAKE)
-		live_retaken(event->now, event->state.p, event->tick);
-#endif
 	emit_runtime(&record);
 	return 0;
 }

@@ -84,6 +84,11 @@ static __always_inline void thread_blocked(struct thread_state *thread, s64 now,
 		note_call(thread, layout, self->m, record->p, record->goid);
 #ifdef LIVE
 	live_blocked(thread, record);
+#ifdef LIVE_ROWS
+	/* Histograms name the calls: this row is for the time alone. */
+	record->stack_id = UNKNOWN;
+	emit_block(record);
+#endif
 #else
 	record->stack_id = user_stack(thread, layout);
 	emit_block(record);

@@ -58,6 +58,7 @@ MODES: Final = {
     "record --probes exact": (probe_defines("exact"), False),
     "record --probes both": (probe_defines("both"), False),
     "live --probes exact": ({"LIVE": 1, **probe_defines("exact")}, False),
+    "live --pressure": ({"LIVE": 1, "LIVE_ROWS": 1, **probe_defines("none")}, False),
 }
 """What the programs are compiled with, and whether a capture cannot do without, by what is run."""
 

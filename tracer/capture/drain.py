@@ -21,7 +21,7 @@ from tracer.kernel.table_rings import LossSpan, TableRings
 from tracer.trace.schema import TABLES
 from tracer.trace.writer import TraceWriter
 
-__all__ = ["Drain"]
+__all__ = ["Drain", "loss_rows"]
 
 _FILL_WANTED: Final = 0.2
 _PERIOD_MIN_S: Final = 0.002
@@ -135,10 +135,11 @@ class Drain:
         spans = self._rings.take_loss_spans()
         if spans:
             self._spans_taken += sum(span.lost for span in spans)
-            self._writer.write("loss", _loss_rows(spans))
+            self._writer.write("loss", loss_rows(spans))
 
 
-def _loss_rows(spans: list[LossSpan]) -> pa.Table:
+def loss_rows(spans: list[LossSpan]) -> pa.Table:
+    """Table loss: a row a span."""
     table = TABLES["loss"]
     rows = np.zeros(len(spans), table.dtype)
     code = table.column("table").code

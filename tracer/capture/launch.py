@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from tracer.errors import PretakeError
+from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = [
     "RECORD_VARIABLE",
@@ -27,6 +30,7 @@ __all__ = [
     "Command",
     "RunningProcess",
     "comm_of",
+    "present_rows",
     "threads_of",
 ]
 
@@ -60,6 +64,19 @@ def comm_of(pid: int, tid: int) -> bytes | None:
         return Path(f"/proc/{pid}/task/{tid}/comm").read_bytes().rstrip(b"\n")
     except OSError:
         return None
+
+
+def present_rows(pid: int, tids: Sequence[int], now_ns: int) -> np.ndarray:
+    """Records of table task for threads that were there before anybody looked."""
+    table = TABLES["task"]
+    rows = np.zeros(len(tids), table.dtype)
+    rows["ts_ns"] = now_ns
+    rows["tid"] = tids
+    rows["pid"] = pid
+    rows["parent_tid"] = rows["cpu"] = UNKNOWN
+    rows["comm"] = [comm_of(pid, tid) or b"" for tid in tids]
+    rows["kind"] = table.column("kind").code("present")
+    return rows
 
 
 class RunningProcess:

@@ -1,9 +1,10 @@
 """How long Ps are held, while a program runs, in histograms that the kernel keeps.
 
 No row leaves the kernel except one for each new program, so watching for hours costs no more
-than the probes. There are two histograms for each system call and stack. ``retake`` has the
-times from a thread's block until the runtime took its P. ``harm`` has the same times of those
-blocks at which a goroutine waited and no idle P and no spinning M could take it.
+than the probes; but with ``rows``, which tell the stall time of Ps, all do, as in a capture. There
+are two histograms for each system call and stack. ``retake`` has the times from a thread's block
+until the runtime took its P. ``harm`` has the same times of those blocks at which a goroutine
+waited and no idle P and no spinning M could take it.
 """
 
 from __future__ import annotations
@@ -18,22 +19,26 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.capture.binaries import Binaries
+from tracer.capture.drain import loss_rows
 from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import KernelStack
 from tracer.capture.late import LateRuntimes
-from tracer.capture.launch import Command, RunningProcess
+from tracer.capture.launch import Command, RunningProcess, present_rows
 from tracer.capture.options import CaptureOptions, probe_defines
 from tracer.capture.privilege import check_privilege, give_up
 from tracer.capture.programs import Programs
+from tracer.capture.reach import reach_table
 from tracer.capture.runtimes import Runtimes
 from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.capture.target_files import TargetFiles
+from tracer.capture.throttles import Throttles
 from tracer.errors import PretakeError
 from tracer.targets import jail
-from tracer.trace.schema import UNKNOWN
+from tracer.trace.clock import KernelClock
+from tracer.trace.schema import TABLES, UNKNOWN
 
-__all__ = ["OTHERS", "WHATS", "Histogram", "Live", "live", "lower_ns"]
+__all__ = ["OTHERS", "WHATS", "Histogram", "Live", "LiveRows", "live", "lower_ns"]
 
 WHATS: Final = ("retake", "harm")
 """What is counted: the rows of an array from :meth:`Live.counts`."""
@@ -42,6 +47,9 @@ OTHERS: Final = -2
 """Stands for the stacks that the kernel had no room to tell apart."""
 
 _BUFFER_BYTES: Final = 1 << 20
+_ROWS_PERIOD_S: Final = 0.02
+_LATE_NS: Final = 500_000_000
+"""A call's row comes with the next event of its thread, and a look at reach takes a while."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,17 @@ class Live:
         programs: Programs,
         options: CaptureOptions,
         drop: bool,
+        rows: bool = False,
     ) -> None:
+        self._clock = KernelClock()
+        self.begin_ns = self._clock.now_ns()
+        """When the watch began, CLOCK_MONOTONIC."""
+        self._kept: dict[str, list[pa.Table]] | None = {} if rows else None
+        self._throttles = Throttles()
         self._target = target
         self._programs = programs
         self._binaries = Binaries()
-        images = Images()
+        self._images = images = Images()
         self._symbols = Symbols(images, self._binaries)
         files = TargetFiles()
         self._runtimes = Runtimes(programs.layouts, options, images, self._binaries, files)
@@ -99,7 +113,9 @@ class Live:
         attach(target, programs, self._runtimes)
         if drop:
             give_up(programs.loaded)
-        begin(target, programs)
+        present = begin(target, programs)
+        if self._kept is not None and present:
+            self._keep_present(target.pid, present)
 
     def wait(self, seconds: float) -> bool:
         """Watch for so long; True if the program has ended.
@@ -108,19 +124,55 @@ class Live:
         """
         deadline = time.monotonic() + seconds
         while True:
-            for name, ring in self._programs.rings.rings.items():
-                records = ring.peek()
-                if name == "task" and len(records):
-                    rows = records.copy()
-                    self._runtimes.on_tasks(rows)
-                    self._late.on_tasks(rows)
-                ring.release()
+            self._take()
             more = self._runtimes.step() or self._late.step()
             left_s = max(deadline - time.monotonic(), 0)
-            if self._target.wait(0 if more else left_s, self._programs.rings.wake_fd):
+            if self._kept is not None:
+                self._throttles.step(self._clock.now_ns())
+            period_s = left_s if self._kept is None else min(left_s, _ROWS_PERIOD_S)
+            if self._target.wait(0 if more else period_s, self._programs.rings.wake_fd):
+                self._take()
                 return True
             if left_s <= 0:
                 return False
+
+    def rows(self, last: bool = False) -> LiveRows | None:
+        """The rows since the last time, for who watches with ``rows``; else None.
+
+        Args:
+            last: none is waited for any more.
+        """
+        if self._kept is None:
+            return None
+        until_ns = self._clock.now_ns() - (0 if last else _LATE_NS)
+        self._take()
+        spans = self._programs.rings.take_loss_spans()
+        kept, self._kept = self._kept, {}
+        tables = {name: pa.concat_tables(pieces) for name, pieces in kept.items()}
+        if spans:
+            tables["loss"] = loss_rows(spans)
+        tables["reach"] = reach_table(self._images)
+        tables["throttle"] = self._throttles.take()
+        return LiveRows(until_ns, tables)
+
+    def _take(self) -> None:
+        for name, ring in self._programs.rings.rings.items():
+            records = ring.peek()
+            if len(records):
+                if name == "task":
+                    rows = records.copy()
+                    self._runtimes.on_tasks(rows)
+                    self._late.on_tasks(rows)
+                    self._throttles.on_tasks(rows)
+                if self._kept is not None:
+                    self._kept.setdefault(name, []).append(TABLES[name].to_arrow(records))
+            ring.release()
+
+    def _keep_present(self, pid: int, tids: list[int]) -> None:
+        rows = present_rows(pid, tids, self._clock.now_ns())
+        self._throttles.on_tasks(rows)
+        assert self._kept is not None
+        self._kept["task"] = [TABLES["task"].to_arrow(rows)]
 
     @property
     def runtime(self) -> str:
@@ -166,6 +218,20 @@ class Live:
         return self._stack_ids[stack]
 
 
+@dataclass(frozen=True)
+class LiveRows:
+    """Rows that left the kernel, by table, as a trace's reader gives them.
+
+    Args:
+        until_ns: what is later, other rows may still come before.
+        tables: those with rings, in no order, and ``loss``; ``reach``: all of it each time;
+            ``throttle``: what is new.
+    """
+
+    until_ns: int
+    tables: dict[str, pa.Table]
+
+
 @contextlib.contextmanager
 def live(
     command: Sequence[str] | None = None,
@@ -174,6 +240,7 @@ def live(
     max_sites: int = 2048,
     drop: bool = False,
     probes: str = "none",
+    rows: bool = False,
 ) -> Iterator[Live]:
     """Watch a command, which is ended in the end, or a running process, which is left running.
 
@@ -184,6 +251,7 @@ def live(
         drop: once the probes are in place, become who called sudo (root itself: nobody), without
             any capability and for good.
         probes: as in :class:`~tracer.capture.options.CaptureOptions`; not ``both``.
+        rows: whether :meth:`Live.rows` gives the rows of a capture, which costs as much as one.
 
     Raises:
         PretakeError: there is nothing to watch, or the caller lacks the privilege.
@@ -197,10 +265,13 @@ def live(
         target = RunningProcess(pid) if pid is not None else Command(command or ())
         stack.callback(target.close)
         defines = {"LIVE": 1, **probe_defines(options.probes)}
-        programs = Programs(_BUFFER_BYTES, max_sites=max_sites, defines=defines)
+        if rows:
+            defines["LIVE_ROWS"] = 1
+        room = options.buffer_bytes if rows else _BUFFER_BYTES
+        programs = Programs(room, max_sites=max_sites, defines=defines)
         stack.callback(programs.close)
         if isinstance(target, Command):
             stack.callback(target.end)
-        watched = Live(target, programs, options, drop)
+        watched = Live(target, programs, options, drop, rows)
         stack.callback(watched.close)
         yield watched

@@ -32,7 +32,7 @@ from tracer.capture.drain import Drain
 from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import kernel_stacks
 from tracer.capture.late import LateRuntimes
-from tracer.capture.launch import Command, RunningProcess, comm_of
+from tracer.capture.launch import Command, RunningProcess, present_rows
 from tracer.capture.machine import MachineWatch
 from tracer.capture.options import CaptureOptions, Progress, probe_defines
 from tracer.capture.privilege import NOBODY, capture_user, check_privilege, give_up
@@ -49,7 +49,7 @@ from tracer.kernel.compiler import TELL_CALLS
 from tracer.targets import jail
 from tracer.trace.clock import KernelClock, Moment, note_clocks
 from tracer.trace.manifest import Manifest, Missing
-from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.schema import TABLES
 from tracer.trace.unknown import UNKNOWN_RESULT
 from tracer.trace.writer import TraceWriter, check_output
 
@@ -233,18 +233,11 @@ class _Capture:
         note_clocks(self._manifest.clocks_ahead_ns, generations, ahead_ns)
 
     def _add_present(self, pid: int, tids: list[int]) -> None:
-        table = TABLES["task"]
-        rows = np.zeros(len(tids), table.dtype)
-        rows["ts_ns"] = self._clock.now_ns()
-        rows["tid"] = tids
-        rows["pid"] = pid
-        rows["parent_tid"] = rows["cpu"] = UNKNOWN
-        rows["comm"] = [comm_of(pid, tid) or b"" for tid in tids]
-        rows["kind"] = table.column("kind").code("present")
+        rows = present_rows(pid, tids, self._clock.now_ns())
         self._present = len(rows)
         self._throttles.on_tasks(rows)
         self._symbols.on_tasks(rows)
-        self._drain.add("task", table.to_arrow(rows))
+        self._drain.add("task", TABLES["task"].to_arrow(rows))
 
     def _on_tasks(self, records: np.ndarray) -> None:
         became = records[records["kind"] == _EXEC]

@@ -86,10 +86,15 @@ class Throttles:
         """Ask once more, and give all rows."""
         self._next_ns = 0
         self.step(now_ns)
+        return self.take()
+
+    def take(self) -> pa.Table:
+        """The rows since the last time."""
+        rows, self._rows = self._rows, []
         table = TABLES["throttle"]
         names = [column.name for column in table.columns]
         columns = dict(
-            zip(names, zip(*self._rows, strict=True) if self._rows else [()] * 5, strict=True)
+            zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True)
         )
         arrays = [
             text_array(columns[column.name])

@@ -1,0 +1,205 @@
+"""Stall time of Ps while a program runs: the pass of a trace, fed as rows come.
+
+The same engine and the same definition as for a trace (:mod:`analysis.answers.pressure`). It lags
+by what rows may be late, and by the second that the pass looks ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from analysis.answers.pressure import WINDOWS_S, ProcessPressure, pressure_of
+from analysis.ptime.budget import LOSSES_OF, Edge, PassRunner, PassSetting, edge_columns
+from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.rows import (
+    BEGINS,
+    COLUMNS,
+    ENDS,
+    LOSS_BEGINS,
+    LOSS_ENDS,
+    NEVER,
+    OUT_OF_REACH,
+    REACHED,
+    THROTTLE_BEGINS,
+    THROTTLE_ENDS,
+)
+from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow
+from tracer.trace.schema import TABLES, UNKNOWN
+
+__all__ = ["GoingPressure"]
+
+_SECOND_NS: Final = 1_000_000_000
+_KEPT_NS: Final = (max(WINDOWS_S) + 2) * _SECOND_NS
+_KIND = TABLES["task"].column("kind")
+
+
+class GoingPressure:
+    """Takes rows as they come, and tells the pressure up to the last whole second.
+
+    Args:
+        begin_ns: begin of the watch, CLOCK_MONOTONIC.
+        runtime: ``go`` or ``reference``: what it tells decides how the pass reads its rows.
+        exact: whether uprobes tell its transitions.
+    """
+
+    def __init__(self, begin_ns: int, runtime: str, exact: bool = False) -> None:
+        own = runtime == "reference"
+        self._runner = PassRunner(
+            PassSetting(
+                tells_run=own,
+                tells_stops=True,
+                tells_stands=own or exact,
+                has_switches=True,
+                has_looks=True,
+                threads={},
+                comms={},
+                monitors={},
+                edges=edge_columns(()),
+                begin_ns=begin_ns,
+                end_ns=NEVER,
+                only_pid=UNKNOWN,
+                needs_reach=True,
+            ),
+            _SECOND_NS,
+            False,
+        )
+        self._begin_ns = begin_ns
+        self._fed_ns = begin_ns
+        self._early: dict[str, Columns] = {}
+        self._bins: dict[str, np.ndarray] = {}
+        self._living: dict[int, set[int]] = {}
+        self._comms: dict[int, str] = {}
+        self._reached: set[tuple[int, int, int]] = set()
+
+    def feed(self, tables: Mapping[str, pa.Table], until_ns: int) -> None:
+        """Take rows (:class:`tracer.capture.live.LiveRows`)."""
+        until_ns = max(until_ns, self._fed_ns)
+        edges = [*self._lives(tables), *self._losses(tables), *self._reach(tables)]
+        edges += self._throttles(tables)
+        # What is told late happened, for all that is settled, when it was told.
+        first_ns = self._first_ns()
+        self._runner.add_edges([(max(e[0], first_ns), e[1], e[2], e[3]) for e in edges])
+        ready = {}
+        for name, columns in COLUMNS:
+            if name not in TABLES:
+                continue
+            news = tables.get(name)
+            held = self._early.get(name)
+            if news is not None:
+                wanted = [column for column in columns if column in news.column_names]
+                found = from_arrow(name, news.select(wanted))
+                held = found if held is None else _joined(name, held, found)
+            if held is None:
+                continue
+            due = int(np.searchsorted(held[TIME_COLUMN[name]], until_ns, "right"))
+            ready[name] = {column: values[:due] for column, values in held.items()}
+            self._early[name] = {column: values[due:] for column, values in held.items()}
+        self._runner.feed(ready, until_ns)
+        self._fed_ns = until_ns
+        self._runner.settle_all()
+        for name in ("holds", "latencies", "stops", "waited", "spans"):
+            self._runner.take(name)
+        self._keep(self._runner.take("bins"))
+
+    def finish(self) -> None:
+        """Nothing comes any more: what was fed is told up to its last moment."""
+        self._keep(self._runner.close(None, self._fed_ns).bins)
+
+    def told(self) -> list[ProcessPressure]:
+        """Every process with Ps that had a whole second lately; most stalled first."""
+        found: list[ProcessPressure] = []
+        processes = self._runner.processes()
+        for pid in np.unique(self._bins["pid"]).tolist() if self._bins else ():
+            own = {name: values[self._bins["pid"] == pid] for name, values in self._bins.items()}
+            if not own["p_ns"][-1]:
+                continue
+            begin_ns, procs = processes[pid]
+            found.append(
+                {
+                    "pid": pid,
+                    "comm": self._comms.get(pid),
+                    "procs": procs,
+                    "states": {state: int(own[f"{state}_ns"][-1]) for state in STATES},
+                    "pressure": pressure_of(own, pid, begin_ns),
+                }
+            )
+        return sorted(found, key=lambda process: -process["pressure"]["total"]["some"])
+
+    def _first_ns(self) -> int:
+        """The first moment that is not fed yet."""
+        return self._fed_ns + (self._fed_ns > self._begin_ns)
+
+    def _keep(self, bins: Mapping[str, np.ndarray]) -> None:
+        if not len(bins["pid"]):
+            return
+        if self._bins:
+            bins = {name: np.r_[self._bins[name], values] for name, values in bins.items()}
+        kept = bins["ts_ns"] >= self._fed_ns - _KEPT_NS
+        self._bins = {name: values[kept] for name, values in bins.items()}
+
+    def _lives(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
+        """When processes begin and end: with their first thread, and with the last of all."""
+        if "task" not in tables:
+            return
+        names = ("ts_ns", "tid", "pid", "kind", "comm")
+        rows = from_arrow("task", tables["task"].select(names))
+        for ns, tid, pid, kind, comm in zip(*(rows[n].tolist() for n in names), strict=True):
+            self._runner.know(tid, pid)
+            living = self._living.setdefault(pid, set())
+            if kind == _KIND.code("exit"):
+                living.discard(tid)
+                if not living:
+                    del self._living[pid]
+                    yield ns, pid, ENDS, 0
+                continue
+            living.add(tid)
+            if tid == pid:
+                self._comms[pid] = comm
+                if kind == _KIND.code("fork"):
+                    yield ns, pid, BEGINS, 0
+
+    def _losses(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
+        if "loss" not in tables:
+            return
+        rows = from_arrow("loss", tables["loss"])
+        words = TABLES["loss"].column("table")
+        codes = {words.code(name) for name in LOSSES_OF if name in words.words}
+        for begin, end, table in zip(
+            *(rows[n].tolist() for n in ("begin_ns", "end_ns", "table")), strict=True
+        ):
+            if table in codes:
+                # Both are after what is settled, and the end after the begin.
+                begin = max(begin, self._first_ns())
+                yield begin, UNKNOWN, LOSS_BEGINS, 0
+                yield max(begin, end), UNKNOWN, LOSS_ENDS, 0
+
+    def _reach(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
+        if "reach" not in tables:
+            return
+        names = ("pid", "generation", "exec_ns", "ts_ns")
+        rows = from_arrow("reach", tables["reach"].select(names))
+        for pid, generation, *times in zip(*(rows[n].tolist() for n in names), strict=True):
+            for kind, ns in zip((OUT_OF_REACH, REACHED), times, strict=True):
+                if ns != UNKNOWN and (pid, generation, kind) not in self._reached:
+                    self._reached.add((pid, generation, kind))
+                    yield max(ns, self._begin_ns), pid, kind, 0
+
+    def _throttles(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
+        if "throttle" not in tables:
+            return
+        names = ("begin_ns", "end_ns", "throttled_ns", "pid")
+        rows = from_arrow("throttle", tables["throttle"].select(names))
+        for begin, end, ns, pid in zip(*(rows[n].tolist() for n in names), strict=True):
+            yield begin, pid, THROTTLE_BEGINS, 0
+            yield end, pid, THROTTLE_ENDS, ns
+
+
+def _joined(name: str, held: Columns, news: Columns) -> Columns:
+    """Both, in the order of time."""
+    both = {column: np.concatenate([held[column], news[column]]) for column in news}
+    order = np.argsort(both[TIME_COLUMN[name]], kind="stable")
+    return {column: values[order] for column, values in both.items()}
