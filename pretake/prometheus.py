@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -75,6 +75,7 @@ class Server:
         self,
         look: Callable[[], Mapping[Call, np.ndarray]],
         most: int,
+        unknown: Callable[[], Mapping[str, int]],
         pressure: Callable[[], Sequence[ProcessPressure]] | None = None,
     ) -> Iterator[None]:
         """Answer, on another thread.
@@ -82,11 +83,12 @@ class Server:
         Args:
             look: what was counted up to now; called for each question.
             most: how many pairs of system call and call site have a series of their own.
+            unknown: retakes that no histogram has, by system call.
             pressure: stall time of each process; None where it is not to be had: then there is
                 no such metric, and not one that says 0.
         """
         registry = CollectorRegistry()
-        registry.register(_Counted(look, most))
+        registry.register(_Counted(look, most, unknown))
         if pressure is not None:
             registry.register(_Stalls(pressure))
         self._server.set_app(make_wsgi_app(registry))
@@ -158,14 +160,21 @@ def _remove_left(path: Path) -> None:
 
 
 class _Counted(Collector):
-    def __init__(self, look: Callable[[], Mapping[Call, np.ndarray]], most: int) -> None:
+    def __init__(
+        self,
+        look: Callable[[], Mapping[Call, np.ndarray]],
+        most: int,
+        unknown: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._look = look
         self._top = TopCalls(most)
+        self._unknown = unknown
 
-    def describe(self) -> Iterator[HistogramMetricFamily]:
+    def describe(self) -> Iterator[Metric]:
         yield from (_family(what) for what in WHATS)
+        yield _unknown_family()
 
-    def collect(self) -> Iterator[HistogramMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         told = self._top.look(self._look())
         for number, what in enumerate(WHATS):
             family = _family(what)
@@ -173,6 +182,18 @@ class _Counted(Collector):
                 labels = [call.syscall, call.site or UNKNOWN_SITE]
                 family.add_metric(labels, _buckets(counts[number]), sum_value=None)
             yield family
+        lacking = _unknown_family()
+        for syscall, count in self._unknown().items():
+            lacking.add_metric([syscall], count)
+        yield lacking
+
+
+def _unknown_family() -> CounterMetricFamily:
+    return CounterMetricFamily(
+        "pretake_retake_unknown",
+        "Ps that were taken nobody knows how long after the block; in no histogram",
+        labels=["syscall"],
+    )
 
 
 class _Stalls(Collector):

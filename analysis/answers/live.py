@@ -15,11 +15,15 @@ import pandas as pd
 from analysis.names import syscall_names
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["OTHER", "Call", "CallSites", "TopCalls", "by_syscall"]
+__all__ = ["NOTHING", "OTHER", "Call", "CallSites", "TopCalls", "by_syscall"]
 
 OTHER = "other"
 """The call site of all that have no name of their own. No function of Go's is called so: a
 package stands in front."""
+
+
+NOTHING = np.zeros((2, 1), np.int64)
+"""Counts of a call that has none, as :class:`TopCalls` takes them."""
 
 
 class Call(NamedTuple):

@@ -116,7 +116,8 @@ def command(
         watcher = _Watcher(watched, probes == "exact")
         if served is not None:
             told = watcher.pressure if pressure else None
-            stack.enter_context(served.serving(watcher.look, sites, told))
+            served_to = served.serving(watcher.look, sites, watcher.unknown, told)
+            stack.enter_context(served_to)
         _show(watched, watcher, period, seconds, sites, as_json, pressure)
         for missing in watched.missing:
             note(f"not seen: {missing}")
@@ -171,6 +172,14 @@ class _Watcher:
                 self.sites.learn(places_of(new["stack"].to_pandas(), new["address"].to_pandas()))
             return self.sites.sum(counts)
 
+    def unknown(self) -> dict[str, int]:
+        """Ps that were taken, by system call, nobody knows how long after the block."""
+        from analysis.names import syscall_names
+
+        with self._lock:
+            told = self._watched.unknown()
+        return {str(syscall_names([number])[0]): count for number, count in told.items()}
+
     def step(self, last: bool) -> None:
         """Take the rows that came, where any do; called by the thread that waits for them."""
         from analysis.answers.going import GoingPressure
@@ -210,7 +219,7 @@ def _show(
     from rich.console import Group
     from rich.live import Live as Screen
 
-    from analysis.answers.live import TopCalls, by_syscall
+    from analysis.answers.live import NOTHING, TopCalls, by_syscall
 
     begin_s = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -226,16 +235,26 @@ def _show(
             watcher.step(ended)
             pressure = watcher.pressure() if told_pressure else None
             counts = watcher.look()
+            unknown = watcher.unknown()
             rows = [
                 _site_row(call, own, watcher) for call, own in TopCalls(sites).look(counts).items()
             ]
             rows.sort(key=lambda row: -int(row["retakes"]))
             if screen is not None:
-                screen.update(Group(_table(rows), *_pressure(pressure)), refresh=True)
+                shown = [_table(rows), *_unknown_text(unknown), *_pressure(pressure)]
+                screen.update(Group(*shown), refresh=True)
                 continue
             syscalls = [
-                {"syscall": call.syscall, **_numbers(own)}
+                {
+                    "syscall": call.syscall,
+                    **_numbers(own),
+                    "unknown": unknown.pop(call.syscall, 0),
+                }
                 for call, own in by_syscall(counts).items()
+            ]
+            syscalls += [
+                {"syscall": name, **_numbers(NOTHING), "unknown": count}
+                for name, count in unknown.items()
             ]
             line = {
                 "elapsed_s": round(time.monotonic() - begin_s, 3),
@@ -286,6 +305,14 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderab
         for row in rows
     ]
     return table("P-retake latency and harm", columns, cells, left=2, spare=_SPARE)
+
+
+def _unknown_text(unknown: dict[str, int]) -> list[str]:
+    """How many retakes no row of the table has."""
+    if not unknown:
+        return []
+    named = ", ".join(f"{count:,} of {name}" for name, count in sorted(unknown.items()))
+    return [f"unknown how long after the block, and counted in no row: {named}"]
 
 
 def _pressure(processes: list[ProcessPressure] | None) -> list[Sheet]:

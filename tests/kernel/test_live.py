@@ -123,6 +123,8 @@ def test_retakes_of_the_reference_runtime_are_those_that_it_recorded(tmp_path: P
     recorded = len(witness.read_text().splitlines())
     # Some are taken when the call has returned and its thread waits for a CPU.
     assert 0.95 * recorded <= retakes <= recorded
+    unknown = sum(row["unknown"] for row in last["syscalls"])
+    assert retakes + unknown <= recorded
     # Python keeps no frame pointers: there is no stack, and nothing is made up.
     assert {row["call_site"] for row in last["call_sites"]} == {None}
     assert sum(row["retakes"] for row in last["call_sites"]) == retakes
@@ -299,6 +301,7 @@ def test_prometheus_has_stall_time_as_counters_beside_gauges() -> None:
         later = {tuple(s.labels.items()): s.value for s in second[name].samples}
         for sample in first[name].samples:
             assert sample.value <= later[tuple(sample.labels.items())]
+    assert first["pretake_retake_unknown"].type == "counter"
     for name in ("pretake_stall_ratio", "pretake_stall_any_ratio"):
         assert first[name].type == "gauge"
         assert all(0 <= sample.value <= 1 for sample in first[name].samples)

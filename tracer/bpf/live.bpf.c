@@ -57,6 +57,9 @@ BPF_ARRAY(live_zeros, struct live_counts, 1);
 /* By system call: where sites count for which there is no room; and how often they did. */
 BPF_ARRAY(live_others, struct live_counts, 512);
 BPF_ARRAY(live_others_used, u64, 1);
+/* By system call: Ps that were taken after a block of one, nobody knows how long after; and all. */
+BPF_ARRAY(live_unknown, u64, 512);
+BPF_ARRAY(live_unknown_used, u64, 1);
 
 /* No branch here either (see below): bcc's bpf_log2l() has 64 ways through it. */
 static __always_inline u32 live_bucket(u64 ns)
@@ -177,10 +180,21 @@ static __always_inline void live_returned(struct thread_state *thread)
 		live_holds.delete(&p);
 }
 
+static __always_inline void live_count_unknown(s16 nr)
+{
+	int zero = 0, number = nr;
+	u64 *used = live_unknown_used.lookup(&zero), *count = live_unknown.lookup(&number);
+
+	if (used)
+		__sync_fetch_and_add(used, 1);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
 /*
  * P was taken from a call: from the one that holds it here, by the tick that the M keeps of its call,
  * where that was read (`tick`, else UNKNOWN). Where it was not, a hold whose thread has a CPU again
- * is not counted: it may have returned, and P be taken from a later call that did not block.
+ * is counted as unknown: it may have returned, and P be taken from a later call that did not block.
  */
 static __always_inline void live_retaken(u64 now, s32 id, s64 tick)
 {
@@ -190,6 +204,8 @@ static __always_inline void live_retaken(u64 now, s32 id, s64 tick)
 	if (!hold)
 		return;
 	if (tick == UNKNOWN ? hold->back : hold->tick != (u32)tick) {
+		if (tick == UNKNOWN)
+			live_count_unknown(hold->nr);
 		live_holds.delete(&p);
 		return;
 	}

@@ -200,6 +200,11 @@ class Live:
             found[number, OTHERS] = np.stack([counts[what] for what in WHATS])
         return found
 
+    def unknown(self) -> dict[int, int]:
+        """Ps that were taken, by number of the system call, after a block of which nobody knows
+        whether its call had returned meanwhile: in no histogram."""
+        return dict(self._programs.live.unknown())
+
     def new_stacks(self) -> dict[str, pa.Table]:
         """The tables stack and address of stacks that are new in :meth:`counts`, if any are."""
         new, self._new_stacks = self._new_stacks, {}

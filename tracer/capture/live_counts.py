@@ -42,6 +42,15 @@ class LiveCounts:
             if counts["retake"].any():
                 yield number, counts
 
+    def unknown(self) -> Iterator[tuple[int, int]]:
+        """System call, and how many Ps were taken nobody knows how long after it blocked."""
+        if not self._loaded.read("live_unknown_used", 0):
+            return
+        for number in range(self._loaded.shapes["live_unknown"].entries):
+            count = int(self._loaded.read("live_unknown", number))
+            if count:
+                yield number, count
+
     def stack(self, number: int) -> KernelStack:
         """One of the stacks.
 
