@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _LEGEND = (
-    "gain: P time won a call by the best way, 95 % interval. block pays for calls that block from "
-    "one length to the other: for shorter ones the handoff costs more, and for longer ones what "
-    "is lost until a retake is less than 1 %."
+    "raw: the scheduler is not told; normal: entersyscall; block: entersyscallblock, P is handed "
+    "off before the call; – in 'best': not known. gain: P time won a call by the best way, 95 % "
+    "interval. block pays for calls that block from one length to the other: for shorter ones the "
+    "handoff costs more, and for longer ones what is lost until a retake is less than 1 %."
 )
 _GO_HAS_NO_BLOCK = (
     "Go has no way yet to make a call of one's own with entersyscallblock; where block is best, "

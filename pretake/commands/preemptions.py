@@ -8,6 +8,12 @@ import click
 
 from pretake.views import cells, console, duration, table, write_rows
 
+_REASONS = {
+    "time_slice": "it had run for 10 ms (forcePreemptNS)",
+    "stw": "the world is to stop",
+    "suspend": "one goroutine is to stand still, mostly for the collector (suspendG)",
+}
+
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
@@ -47,7 +53,12 @@ def command(trace: Path, as_json: bool) -> None:
     ]
     head = ("asked for", "end", "count", "sent", "arrived", "stopped")
     if rows:
-        console().print(table("Requests to stop a goroutine", head, rows, left=2))
+        terminal = console()
+        terminal.print(table("Requests to stop a goroutine", head, rows, left=2))
+        for reason in dict.fromkeys(str(row[0]) for row in rows):
+            if reason in _REASONS:
+                terminal.print(f"{reason}: {_REASONS[reason]}")
+        terminal.print("sent, arrived, stopped: medians since it was asked for; –: not known")
     calls = [(row["syscall"], f"{row['times']:,}") for row in cells(loaded.interrupted_calls())]
     if calls:
         console().print(table("System calls that SIGURG interrupted", ("call", "EINTR"), calls))
