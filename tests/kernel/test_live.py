@@ -242,6 +242,21 @@ def test_stall_time_is_told_by_cause_and_adds_up_to_the_programs_own_calls(tmp_p
     assert 0 < held["some"]["least_ns"] <= states["syscall"]
 
 
+@pytest.mark.go
+def test_of_a_process_that_runs_already_all_is_known_since_the_watch_began() -> None:
+    binary = str(toolchains.build("callsites"))
+    running = subprocess.Popen([binary, "40", "1000000", "0"], stdout=subprocess.DEVNULL)
+    try:
+        line = watch("--pressure", "--period", 60, "--seconds", 3, "--pid", running.pid)[-1]
+    finally:
+        running.kill()
+        running.wait()
+    (process,) = line["pressure"]
+    # It is counted from when the probes were in place, and not from before.
+    assert process["states"]["running"] > 0
+    assert process["states"]["unknown"] < sum(process["states"].values()) / 2
+
+
 def test_stall_time_that_nobody_asked_for_is_null() -> None:
     [line] = watch("--period", 60, "--", "true")
     assert line["pressure"] is None

@@ -95,8 +95,6 @@ class Live:
         rows: bool = False,
     ) -> None:
         self._clock = KernelClock()
-        self.begin_ns = self._clock.now_ns()
-        """When the watch began, CLOCK_MONOTONIC."""
         self._kept: dict[str, list[pa.Table]] | None = {} if rows else None
         self._throttles = Throttles()
         self._target = target
@@ -113,6 +111,8 @@ class Live:
         attach(target, programs, self._runtimes)
         if drop:
             give_up(programs.loaded)
+        self.begin_ns = self._clock.now_ns()
+        """When the watch began, CLOCK_MONOTONIC."""
         present = begin(target, programs)
         if self._kept is not None and present:
             self._keep_present(target.pid, present)
