@@ -33,6 +33,10 @@ _POLLABLE = frozenset(
 )
 """Calls that the network poller can wait for instead, where the descriptor is no regular file."""
 _SLEEPS = frozenset({"nanosleep", "clock_nanosleep"})
+_FOR_FAULT = (
+    "read the file with read instead of through a mapping, or have its pages there before they "
+    "are touched (madvise MADV_POPULATE_READ)"
+)
 _PERIOD_MS = 100
 """Of cpu.max, where nobody set another."""
 
@@ -209,11 +213,16 @@ def _findings(process: Process) -> Iterator[Finding]:
 
 def _stood(process: Process) -> Iterator[Finding]:
     total = process["p_ns"] or 1
+    elsewhere_ns = process["states"]["fault"]
     for row in process["lost_at"]:
         if row["state"] == "fault":
+            elsewhere_ns -= row["blocked_ns"]
             low, high = (row["blocked_ns"] - max(row[end], 0) for end in ("most", "least"))
             share = (100 * max(low, 0) / total, 100 * max(high, 0) / total)
-            yield Finding("fault", _at(row), *share, _for_call(row, process))
+            yield Finding("fault", _at(row), *share, _FOR_FAULT)
+    # The budget names the places that lost most, and no more of them than it says.
+    percent = 100 * max(elsewhere_ns, 0) / total
+    yield Finding("fault", "in page faults at other places", percent, percent, _FOR_FAULT)
     for state in ("no_cpu", "stopped", "stw"):
         lost = process["lost_ns"][state]
         low, high = (process["states"][state] - max(lost[end], 0) for end in ("most", "least"))
@@ -273,10 +282,7 @@ def _for_call(row: LostAt, process: Process) -> str:
     if is_runtime_wait(row["function"]):
         return ""
     if row["state"] == "fault":
-        return (
-            "read the file with read instead of through a mapping, or have its pages there "
-            "before they are touched (madvise MADV_POPULATE_READ)"
-        )
+        return _FOR_FAULT
     ways = ["fewer of these calls at a time", _one_more_p(process)]
     if row["syscall"] in _POLLABLE or row["syscall"] is None:
         ways.insert(

@@ -197,6 +197,16 @@ def test_a_page_fault_of_the_only_goroutine_is_told_with_its_place() -> None:
     assert not told.good
 
 
+def test_page_faults_beyond_the_places_that_the_budget_names_are_told_together() -> None:
+    row = read(SECOND // 5, state="fault", syscall=None, least=0, most=0)
+    made = process({"fault": SECOND // 2}, lost_ns=NOTHING_LOST, lost_at=[row])
+    told = {f.what: f.least_percent for f in what_now(budget(made), "go").stood}
+    assert told == {
+        "in page faults at other places": pytest.approx(30.0),
+        "at main.go:34 (a page fault)": pytest.approx(20.0),
+    }
+
+
 def test_what_was_lost_is_not_told_a_second_time() -> None:
     """Of 0.5 s without a CPU 0.05 to 0.1 s were lost."""
     lost = {**NOTHING_LOST, "no_cpu": {"least": SECOND // 20, "most": SECOND // 10}}
