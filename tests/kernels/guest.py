@@ -255,9 +255,9 @@ def main() -> None:
         "seconds": seconds,
         "verified": trial.verified,
     }
-    print(json.dumps(told), flush=True)
     for module in _IMPORTED:
         importlib.import_module(module)
+    print(json.dumps(told), flush=True)
     signal.signal(signal.SIGALRM, _too_long)
     for name in asked.modes:
         since_s = time.monotonic()
