@@ -156,7 +156,7 @@ static __always_inline s8 go_reason(s64 caller)
 }
 
 /* handoffp(pp): P leaves its M. Called by retake, it is also the retake itself. */
-int go_handoffp(struct pt_regs *ctx)
+static __always_inline int tell_go_handoffp(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 
@@ -184,19 +184,19 @@ static __always_inline int go_about_p(u64 p, s8 kind)
 }
 
 /* A call of startm(pp, spinning, lockheld) inside handoffp: an M is found or made for P. */
-int go_startm(struct pt_regs *ctx)
+static __always_inline int tell_go_startm(struct pt_regs *ctx)
 {
 	return go_about_p(ctx->ax, RUNTIME_KIND_STARTM);
 }
 
 /* A call of pidleput(pp, now) inside handoffp: nothing to run, P goes idle. */
-int go_pidleput(struct pt_regs *ctx)
+static __always_inline int tell_go_pidleput(struct pt_regs *ctx)
 {
 	return go_about_p(ctx->ax, RUNTIME_KIND_PIDLE);
 }
 
 /* exitsyscall0(gp), from 1.26 exitsyscallNoP(gp): the call returned and no P was to be had. */
-int go_exitsyscall_slow(struct pt_regs *ctx)
+static __always_inline int tell_go_exitsyscall_slow(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 
@@ -211,7 +211,7 @@ int go_exitsyscall_slow(struct pt_regs *ctx)
  * another M's call by now, it is taken from there. (To 1.25 this is one instruction of
  * exitsyscallfast, which every call passes: nothing can be probed there.)
  */
-int go_exitsyscall_try(struct pt_regs *ctx)
+static __always_inline int tell_go_exitsyscall_try(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 
@@ -228,7 +228,7 @@ int go_exitsyscall_try(struct pt_regs *ctx)
 }
 
 /* preemptone(pp): the goroutine on P is asked to stop. */
-int go_preemptone(struct pt_regs *ctx)
+static __always_inline int tell_go_preemptone(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 
@@ -252,7 +252,7 @@ int go_preemptone(struct pt_regs *ctx)
  * A call of signalM(mp, sig) inside suspendG: the collector (or whoever must see a goroutine
  * stand still) sends the signal by itself, without preemptone.
  */
-int go_suspend(struct pt_regs *ctx)
+static __always_inline int tell_go_suspend(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 	u64 m = ctx->ax;
@@ -266,7 +266,7 @@ int go_suspend(struct pt_regs *ctx)
 }
 
 /* asyncPreempt2(): the signal met a safe point, the current goroutine stops. */
-int go_async_preempt2(struct pt_regs *ctx)
+static __always_inline int tell_go_async_preempt2(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 
@@ -288,20 +288,20 @@ static __always_inline int go_world(s8 kind)
 }
 
 /* stopTheWorldWithSema: the world is asked to stop. */
-int go_stop_the_world(struct pt_regs *ctx)
+static __always_inline int tell_go_stop_the_world(struct pt_regs *ctx)
 {
 	return go_world(RUNTIME_KIND_STW_START);
 }
 
 /* startTheWorldWithSema: it goes on. */
-int go_start_the_world(struct pt_regs *ctx)
+static __always_inline int tell_go_start_the_world(struct pt_regs *ctx)
 {
 	return go_world(RUNTIME_KIND_STW_END);
 }
 
 /*
- * The verifier goes through all turns of both loops below, so one run looks at some Ps, and calls
- * itself for the next ones, up to 33 times: for 528 Ps in calls, or 8,448 with none. That some are
+ * The verifier goes through all turns of both loops below, so one run looks at some Ps, and the
+ * program calls itself for the next ones, up to 33 times: for 528 Ps in calls, or 8,448 with none. That some are
  * left out then is counted.
  */
 #ifndef GO_PS_AT_A_TIME
@@ -310,9 +310,6 @@ int go_start_the_world(struct pt_regs *ctx)
 #ifndef GO_TAKES_AT_A_TIME
 #define GO_TAKES_AT_A_TIME 16
 #endif
-/* Filled with the program itself when that is loaded (tracer/kernel/loaded.py). */
-BPF_PROG_ARRAY(go_stw_takes_again, 1);
-
 /*
  * Whether a P is in a system call. No test of what a read returns: what it did not read is nil, and
  * no P in a system call.
@@ -333,9 +330,9 @@ static __always_inline int go_in_call(struct runtime_layout *layout, u64 p, u64 
 
 /*
  * A call of preemptall() inside stopTheWorldWithSema, which then takes the Ps of those in system
- * calls, without handoffp: each of them is told as a retake.
+ * calls, without handoffp: each of them is told as a retake. 1 where there are more Ps.
  */
-int go_stw_takes(struct pt_regs *ctx)
+static __always_inline int tell_go_stw_takes(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 
@@ -371,13 +368,8 @@ int go_stw_takes(struct pt_regs *ctx)
 		event.target_tid = tid_of(event.thread, tid);
 		runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_STW);
 	}
-	if (at < length) {
-		event.thread->next_p = at;
-		go_stw_takes_again.call(ctx, 0);
-		count_shortfall(PS); /* reached only where it could not be called once more */
-	}
-	event.thread->next_p = 0;
-	return 0;
+	event.thread->next_p = at < length ? at : 0;
+	return at < length;
 }
 
 #endif
@@ -393,7 +385,7 @@ BPF_ARRAY(reference_layout, struct runtime_layout, 1);
 /* How many Ms began in targets. */
 BPF_ARRAY(reference_mstarts, u64, 1);
 
-int reference_mstart(struct pt_regs *ctx)
+static __always_inline int tell_reference_mstart(struct pt_regs *ctx)
 {
 	struct thread_state *thread = current_target();
 	u64 m = PT_REGS_PARM1(ctx);
@@ -413,7 +405,7 @@ int reference_mstart(struct pt_regs *ctx)
 	return 0;
 }
 
-int reference_transition(struct pt_regs *ctx)
+static __always_inline int tell_reference_transition(struct pt_regs *ctx)
 {
 	struct runtime_event event;
 	u32 tid = current_tid();

@@ -24,7 +24,7 @@ _MAGIC = 0xEB9F
 _POINTER, _STRUCT, _UNION, _ENUM, _TYPEDEF, _VOLATILE, _CONST = 2, 4, 5, 6, 8, 9, 10
 _FUNCTION, _PROTOTYPE = 12, 13
 # Of the types that programs are attached to, by kind: how their names begin.
-_ATTACHED = {_TYPEDEF: b"btf_trace_", _FUNCTION: b"bpf_iter_"}
+_ATTACHED = {_TYPEDEF: (b"btf_trace_",), _FUNCTION: (b"bpf_iter_", b"bpf_preempt_")}
 _NOTHING = b"\0\0"
 _TRANSPARENT = {_TYPEDEF, _VOLATILE, _CONST, 18}  # 18: type tag
 
@@ -126,10 +126,10 @@ class Btf:
         return f"\0{name}\0".encode() in self._data
 
     def attach_id(self, name: str) -> int:
-        """The number of the type that a program at ``btf_trace_X`` or ``bpf_iter_X`` names.
+        """The number of type ``btf_trace_X``, of function ``bpf_iter_X`` or ``bpf_preempt_X``.
 
         Raises:
-            KeyError: this kernel has no such tracepoint or iterator.
+            KeyError: this kernel has no such tracepoint, iterator or function.
         """
         return self._attached[name]
 

@@ -72,6 +72,7 @@ SOURCES: Final = (
     "stacks.bpf.c",
     "sched.bpf.c",
     "tasks.bpf.c",
+    "uprobes.bpf.c",
 )
 
 RING_TABLES: Final = tuple(table for table in TABLES.values() if table.ring)
@@ -185,6 +186,10 @@ _KEPT_MOST: Final = 24
 """Compiled programs that are kept: some variants, of the last few versions."""
 
 _NO_PREALLOC: Final = 1  # BPF_F_NO_PREALLOC
+_KERNEL_FUNCTIONS: Final = {0x7F000001: "bpf_preempt_disable", 0x7F000002: "bpf_preempt_enable"}
+"""By the number that ``uprobes.bpf.c`` calls."""
+_CALL, _MOVE_IMMEDIATE = 0x85, 0xB7
+_PSEUDO_KERNEL_CALL: Final = 2
 _LOAD_IMMEDIATE_64: Final = 0x18
 _PSEUDO_MAP_FD: Final = 1
 _INSTRUCTION: Final = np.dtype([("op", "u1"), ("regs", "u1"), ("off", "<i2"), ("imm", "<i4")])
@@ -450,6 +455,7 @@ def _taken_from(lib: Any, module: Any, btf: Btf) -> Object:  # noqa: ANN401 - bc
         code = np.frombuffer(raw, _INSTRUCTION).copy()
         for at in _map_references(code):
             code["imm"][at] = by_fd[int(code["imm"][at])]
+        _call_kernel_functions(code, btf)
         functions[name.decode()] = code.tobytes()
     return Object(tuple(maps), functions, _btf_ids(btf), btf.has_struct(_UPROBE_LINK))
 
@@ -470,6 +476,16 @@ def _map_references(code: np.ndarray) -> np.ndarray:
     """Where instructions load a map; the second half of a wide one never looks like that."""
     wide = (code["op"] == _LOAD_IMMEDIATE_64) & (code["regs"] >> 4 == _PSEUDO_MAP_FD)
     return np.flatnonzero(wide)
+
+
+def _call_kernel_functions(code: np.ndarray, btf: Btf) -> None:
+    """Put the kernel's functions in the place of their numbers; ``r0 = 0`` where it has none."""
+    for number, name in _KERNEL_FUNCTIONS.items():
+        calls = (code["op"] == _CALL) & (code["imm"] == number)
+        code["op"][calls], code["imm"][calls] = _MOVE_IMMEDIATE, 0
+        with contextlib.suppress(KeyError):
+            code["imm"][calls] = btf.attach_id(name)
+            code["op"][calls], code["regs"][calls] = _CALL, _PSEUDO_KERNEL_CALL << 4
 
 
 def _dtype(description: Any) -> np.dtype[Any]:  # noqa: ANN401 - bcc's JSON
