@@ -11,6 +11,8 @@ import pytest
 
 from analysis.answers.budget import budget
 from analysis.answers.now import Finding, Verdict, what_now
+from analysis.whatif.predict import machine_text, whatif
+from pretake.commands.whatif import play
 from tests.go import toolchains
 from tests.go.capture import capture
 from tracer.capture.options import CaptureOptions
@@ -91,14 +93,20 @@ def five_percent() -> Iterator[Path]:
     group.rmdir()
 
 
+def throttled(group: Path, case: str, folder: Path) -> Trace:
+    """A capture of a program that runs in a cgroup from its first instruction on."""
+    program = toolchains.build("truth", VERSION, "static")
+    inside = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+    command = ["bash", "-c", inside, "bash", str(program), case, str(folder / "told")]
+    record(command, output=folder / "t", options=CaptureOptions(probes="none"))
+    trace = Trace(folder / "t")
+    assert trace.manifest.exit_status == 0
+    return trace
+
+
 def test_a_quota_is_raised_by_what_it_took(five_percent: Path, tmp_path: Path) -> None:
     """The only goroutine uses 0.15 s of CPU, and has 5 ms of each 100."""
-    program = toolchains.build("truth", VERSION, "static")
-    inside = f'echo $$ > {five_percent}/cgroup.procs; exec "$@"'
-    command = ["bash", "-c", inside, "bash", str(program), "without-cpu", str(tmp_path / "told")]
-    record(command, output=tmp_path / "t", options=CaptureOptions(probes="none"))
-    trace = Trace(tmp_path / "t")
-    assert trace.manifest.exit_status == 0
+    trace = throttled(five_percent, "without-cpu", tmp_path)
     process = budget(trace)["processes"][0]
     assert process["of_which"]["throttled"]
     told = [f for f in of(verdict(trace), "no_cpu") if "CPU quota (cpu.max) larger by" in f.today]
@@ -109,3 +117,15 @@ def test_a_quota_is_raised_by_what_it_took(five_percent: Path, tmp_path: Path) -
     assert float(more[1]) == pytest.approx(
         process["of_which"]["throttled"] / 1e9 / wall_s, abs=0.006
     )
+
+
+def test_a_throttled_run_is_replayed_without_its_quota(five_percent: Path, tmp_path: Path) -> None:
+    """480 calls on eight Ps; between them goroutines compute, and are throttled."""
+    trace = throttled(five_percent, "eight-ps", tmp_path)
+    captured, *replayed = whatif(trace, ["sysmon"], play).astype(object).to_dict("records")
+    asked = trace.frame("throttle")
+    assert 0 < captured["throttled_ns"] <= asked["throttled_ns"].sum()
+    assert [machine_text(row, captured) for row in replayed] == [", no quota"]
+    # The calls are the same, and in less time.
+    (without,) = replayed
+    assert without["calls_per_s"] > captured["calls_per_s"]
