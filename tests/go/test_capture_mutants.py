@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.go.looked import built
 from tests.go.looking import LOOK_COLUMNS, build_looked
 from tests.go.toolchains import minor
 from tests.kernel.watched import Watched
@@ -55,10 +56,7 @@ def programs() -> Iterator[Programs]:
 
 
 def inspect(version: str) -> go.GoBinary:
-    try:
-        binary = go.inspect(build_looked(version))
-    except LookupError as error:
-        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
+    binary = go.inspect(built(build_looked, version))
     assert binary is not None
     return binary
 

@@ -77,10 +77,7 @@ def faults_of(
 def test_each_wrong_offset_is_found(
     kernel: Programs, version: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    try:
-        binary = inspected("taken", version)
-    except LookupError as error:
-        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
+    binary = inspected("taken", version)
     assert faults_of(kernel, binary, capfd) == []
     unfound = []
     for field in (*EIGHT_BYTES, *FOUR_BYTES):

@@ -6,21 +6,17 @@ than the quarter of a second that each of its binaries runs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.go import toolchains
-from tracer.capture.layouts import FileIdentity
+from tests.go.looked import built, inspected, rows_of, run
 from tracer.capture.programs import Programs
 from tracer.targets import go
 from tracer.targets.elf import Elf
 from tracer.targets.go_data import all_ps_address, scheduler_address
 from tracer.targets.pclntab import Pclntab
-from tracer.trace.schema import TABLES
 
 ALWAYS = ("static", "pie", "stripped")
 # Both models of a P in a system call, and the oldest: every way to link.
@@ -43,51 +39,11 @@ def kernel() -> Iterator[Programs]:
     programs.close()
 
 
-def run(kernel: Programs, binary: go.GoBinary, *arguments: str) -> dict[str, pd.DataFrame]:
-    """Run a binary as the target, and give what the rings hold at its end."""
-    kernel.layouts.set_binary(FileIdentity.of(binary.path.stat()), binary.layout)
-    kernel.probes.attach()
-    gate_out, gate_in = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.read(gate_out, 1)
-        os.execv(binary.path, [str(binary.path), *arguments])
-    keeper = kernel.start_keeper(pid)
-    with binary.path.open("rb") as file:
-        at = [
-            (p.handler, p.file_offset, os.pread(file.fileno(), 16, p.file_offset))
-            for p in binary.probes
-        ]
-        keeper.probe(pid, file.fileno(), at)
-    kernel.followed.follow(pid, before_exec=True)
-    os.write(gate_in, b"x")
-    _, status = os.waitpid(pid, 0)
-    assert status == 0
-    os.close(gate_in)
-    os.close(gate_out)
-    kernel.detach()
-    keeper.close()
-    tables = {}
-    for name, ring in kernel.rings.rings.items():
-        tables[name] = TABLES[name].to_arrow(ring.peek().copy()).to_pandas()
-        ring.release()
-    return tables
-
-
-def build(version: str, linkage: str) -> Path:
-    try:
-        return toolchains.build("blockread", version, linkage)
-    except LookupError as error:
-        if os.environ.get("PRETAKE_FORCE_GO"):
-            raise
-        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
-
-
 @pytest.mark.parametrize(
     ("version", "linkage"), [case for case in CASES if case[1] not in STRIPPED]
 )
 def test_code_tells_the_addresses_that_symbols_tell(version: str, linkage: str) -> None:
-    with Elf(build(version, linkage)) as elf:
+    with Elf(built(toolchains.build, "blockread", version, linkage)) as elf:
         table, offsets = Pclntab(elf), go.shipped_offsets()[f"go{version}"]
         sched = scheduler_address(elf, table, offsets["sched_lock"])
         assert sched == elf.symbol("runtime.sched")
@@ -96,15 +52,15 @@ def test_code_tells_the_addresses_that_symbols_tell(version: str, linkage: str) 
 
 @pytest.mark.parametrize(("version", "linkage"), CASES)
 def test_blocks_and_retakes_are_told(kernel: Programs, version: str, linkage: str) -> None:
-    binary = go.inspect(build(version, linkage))
-    assert binary is not None
+    binary = inspected("blockread", version, linkage)
     assert binary.version == f"go{version}"
     assert binary.position_independent == ("pie" in linkage)
     assert binary.offsets_from == (f"go{version}" if linkage in WITHOUT_DWARF else "dwarf")
     assert binary.layout.model == ("psyscall" if toolchains.minor(version) <= 25 else "prunning")
     assert not binary.missing
 
-    tables = run(kernel, binary, READS)
+    run(kernel, binary, READS, probes=binary.probes)
+    tables = rows_of(kernel)
     blocks, runtime = tables["block"], tables["runtime"]
     # Elsewhere a thread may wait for a page, or for a lock of the runtime that another M has.
     assert set(blocks.loc[blocks["why"] == "syscall", "nr"]) <= {NR_READ, NR_FUTEX}

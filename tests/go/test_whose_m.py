@@ -12,27 +12,18 @@ import pytest
 
 from analysis.answers.preemptions import preemptions
 from tests.go import toolchains
+from tests.go.looked import inspected
 from tests.kernel.started import python
 from tests.kernel.watched import Watched
 from tracer.capture.layouts import FileIdentity
 from tracer.capture.options import CaptureOptions
 from tracer.capture.programs import Programs
 from tracer.capture.record import record
-from tracer.targets import go
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
 VERSIONS = ("1.19.8", "1.24.11", "1.26.6", "1.27.3")
 NR_READ, NR_CLONE, NR_EXECVE, NR_CLONE3 = 0, 56, 59, 435
-
-
-def inspect(program: str, version: str = VERSIONS[-1]) -> go.GoBinary:
-    try:
-        binary = go.inspect(toolchains.build(program, version))
-    except LookupError as error:
-        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
-    assert binary is not None
-    return binary
 
 
 def child_in_execve(pid: int) -> int:
@@ -50,7 +41,7 @@ def child_in_execve(pid: int) -> int:
 def test_a_child_that_blocks_before_its_exec_is_not_its_parent(
     version: str, tmp_path: Path
 ) -> None:
-    binary = inspect("spawn", version)
+    binary = inspected("spawn", version)
     target = tmp_path / "true"
     shutil.copy("/bin/true", target)
     programs = Programs(1 << 20)
@@ -95,7 +86,7 @@ def asleep(pid: int, tid: int) -> None:
 def test_a_worker_of_the_kernel_s_is_no_m() -> None:
     if Path("/proc/sys/kernel/io_uring_disabled").read_text().strip() == "2":
         pytest.skip("io_uring is switched off here (kernel.io_uring_disabled)")
-    binary = inspect("worker")
+    binary = inspected("worker")
     programs = Programs(1 << 20)
     with subprocess.Popen(
         [binary.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -15,6 +15,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from tests.go import toolchains
+from tests.go.looked import built
 from tests.unit.targets.made_elf import made_elf
 from tools import fuzz_targets
 from tools.fuzz_targets import HangError, clocked
@@ -110,11 +111,7 @@ def test_go_structs_lie_as_a_general_reader_says(version: str) -> None:
 @pytest.mark.go
 @pytest.mark.parametrize("version", toolchains.VERSIONS)
 def test_the_shipped_row_is_what_the_version_has(version: str) -> None:
-    try:
-        path = toolchains.build("blockread", version, "static")
-    except LookupError as error:
-        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
-    with Elf(path) as elf:
+    with Elf(built(toolchains.build, "blockread", version)) as elf:
         assert go.measure_offsets(elf) == go.shipped_offsets()[f"go{version}"]
 
 
