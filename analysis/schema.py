@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tracer.trace.columns import unit_of
 from tracer.trace.schema import UNKNOWN
 from tracer.trace.words import P_USES, RUNTIME_REASONS
 
@@ -33,8 +34,8 @@ class Field:
 
     @property
     def unit(self) -> str:
-        """The unit, from the name's suffix; empty for counts, identities and words."""
-        return "ns" if self.name.endswith("_ns") else ""
+        """The unit (:func:`tracer.trace.columns.unit_of`)."""
+        return unit_of(self.name)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from tracer.targets.elf import Elf
+from tracer.targets.elf import Elf, text_at
 
 __all__ = ["struct_offsets"]
 
@@ -311,11 +311,11 @@ class _Reader:
 
     def _name(self, unit: _Unit, form: int, at: int) -> str:
         if form == _STRING:
-            return _text(self._info, at)
+            return text_at(self._info, at, _LONGEST_NAME)
         if form in (_STRP, _LINE_STRP):
             strings = self._strings if form == _STRP else self._line_strings
             offset = int.from_bytes(self._info[at : at + unit.offset_size], "little")
-            return _text(strings, offset)
+            return text_at(strings, offset, _LONGEST_NAME)
         if form in _STRX:
             index = self._number(form, at, self._end(unit, form, at), 0)
             # Behind the header of the unit's own table, which is the only one in most files.
@@ -323,7 +323,7 @@ class _Reader:
             offset = int.from_bytes(
                 self._string_offsets[begin : begin + unit.offset_size], "little"
             )
-            return _text(self._strings, offset)
+            return text_at(self._strings, offset, _LONGEST_NAME)
         return ""
 
     def _children(self, unit: _Unit, parent: _Entry) -> Iterator[_Entry]:
@@ -407,7 +407,3 @@ def _signed(data: bytes, at: int) -> tuple[int, int]:
     value, at = _unsigned(data, at)
     bits = 7 * (at - begin)
     return (value - (1 << bits) if data[at - 1] & 0x40 else value), at
-
-
-def _text(data: bytes, at: int) -> str:
-    return data[at : data.index(b"\0", at, at + _LONGEST_NAME)].decode("utf-8", "replace")

@@ -22,7 +22,7 @@ import numpy as np
 from tracer.errors import PretakeError
 from tracer.targets.program_file import Bytes, FileBytes, open_program
 
-__all__ = ["Elf"]
+__all__ = ["Elf", "text_at"]
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _MAGIC = b"\x7fELF\x02\x01"  # 64 bits, the smallest byte first
@@ -141,7 +141,7 @@ class Elf:
         if shnum:
             text = self._stored(shstrndx)
             for i, at in enumerate(self._sections["name"].tolist()):
-                self._names.setdefault(_text(text, at), i)
+                self._names.setdefault(_name_at(text, at, _LONGEST_NAME), i)
 
     def _records(self, kind: np.dtype, offset: int, count: int, size: int) -> np.ndarray:
         if count and size != kind.itemsize:
@@ -320,7 +320,7 @@ class Elf:
         if strings is None:
             return []
         at = self._dynamic["value"][self._dynamic["tag"] == tag].tolist()
-        return [_text(strings[1], offset).decode("utf-8", "replace") for offset in at[:64]]
+        return [text_at(strings[1], offset, _LONGEST_NAME) for offset in at[:64]]
 
     @cached_property
     def _symtab(self) -> tuple[np.ndarray, bytes]:
@@ -370,9 +370,17 @@ def _array(data: bytes, kind: np.dtype) -> np.ndarray:
     return np.frombuffer(data, kind, len(data) // kind.itemsize)
 
 
-def _text(data: bytes, at: int) -> bytes:
-    """The name at an offset into a table of names; ValueError where it does not end."""
-    return data[at : data.index(b"\0", at, at + _LONGEST_NAME)]
+def text_at(data: bytes, at: int, most: int) -> str:
+    """The text at an offset into a table of names.
+
+    Raises:
+        ValueError: it does not end within ``most`` bytes.
+    """
+    return _name_at(data, at, most).decode("utf-8", "replace")
+
+
+def _name_at(data: bytes, at: int, most: int) -> bytes:
+    return data[at : data.index(b"\0", at, at + most)]
 
 
 def _told(error: Exception) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tracer.errors import PretakeError
 from tracer.targets.buildinfo import uvarint
-from tracer.targets.elf import Elf
+from tracer.targets.elf import Elf, text_at
 
 __all__ = ["CALL_SIZE", "Function", "Pclntab"]
 
@@ -248,7 +248,7 @@ class Pclntab:
         if name == _ABSENT:
             return None
         at = self._files + name
-        return _text(self._data, at), line
+        return text_at(self._data, at, _LONGEST_NAME), line
 
     def _outlined(self, function: int, entry: int, offset: int) -> int:
         """Where the call stands that the instruction at an offset was inlined for, or itself."""
@@ -319,7 +319,7 @@ class Pclntab:
         raise ValueError("a table of a function without an end")
 
     def _name(self, offset: int) -> str:
-        return _text(self._names, offset)
+        return text_at(self._names, offset, _LONGEST_NAME)
 
     def starting_with(self, prefix: str) -> list[Function]:
         """All functions whose name begins so, such as the closures of one (``NAME.func1``)."""
@@ -352,11 +352,6 @@ class Pclntab:
                 found.append(caller.begin + at)
             at = code.find(_CALL, at + 1)
         return found
-
-
-def _text(data: bytes, at: int) -> str:
-    """The name at an offset into a table of names; ValueError where it does not end."""
-    return data[at : data.index(b"\0", at, at + _LONGEST_NAME)].decode("utf-8", "replace")
 
 
 def _find(elf: Elf) -> tuple[int, bytes]:

@@ -15,13 +15,18 @@ import pyarrow as pa
 
 from tracer.trace.unknown import UNKNOWN
 
-__all__ = ["Column", "Table", "column_array", "text_array"]
+__all__ = ["Column", "Table", "column_array", "text_array", "unit_of"]
 
 _C_TYPES = {"i8": "__s8", "i16": "__s16", "i32": "__s32", "i64": "__s64", "comm": "char"}
 _NUMPY_TYPES = {"i8": "i1", "i16": "<i2", "i32": "<i4", "i64": "<i8", "comm": "S16"}
 _ARROW_TYPES = {"i8": pa.int8(), "i16": pa.int16(), "i32": pa.int32(), "i64": pa.int64()}
 _TEXTS = ("comm", "text")
 _COMM_LENGTH = 16
+
+
+def unit_of(name: str) -> str:
+    """The unit of a column, from its name's suffix; empty for counts, identities and words."""
+    return "ns" if name.endswith("_ns") else ""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class Column:
 
     @property
     def unit(self) -> str:
-        """The unit, from the name's suffix; empty for counts, identities and words."""
-        return "ns" if self.name.endswith("_ns") else ""
+        """The unit (:func:`unit_of`)."""
+        return unit_of(self.name)
 
     @property
     def is_text(self) -> bool:
