@@ -19,6 +19,7 @@ from tracer.errors import PretakeError
 from tracer.kernel import bpf, compiler, features
 from tracer.kernel.bpf import LoadError
 from tracer.kernel.compiler import RING_TABLES
+from tracer.kernel.object import Object
 from tracer.kernel.table_rings import RingSizes
 from tracer.trace.schema import TABLES
 
@@ -38,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def no_compiler(*_: object) -> compiler.Object:
+def no_compiler(*_: object) -> Object:
     raise AssertionError("compiled once more")
 
 

@@ -5,22 +5,18 @@ place, and compiled with the record structs made from :mod:`tracer.trace.schema`
 kernel's offsets from its BTF. What varies goes in as ``-D`` numbers; no text is substituted.
 
 bcc only compiles. The instructions and the shapes of the maps that it makes are an
-:class:`Object`, which is kept in a cache and loaded without bcc. So a second capture needs no
-compiler and no headers.
+:class:`~tracer.kernel.object.Object`, which is kept in a cache and loaded without bcc. So a second
+capture needs no compiler and no headers.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import ctypes
-import dataclasses
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +27,7 @@ from tracer.errors import PretakeError
 from tracer.kernel import bpf
 from tracer.kernel.bcc_loader import cache_folder, kernel_source, load_bcc
 from tracer.kernel.btf import Btf, kernel_btf
+from tracer.kernel.object import INSTRUCTION, MapShape, Object, map_references
 from tracer.kernel.own_files import is_own
 from tracer.kernel.records import c_header
 from tracer.kernel.return_flag import find_return_flag
@@ -42,12 +39,9 @@ __all__ = [
     "OPTIONAL_TRACEPOINTS",
     "RING_TABLES",
     "TAIL_CALLS",
-    "TASK_STORAGE",
     "TELL_CALLS",
     "TRACEPOINTS",
     "UPROBE_PREFIXES",
-    "MapShape",
-    "Object",
     "compile_programs",
     "compiled_for",
     "return_flag",
@@ -114,9 +108,6 @@ FOLLOW_PROCESS: Final = "follow_process"
 
 TELL_CALLS: Final = "tell_calls_over"
 """The program that walks over them at the end; none where calls have tracepoints of their own."""
-
-TASK_STORAGE: Final = 29
-"""``enum bpf_map_type`` of a map whose values are on tasks."""
 
 _OFFSETS: Final = {
     # The first struct and path that this kernel has.
@@ -190,101 +181,6 @@ _KERNEL_FUNCTIONS: Final = {0x7F000001: "bpf_preempt_disable", 0x7F000002: "bpf_
 """By the number that ``uprobes.bpf.c`` calls."""
 _CALL, _MOVE_IMMEDIATE = 0x85, 0xB7
 _PSEUDO_KERNEL_CALL: Final = 2
-_LOAD_IMMEDIATE_64: Final = 0x18
-_PSEUDO_MAP_FD: Final = 1
-_INSTRUCTION: Final = np.dtype([("op", "u1"), ("regs", "u1"), ("off", "<i2"), ("imm", "<i4")])
-_NUMPY_OF_C: Final = {
-    "unsigned char": "u1",
-    "char": "i1",
-    "signed char": "i1",
-    "short": "<i2",
-    "unsigned short": "<u2",
-    "int": "<i4",
-    "unsigned int": "<u4",
-    "long": "<i8",
-    "unsigned long": "<u8",
-    "long long": "<i8",
-    "unsigned long long": "<u8",
-}
-
-
-@dataclass(frozen=True)
-class MapShape:
-    """A map that the programs use, as it is to be created.
-
-    Args:
-        name: in the C source.
-        kind: ``enum bpf_map_type``.
-        key: bytes of a key.
-        value: bytes of a value.
-        entries: ``max_entries``.
-        flags: ``map_flags``.
-        description: of the value's type, as bcc tells it.
-    """
-
-    name: str
-    kind: int
-    key: int
-    value: int
-    entries: int
-    flags: int
-    description: str
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The numpy type of a value: the C struct's, so that it is declared there alone."""
-        return _dtype(json.loads(self.description))
-
-
-@dataclass(frozen=True)
-class Object:
-    """What the compiler made.
-
-    Args:
-        maps: the maps.
-        functions: instructions by the function's name; where one refers to a map, its number
-            in ``maps`` stands for the file descriptor.
-        btf_ids: of what a function is attached to, by the function's name; those that this
-            kernel lacks are not there.
-        uprobe_links: whether uprobes are to be had without CAP_SYS_ADMIN.
-    """
-
-    maps: tuple[MapShape, ...]
-    functions: Mapping[str, bytes]
-    btf_ids: Mapping[str, int]
-    uprobe_links: bool
-
-    def linked(self, function: str, map_fds: Mapping[str, int]) -> bytes:
-        """A function's instructions with the file descriptors of its maps."""
-        code = np.frombuffer(self.functions[function], _INSTRUCTION).copy()
-        where = _map_references(code)
-        fds = np.array([map_fds[shape.name] for shape in self.maps], np.int32)
-        code["imm"][where] = fds[code["imm"][where]]
-        return code.tobytes()
-
-    def to_json(self) -> str:
-        """The object as text, for the cache."""
-        return json.dumps(
-            {
-                "maps": [dataclasses.asdict(shape) for shape in self.maps],
-                "functions": {
-                    name: base64.b64encode(code).decode() for name, code in self.functions.items()
-                },
-                "btf_ids": dict(self.btf_ids),
-                "uprobe_links": self.uprobe_links,
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> Object:
-        """The object that :meth:`to_json` gave."""
-        raw = json.loads(text)
-        return cls(
-            tuple(MapShape(**shape) for shape in raw["maps"]),
-            {name: base64.b64decode(code) for name, code in raw["functions"].items()},
-            raw["btf_ids"],
-            raw["uprobe_links"],
-        )
 
 
 def compile_programs(defines: Mapping[str, int]) -> Object:
@@ -452,8 +348,8 @@ def _taken_from(lib: Any, module: Any, btf: Btf) -> Object:  # noqa: ANN401 - bc
         raw = ctypes.string_at(
             lib.bpf_function_start(module, name), lib.bpf_function_size(module, name)
         )
-        code = np.frombuffer(raw, _INSTRUCTION).copy()
-        for at in _map_references(code):
+        code = np.frombuffer(raw, INSTRUCTION).copy()
+        for at in map_references(code):
             code["imm"][at] = by_fd[int(code["imm"][at])]
         _call_kernel_functions(code, btf)
         functions[name.decode()] = code.tobytes()
@@ -472,12 +368,6 @@ def _btf_ids(btf: Btf) -> dict[str, int]:
     return found
 
 
-def _map_references(code: np.ndarray) -> np.ndarray:
-    """Where instructions load a map; the second half of a wide one never looks like that."""
-    wide = (code["op"] == _LOAD_IMMEDIATE_64) & (code["regs"] >> 4 == _PSEUDO_MAP_FD)
-    return np.flatnonzero(wide)
-
-
 def _call_kernel_functions(code: np.ndarray, btf: Btf) -> None:
     """Put the kernel's functions in the place of their numbers; ``r0 = 0`` where it has none."""
     for number, name in _KERNEL_FUNCTIONS.items():
@@ -486,16 +376,6 @@ def _call_kernel_functions(code: np.ndarray, btf: Btf) -> None:
         with contextlib.suppress(KeyError):
             code["imm"][calls] = btf.attach_id(name)
             code["op"][calls], code["regs"][calls] = _CALL, _PSEUDO_KERNEL_CALL << 4
-
-
-def _dtype(description: Any) -> np.dtype[Any]:  # noqa: ANN401 - bcc's JSON
-    if isinstance(description, str):
-        return np.dtype(_NUMPY_OF_C[description])
-    members: list[Any] = []
-    for member in description[1]:
-        shape = tuple(member[2]) if len(member) > 2 and isinstance(member[2], list) else ()
-        members.append((member[0], _dtype(member[1]), shape))
-    return np.dtype(members, align=True)
 
 
 def _kept(name: str) -> Object | None:

@@ -16,7 +16,8 @@ import numpy as np
 
 from tracer.errors import PretakeError
 from tracer.kernel import bpf, features
-from tracer.kernel.compiler import TASK_STORAGE, UPROBE_PREFIXES, MapShape, compile_programs
+from tracer.kernel.compiler import UPROBE_PREFIXES, compile_programs
+from tracer.kernel.object import TASK_STORAGE, MapShape
 
 __all__ = ["Loaded"]
 

@@ -35,7 +35,7 @@ from tracer.kernel import bpf
 from tracer.kernel.btf import kernel_btf
 
 if TYPE_CHECKING:
-    from tracer.kernel.compiler import Object
+    from tracer.kernel.object import Object
 
 __all__ = ["find_return_flag", "flag_of"]
 
