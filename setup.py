@@ -115,8 +115,8 @@ def c_modules() -> list[Extension]:
     """The C module of CPU kernels, and that of perf switch events."""
     native = Extension(
         "reference_runtime._native",
-        ["reference_runtime/_native.c", "reference_runtime/_preempt.c"],
-        depends=["reference_runtime/_preempt.h"],
+        [f"reference_runtime/{name}.c" for name in ("_native", "_preempt", "_lines")],
+        depends=["reference_runtime/_preempt.h", "reference_runtime/_slot.h"],
         extra_compile_args=["-g", "-O3"],
         optional=True,
     )

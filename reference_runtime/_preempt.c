@@ -8,14 +8,12 @@
  * which is empty. It never touches a Python object, only hands on its address. Each M has a slot;
  * Python writes a slot with the GIL held, the handler only on the slot's own thread.
  *
- * A signal that meets the interpreter finds no safe point: the interpreter may hold the GIL, and
- * any lock of its own. So whoever asks also sets a trace function on the thread, once. The handler
- * then leaves the outcome open, and at the next line of the program's own code the thread stops
- * there, without the GIL, in the same slot and the same way. Lines of libraries do not count: the
- * code there may hold a lock (logging, an import) that the next goroutine needs to go on.
+ * A signal that meets the interpreter finds no safe point. The handler then leaves the outcome
+ * open, and the thread stops at a line of the program: _lines.c.
  */
 #define _GNU_SOURCE
 #include "_preempt.h"
+#include "_slot.h"
 
 #include <errno.h>
 #include <linux/futex.h>
@@ -25,21 +23,6 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-struct slot {
-	struct slot *next_free;
-	/* Borrowed: the scheduler keeps all of them alive for as long as they stand here. */
-	PyObject *m, *p, *g;
-	int runs_g;  /* its M is not parked */
-	int wanted;  /* a stop is asked for */
-	int pending; /* a signal is under way */
-	int stopped; /* the thread waits in the handler */
-	int go_on;   /* the futex it waits on */
-	int traced;  /* a trace function was set at the last request */
-	int open;    /* a signal met the interpreter: its outcome is the trace function's to tell */
-	PyThreadState *thread;
-	uint64_t *own; /* outcomes, of the stopper whose slot it is */
-};
-
 /* The table of safe points: [begin, end). */
 static const struct {
 	const char *begin, *end;
@@ -47,10 +30,7 @@ static const struct {
 	{__start_pretake_safe, __stop_pretake_safe},
 };
 
-enum { STOPPED, NOT_WANTED, UNSAFE_POINT, NOT_RUNNING_G, OUTCOMES };
-
-/* No lazy allocation of thread-local storage: the handler reads it on any thread. */
-static __thread struct slot *self __attribute__((tls_model("initial-exec")));
+__thread struct slot *preempt_self;
 static struct slot *free_slots;
 static uint64_t outcomes[OUTCOMES];
 static uint64_t nobodys; /* of these, on threads without a slot */
@@ -99,7 +79,7 @@ static int in_nosplit(uintptr_t pc)
 	return pc >= (uintptr_t)__start_pretake_nosplit && pc < (uintptr_t)__stop_pretake_nosplit;
 }
 
-static void count(struct slot *slot, int outcome)
+void preempt_count(struct slot *slot, int outcome)
 {
 	__atomic_add_fetch(&outcomes[outcome], 1, __ATOMIC_SEQ_CST);
 	if (slot)
@@ -108,13 +88,13 @@ static void count(struct slot *slot, int outcome)
 		__atomic_add_fetch(&nobodys, 1, __ATOMIC_SEQ_CST);
 }
 
-static void refuse(struct slot *slot, int outcome)
+void preempt_refuse(struct slot *slot, int outcome)
 {
-	count(slot, outcome);
+	preempt_count(slot, outcome);
 	tell(preempt_refused, slot, reasons[outcome]);
 }
 
-static void stop_here(struct slot *slot)
+void preempt_stop_here(struct slot *slot)
 {
 	__atomic_store_n(&slot->wanted, 0, __ATOMIC_SEQ_CST);
 	tell(preempted, slot, reasons[STOPPED]);
@@ -130,7 +110,7 @@ static void stop_here(struct slot *slot)
 
 static void on_signal(int signo, siginfo_t *info, void *context)
 {
-	struct slot *slot = self;
+	struct slot *slot = preempt_self;
 	int errno_before = errno;
 	int outcome = STOPPED;
 
@@ -147,151 +127,17 @@ static void on_signal(int signo, siginfo_t *info, void *context)
 	if (slot && slot->open) {
 		/* The thread has come to no line of the program since the signal before. */
 		slot->open = 0;
-		refuse(slot, UNSAFE_POINT);
+		preempt_refuse(slot, UNSAFE_POINT);
 	}
 	if (outcome == UNSAFE_POINT && slot->traced && !in_nosplit(interrupted_pc(context))) {
 		slot->open = 1;
 	} else if (outcome == STOPPED) {
-		count(slot, STOPPED);
-		stop_here(slot);
+		preempt_count(slot, STOPPED);
+		preempt_stop_here(slot);
 	} else {
-		refuse(slot, outcome);
+		preempt_refuse(slot, outcome);
 	}
 	errno = errno_before;
-}
-
-/* Stops in Python code. */
-
-/* Sets one thread's trace function: exported to 3.12, and declared in no public header there. */
-extern int _PyEval_SetTrace(PyThreadState *thread, Py_tracefunc function, PyObject *argument)
-	__attribute__((weak));
-/* Sets it on all threads: public, from 3.12 on. Those who are not meant take it off at once. */
-extern void PyEval_SetTraceAllThreads(Py_tracefunc function, PyObject *argument)
-	__attribute__((weak));
-
-enum { PROGRAM, RUNTIME, LIBRARY };
-
-static PyObject *runtime_folders, *program_folders, *library_folders; /* tuples of str */
-
-static int in_folders(PyObject *file, PyObject *folders)
-{
-	for (Py_ssize_t i = 0; folders && i < PyTuple_GET_SIZE(folders); i++)
-		if (PyUnicode_Tailmatch(file, PyTuple_GET_ITEM(folders, i), 0, PY_SSIZE_T_MAX, -1) == 1)
-			return 1;
-	return 0;
-}
-
-static int whose_code(PyObject *file)
-{
-	if (in_folders(file, program_folders))
-		return PROGRAM;
-	if (in_folders(file, runtime_folders))
-		return RUNTIME;
-	return in_folders(file, library_folders) ? LIBRARY : PROGRAM;
-}
-
-/* Whether the frame is the program's, and was called by the program's code or by the runtime. */
-static int in_program(PyFrameObject *frame)
-{
-	int whose = PROGRAM, depth = 0;
-
-	Py_INCREF(frame);
-	while (frame && whose == PROGRAM) {
-		PyCodeObject *code = PyFrame_GetCode(frame);
-		PyFrameObject *caller = PyFrame_GetBack(frame);
-
-		whose = whose_code(code->co_filename);
-		depth++;
-		Py_DECREF(code);
-		Py_DECREF(frame);
-		frame = caller;
-	}
-	Py_XDECREF(frame);
-	return whose == PROGRAM || (whose == RUNTIME && depth > 1);
-}
-
-static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *argument);
-
-/* On the calling thread. */
-static void trace_no_more(void)
-{
-	if (PyThreadState_Get()->c_tracefunc == on_line)
-		PyEval_SetTrace(NULL, NULL);
-}
-
-/* The signal that met the interpreter stops nothing. */
-static void settle(struct slot *slot, int outcome)
-{
-	if (slot->open) {
-		slot->open = 0;
-		refuse(slot, outcome);
-	}
-}
-
-static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *argument)
-{
-	struct slot *slot = self;
-
-	if (!slot || !slot->open) {
-		trace_no_more();
-		return 0;
-	}
-	if (event != PyTrace_LINE || !slot->runs_g || !in_program(frame))
-		return 0;
-	trace_no_more();
-	if (!slot->wanted) {
-		settle(slot, NOT_WANTED);
-		return 0;
-	}
-	slot->open = 0;
-	count(slot, STOPPED);
-	Py_BEGIN_ALLOW_THREADS
-	stop_here(slot);
-	Py_END_ALLOW_THREADS
-	return 0;
-}
-
-/* Whether some thread has a trace function that is not ours. */
-static int is_debugged(PyInterpreterState *interpreter)
-{
-	PyThreadState *thread = PyInterpreterState_ThreadHead(interpreter);
-
-	for (; thread; thread = PyThreadState_Next(thread))
-		if (thread->c_tracefunc && thread->c_tracefunc != on_line)
-			return 1;
-	return 0;
-}
-
-/* Have a thread look at its next lines too. Its signal is sent after that, with the GIL held: so
- * the handler has run before the thread gets to any line. */
-static void trace(struct slot *slot)
-{
-	PyThreadState *thread = slot->thread;
-
-	slot->traced = thread->c_tracefunc == on_line;
-	/* A debugger's own trace function stays. */
-	if (slot->traced || thread->c_tracefunc || !library_folders)
-		return;
-	if (!_PyEval_SetTrace) {
-		if (PyEval_SetTraceAllThreads && !is_debugged(PyThreadState_GetInterpreter(thread)))
-			PyEval_SetTraceAllThreads(on_line, NULL);
-	} else if (_PyEval_SetTrace(thread, on_line, NULL)) {
-		PyErr_Clear(); /* an audit hook's veto */
-	}
-	slot->traced = thread->c_tracefunc == on_line;
-}
-
-static PyObject *trace_lines(PyObject *module, PyObject *args)
-{
-	PyObject *runtime, *program, *library;
-
-	if (!PyArg_ParseTuple(args, "O!O!O!", &PyTuple_Type, &runtime, &PyTuple_Type, &program,
-			      &PyTuple_Type, &library))
-		return NULL;
-	Py_XSETREF(runtime_folders, Py_NewRef(runtime));
-	Py_XSETREF(program_folders, Py_NewRef(program));
-	Py_XSETREF(library_folders, Py_NewRef(library));
-	return PyBool_FromLong(_PyEval_SetTrace || PyEval_SetTraceAllThreads);
 }
 
 /* What Python says. A slot is known to it by its address; 0 is the slot of an M that has ended. */
@@ -357,17 +203,17 @@ static PyObject *slot_begin(PyObject *module, PyObject *const *args, Py_ssize_t 
 		.thread = PyThreadState_Get(),
 		.own = PyLong_AsVoidPtr(args[3]),
 	};
-	self = slot;
+	preempt_self = slot;
 	return PyLong_FromVoidPtr(slot);
 }
 
 static PyObject *slot_end(PyObject *module, PyObject *unused)
 {
-	struct slot *slot = self;
+	struct slot *slot = preempt_self;
 
-	trace_no_more();
-	settle(slot, NOT_WANTED);
-	self = NULL;
+	lines_trace_no_more();
+	lines_settle(slot, NOT_WANTED);
+	preempt_self = NULL;
 	slot->next_free = free_slots;
 	free_slots = slot;
 	Py_RETURN_NONE;
@@ -393,7 +239,7 @@ static PyObject *slot_ask(PyObject *module, PyObject *const *args, Py_ssize_t na
 	slot->p = args[1];
 	slot->g = args[2];
 	__atomic_store_n(&slot->wanted, 1, __ATOMIC_SEQ_CST);
-	trace(slot);
+	lines_trace(slot);
 	Py_RETURN_TRUE;
 }
 
@@ -402,8 +248,8 @@ static PyObject *slot_withdraw(PyObject *module, PyObject *const *args, Py_ssize
 	if (!expect(nargs, 2))
 		return NULL;
 	__atomic_store_n(&slot_of(args[0])->wanted, 0, __ATOMIC_SEQ_CST);
-	trace_no_more();
-	settle(slot_of(args[0]), NOT_WANTED);
+	lines_trace_no_more();
+	lines_settle(slot_of(args[0]), NOT_WANTED);
 	slot_of(args[0])->g = args[1];
 	Py_RETURN_NONE;
 }
@@ -528,7 +374,7 @@ PyMethodDef preempt_methods[] = {
 	{"count_nobodys", count_nobodys, METH_NOARGS, "Signals on threads without a slot."},
 	{"safe_ranges", safe_ranges, METH_NOARGS, "[begin, end) addresses of safe points."},
 	{"raise_in", FAST(raise_in), "(ident, exception): raise it in that thread."},
-	{"trace_lines", trace_lines, METH_VARARGS,
+	{"trace_lines", lines_begin, METH_VARARGS,
 	 "(runtime, program, library): folders by whose code is in them; whether lines can stop."},
 	{NULL, NULL, 0, NULL},
 };

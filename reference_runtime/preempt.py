@@ -14,7 +14,7 @@ queue, like any preempted goroutine. It is *bound* to the stopped thread: an M t
 the queue gives its P to that thread, lets the thread go on, and parks (Go: startlockedm).
 
 Python code of a goroutine has no safe points for a signal. There a trace function, set for one
-stop (``_preempt.c``), stops the thread at the next line of the program, in the same slot and with
+stop (``_lines.c``), stops the thread at the next line of the program, in the same slot and with
 the same consequences.
 
 Rejected

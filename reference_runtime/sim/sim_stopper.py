@@ -36,7 +36,7 @@ A_P: Final = "a P, where a signal stopped it"
 
 
 class Slot:
-    """What is asked of one M; see ``struct slot`` in ``_preempt.c``."""
+    """What is asked of one M; see ``struct slot`` in ``_slot.h``."""
 
     def __init__(self, thread: Thread, m: M) -> None:
         self.thread = thread
