@@ -72,7 +72,23 @@ COMPILED_MODULES = [
     )
 ]
 
-PASS_MODULES = [f"analysis/ptime/engine/{name}.py" for name in ("rows", "owners", "account")]
+PASS_MODULES = [
+    f"analysis/ptime/engine/{name}.py"
+    for name in (
+        "rows",
+        "words",
+        "moves",
+        "beliefs",
+        "looks",
+        "owners",
+        "state",
+        "sums",
+        "holds",
+        "stops",
+        "places",
+        "account",
+    )
+]
 
 
 def extensions() -> list[Extension]:

@@ -24,7 +24,7 @@ from analysis.ptime.budget import (
     pass_setting,
     run_pass,
 )
-from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.state import STATES
 from analysis.stats.quantiles import quantiles
 from analysis.windowed.columns import read
 from tracer.trace.reader import Trace
@@ -167,7 +167,7 @@ class Process(TypedDict):
     Keys:
         procs: GOMAXPROCS at the end of it.
         p_ns: the number of Ps x time; the sum of ``states``.
-        states: every state of :data:`analysis.ptime.engine.account.STATES`.
+        states: every state of :data:`analysis.ptime.engine.state.STATES`.
         of_which: parts of states, which are in them already.
         lost_ns: lost P time by the state that caused it.
         wait_ns: the time of all goroutines that were ready and did not run.
@@ -261,7 +261,7 @@ def budget_over_time(
     pieces: int,
     on_holds: Callable[[dict[str, Ints]], None] | None = None,
 ) -> tuple[Budget, dict[str, Ints]]:
-    """The budget, and the sums of every process (:data:`analysis.ptime.engine.account.BIN`) at
+    """The budget, and the sums of every process (:data:`analysis.ptime.engine.sums.BIN`) at
     ``pieces`` moments that are equally far apart, for a picture.
 
     Raises:

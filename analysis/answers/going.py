@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from analysis.answers.pressure import WINDOWS_S, ProcessPressure, pressure_of
 from analysis.ptime.budget import LOSSES_OF, Edge, PassRunner, PassSetting, edge_columns
-from analysis.ptime.engine.account import STATES
 from analysis.ptime.engine.rows import (
     BEGINS,
     COLUMNS,
@@ -27,6 +26,7 @@ from analysis.ptime.engine.rows import (
     THROTTLE_BEGINS,
     THROTTLE_ENDS,
 )
+from analysis.ptime.engine.state import STATES
 from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow
 from tracer.trace.schema import TABLES, UNKNOWN
 

@@ -31,7 +31,7 @@ from typing import Final, NamedTuple, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.state import STATES
 
 __all__ = [
     "ANY",
@@ -109,7 +109,7 @@ def pressure_of(bins: Mapping[str, Ints], pid: int, begin_ns: int) -> dict[str, 
     """The pressure of one process, by window: ``10s``, ``60s``, ``300s``, and ``total``.
 
     Args:
-        bins: sums over time (:data:`analysis.ptime.engine.account.BIN`). A window begins with a
+        bins: sums over time (:data:`analysis.ptime.engine.sums.BIN`). A window begins with a
             bin, so it is up to one bin longer than its name.
         pid: of the process.
         begin_ns: its begin.

@@ -31,7 +31,7 @@ from analysis.formats.export import whole_file
 from analysis.formats.profile_proto import Profile
 from analysis.names import syscall_names
 from analysis.ptime.budget import Pass, run_pass
-from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.state import STATES
 from analysis.ptime.episodes import episode_windows
 from analysis.windowed.columns import read
 from tracer.trace.reader import Trace

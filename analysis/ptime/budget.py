@@ -15,9 +15,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from analysis.ptime.engine import account as accounts
-from analysis.ptime.engine.account import STALLS, STATES, Account
-from analysis.ptime.engine.owners import REACH_NS, Owners
+from analysis.ptime.engine.account import RESULTS, Account
+from analysis.ptime.engine.moves import REACH_NS
+from analysis.ptime.engine.owners import Owners
 from analysis.ptime.engine.rows import (
     BEGINS,
     COLUMNS,
@@ -28,9 +28,10 @@ from analysis.ptime.engine.rows import (
     REACHED,
     THROTTLE_BEGINS,
     THROTTLE_ENDS,
-    Out,
     Rows,
 )
+from analysis.ptime.engine.state import STATES
+from analysis.ptime.engine.sums import STALLS
 from analysis.windowed.columns import (
     LAST_NS,
     TIME_COLUMN,
@@ -106,10 +107,10 @@ class PassSetting:
 
 @dataclass
 class ProcessBudget:
-    """The sums of one process, in ns (:mod:`analysis.ptime.engine.account`).
+    """The sums of one process, in ns (:mod:`analysis.ptime.engine.sums`).
 
     ``procs`` is its GOMAXPROCS at the end, and ``stalls`` has the names of
-    :data:`~analysis.ptime.engine.account.STALLS`.
+    :data:`~analysis.ptime.engine.sums.STALLS`.
     """
 
     pid: int
@@ -137,7 +138,7 @@ class Pass:
         setting: of the trace.
         processes: those that have Ps, in the order of their pids.
         holds, latencies, stops, waited, bins, spans: plain columns by name
-            (:data:`analysis.ptime.engine.account.HOLD` and so on).
+            (:data:`analysis.ptime.engine.account.RESULTS`).
     """
 
     setting: PassSetting
@@ -277,9 +278,7 @@ class PassRunner:
         self._edges = dict(setting.edges)
         self._settled_ns = setting.begin_ns
         self._waiting: deque[tuple[int, list[Rows]]] = deque()
-        self._pieces: dict[str, list[dict[str, Ints]]] = {
-            name: [] for name in ("holds", "latencies", "stops", "waited", "bins", "spans")
-        }
+        self._pieces: dict[str, list[dict[str, Ints]]] = {name: [] for name in RESULTS}
 
     def know(self, tid: int, pid: int) -> None:
         """A thread and its process, which some row tells later."""
@@ -296,16 +295,13 @@ class PassRunner:
 
     def settle_all(self) -> None:
         """Bring the sums of every process up to where rows are settled, though it has none."""
-        self._account.at(self._settled_ns)
-        for process in self._account.processes.values():
-            if not process.ended:
-                self._account.settle(process)
+        self._account.settle_all(self._settled_ns)
 
     def processes(self) -> dict[int, tuple[int, int]]:
         """Of each process, as of what is settled: its begin in ns, and its GOMAXPROCS."""
         return {
             pid: (process.begin_ns, process.count)
-            for pid, process in self._account.processes.items()
+            for pid, process in self._account.census.processes.items()
         }
 
     def feed(self, tables: Mapping[str, Columns], until_ns: int) -> None:
@@ -358,12 +354,11 @@ class PassRunner:
         """The rows of one result so far, which are forgotten here."""
         self._collect(name)
         pieces, self._pieces[name] = self._pieces[name], []
-        names = getattr(accounts, _NAMES[name])
         return {
             column: np.concatenate([piece[column] for piece in pieces])
             if pieces
             else np.empty(0, np.int64)
-            for column in names
+            for column in RESULTS[name]
         }
 
     def _settle(self, until_ns: int) -> None:
@@ -379,11 +374,9 @@ class PassRunner:
             self._collect(name)
 
     def _collect(self, name: str) -> None:
-        outs: list[Out] = getattr(self._account, name)
-        columns = [np.asarray(out.take(), np.int64) for out in outs]
+        columns = [np.asarray(out.take(), np.int64) for out in self._account.out(name)]
         if len(columns[0]):
-            names = getattr(accounts, _NAMES[name])
-            self._pieces[name].append(dict(zip(names, columns, strict=True)))
+            self._pieces[name].append(dict(zip(RESULTS[name], columns, strict=True)))
 
     def _edges_until(self, until_ns: int) -> dict[str, Ints]:
         end = int(np.searchsorted(self._edges["ts_ns"], until_ns, "right"))
@@ -392,7 +385,7 @@ class PassRunner:
         return found
 
     def _processes(self) -> Iterator[ProcessBudget]:
-        for pid, process in self._account.processes.items():
+        for pid, process in self._account.census.processes.items():
             if not process.p_ns:
                 continue
             lost = range(1, 7)
@@ -428,16 +421,6 @@ class PassRunner:
                 ),
                 taken=(process.taken[0], process.taken[1], process.taken[2], process.taken[3]),
             )
-
-
-_NAMES = {
-    "holds": "HOLD",
-    "latencies": "LATENCY",
-    "stops": "STOP",
-    "waited": "WAITED",
-    "bins": "BIN",
-    "spans": "SPAN",
-}
 
 
 def _bytes(columns: Columns | None, name: str, count: int) -> bytes:

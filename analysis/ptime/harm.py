@@ -1,7 +1,7 @@
 """What each episode cost: its share of the lost P time, off the pass.
 
 A P is lost while it neither runs nor is idle and work waits that no idle P and no spinning M takes
-(:mod:`analysis.ptime.engine.account`). What all Ps of a process lose together is shared out over
+(:mod:`analysis.ptime.engine.sums`). What all Ps of a process lose together is shared out over
 those that are lost at that instant, so that the harm of all episodes is never more than there was.
 Example: 8 threads each hold a P in ``read`` for 10 ms and one goroutine waits: the harm of each is
 1.25 ms. Only the time in which the thread was blocked is the call's; while it was awake again and

@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.ptime.budget import Pass, run_pass
-from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.state import STATES
 from analysis.windowed.columns import read
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN

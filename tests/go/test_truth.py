@@ -18,7 +18,7 @@ import pytest
 
 from analysis.answers.budget import Process, budget
 from analysis.ptime.budget import Pass, run_pass
-from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.state import STATES
 from tests.go.capture import capture
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN

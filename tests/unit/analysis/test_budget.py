@@ -9,7 +9,7 @@ import pytest
 
 from analysis.answers.budget import Process, budget
 from analysis.ptime.budget import run_pass
-from analysis.ptime.engine import account, owners, rows
+from analysis.ptime.engine import rows, sums, words
 from tests.unit.analysis.scene import US, Scene
 from tracer.trace.schema import TABLES
 from tracer.trace.words import P_STATUSES, P_USES, RUNTIME_KINDS, RUNTIME_REASONS
@@ -46,21 +46,20 @@ def test_numbers_of_words_are_those_of_the_schema() -> None:
     kinds = ("RETAKE", "HANDOFF", "STARTM", "ACQUIREP", "RUN", "PIDLE", "EXIT_SLOW", "STOPM",
              "PREEMPT_REQUEST", "PREEMPTED", "STW_START", "STW_STOPPED", "STW_END")  # fmt: skip
     for name in kinds:
-        assert getattr(owners, name) == RUNTIME_KINDS.index(name.lower())
+        assert getattr(words, name) == RUNTIME_KINDS.index(name.lower())
     for name, word in (("BY_STW", "stw"), ("BY_EXITSYSCALL", "exitsyscall")):
-        assert getattr(owners, name) == RUNTIME_REASONS.index(word)
+        assert getattr(words, name) == RUNTIME_REASONS.index(word)
     for name, word in (("SYSCALL", "syscall"), ("RAW", "raw"), ("HANDED_OFF", "handed_off")):
-        assert getattr(owners, f"USE_{name}") == P_USES.index(word)
+        assert getattr(words, f"USE_{name}") == P_USES.index(word)
     for word in P_STATUSES:
-        assert getattr(owners, f"SEEN_{word.upper()}") == P_STATUSES.index(word)
+        assert getattr(words, f"SEEN_{word.upper()}") == P_STATUSES.index(word)
     for word in ("preempted", "blocked", "dead", "stopped"):
         code = TABLES["sched_switch"].column("prev_state").code(word)
-        assert getattr(account, f"PREV_{word.upper()}") == code
-    assert TABLES["block"].column("why").code("fault") == account.WHY_FAULT
-    assert TABLES["signal"].column("kind").code("deliver") == account.SIGNAL_DELIVER
+        assert getattr(words, f"PREV_{word.upper()}") == code
+    assert TABLES["block"].column("why").code("fault") == words.WHY_FAULT
+    assert TABLES["signal"].column("kind").code("deliver") == words.SIGNAL_DELIVER
     for word in ("fork", "exec"):
-        assert getattr(account, f"KIND_{word.upper()}") == TABLES["task"].column("kind").code(word)
-    assert TABLES["task"].column("kind").code("exec") == owners.TASK_EXEC
+        assert getattr(words, f"TASK_{word.upper()}") == TABLES["task"].column("kind").code(word)
     for name, columns in rows.COLUMNS:
         if name != "edge":
             assert {*columns} <= {*TABLES[name].arrow_schema.names}
@@ -318,7 +317,7 @@ def test_a_hold_of_a_month_is_as_long_as_that(tmp_path: Path) -> None:
     (row,) = process_of(scene, tmp_path)["lost_at"]
     # The share of a hold is told up to what 2⁶³ parts of a ns are.
     assert row["most"] >= row["least"] >= 0
-    assert row["most"] == ((1 << 63) - 1) // account.SCALE
+    assert row["most"] == ((1 << 63) - 1) // sums.SCALE
 
 
 def test_rows_behind_the_end_of_a_process_are_no_time_of_its(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.ptime.budget import Pass, run_pass
-from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.state import STATES
 from tests.unit.analysis.model_of_ps import GOING, US, Model
 from tests.unit.analysis.scene import Scene
 from tracer.trace.reader import Trace

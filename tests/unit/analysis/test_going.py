@@ -11,7 +11,7 @@ import pytest
 from analysis.answers.budget import budget
 from analysis.answers.going import GoingPressure
 from analysis.answers.pressure import CAUSES, KINDS, ProcessPressure, kind_of
-from analysis.ptime.engine.owners import REACH_NS
+from analysis.ptime.engine.moves import REACH_NS
 from analysis.windowed.columns import TIME_COLUMN
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_budget import look

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.answers.budget import Budget, Process
 from analysis.answers.now import range_text, what_now
-from analysis.ptime.engine.account import STATES
+from analysis.ptime.engine.state import STATES
 
 SECOND = 1_000_000_000
 

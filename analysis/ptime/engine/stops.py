@@ -1,0 +1,141 @@
+"""Stops of the world: since when one is wanted, when it stood, and what it waited for.
+
+A stop is wanted, then it *waits* until nobody runs but who wants it, then it stands. While it
+waits, each piece of a P's time in one state is a piece of what it waited for.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from analysis.ptime.engine.rows import Out
+from analysis.ptime.engine.state import (
+    FAULT,
+    IN_SYSCALL,
+    MOVING,
+    NO_CPU,
+    RUNNING,
+    STOPPED,
+    STOPPED_WORLD,
+    UNKNOWN,
+    Census,
+    P,
+    Process,
+    Thread,
+)
+
+STOP: Final = ("pid", "tid", "begin_ns", "stand_ns", "end_ns")
+"""Columns of :attr:`Stops.stops`; ``stand_ns`` is -1 where it is not known."""
+
+WAITED: Final = ("pid", "begin_ns", "p", "tid", "state", "nr", "stack_id", "pc", "ns")
+"""Columns of :attr:`Stops.waited`: what a stop waited for, a P's piece of time in one state."""
+
+
+class Stops:
+    """Writes down each stop, and what it waited for.
+
+    Args:
+        census: the threads, and how late it is.
+        tells_stands: the runtime tells when the world stands.
+    """
+
+    def __init__(self, census: Census, tells_stands: bool) -> None:
+        self.census: Census = census
+        self.tells_stands: bool = tells_stands
+        self.stops: list[Out] = [Out() for _ in STOP]
+        self.waited: list[Out] = [Out() for _ in WAITED]
+
+    def begin(self, process: Process, tid: i64) -> None:
+        """This thread wants the world to stop; -1 where nobody told who does."""
+        self.end(process)
+        process.stopping = process.stand_open = True
+        process.stop_begin_ns, process.stand_ns = self.census.now_ns, -1
+        process.stopper = tid
+
+    def stands(self, process: Process) -> None:
+        """The runtime told that the world stands."""
+        if process.stopping:
+            process.stand_ns = self.census.now_ns
+            self.end_waiting(process)
+
+    def end(self, process: Process) -> None:
+        """The stop is over."""
+        if not process.stopping:
+            return
+        self.end_waiting(process)
+        process.stopping = False
+        out = self.stops
+        out[0].put(process.pid)
+        out[1].put(process.stopper)
+        out[2].put(process.stop_begin_ns)
+        out[3].put(process.stand_ns)
+        out[4].put(self.census.now_ns)
+
+    def end_waiting(self, process: Process) -> None:
+        """Nobody is waited for any more: pieces that are open are cut here."""
+        if not process.stand_open:
+            return
+        for p in process.ps:
+            if p.counted:
+                self.waited_for(p)
+        process.stand_open = False
+
+    def look_whether_it_stands(self, process: Process) -> None:
+        """The world stands when nobody runs but who stopped it."""
+        if not process.stand_open or self.tells_stands:
+            return
+        counts = process.counts
+        going = counts[RUNNING] + counts[FAULT] + counts[NO_CPU] + counts[STOPPED] + counts[MOVING]
+        stopper = self.census.thread(process.stopper) if process.stopper > 0 else None
+        own: i64 = 0
+        if stopper is None:
+            own = min(going, 1)
+        else:
+            p = stopper.p
+            if p is not None and (p.state == RUNNING or p.state == NO_CPU or p.state == FAULT):
+                own = 1
+        if going - own == 0 and counts[UNKNOWN] == 0:
+            process.stand_ns = self.census.now_ns
+            process.stand_open = False
+
+    def signal_met(self, thread: Thread, pc: i64) -> None:
+        """A signal met a thread: a stop that waits for it waits for another place from here on."""
+        p = thread.p
+        process = thread.process
+        if (
+            p is not None
+            and process is not None
+            and process.stand_open
+            and p.counted
+            and (pc != thread.pc or thread.pc_ns < process.stop_begin_ns)
+        ):
+            self.waited_for(p)
+            p.cut_ns = self.census.now_ns
+        thread.pc, thread.pc_ns = pc, self.census.now_ns
+
+    def waited_for(self, p: P) -> None:
+        """A piece of a P's time, that ends now, in a stop that waits."""
+        process = p.process
+        # The piece is of the thread that had P in it, and not of who has P from now on.
+        thread = self.census.thread(p.tid) if p.tid >= 0 else None
+        state = p.state
+        ns = self.census.now_ns - max(p.since_ns, max(process.stop_begin_ns, p.cut_ns))
+        if ns <= 0 or state >= STOPPED_WORLD:
+            return
+        if thread is not None and thread.tid == process.stopper:
+            return
+        out = self.waited
+        in_kernel = state in (IN_SYSCALL, FAULT)
+        out[0].put(process.pid)
+        out[1].put(process.stop_begin_ns)
+        out[2].put(p.number)
+        out[3].put(-1 if thread is None else thread.tid)
+        out[4].put(state)
+        out[5].put(-1 if thread is None or state != IN_SYSCALL else thread.nr)
+        out[6].put(-1 if thread is None or not in_kernel else thread.stack_id)
+        # Where it was before the stop asked for it says nothing of what it waits for.
+        placed = thread is not None and not in_kernel and thread.pc_ns >= process.stop_begin_ns
+        out[7].put(thread.pc if placed and thread is not None else -1)
+        out[8].put(ns)

@@ -1,0 +1,238 @@
+"""The time since the last change, added up: P time by state, and lost P time, shared out.
+
+W goroutines are ready and do not run; idle Ps and spinning Ms take some of them. With n Ps that
+neither run nor are idle, min(n, W - takers) of them are lost, in equal parts to each of the n. W
+is an interval between two looks, so all of it is done twice, for the least and the most that can
+have been. Example: 2 Ps, one blocked in read, one running, W = 3: one P is lost, to read. Then the
+other P faults: two are lost, one to each.
+
+The share of one P is an integral over time that all Ps of a process have in common, as if each
+were among the n; a P's own share of a span is the difference of two readings. So a row costs the
+same with 2 Ps and with 600. It is kept in units of 1/5040 ns: 1 to 10 Ps divide that without
+rest.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from analysis.ptime.engine.moves import FRESH_NS, MANY, Move
+from analysis.ptime.engine.rows import LARGEST, Out, capped, capped_product
+from analysis.ptime.engine.state import (
+    ANY,
+    IDLE,
+    IN_SYSCALL,
+    K_RUNNABLE,
+    MOVING,
+    N_STATES,
+    RUNNING,
+    STATES,
+    STOPPED_WORLD,
+    UNKNOWN,
+    Census,
+    Process,
+)
+
+SCALE: Final = 5040
+"""Shares of lost P time are kept in this part of a ns."""
+
+STALLS: Final = tuple(
+    f"{kind}_{end}_{cause}_ns"
+    for kind in ("some", "full")
+    for end in ("least", "most")
+    for cause in ("any", *STATES[1:7])
+)
+"""Time (not P time) in which a P was lost to a cause, ``some``, and in which none ran a goroutine
+meanwhile, ``full``. Causes overlap: ``any`` is no sum of theirs."""
+
+BIN: Final = (
+    *("pid", "ts_ns", "p_ns", *(f"{state}_ns" for state in STATES)),
+    *(f"least_{state}_ns" for state in STATES[1:7]),
+    *(f"most_{state}_ns" for state in STATES[1:7]),
+    *("wait_least_ns", "wait_most_ns", "wait_unknown_ns"),
+    *STALLS,
+)
+"""Columns of :attr:`Sums.bins`: all sums of a process from its begin up to ``ts_ns``."""
+
+
+class Sums:
+    """Adds up what everything was in.
+
+    Args:
+        census: the processes, and how late it is.
+        has_looks: the trace has table waiting.
+    """
+
+    def __init__(self, census: Census, has_looks: bool) -> None:
+        self.census: Census = census
+        self.has_looks: bool = has_looks
+        self.bins: list[Out] = [Out() for _ in BIN]
+
+    def look(self, process: Process, move: Move) -> None:
+        """What waits from here on, and who could take it (LOOK)."""
+        self.settle(process)
+        process.least, process.most = move.least, move.most
+        process.spin_least, process.spin_most = move.spin_least, move.spin_most
+        process.idle_least, process.idle_most = move.idle_least, move.idle_most
+        if move.read_least >= 0:
+            process.look_ns = self.census.now_ns
+            process.read_least, process.timer_ns = move.read_least, move.timer_ns
+        process.looked = True
+        process.old = move.old
+        process.fresh_until_ns = self.census.now_ns + FRESH_NS
+        process.ran = process.on_cpu > 0
+
+    def settle(self, process: Process) -> None:
+        """Add the time since the last change to what everything was in."""
+        now_ns = self.census.now_ns
+        if process.ended:
+            return
+        while process.bin_end_ns <= now_ns:
+            self.settle_to(process, process.bin_end_ns)
+            self.put_bin(process)
+            process.bin_end_ns += self.census.bin_ns
+        self.settle_to(process, now_ns)
+
+    def settle_to(self, process: Process, now_ns: i64) -> None:
+        """The same, within one bin."""
+        fresh_until_ns = process.fresh_until_ns
+        if process.old and process.at_ns < fresh_until_ns < now_ns:
+            self.settle_to(process, fresh_until_ns)
+        if process.at_ns < process.timer_ns < now_ns:
+            self.settle_to(process, process.timer_ns)
+        # So that no share of lost time, which is counted in SCALE, exceeds an i64: days, mostly.
+        step_ns = LARGEST // (SCALE * (process.count + 1))
+        while now_ns - process.at_ns > step_ns:
+            self.settle_to(process, process.at_ns + step_ns)
+        ns = now_ns - process.at_ns
+        if ns <= 0:
+            return
+        counts, sums = process.counts, process.ns
+        # Nobody takes work while no P runs: what was read still waits, and a timer that is due
+        # since waits, too.
+        stands = (
+            process.changed_ns <= process.look_ns
+            and counts[RUNNING] == 0
+            and counts[MOVING] == 0
+            and counts[UNKNOWN] == 0
+        )
+        stale = process.old and process.ran and process.at_ns >= fresh_until_ns and not stands
+        due: i64 = 1 if 0 <= process.timer_ns <= process.at_ns else 0
+        process.at_ns = now_ns
+        going: i64 = 0
+        state: i64 = 0
+        while state < N_STATES:
+            n = counts[state]
+            if n > 0:
+                sums[state] += n * ns
+                if state >= IN_SYSCALL and state <= STOPPED_WORLD:
+                    going += n
+            state += 1
+        process.p_ns += process.count * ns
+        monitor = process.monitor
+        if monitor is not None and monitor.k == K_RUNNABLE:
+            process.monitor_ns += ns
+        idle = counts[IDLE]
+        idle_most = idle if counts[UNKNOWN] == 0 else max(idle, process.idle_most)
+        least, most, spin_least, spin_most = (
+            process.least,
+            process.most,
+            process.spin_least,
+            process.spin_most,
+        )
+        if not process.looked or stale:
+            least, most, spin_least, spin_most = 0, MANY, 0, 0
+        elif not self.has_looks:
+            least += process.held_least
+            most += process.held_most
+            if spin_most == 0 and process.idle_most == 0:
+                least += process.held_least_if_nobody
+                # What other Ps have queued was not read, and nobody takes it from them.
+                if process.count - process.held - idle > 0:
+                    most = MANY
+        else:
+            if stands:
+                least = max(least, process.read_least + due)
+            if due > 0:
+                most = MANY
+        if most >= MANY:
+            process.wait_unknown_ns += ns
+        waited_most = least if most >= MANY else most
+        process.wait_most_ns = capped(process.wait_most_ns, capped_product(waited_most, ns))
+        process.wait_least_ns = capped(process.wait_least_ns, capped_product(least, ns))
+        if idle > 0 and least > spin_most:
+            process.idle_beside_ns += min(idle, least - spin_most) * ns
+        if going == 0:
+            return
+        lost_least = min(going, max(0, least - spin_most - idle_most))
+        lost_most = min(going, max(0, most - spin_least - idle))
+        if lost_most > 0:
+            # What a P does that nobody knows may be to run.
+            none_most = counts[RUNNING] == 0
+            none_least = none_most and counts[UNKNOWN] == 0 and lost_least > 0
+            process.some_most[ANY] += ns
+            if none_most:
+                process.full_most[ANY] += ns
+            if lost_least > 0:
+                process.some_least[ANY] += ns
+            if none_least:
+                process.full_least[ANY] += ns
+            share_least = ns * lost_least * SCALE // going
+            share_most = ns * lost_most * SCALE // going
+            process.share_least += share_least
+            process.share_most += share_most
+            state = IN_SYSCALL
+            while state <= STOPPED_WORLD:
+                n = counts[state]
+                if n > 0:
+                    process.some_most[state] += ns
+                    if none_most:
+                        process.full_most[state] += ns
+                    if none_least:
+                        process.full_least[state] += ns
+                    if lost_least > 0:
+                        process.some_least[state] += ns
+                        total = process.rest_least[state] + n * share_least
+                        process.lost_least[state] += total // SCALE
+                        process.rest_least[state] = total % SCALE
+                    total = process.rest_most[state] + n * share_most
+                    process.lost_most[state] += total // SCALE
+                    process.rest_most[state] = total % SCALE
+                state += 1
+
+    def put_bin(self, process: Process) -> None:
+        """All sums so far."""
+        out = self.bins
+        out[0].put(process.pid)
+        out[1].put(process.at_ns)
+        out[2].put(process.p_ns)
+        at: i64 = 3
+        state: i64 = 0
+        while state < N_STATES:
+            out[at].put(process.ns[state])
+            at += 1
+            state += 1
+        state = IN_SYSCALL
+        while state <= STOPPED_WORLD:
+            out[at].put(process.lost_least[state])
+            out[at + 6].put(process.lost_most[state])
+            at += 1
+            state += 1
+        at += 6
+        out[at].put(process.wait_least_ns)
+        out[at + 1].put(process.wait_most_ns)
+        out[at + 2].put(process.wait_unknown_ns)
+        at += 3
+        for sums in (
+            process.some_least,
+            process.some_most,
+            process.full_least,
+            process.full_most,
+        ):
+            state = ANY
+            while state <= STOPPED_WORLD:
+                out[at].put(sums[state])
+                at += 1
+                state += 1
