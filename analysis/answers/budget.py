@@ -16,15 +16,9 @@ import numpy.typing as npt
 from analysis.answers.pressure import CAUSES, Pressure, pressure_of
 from analysis.answers.where import NOWHERE, Site, functions_of, sites_of
 from analysis.names import syscall_names
-from analysis.ptime.budget import (
-    Pass,
-    PassSetting,
-    ProcessBudget,
-    bin_length,
-    pass_setting,
-    run_pass,
-)
+from analysis.ptime.budget import Pass, ProcessBudget, run_pass
 from analysis.ptime.engine.state import STATES
+from analysis.ptime.setting import PassSetting, bin_length, pass_setting
 from analysis.stats.quantiles import quantiles
 from analysis.windowed.columns import read
 from tracer.trace.reader import Trace
@@ -244,7 +238,7 @@ def budget(
 
     Args:
         trace: the trace.
-        setting: from :func:`analysis.ptime.budget.pass_setting`, if it is at hand.
+        setting: from :func:`analysis.ptime.setting.pass_setting`, if it is at hand.
         on_holds: is given the holds of each window, too, so that one pass makes both.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from analysis.answers.pressure import WINDOWS_S, ProcessPressure, pressure_of
-from analysis.ptime.budget import LOSSES_OF, Edge, PassRunner, PassSetting, edge_columns
+from analysis.ptime.budget import PassRunner
 from analysis.ptime.engine.rows import (
     BEGINS,
     COLUMNS,
@@ -27,6 +27,7 @@ from analysis.ptime.engine.rows import (
     THROTTLE_ENDS,
 )
 from analysis.ptime.engine.state import STATES
+from analysis.ptime.setting import LOSSES_OF, Edge, PassSetting, edge_columns
 from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow
 from tracer.trace.schema import TABLES, UNKNOWN
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,90 +18,26 @@ from analysis.ptime.engine.account import RESULTS, Account
 from analysis.ptime.engine.moves import REACH_NS
 from analysis.ptime.engine.owners import Owners
 from analysis.ptime.engine.rows import (
-    BEGINS,
     COLUMNS,
-    ENDS,
-    LOSS_BEGINS,
-    LOSS_ENDS,
-    OUT_OF_REACH,
-    REACHED,
-    THROTTLE_BEGINS,
-    THROTTLE_ENDS,
     Rows,
 )
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.engine.sums import STALLS
+from analysis.ptime.setting import Edge, PassSetting, edge_columns, has_rows, pass_setting
 from analysis.windowed.columns import (
     LAST_NS,
-    TIME_COLUMN,
     Columns,
-    capture_span,
     column_windows,
-    from_arrow,
-    read,
 )
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
-__all__ = [
-    "LOSSES_OF",
-    "Edge",
-    "Pass",
-    "PassRunner",
-    "PassSetting",
-    "ProcessBudget",
-    "bin_length",
-    "edge_columns",
-    "pass_setting",
-    "run_pass",
-]
+__all__ = ["Pass", "PassRunner", "ProcessBudget", "run_pass"]
 
 _WINDOW_ROWS = 500_000
 _MOST_PS = 1 << 16
 """No process has more; a larger number is not known."""
-_KIND = TABLES["runtime"].column("kind")
-_REASON = TABLES["runtime"].column("reason")
-_TASK = TABLES["task"].column("kind")
-
-LOSSES_OF = ("sched_switch", "sched_wakeup", "block", "syscall", "runtime", "task", "pstate")
-"""Tables without whose rows nobody knows what state a P is in."""
-
 Ints = npt.NDArray[np.int64]
-Edge: TypeAlias = tuple[int, int, int, int]
-"""Time, process, kind (:mod:`analysis.ptime.engine.rows`), value."""
-
-
-@dataclass(frozen=True)
-class PassSetting:
-    """What must be known of a trace before its first window.
-
-    Args:
-        tells_run: the runtime tells the first goroutine on a P.
-        tells_stops: the trace has when the world is to stop, tells_stands: and when it stands.
-        has_switches: it has table sched_switch.
-        has_looks: it has table waiting.
-        threads: each thread and its process.
-        comms: the name of each process's first thread.
-        monitors: the thread that takes Ps from calls, by process.
-        edges: see :mod:`analysis.ptime.engine.rows`, by time.
-        begin_ns: begin of the capture, end_ns: its end.
-        only_pid: the process of threads that the trace does not name, -1 for none.
-        needs_reach: the trace tells from when on each process could be read.
-    """
-
-    tells_run: bool
-    tells_stops: bool
-    tells_stands: bool
-    has_switches: bool
-    has_looks: bool
-    threads: Mapping[int, int]
-    comms: Mapping[int, str]
-    monitors: Mapping[int, int]
-    edges: Mapping[str, Ints]
-    begin_ns: int
-    end_ns: int
-    only_pid: int
-    needs_reach: bool
 
 
 @dataclass
@@ -151,66 +86,6 @@ class Pass:
     spans: dict[str, Ints] = field(default_factory=dict)
 
 
-def pass_setting(trace: Trace) -> PassSetting:
-    """What must be known of ``trace`` before the pass begins.
-
-    Raises:
-        PretakeError: the trace cannot be read.
-    """
-    task = read(trace, "task", ["ts_ns", "tid", "pid", "comm", "kind"])
-    kinds, reasons, tids = _transitions(trace)
-    begin_ns, end_ns = capture_span(trace)
-    threads: dict[int, int] = {}
-    for tid, pid in zip(task["tid"][::-1].tolist(), task["pid"][::-1].tolist(), strict=True):
-        threads[tid] = pid
-    known = set(threads.values())
-    only = trace.manifest.pid
-    if only is None:
-        only = next(iter(known)) if len(known) == 1 else UNKNOWN
-    comms = {
-        pid: comm
-        for tid, pid, comm in zip(
-            task["tid"].tolist(), task["pid"].tolist(), task["comm"].tolist(), strict=True
-        )
-        if tid == pid
-    }
-    # Who took most.
-    by_sysmon = tids[(kinds == _KIND.code("retake")) & (reasons == _REASON.code("sysmon"))]
-    monitors: dict[int, int] = {}
-    values, counts = np.unique(by_sysmon, return_counts=True)
-    for tid in values[np.argsort(counts)].tolist():
-        monitors[threads.get(tid, only)] = tid
-    reach = read(trace, "reach", ["exec_ns", "ts_ns", "pid", "runtime"])
-    return PassSetting(
-        tells_run=bool((kinds == _KIND.code("run")).any()),
-        tells_stops=bool((kinds == _KIND.code("stw_start")).any()),
-        tells_stands=bool((kinds == _KIND.code("stw_stopped")).any()),
-        has_switches=_has_rows(trace, "sched_switch"),
-        has_looks=_has_rows(trace, "waiting"),
-        threads=threads,
-        comms=comms,
-        monitors=monitors,
-        edges=_edges(trace, task, reach, begin_ns, end_ns),
-        begin_ns=begin_ns,
-        end_ns=end_ns,
-        only_pid=only,
-        needs_reach=len(reach["pid"]) > 0,
-    )
-
-
-def bin_length(trace: Trace, setting: PassSetting, most: int, least_ns: int = 1) -> int:
-    """How long a bin has to be, in ns, so that there are about ``most`` of them.
-
-    Rows may lie far behind the end that the manifest tells, and each of them has a bin.
-    """
-    ends = [setting.end_ns]
-    for name, _ in COLUMNS:
-        if name in TABLES:
-            groups = trace.row_groups(name, TIME_COLUMN[name])
-            ends += [min(g.end_ns, LAST_NS) for g in groups if g.end_ns is not None]
-    return max((max(ends) - setting.begin_ns) // most, least_ns)
-
-
 def run_pass(
     trace: Trace,
     *,
@@ -238,7 +113,7 @@ def run_pass(
     wanted = {
         name: tuple(column for column in columns if column in TABLES[name].arrow_schema.names)
         for name, columns in COLUMNS
-        if name in TABLES and _has_rows(trace, name)
+        if name in TABLES and has_rows(trace, name)
     }
     for window in column_windows(trace, wanted, window_rows):
         runner.feed(window.tables, window.until_ns)
@@ -434,81 +309,3 @@ def _bytes(columns: Columns | None, name: str, count: int) -> bytes:
     elif name.endswith("_ns"):
         values = np.minimum(values, LAST_NS)
     return values.tobytes()
-
-
-def _has_rows(trace: Trace, table: str) -> bool:
-    return any(group.rows for group in trace.row_groups(table, TIME_COLUMN[table]))
-
-
-def _transitions(trace: Trace) -> tuple[Ints, Ints, Ints]:
-    """What kinds and reasons there are, and who did them: each combination once."""
-    seen: list[Ints] = [np.empty((0, 3), np.int64)]
-    for group in trace.row_groups("runtime", "ts_ns"):
-        rows = trace.read_row_group("runtime", group, ["kind", "reason", "tid"])
-        columns = from_arrow("runtime", rows)
-        seen.append(np.column_stack([columns["kind"], columns["reason"], columns["tid"]]))
-    rows_seen = np.concatenate(seen)
-    return rows_seen[:, 0], rows_seen[:, 1], rows_seen[:, 2]
-
-
-def _edges(
-    trace: Trace, task: Columns, reach: Columns, begin_ns: int, end_ns: int
-) -> dict[str, Ints]:
-    """Edges (:mod:`analysis.ptime.engine.rows`) from the tables that are small."""
-    found: list[tuple[int, int, int, int]] = []
-    losses = read(trace, "loss", ["begin_ns", "end_ns", "table"])
-    words = TABLES["loss"].column("table")
-    codes = [words.code(name) for name in LOSSES_OF if name in words.words]
-    lost = np.isin(losses["table"], codes)
-    for begin, end in _joined(losses["begin_ns"][lost], losses["end_ns"][lost]):
-        found += [(begin, UNKNOWN, LOSS_BEGINS, 0), (end, UNKNOWN, LOSS_ENDS, 0)]
-    found += _lives(task, end_ns)
-    for exec_ns, ts_ns, pid in zip(
-        reach["exec_ns"].tolist(), reach["ts_ns"].tolist(), reach["pid"].tolist(), strict=True
-    ):
-        if exec_ns != UNKNOWN:
-            found.append((exec_ns, pid, OUT_OF_REACH, 0))
-        if ts_ns != UNKNOWN:
-            found.append((max(ts_ns, begin_ns), pid, REACHED, 0))
-    throttle = read(trace, "throttle", ["begin_ns", "end_ns", "throttled_ns", "pid"])
-    for begin, end, ns, pid in zip(
-        *(throttle[name].tolist() for name in ("begin_ns", "end_ns", "throttled_ns", "pid")),
-        strict=True,
-    ):
-        found += [(begin, pid, THROTTLE_BEGINS, 0), (end, pid, THROTTLE_ENDS, ns)]
-    return edge_columns(found)
-
-
-def edge_columns(edges: Sequence[Edge]) -> dict[str, Ints]:
-    """Edges as the engine takes them, in the order of time."""
-    columns = np.array(sorted(edges, key=lambda edge: edge[0]), np.int64).reshape(len(edges), 4)
-    return {name: columns[:, n].copy() for n, name in enumerate(("ts_ns", "pid", "kind", "value"))}
-
-
-def _joined(begins: Ints, ends: Ints) -> Iterator[tuple[int, int]]:
-    """Spans of which none touches another."""
-    order = np.argsort(begins, kind="stable")
-    begin = end = None
-    for b, e in zip(begins[order].tolist(), ends[order].tolist(), strict=True):
-        if end is not None and b <= end:
-            end = max(end, e)
-            continue
-        if begin is not None and end is not None:
-            yield begin, end
-        begin, end = b, max(b, e)
-    if begin is not None and end is not None:
-        yield begin, end
-
-
-def _lives(task: Columns, end_ns: int) -> Iterator[tuple[int, int, int, int]]:
-    """When processes begin and end: with their first thread, and with the last of all."""
-    own = task["tid"] == task["pid"]
-    born = own & (task["kind"] == _TASK.code("fork"))
-    for ns, pid in zip(task["ts_ns"][born].tolist(), task["pid"][born].tolist(), strict=True):
-        yield ns, pid, BEGINS, 0
-    died = task["kind"] == _TASK.code("exit")
-    for pid in np.unique(task["pid"][own & died]).tolist():
-        its = task["pid"] == pid
-        gone = set(task["tid"][its & died].tolist())
-        if set(task["tid"][its].tolist()) <= gone:
-            yield min(int(task["ts_ns"][its & died].max()), end_ns), pid, ENDS, 0
