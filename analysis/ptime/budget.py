@@ -17,18 +17,11 @@ import numpy.typing as npt
 from analysis.ptime.engine.account import RESULTS, Account
 from analysis.ptime.engine.moves import REACH_NS
 from analysis.ptime.engine.owners import Owners
-from analysis.ptime.engine.rows import (
-    COLUMNS,
-    Rows,
-)
+from analysis.ptime.engine.rows import COLUMNS, Rows
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.engine.sums import STALLS
 from analysis.ptime.setting import Edge, PassSetting, edge_columns, has_rows, pass_setting
-from analysis.windowed.columns import (
-    LAST_NS,
-    Columns,
-    column_windows,
-)
+from analysis.windowed.columns import LAST_NS, Columns, column_windows
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 

@@ -7,10 +7,20 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.go.looked import programs
+from tracer.capture.programs import Programs
+
 
 @pytest.fixture(autouse=True)
 def _one_p(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOMAXPROCS", "1")
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Programs]:
+    """The BPF programs of the default capture, loaded once for all tests of a file."""
+    with programs() as loaded:
+        yield loaded
 
 
 @pytest.fixture

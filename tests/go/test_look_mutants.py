@@ -6,11 +6,9 @@ meanwhile, and when its only timer is due.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from tests.go.looked import inspected, looked, programs
+from tests.go.looked import inspected, looked
 from tracer.capture.programs import Programs
 from tracer.targets.go import GoBinary
 from tracer.trace.schema import UNKNOWN
@@ -24,12 +22,6 @@ NR_READ = 0
 
 EIGHT_BYTES = ("m_oldp", "m_nextp", "p_m", "p_timer_modified", "allp")
 FOUR_BYTES = ("m_syscalltick", "p_syscalltick")
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Programs]:
-    with programs() as loaded:
-        yield loaded
 
 
 def faults_of(

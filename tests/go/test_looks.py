@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.go.capture import capture
-from tests.go.looked import inspected, looked, programs
+from tests.go.looked import inspected, looked
 from tracer.capture.programs import Programs
 from tracer.targets.go import GoBinary
 
@@ -21,12 +20,6 @@ FAR = 0x7FFFF000
 SEEN = ["runq", "global_runq", "timers_due", "npidle", "nmspinning", "gomaxprocs", "unseen"]
 # 5 and 3 goroutines in the queues, one of two timers due, both Ps at work.
 STANDING = (8, 0, 1, 0, 0, 2, 0)
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Programs]:
-    with programs() as loaded:
-        yield loaded
 
 
 def states(waiting: pd.DataFrame) -> set[tuple[int, ...]]:
