@@ -25,7 +25,7 @@ from tests.go import toolchains
 from tests.kernels.guest import FLAG, MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
 from tests.kernels.prepared import prepare
-from tests.kernels.vm import run
+from tests.kernels.vm import Outcome, run
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = results.FOLDER / "kernels.json"
@@ -38,6 +38,7 @@ BOOT_S: Final = 300
 """Until the guest says something, on a busy machine; 7 s on a quiet one."""
 PARTS: Final = ("modes", "seconds", "verified")
 """What is known of a kernel, each a dict; see tests/kernels/guest.py."""
+_FATAL: Final = re.compile(r"BUG: |Oops: |Kernel panic")
 Seen = Callable[[dict[str, Any]], None]
 
 # An emulated CPU is some thirty times slower, and what the parser of strangers' files may take is
@@ -87,11 +88,17 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
         booted = _told(outcome.stdout) is not None
         left = [mode for mode in left if mode not in told["modes"]]
         if left:
-            said = (outcome.stderr or outcome.console).strip().splitlines() or ["nothing"]
-            why = f"the guest ended in it with {outcome.status}: {said[-1][:300]}"
+            why = f"the guest ended in it with {outcome.status}: {_last_words(outcome)}"
             told["modes"] |= dict.fromkeys(left if not booted else left[:1], why)
             left = left[1:] if booted else []
             seen(told)
+
+
+def _last_words(outcome: Outcome) -> str:
+    """What tells most of why a machine ended."""
+    fatal = [line for line in outcome.console.splitlines() if _FATAL.search(line)]
+    said = (outcome.stderr or outcome.console).strip().splitlines()
+    return (fatal[:1] or said[-1:] or ["nothing"])[0].strip()[:300]
 
 
 def tried_here(modes: Sequence[str], seen: Seen) -> None:

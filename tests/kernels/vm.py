@@ -104,7 +104,8 @@ def run(
         for tag, path, mode in (("host", root, ",readonly=on"), ("out", out, "")):
             what = f"local,path={path},mount_tag={tag},security_model=none,multidevs=remap{mode}"
             shares += ["-virtfs", what]
-        line = [*image.boot_options, "panic=-1", "quiet", "mitigations=off"]
+        # Whatever the kernel finds wrong with itself ends the machine.
+        line = [*image.boot_options, "oops=panic", "panic=-1", "quiet", "mitigations=off"]
         argv = [
             *image.qemu,
             *("-smp", str(cpus), "-m", memory, "-nographic", "-no-reboot", "-nodefaults"),

@@ -79,7 +79,8 @@ def test_a_mode_that_ends_the_machine_does_not_end_the_others(
         for mode in left[: left.index("live") if "live" in left else None]:
             told |= {"modes": {**told["modes"], mode: True}, "seconds": {mode: 2.5}}
             seen(json.dumps(told))
-        return Outcome(None, json.dumps(told), "", "[ 1.0] Kernel panic")
+        console = "[ 1.0] BUG: kernel NULL pointer\n[ 1.1] Kernel panic\n[ 1.2] Rebooting"
+        return Outcome(None, json.dumps(told), "doctor True 2.5", console)
 
     monkeypatch.setattr(runs, "fetch", lambda _: image)
     monkeypatch.setattr(runs, "prepare", lambda _: tmp_path)
@@ -90,5 +91,5 @@ def test_a_mode_that_ends_the_machine_does_not_end_the_others(
     assert boots == [["doctor", "live", "check"], ["check"]]
     # The first is told before the machine is gone.
     assert known[0] == {"doctor": True}
-    panic = "the guest ended in it with None: [ 1.0] Kernel panic"
-    assert known[-1] == {"doctor": True, "live": panic, "check": True}
+    why = "the guest ended in it with None: [ 1.0] BUG: kernel NULL pointer"
+    assert known[-1] == {"doctor": True, "live": why, "check": True}
