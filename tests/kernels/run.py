@@ -143,10 +143,10 @@ def table(figures: dict[str, Any]) -> str:
     for mode in modes:
         cells = []
         for name in names:
-            works = figures[name]["modes"].get(mode, "not tried")
-            cell = "works"
-            if works is not True:
-                cell = f"no ({notes.setdefault(str(works), len(notes) + 1)})"
+            works = figures[name]["modes"].get(mode)
+            cell = "–" if works is None else "works"
+            if isinstance(works, str):
+                cell = f"no ({notes.setdefault(works, len(notes) + 1)})"
             cells.append(cell)
         lines.append(f"| `{mode}` | " + " | ".join(cells) + " |")
     verified = [row.get("verified", {}) for row in figures.values()]
