@@ -278,18 +278,27 @@ func takebacks() {
 	all.Wait()
 }
 
-// procs: GOMAXPROCS changes while the program runs.
+// procs: GOMAXPROCS changes while the program runs. When in a change nobody knows but the runtime, and a
+// thread may lose its CPU on either side of it.
 func procs() {
 	runtime.GOMAXPROCS(1)
-	last := now()
+	last, procs := now(), 1
 	for _, n := range []int{4, 2, 200, 1, 600, 3} {
-		before := runtime.GOMAXPROCS(n)
-		at := now()
-		figures["p_ns"] += int64(before) * (at - last)
-		last = at
+		begin := now()
+		runtime.GOMAXPROCS(n)
+		end := now()
+		least, most := procs, n
+		if n < procs {
+			least, most = n, procs
+		}
+		figures["least_p_ns"] += int64(procs)*(begin-last) + int64(least)*(end-begin)
+		figures["most_p_ns"] += int64(procs)*(begin-last) + int64(most)*(end-begin)
+		last, procs = end, n
 		compute(60 * time.Millisecond)
 	}
-	figures["p_ns"] += int64(runtime.GOMAXPROCS(0)) * (now() - last)
+	end := now()
+	figures["least_p_ns"] += int64(procs) * (end - last)
+	figures["most_p_ns"] += int64(procs) * (end - last)
 }
 
 // child: the program that matters is started by another, and later.
