@@ -87,6 +87,8 @@ PASS_MODULES = [
         "stops",
         "places",
         "account",
+        "noted",
+        "episodes",
     )
 ]
 

@@ -21,15 +21,13 @@ from analysis.ptime.engine.rows import COLUMNS, Rows
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.engine.sums import STALLS
 from analysis.ptime.setting import Edge, PassSetting, edge_columns, has_rows, pass_setting
-from analysis.windowed.columns import LAST_NS, Columns, column_windows
+from analysis.windowed.columns import Columns, column_bytes, column_windows
 from tracer.trace.reader import Trace
-from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.schema import TABLES
 
 __all__ = ["Pass", "PassRunner", "ProcessBudget", "run_pass"]
 
 _WINDOW_ROWS = 500_000
-_MOST_PS = 1 << 16
-"""No process has more; a larger number is not known."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -184,7 +182,9 @@ class PassRunner:
         counts["edge"] = len(edges["ts_ns"])
         given = {
             name: [
-                _bytes(edges if name == "edge" else tables.get(name), column, counts.get(name, 0))
+                column_bytes(
+                    edges if name == "edge" else tables.get(name), column, counts.get(name, 0)
+                )
                 for column in columns
             ]
             for name, columns in COLUMNS
@@ -289,16 +289,3 @@ class PassRunner:
                 ),
                 taken=(process.taken[0], process.taken[1], process.taken[2], process.taken[3]),
             )
-
-
-def _bytes(columns: Columns | None, name: str, count: int) -> bytes:
-    """A column as the engine reads it; -1 everywhere where the trace has none."""
-    if columns is None or name not in columns:
-        return (-1).to_bytes(8, "little", signed=True) * count
-    values = np.ascontiguousarray(columns[name], np.int64)
-    # Whoever made the trace may have written any number, and the engine keeps room for each P.
-    if name in ("p", "gomaxprocs"):
-        values = np.where(values < _MOST_PS, values, UNKNOWN)
-    elif name.endswith("_ns"):
-        values = np.minimum(values, LAST_NS)
-    return values.tobytes()

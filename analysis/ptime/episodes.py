@@ -12,7 +12,7 @@ What is asked of the rows:
   that it had ended (its row was lost), and the end of the trace only that it had not.
 - P is released by the first ``retake`` or ``handoff`` of it after the block and before the end.
   If another thread uses it meanwhile and there is neither, a thread took it on its return from
-  a call of its own, as Go's may (:func:`analysis.ptime.way.find_takeback`).
+  a call of its own, as Go's may (:mod:`analysis.ptime.engine.episodes`).
 - Then P's way goes on to the first ``run`` (where the runtime never tells that, ``acquirep``),
   unless it goes idle. It is followed no longer than to P's next block, retake or handoff.
 - A P handed off for a call is the ``handoff`` with reason ``syscall_block`` that the thread did
@@ -31,15 +31,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.names import syscall_names
-from analysis.ptime import way
 from analysis.ptime.classify import classify
+from analysis.ptime.engine.episodes import EPISODE_COLUMNS, Episodes
+from analysis.ptime.engine.noted import EPISODE
+from analysis.ptime.engine.rows import Rows
 from analysis.ptime.harm import Shares, shares_of
-from analysis.ptime.tasks import Tasks, p_key
+from analysis.ptime.tasks import Tasks
 from analysis.schema import EPISODES, OUTCOMES, PARTS
 from analysis.windowed import plain
-from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
-from analysis.windowed.memory import LastRows
-from analysis.windowed.windows import WINDOW_ROWS, windows
+from analysis.windowed.asof import Ints
+from analysis.windowed.columns import Columns, column_bytes, column_windows
+from analysis.windowed.windows import WINDOW_ROWS
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -48,26 +50,15 @@ __all__ = ["EpisodeStream", "Setting", "episode_windows", "episodes", "setting_o
 _MISTRUSTED = ("block", "syscall", "runtime")
 """Tables whose losses can hide an episode's end, its release or its harm."""
 
-_P_USE = TABLES["block"].column("p_use")
-_HANDED_OFF = _P_USE.code("handed_off")
 _KIND = TABLES["runtime"].column("kind")
 _REASON = TABLES["runtime"].column("reason")
-_SYSCALL_BLOCK = _REASON.code("syscall_block")
 
-# What an open episode carries beside the columns of the finished table.
-_INNER = ("end_ns", "end_told", *way.INNER)
-_FROM_HANDOFF = (
-    ("release_ns", "ts_ns"),
-    ("handoff_ns", "ts_ns"),
-    ("reason", "reason"),
-    ("taker_tid", "tid"),
-)
-_COMPUTED = ("comm", "syscall", "class", "lost_overlap", "censored")
-_OPEN = tuple(
+_READ = tuple(
     name
-    for name in (*EPISODES.names, *_INNER)
-    if name not in _COMPUTED and not name.startswith("part_")
+    for name in TABLES["block"].arrow_schema.names
+    if name in EPISODES.names and name not in EPISODE
 )
+"""What an episode has of its first row of table block, as it stands there."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +125,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "block": ("ts_ns", "enter_ns", "tid", "p", "p_use", "runq", *_SIGNALS),
     "syscall": ("enter_ns", "exit_ns", "tid"),
     "runtime": ("ts_ns", "tid", "p", "kind", "reason", "target_tid"),
+    "task": ("ts_ns", "tid", "pid", "kind"),
     "sched_wakeup": ("ts_ns", "tid"),
     "sched_switch": ("ts_ns", "next_tid"),
 }
@@ -230,7 +222,7 @@ def episode_windows(
     setting = setting or setting_of(trace)
     stream = EpisodeStream(setting, columns)
     needed = _needed(stream.columns, setting.end_ns is not None)
-    for window in windows(trace, needed, window_rows):
+    for window in column_windows(trace, needed, window_rows):
         yield stream.feed(window.tables, window.until_ns)
     yield stream.close()
 
@@ -246,22 +238,22 @@ class EpisodeStream:
     def __init__(self, setting: Setting, columns: Sequence[str] | None = None) -> None:
         self._setting = setting
         self.columns = EPISODES.names if columns is None else tuple(columns)
-        self._open = pd.DataFrame({n: np.empty(0, np.int64) for n in _OPEN})
-        self._blocks = LastRows("tid")
-        self._exits = LastRows("tid")
-        self._handoffs = LastRows("tid")
-        self._switched_in = LastRows("next_tid")
-        self._wakeups = LastRows("tid")
+        tasks = setting.tasks
+        self._engine = Episodes(setting.tells_run, setting.tells_handoffs, tasks.default)
+        for tid, pid in tasks.first_pids():
+            self._engine.know(tid, pid)
+        self._open = {name: np.empty(0, np.int64) for name in ("serial", "block_ns", *_READ)}
+        """Of each episode that is not done: what its first row of table block says."""
+        self._serials = 0
         self._until_ns = 0
 
-    def feed(self, window: Mapping[str, pd.DataFrame], until_ns: int) -> pd.DataFrame:
+    def feed(self, window: Mapping[str, Columns], until_ns: int) -> pd.DataFrame:
         """Take the rows of one window of time.
 
         Args:
-            window: plain tables (:mod:`analysis.windowed.plain`) by name: the rows after the
-            window
-                before, of block, syscall, runtime, and, where a column asks for what the kernel
-                did with threads, of sched_wakeup and sched_switch.
+            window: plain columns (:mod:`analysis.windowed.columns`) by table: the rows after the
+                window before, of block, syscall, runtime, task, and, where a column asks for what
+                the kernel did with threads, of sched_wakeup and sched_switch.
             until_ns: the window's end; every row up to it is in this window or was in an
                 earlier one.
 
@@ -269,144 +261,62 @@ class EpisodeStream:
             The episodes about which nothing more can come.
         """
         self._until_ns = max(self._until_ns, until_ns)
-        tasks = self._setting.tasks
-        runtime = way.with_keys(window["runtime"], tasks)
-        blocks = window["block"]
-        blocks = blocks.assign(pid=tasks.pid(blocks["tid"], blocks["ts_ns"]))
-        begun = self._begin(blocks, window["syscall"], runtime)
-        open_ = pd.concat([self._open, begun], ignore_index=True)
-        going = (open_["end_ns"] == UNKNOWN).to_numpy()
-        self._find_ends(open_, begun, window["syscall"])
-        returned = going & (open_["exit_ns"] != UNKNOWN).to_numpy()
-        returns = open_.loc[returned, ["p_key", "exit_ns", "tid"]]
-        way.find_release(open_, begun, runtime)
-        way.find_takeback(open_, returns, runtime, self._setting.tells_run)
-        way.follow(open_, runtime, self._setting.tells_run)
-        if "sched_switch" in window:
-            way.find_threads(
-                open_,
-                self._switched_in.extend(window["sched_switch"][["next_tid", "ts_ns"]]),
-                self._wakeups.extend(window["sched_wakeup"][["tid", "ts_ns"]]),
-            )
-        ended = (open_["end_ns"] != UNKNOWN) & (
-            open_["end_ns"] + way.RETURN_RACE_NS <= self._until_ns
-        )
-        done = ended & way.is_over(open_)
-        self._open = open_[~done].reset_index(drop=True)
-        return self._finish(open_[done].reset_index(drop=True))
+        rows = [
+            Rows([column_bytes(window.get(table), name, count) for name in names], count)
+            for table, names in EPISODE_COLUMNS
+            for count in (len(window[table][names[0]]) if table in window else 0,)
+        ]
+        self._engine.feed(rows, self._until_ns)
+        if "block" in window:
+            self._keep(window["block"])
+        return self._done()
 
     def close(self) -> pd.DataFrame:
         """The episodes that were still open when the trace ended."""
-        needed = _needed(self.columns, ends_told=True)
-        nothing = {name: plain.empty(name, columns) for name, columns in needed.items()}
-        done = self.feed(nothing, self._setting.end_ns or self._until_ns)
-        rows, self._open = self._open, self._open[:0]
-        return pd.concat([done, self._finish(rows)], ignore_index=True)
+        self._until_ns = max(self._until_ns, self._setting.end_ns or 0)
+        self._engine.close()
+        return self._done()
 
-    def _begin(
-        self, blocks: pd.DataFrame, exits: pd.DataFrame, runtime: pd.DataFrame
-    ) -> pd.DataFrame:
-        """An open episode for each call whose first block, with a P, is in ``blocks``."""
-        exits = self._exits.extend(exits[["tid", "exit_ns"]])
-        done = Timelines(exits["tid"], exits["exit_ns"]).last_before(
-            blocks["tid"], blocks["ts_ns"]
-        )
-        # A call that was entered before the capture is named by the exit before it instead.
-        since = take(exits["exit_ns"], done, UNKNOWN)
-        blocks = blocks.assign(since=np.where(blocks["enter_ns"] == UNKNOWN, since, 0))
-        columns = [*blocks.columns]
-        seen = self._blocks.extend(blocks[columns])
-        known = len(seen) - len(blocks)
-        first = ~seen.duplicated(["tid", "enter_ns", "since"]).to_numpy()
-        lines = Timelines(seen["tid"], seen["ts_ns"])
-        before = take(
-            seen["ts_ns"], lines.last_before(seen["tid"], seen["ts_ns"], strictly=True), UNKNOWN
-        )
-        begun = seen.assign(before_ns=before)[known:][first[known:]]
-        return self._with_own_handoff(begun, runtime)
+    def _keep(self, blocks: Columns) -> None:
+        """Remember the rows with which episodes began in this window."""
+        begun = np.asarray(self._engine.begun.take(), np.int64)
+        news = {
+            name: np.asarray(blocks[name], np.int64)[begun]
+            if name in blocks
+            else np.full(len(begun), UNKNOWN, np.int64)
+            for name in _READ
+        }
+        news["block_ns"] = np.asarray(blocks["ts_ns"], np.int64)[begun]
+        news["serial"] = np.arange(self._serials, self._serials + len(begun))
+        self._serials += len(begun)
+        self._open = {n: np.concatenate([held, news[n]]) for n, held in self._open.items()}
 
-    def _with_own_handoff(self, begun: pd.DataFrame, runtime: pd.DataFrame) -> pd.DataFrame:
-        is_own = (runtime["kind"] == _KIND.code("handoff")) & (runtime["reason"] == _SYSCALL_BLOCK)
-        handoffs = self._handoffs.extend(
-            runtime.loc[is_own, ["tid", "ts_ns", "p", "p_key", "reason"]]
-        )
-        own = Timelines(handoffs["tid"], handoffs["ts_ns"]).last_before(
-            begun["tid"], begun["ts_ns"]
-        )
-        given = (begun["p_use"] == _HANDED_OFF).to_numpy()
-        own = np.where(
-            given & (take(handoffs["ts_ns"], own, UNKNOWN) > begun["before_ns"]), own, NOT_FOUND
-        )
-        rest_of_a_call = given & (own == NOT_FOUND) & self._setting.tells_handoffs
-        without_p = (begun["p_use"] == UNKNOWN) & (begun["p"] == UNKNOWN)
-        keep = ~rest_of_a_call & ~without_p.to_numpy()
-        begun, own, given = begun[keep].reset_index(drop=True), own[keep], given[keep]
-        held_p = begun["p"].to_numpy()
-        rows = pd.DataFrame({name: np.full(len(begun), UNKNOWN) for name in _OPEN})
-        for name in begun.columns.intersection(rows.columns):
-            rows[name] = begun[name].to_numpy()
-        rows["block_ns"] = begun["ts_ns"].to_numpy()
-        rows["p"] = np.where(own == NOT_FOUND, held_p, take(handoffs["p"], own, UNKNOWN))
-        rows["p_key"] = p_key(rows["pid"], rows["p"])
-        for name, value in _FROM_HANDOFF:
-            rows[name] = take(handoffs[value], own, UNKNOWN)
-        rows["outcome"] = np.where(given, OUTCOMES.index("handed_off"), UNKNOWN)
-        return rows
+    def _done(self) -> pd.DataFrame:
+        """What the engine gave out, beside what the first row of each said."""
+        done = {
+            name: np.asarray(out.take(), np.int64)
+            for name, out in zip(EPISODE, self._engine.done, strict=True)
+        }
+        at = np.searchsorted(self._open["serial"], done["serial"])
+        first = {name: values[at] for name, values in self._open.items()}
+        self._open = {name: np.delete(values, at) for name, values in self._open.items()}
+        handed_off = np.where(done["given"] == 1, OUTCOMES.index("handed_off"), UNKNOWN)
+        return self._finish({**first, **done, "outcome": handed_off})
 
-    def _find_ends(self, open_: pd.DataFrame, begun: pd.DataFrame, exits: pd.DataFrame) -> None:
-        """Fill in end_ns: the call's return, or the latest moment it can have been at."""
-        tid, block_ns = open_["tid"].to_numpy(), open_["block_ns"].to_numpy()
-        going = (open_["end_ns"] == UNKNOWN).to_numpy()
-        at = Timelines(exits["tid"], exits["exit_ns"]).first_after(tid, block_ns)
-        at = np.where(going, at, NOT_FOUND)
-        exit_ns = take(exits["exit_ns"], at, UNKNOWN)
-        entered = take(exits["enter_ns"], at, UNKNOWN)
-        own_enter = open_["enter_ns"].to_numpy()
-        own = (at != NOT_FOUND) & (
-            (entered == own_enter) | (entered == UNKNOWN) | (own_enter == UNKNOWN)
-        )
-        # A fault has no entry, and returns from no call: the next one only says that it was over.
-        returned = own & (entered <= block_ns)
-        for name in exits.columns.intersection(["ret", "blocks", "blocked_ns"]):
-            open_[name] = np.where(returned, take(exits[name], at, UNKNOWN), open_[name])
-        open_["exit_ns"] = np.where(returned, exit_ns, open_["exit_ns"])
-        calls = Timelines(begun["tid"], begun["block_ns"])
-        then = calls.first_after(tid, block_ns, strictly=True)
-        then_enter = take(begun["enter_ns"], then, UNKNOWN)
-        then_block = take(begun["block_ns"], then, UNKNOWN)
-        # Each of these says that the call was over by then; the earliest is the best.
-        ends = np.vstack(
-            [
-                np.where(own, exit_ns, np.where(entered == UNKNOWN, exit_ns, entered)),
-                np.where(then_enter == UNKNOWN, then_block, then_enter),
-                self._thread_ends(tid, block_ns),
-            ]
-        )
-        end = np.where(ends == UNKNOWN, np.iinfo(np.int64).max, ends).min(axis=0)
-        found = going & (end <= self._until_ns)
-        open_["end_ns"] = np.where(found, end, open_["end_ns"])
-        # A thread that died in its call kept its P to that moment; else only an exit tells.
-        told = own | (end == ends[2])
-        open_["end_told"] = np.where(found, told, open_["end_told"])
-
-    def _thread_ends(self, tid: Ints, block_ns: Ints) -> Ints:
-        ends = self._setting.tasks.end_ns(tid, block_ns)
-        return np.where(ends > self._until_ns, UNKNOWN, ends)
-
-    def _finish(self, rows: pd.DataFrame) -> pd.DataFrame:
-        columns = {name: rows[name].to_numpy(np.int64) for name in rows.columns}
+    def _finish(self, columns: dict[str, Ints]) -> pd.DataFrame:
         _decide_outcome(columns, self._until_ns)
         if not _FROM_PASS.isdisjoint(self.columns):
             self._setting.shares.fill(columns)
-        way.add_parts(columns, self._setting.tells_run)
+        _add_parts(columns, self._setting.tells_run)
         columns["lost_overlap"] = self._overlaps_loss(columns, self._until_ns)
         if "class" in self.columns:
             columns["class"] = classify(columns)
+        texts = {}
         if "comm" in self.columns:
-            columns["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
+            texts["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
         if "syscall" in self.columns:
-            columns["syscall"] = syscall_names(columns["nr"])
-        return EPISODES.finish(columns, self.columns)
+            texts["syscall"] = syscall_names(columns["nr"])
+        return EPISODES.finish({**columns, **texts}, self.columns)
 
     def _overlaps_loss(self, columns: Mapping[str, Ints], end_ns: int) -> Ints:
         losses = self._setting.losses
@@ -419,6 +329,22 @@ class EpisodeStream:
         begun = np.searchsorted(np.sort(losses["begin_ns"]), end, "right")
         over = np.searchsorted(np.sort(losses["end_ns"]), begin, "left")
         return (begun > over).astype(np.int64)
+
+
+def _add_parts(columns: dict[str, Ints], tells_run: bool) -> None:
+    """Fill in retake_ns and its parts, of episodes about which all is known."""
+    block_ns = columns["block_ns"]
+    stop = columns["run_ns"] if tells_run else columns["acquirep_ns"]
+    released = columns["release_ns"] != UNKNOWN
+    told = released & (stop != UNKNOWN)
+    columns["retake_ns"] = np.where(told, np.maximum(stop - block_ns, 0), UNKNOWN)
+    before = block_ns
+    for moment, part, _ in PARTS:
+        at_ns = columns[moment]
+        # What happened before the block (a handoff for the call) is no part of the latency.
+        seen = told & (at_ns != UNKNOWN) & (at_ns <= stop) & (stop > block_ns)
+        columns[part] = np.where(seen, np.maximum(at_ns - before, 0), UNKNOWN)
+        before = np.where(seen, np.maximum(at_ns, before), before)
 
 
 def _decide_outcome(columns: dict[str, Ints], end_ns: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -40,19 +41,22 @@ class Tasks:
         known = np.unique(self._pids)
         # A table with one process leaves no doubt whose a thread is that it does not name.
         only = int(known[0]) if len(known) == 1 else UNKNOWN
-        self._default = UNKNOWN if pid is None else pid
-        if self._default == UNKNOWN:
-            self._default = only
+        self.default = UNKNOWN if pid is None else pid
+        if self.default == UNKNOWN:
+            self.default = only
+        """The process of a thread that the table does not name."""
+
+    def first_pids(self) -> Iterator[tuple[int, int]]:
+        """Each thread, and the process that it belonged to at first."""
+        return zip(self._first.tolist(), self._pids_of_first.tolist(), strict=True)
 
     def pid(self, tids: npt.ArrayLike, times: npt.ArrayLike) -> Ints:
         """The process of each thread at each moment; ``UNKNOWN`` where nothing tells."""
         tids = np.asarray(tids, np.int64)
         if not self._shared:
             # No thread's number was used twice: what it belonged to is no matter of time.
-            return take(
-                self._pids_of_first, self._first.get_indexer(pd.Index(tids)), self._default
-            )
-        return take(self._pids, self._rows(tids, times), self._default)
+            return take(self._pids_of_first, self._first.get_indexer(pd.Index(tids)), self.default)
+        return take(self._pids, self._rows(tids, times), self.default)
 
     def comm(self, tids: npt.ArrayLike, times: npt.ArrayLike) -> npt.NDArray[Any]:
         """The name of each thread at each moment; None where nothing tells."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.ptime.way import RETURN_RACE_NS
+from analysis.ptime.engine.noted import RETURN_RACE_NS
 from analysis.schema import PARTS
 from tracer.trace.schema import UNKNOWN
 

@@ -7,8 +7,8 @@ and the thread ``tid`` that lost the P ``p``. A Go program has one in its execut
 clock of a program in a time namespace is corrected by the offset that the kernel tells.
 
 A row of the record belongs to the episode of the same thread and P if it lies within the call,
-or up to :data:`analysis.ptime.way.RETURN_RACE_NS` after its return. Each row and episode is used
-once.
+or up to :data:`analysis.ptime.engine.noted.RETURN_RACE_NS` after its return. Each row and
+episode is used once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.parquet as pq
 
+from analysis.ptime.engine.noted import RETURN_RACE_NS
 from analysis.ptime.episodes import episode_windows
-from analysis.ptime.way import RETURN_RACE_NS
 from analysis.stats.quantiles import quantiles
 from analysis.trust.go_trace import blocked, is_go_trace, parsed_text, read_go_trace, steals
 from analysis.trust.p_time import PTime, compare_p_time

@@ -27,6 +27,7 @@ __all__ = [
     "ColumnWindow",
     "Columns",
     "capture_span",
+    "column_bytes",
     "column_windows",
     "from_arrow",
     "plain_array",
@@ -46,6 +47,9 @@ explain what others mention (stacks, symbols) have no time and are not here."""
 
 LAST_NS = (1 << 61) - 1
 """73 years of uptime: no event of a capture is later."""
+
+_MOST_PS = 1 << 16
+"""No process has more; a larger number is not known."""
 
 _AHEAD = 2
 """Pieces that are decoded while the window before is computed; decoding needs no GIL."""
@@ -116,6 +120,19 @@ def column_windows(
             ready[name] = {column: values[:due] for column, values in held.items()}
             waiting[name] = {column: values[due:] for column, values in held.items()}
         yield ColumnWindow(min(until_ns, _last_ns(ready)), ready)
+
+
+def column_bytes(columns: Columns | None, name: str, count: int) -> bytes:
+    """A column as the engine reads it; -1 everywhere where the trace has none."""
+    if columns is None or name not in columns:
+        return (-1).to_bytes(8, "little", signed=True) * count
+    values = np.ascontiguousarray(columns[name], np.int64)
+    # Whoever made the trace may have written any number, and the engine keeps room for each P.
+    if name in ("p", "gomaxprocs"):
+        values = np.where(values < _MOST_PS, values, UNKNOWN)
+    elif name.endswith("_ns"):
+        values = np.minimum(values, LAST_NS)
+    return values.tobytes()
 
 
 def plain_array(column: Column, values: pa.ChunkedArray) -> npt.NDArray[Any]:

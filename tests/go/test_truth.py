@@ -192,7 +192,11 @@ def test_a_p_that_a_returning_thread_takes_runs_on_at_once(tmp_path: Path) -> No
 
 def test_ps_are_as_many_as_the_program_asked_for_at_each_time(tmp_path: Path) -> None:
     told = run(tmp_path, "procs", VERSIONS[-1])
-    p_ns, least, most = told.process()["p_ns"], told.figures["least_p_ns"], told.figures["most_p_ns"]
+    p_ns, least, most = (
+        told.process()["p_ns"],
+        told.figures["least_p_ns"],
+        told.figures["most_p_ns"],
+    )
     # Beside it the time before and after what the program measured, with its other Ps.
     assert (1 - NEAR) * least <= p_ns <= (1 + NEAR) * most
 

@@ -13,4 +13,9 @@ imports from those above it only::
     sums      P time by state, lost P time         holds    from a block with P to its release
     stops     stops of the world                   places   the state of each P
     account   second half: what each row and move means for them
+
+Episodes, the calls that blocked with a P, are a loop of their own::
+
+    noted     what is noted of calls, threads and Ps
+    episodes  what each row says of them, and what follows when nothing more can come
 """

@@ -9,7 +9,8 @@ import pytest
 
 from analysis.answers.budget import Process, budget
 from analysis.ptime.budget import run_pass
-from analysis.ptime.engine import rows, sums, words
+from analysis.ptime.engine import episodes, noted, rows, sums, words
+from analysis.ptime.tasks import P_KEY_SPAN
 from tests.unit.analysis.scene import US, Scene
 from tracer.trace.schema import TABLES
 from tracer.trace.words import P_STATUSES, P_USES, RUNTIME_KINDS, RUNTIME_REASONS
@@ -47,8 +48,8 @@ def test_numbers_of_words_are_those_of_the_schema() -> None:
              "PREEMPT_REQUEST", "PREEMPTED", "STW_START", "STW_STOPPED", "STW_END")  # fmt: skip
     for name in kinds:
         assert getattr(words, name) == RUNTIME_KINDS.index(name.lower())
-    for name, word in (("BY_STW", "stw"), ("BY_EXITSYSCALL", "exitsyscall")):
-        assert getattr(words, name) == RUNTIME_REASONS.index(word)
+    for word in ("syscall_block", "stw", "exitsyscall"):
+        assert getattr(words, f"BY_{word.upper()}") == RUNTIME_REASONS.index(word)
     for name, word in (("SYSCALL", "syscall"), ("RAW", "raw"), ("HANDED_OFF", "handed_off")):
         assert getattr(words, f"USE_{name}") == P_USES.index(word)
     for word in P_STATUSES:
@@ -58,11 +59,14 @@ def test_numbers_of_words_are_those_of_the_schema() -> None:
         assert getattr(words, f"PREV_{word.upper()}") == code
     assert TABLES["block"].column("why").code("fault") == words.WHY_FAULT
     assert TABLES["signal"].column("kind").code("deliver") == words.SIGNAL_DELIVER
-    for word in ("fork", "exec"):
+    for word in ("fork", "exec", "exit"):
         assert getattr(words, f"TASK_{word.upper()}") == TABLES["task"].column("kind").code(word)
     for name, columns in rows.COLUMNS:
         if name != "edge":
             assert {*columns} <= {*TABLES[name].arrow_schema.names}
+    for name, columns in episodes.EPISODE_COLUMNS:
+        assert {*columns} <= {*TABLES[name].arrow_schema.names}
+    assert noted.P_KEY_SPAN == P_KEY_SPAN
 
 
 def two_ps(end: float) -> Scene:

@@ -1,0 +1,526 @@
+"""Episodes: each call in which a thread blocked with a P, and the way of that P, in one loop.
+
+**Concepts.** An *episode* begins with the first block of a call, and ends with the call's return
+or with the thread. It *watches* its P until it ends: the first ``retake`` or ``handoff`` of that P
+is its release. A *way* is what happens to a P from a release on, up to the goroutine that it runs
+next: ``handoff``, ``startm``, ``acquirep``, ``run``, or ``pidle``. It is followed no longer than
+to P's next block, retake or handoff. A way also begins with a ``handoff`` that a thread does for a
+call (``syscall_block``), before anybody knows whether that call will block.
+
+Example, with the times of rows in µs:
+
+    10  block    thread 11 with P 0               an episode begins, and watches P 0
+    30  retake   P 0 from 11, by 19               its release; a way begins
+    60  run      a goroutine on P 0, thread 12    the way is over
+    90  exit     thread 11                        the episode ends; 1 ms later it is done
+
+**What is decided late.** Whether a retake is of this call can depend on when the call ended, which
+a lost row may tell only with the thread's next call. So rows are only noted as they come, and
+:meth:`Episodes.settle` decides when nothing more can.
+
+**P taken back.** Go's M that returns from a system call tries the P it had, and gets it if the M
+that has it is in a system call, too (exitsyscall with oldp; to Go 1.25 no function is called for
+that). What tells is that another thread then blocks with P, or acquires it, while the call still
+goes on; the first return of another thread that had entered its call with P is when. Without such
+a return it is only known that P was ``gone``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from librt.vecs import append
+from mypy_extensions import i64
+
+from analysis.ptime.engine.noted import (
+    EPISODE,
+    RETURN_RACE_NS,
+    CallingThread,
+    FollowedP,
+    OpenEpisode,
+    ProcessPs,
+    Way,
+    give_out,
+)
+from analysis.ptime.engine.rows import NEVER, Out, Rows
+from analysis.ptime.engine.words import (
+    ACQUIREP,
+    BY_EXITSYSCALL,
+    BY_SYSCALL_BLOCK,
+    EXIT_SLOW,
+    HANDOFF,
+    PIDLE,
+    RETAKE,
+    RUN,
+    STARTM,
+    TASK_EXIT,
+    USE_HANDED_OFF,
+)
+
+__all__ = ["EPISODE_COLUMNS", "Episodes"]
+
+
+EPISODE_COLUMNS: Final = (
+    ("sched_switch", ("ts_ns", "next_tid")),
+    ("syscall", ("exit_ns", "enter_ns", "tid", "ret", "blocks", "blocked_ns")),
+    ("task", ("ts_ns", "tid", "pid", "kind")),
+    ("block", ("ts_ns", "enter_ns", "tid", "p", "p_use")),
+    ("sched_wakeup", ("ts_ns", "tid")),
+    ("runtime", ("ts_ns", "tid", "p", "kind", "reason", "target_tid")),
+)
+"""Tables and columns that this reads, the time first; rows of one moment are taken in this order.
+A block is told with the switch that follows it, and whoever comes onto the CPU then may be the one
+that takes P; a call returns before the thread's next one blocks."""
+
+PAGE: Final = 1024
+MAX_TID: Final = 1 << 23
+"""The kernel numbers threads below 2^22."""
+
+
+class Episodes:
+    """Makes episodes from rows.
+
+    Args:
+        tells_run: the runtime tells the first goroutine on a P (kind ``run``); else
+            ``acquirep`` stands for it.
+        tells_handoffs: the trace has handoffs before a call.
+        only_pid: the process of threads that no row of table task names; -1 for none.
+    """
+
+    def __init__(self, tells_run: bool, tells_handoffs: bool, only_pid: i64) -> None:
+        self.tells_run: bool = tells_run
+        self.tells_handoffs: bool = tells_handoffs
+        self.only_pid: i64 = only_pid
+        self.pages: list[list[CallingThread | None]] = []
+        self.odd: dict[int, CallingThread] = {}
+        """Threads whose numbers the kernel does not give."""
+        self.processes: dict[int, ProcessPs] = {}
+        self.open: list[OpenEpisode] = []
+        self.serial: i64 = 0
+        self.begun: Out = Out()
+        """Rows of table block, in the window at hand, that began an episode: in the order of
+        their serials."""
+        self.done: list[Out] = [Out() for _ in EPISODE]
+
+    # What the driver calls.
+
+    def know(self, tid: i64, pid: i64) -> None:
+        """A thread and its process, before the first row."""
+        self.thread(tid).process = self.process(pid)
+
+    def feed(self, tables: list[Rows], until_ns: i64) -> None:
+        """Take the rows of one window, and give out what is done.
+
+        Args:
+            tables: by :data:`EPISODE_COLUMNS`.
+            until_ns: every row up to it is here, or was before.
+        """
+        switch, syscall, task, block, wakeup, runtime = (
+            tables[0],
+            tables[1],
+            tables[2],
+            tables[3],
+            tables[4],
+            tables[5],
+        )
+        while True:
+            ns = switch.ts_ns
+            first = switch
+            if syscall.ts_ns < ns:
+                ns, first = syscall.ts_ns, syscall
+            if task.ts_ns < ns:
+                ns, first = task.ts_ns, task
+            if block.ts_ns < ns:
+                ns, first = block.ts_ns, block
+            if wakeup.ts_ns < ns:
+                ns, first = wakeup.ts_ns, wakeup
+            if runtime.ts_ns < ns:
+                ns, first = runtime.ts_ns, runtime
+            if ns == NEVER:
+                break
+            if first is switch:
+                self.thread(switch.get(1)).switch_ns = ns
+            elif first is wakeup:
+                self.on_wakeup(ns, self.thread(wakeup.get(1)))
+            elif first is runtime:
+                self.on_runtime(ns, runtime)
+            elif first is syscall:
+                self.on_exit(ns, syscall)
+            elif first is block:
+                self.on_block(ns, block, runtime)
+            else:
+                self.on_task(ns, task)
+            first.seek(first.at + 1)
+        self.give(until_ns, False)
+
+    def close(self) -> None:
+        """Give out those that were still open as the trace ended."""
+        self.give(NEVER, True)
+
+    # Rows.
+
+    def on_wakeup(self, ns: i64, thread: CallingThread) -> None:
+        """A thread was woken."""
+        thread.wake_ns = ns
+        e = thread.last
+        if e is not None and e.wake_ns < 0 and (e.end_ns < 0 or ns <= e.end_ns):
+            e.wake_ns = ns
+
+    def on_task(self, ns: i64, row: Rows) -> None:
+        """A thread began, changed its program, or ended."""
+        thread = self.thread(row.get(1))
+        thread.process = self.process(row.get(2))
+        if row.get(3) != TASK_EXIT:
+            return
+        for e in thread.unreturned:
+            e.waits = False
+            if e.end_ns < 0:
+                # It kept its P up to then.
+                e.end(ns, True)
+        thread.unreturned = []
+
+    def on_exit(self, ns: i64, row: Rows) -> None:
+        """A call returned."""
+        thread = self.thread(row.get(2))
+        thread.exit_ns = ns
+        thread.exit_enter_ns = row.get(1)
+        thread.exit_ret = row.get(3)
+        thread.exit_blocks = row.get(4)
+        thread.exit_blocked_ns = row.get(5)
+        if thread.unreturned:
+            for e in thread.unreturned:
+                self.end_by_exit(e, thread)
+            thread.unreturned = []
+
+    def end_by_exit(self, e: OpenEpisode, thread: CallingThread) -> None:
+        """The first return of the thread since the block: of this call, or of a later one."""
+        ns, entered_ns = thread.exit_ns, thread.exit_enter_ns
+        own = entered_ns == e.enter_ns or entered_ns < 0 or e.enter_ns < 0
+        # A fault has no entry, and returns from no call: the next one only says that it was over.
+        if own and entered_ns <= e.block_ns:
+            e.exit_ns = ns
+            e.ret = thread.exit_ret
+            e.blocks = thread.exit_blocks
+            e.blocked_ns = thread.exit_blocked_ns
+        e.waits = False
+        if e.end_ns < 0:
+            e.end(ns if own else entered_ns, own)
+        elif own:
+            e.end_told = 1
+        p = e.p
+        if e.exit_ns < 0 or p is None:
+            return
+        for other in p.watching:
+            if (
+                other is not e
+                and other.back_ns < 0
+                and other.thread is not thread
+                and other.block_ns < ns
+                and (other.end_ns < 0 or ns < other.end_ns)
+            ):
+                other.back_ns = ns
+                other.back_tid = thread.tid
+                other.back_switch_ns = thread.switch_ns
+                other.back_wake_ns = thread.wake_ns
+
+    def on_block(self, ns: i64, row: Rows, runtime: Rows) -> None:
+        """A thread blocked: the first time in its call, an episode may begin."""
+        enter_ns, number, use = row.get(1), row.get(3), row.get(4)
+        thread = self.thread(row.get(2))
+        before_ns = thread.block_ns
+        thread.block_ns = ns
+        if enter_ns >= 0:
+            if enter_ns == thread.call_enter_ns:
+                return
+            thread.call_enter_ns = enter_ns
+        else:
+            # A call without an entry is named by the exit before it instead.
+            if thread.exit_ns == thread.call_since_ns:
+                return
+            thread.call_since_ns = thread.exit_ns
+        own: Way | None = None
+        given = use == USE_HANDED_OFF
+        if given:
+            self.hand_off_first(ns, thread, runtime)
+            own = thread.own
+            if own is not None and own.release_ns <= before_ns:
+                own = None
+            if own is None and self.tells_handoffs:
+                # A call of the runtime may be several of the kernel.
+                return
+        elif use < 0 and number < 0:
+            return
+        before = thread.last
+        if before is not None and before.end_ns < 0:
+            before.end(enter_ns if enter_ns >= 0 else ns, False)
+        e = OpenEpisode(self.serial, thread, ns, enter_ns)
+        self.serial += 1
+        self.begun.put(row.at)
+        self.open.append(e)
+        thread.last = e
+        thread.unreturned.append(e)
+        e.given = given
+        e.number = number
+        if own is not None:
+            e.own = True
+            e.way = own
+            e.number = own.p
+            thread.own = None
+        if e.number >= 0:
+            p = e.p = thread.process.p(e.number)
+            if not given:
+                self.cut(p, ns)
+            if own is None:
+                p.watching.append(e)
+        if thread.exit_ns == ns and enter_ns >= 0 and thread.exit_enter_ns == enter_ns:
+            # The call returned at this very moment, which is taken first.
+            thread.unreturned.pop()
+            self.end_by_exit(e, thread)
+
+    def hand_off_first(self, ns: i64, thread: CallingThread, runtime: Rows) -> None:
+        """Take this thread's handoff of the same moment, which lies behind the block here."""
+        at = runtime.at
+        while runtime.ts_ns == ns:
+            if (
+                runtime.get(1) == thread.tid
+                and runtime.get(3) == HANDOFF
+                and runtime.get(4) == BY_SYSCALL_BLOCK
+            ):
+                self.on_own_handoff(ns, thread, runtime.get(2))
+            runtime.seek(runtime.at + 1)
+        runtime.seek(at)
+
+    def on_own_handoff(self, ns: i64, thread: CallingThread, number: i64) -> None:
+        """A thread hands its P off for a call that it is about to make."""
+        before = thread.own
+        if before is not None:
+            before.stop(-1)
+        way = Way(ns, number)
+        way.handoff_ns = ns
+        thread.own = way
+        if number >= 0:
+            thread.process.p(number).ways.append(way)
+
+    def cut(self, p: FollowedP, ns: i64) -> None:
+        """A thread blocked with this P: whoever watched or followed it knows enough."""
+        stays: i64 = 0
+        for e in p.watching:
+            if e.is_watching(ns):
+                if e.cut_ns < 0 and e.block_ns < ns:
+                    e.cut_ns = ns
+                    if e.used_ns < 0:
+                        e.used_ns = ns
+                stays += 1
+        if stays < len(p.watching):
+            p.watching = [e for e in p.watching if e.is_watching(ns)]
+        for way in p.ways:
+            if way.cut_ns < 0 and way.release_ns < ns:
+                way.cut_ns = ns
+                way.stop(ns)
+
+    def on_runtime(self, ns: i64, row: Rows) -> None:
+        """A transition of the runtime."""
+        number, kind = row.get(2), row.get(3)
+        tid = row.get(1)
+        if kind == EXIT_SLOW:
+            self.on_exit_slow(ns, self.thread(tid))
+            return
+        if kind > PIDLE or number < 0:
+            return
+        thread = self.thread(tid)
+        p = thread.process.p(number)
+        if p.ways:
+            self.follow(p, ns, kind, thread)
+        if p.watching:
+            self.watch(p, ns, kind, thread, row)
+        if kind == HANDOFF and row.get(4) == BY_SYSCALL_BLOCK:
+            self.on_own_handoff(ns, thread, number)
+
+    def on_exit_slow(self, ns: i64, thread: CallingThread) -> None:
+        """A thread found its P gone as it returned."""
+        e = thread.last
+        if e is not None and e.end_ns < 0:
+            e.slows = append(e.slows, ns)
+        stays: list[OpenEpisode] = []
+        for over in thread.returned:
+            if ns < over.end_ns:
+                stays.append(over)
+            elif ns <= over.end_ns + RETURN_RACE_NS:
+                over.slow_ns = ns
+        thread.returned = stays
+
+    def watch(self, p: FollowedP, ns: i64, kind: i64, thread: CallingThread, row: Rows) -> None:
+        """Note the first release of a P, and who used it."""
+        away = False
+        for e in p.watching:
+            if not e.is_watching(ns):
+                away = True
+            elif kind in (RETAKE, HANDOFF):
+                if e.next_ns < 0:
+                    e.next_ns = ns
+                    e.next_kind = kind
+                    e.next_reason = row.get(4)
+                    e.next_tid = thread.tid
+                    e.next_target = row.get(5)
+                    if thread.switch_ns >= e.block_ns:
+                        e.notice_ns = thread.switch_ns
+                    way = Way(ns, e.number)
+                    if kind == HANDOFF:
+                        way.handoff_ns = ns
+                    if e.cut_ns >= 0:
+                        way.cut_ns = e.cut_ns
+                        way.stop(e.cut_ns)
+                    e.way = way
+                    p.ways.append(way)
+            elif (
+                kind in (ACQUIREP, RUN)
+                and e.used_ns < 0
+                and thread is not e.thread
+                and e.block_ns < ns
+            ):
+                e.used_ns = ns
+        if away:
+            p.watching = [e for e in p.watching if e.is_watching(ns)]
+
+    def follow(self, p: FollowedP, ns: i64, kind: i64, thread: CallingThread) -> None:
+        """The next thing that happened to a released P."""
+        away = False
+        for way in p.ways:
+            if ns > way.stop_ns:
+                away = True
+            elif kind == RETAKE:
+                if ns > way.release_ns:
+                    way.cut_ns = ns
+                    way.stop(ns)
+            elif kind == HANDOFF:
+                if way.handoff_ns < 0:
+                    way.handoff_ns = ns
+                elif ns > way.handoff_ns:
+                    way.cut_ns = ns
+                    way.stop(ns)
+            elif kind == STARTM:
+                if way.startm_ns < 0:
+                    way.startm_ns = ns
+            elif kind == PIDLE:
+                if way.pidle_ns < 0:
+                    way.pidle_ns = ns
+                    way.stop(ns)
+            else:
+                self.goes_on(way, ns, kind, thread)
+        if away:
+            p.ways = [way for way in p.ways if ns <= way.stop_ns]
+
+    def goes_on(self, way: Way, ns: i64, kind: i64, thread: CallingThread) -> None:
+        """An M has P, or runs a goroutine on it."""
+        if way.runner < 0:
+            way.runner = thread.tid
+            if thread.switch_ns >= way.release_ns:
+                way.oncpu_ns = thread.switch_ns
+            if thread.wake_ns >= way.release_ns:
+                way.wake_ns = thread.wake_ns
+        if kind == ACQUIREP:
+            if way.acquirep_ns < 0:
+                way.acquirep_ns = ns
+        elif way.run_ns < 0:
+            way.run_ns = ns
+        if (kind == RUN) == self.tells_run:
+            way.stop(ns)
+
+    # What is done.
+
+    def give(self, until_ns: i64, everything: bool) -> None:
+        """Settle and give out the episodes about which nothing more can come."""
+        stays: list[OpenEpisode] = []
+        for e in self.open:
+            is_over = e.end_ns >= 0 and e.end_ns + RETURN_RACE_NS <= until_ns
+            if everything or (is_over and not e.waits):
+                self.settle(e)
+                way = e.way
+                if everything or way is None or way.p < 0 or way.stop_ns < NEVER:
+                    give_out(self.done, e, self.tells_run)
+                    continue
+            stays.append(e)
+        self.open = stays
+
+    def settle(self, e: OpenEpisode) -> None:
+        """Decide whose release it was."""
+        way = e.way
+        if e.own and way is not None:
+            e.release_ns = way.release_ns
+            e.reason, e.taker = BY_SYSCALL_BLOCK, e.thread.tid
+            return
+        ns, end_ns = e.next_ns, e.end_ns
+        ours = (
+            ns >= 0
+            # A block of P in between says that somebody ran on it: then the call had kept it, or
+            # lost it before. So does a handoff by the thread itself, which is not blocked then.
+            and not 0 <= e.cut_ns < ns
+            and e.next_tid != e.thread.tid
+            and (
+                end_ns < 0
+                or ns <= end_ns
+                or (
+                    ns <= end_ns + RETURN_RACE_NS
+                    and (e.next_target == e.thread.tid or e.slow_ns >= ns)
+                )
+            )
+        )
+        if ours:
+            e.release_ns, e.reason, e.taker = ns, e.next_reason, e.next_tid
+            if e.next_kind == RETAKE:
+                e.taken_ns = ns
+            return
+        e.way = None
+        e.notice_ns = -1
+        if e.used_ns >= 0 and (end_ns < 0 or e.used_ns < end_ns):
+            e.gone = 1
+            if 0 <= e.back_ns <= e.used_ns:
+                self.take_back(e)
+
+    def take_back(self, e: OpenEpisode) -> None:
+        """A thread that returned from its own call took P."""
+        ns = e.back_ns
+        e.release_ns = e.taken_ns = ns
+        e.reason, e.taker = BY_EXITSYSCALL, e.back_tid
+        if e.back_switch_ns >= e.block_ns:
+            e.notice_ns = e.back_switch_ns
+        way = Way(ns, e.number)
+        way.runner = e.back_tid
+        way.acquirep_ns = ns
+        if self.tells_run:
+            way.run_ns = ns
+        if e.back_switch_ns == ns:
+            way.oncpu_ns = ns
+        if e.back_wake_ns == ns:
+            way.wake_ns = ns
+        way.stop(ns)
+        e.way = way
+
+    # Where things are kept.
+
+    def process(self, pid: i64) -> ProcessPs:
+        """The process of that number."""
+        found = self.processes.get(pid)
+        if found is None:
+            found = ProcessPs(pid)
+            self.processes[pid] = found
+        return found
+
+    def thread(self, tid: i64) -> CallingThread:
+        """The thread of that number."""
+        if tid < 0 or tid >= MAX_TID:
+            odd = self.odd.get(tid)
+            if odd is None:
+                odd = self.odd[tid] = CallingThread(tid, self.process(self.only_pid))
+            return odd
+        page = tid // PAGE
+        while len(self.pages) <= page:
+            self.pages.append([])
+        threads = self.pages[page]
+        if not threads:
+            threads.extend([None] * PAGE)
+        found = threads[tid % PAGE]
+        if found is None:
+            found = CallingThread(tid, self.process(self.only_pid))
+            threads[tid % PAGE] = found
+        return found

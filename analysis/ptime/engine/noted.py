@@ -1,0 +1,235 @@
+"""What is noted of calls, threads and Ps until an episode can be decided.
+
+The loop that fills this in is :mod:`analysis.ptime.engine.episodes`, whose head tells what an
+episode and a way are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from librt.vecs import vec
+from mypy_extensions import i64, mypyc_attr
+
+from analysis.ptime.engine.rows import NEVER, Out
+
+__all__ = [
+    "EPISODE",
+    "RETURN_RACE_NS",
+    "CallingThread",
+    "FollowedP",
+    "OpenEpisode",
+    "ProcessPs",
+    "Way",
+    "give_out",
+]
+
+RETURN_RACE_NS: Final = 1_000_000
+"""How long after a call's return P may still be taken for that call.
+
+The kernel's exit of a call comes before the runtime's (exitsyscall): in between the thread may
+wait for a CPU, or for CPython's GIL, and whoever retakes P then takes it from this call. It
+counts only if the row names this thread, or this thread then finds its P gone (exit_slow).
+"""
+
+EPISODE: Final = (
+    *("serial", "pid", "p", "p_key", "end_ns", "end_told", "exit_ns", "ret", "blocks"),
+    *("blocked_ns", "release_ns", "reason", "taker_tid", "taken_ns", "handoff_ns", "startm_ns"),
+    *("acquirep_ns", "run_ns", "pidle_ns", "runner_tid", "exit_slow_ns", "next_ns", "gone"),
+    *("given", "notice_ns", "m_wake_ns", "m_oncpu_ns", "wake_ns"),
+)
+"""Columns of :attr:`analysis.ptime.engine.episodes.Episodes.done`, null as -1. ``serial`` counts
+episodes as they begin; ``given`` is 1 where P was handed off for the call; ``next_ns`` is the
+first retake or handoff of P after the block; ``gone`` 1 where P was used by others before the
+call's end."""
+
+P_KEY_SPAN: Final = 1 << 24
+"""Ps are numbered below this in each process (:mod:`analysis.ptime.tasks`)."""
+
+
+@mypyc_attr(acyclic=True)
+class Way:
+    """What happened to a P from a release on."""
+
+    def __init__(self, release_ns: i64, p: i64) -> None:
+        self.release_ns: i64 = release_ns
+        self.p: i64 = p
+        """Its number, -1 where it is not known."""
+        self.handoff_ns: i64 = -1
+        self.startm_ns: i64 = -1
+        self.acquirep_ns: i64 = -1
+        self.run_ns: i64 = -1
+        self.pidle_ns: i64 = -1
+        self.cut_ns: i64 = -1
+        self.runner: i64 = -1
+        self.oncpu_ns: i64 = -1
+        self.wake_ns: i64 = -1
+        self.stop_ns: i64 = NEVER
+        """Nothing later belongs to it."""
+
+    def stop(self, ns: i64) -> None:
+        """It is over at this moment, if it was not before."""
+        if ns < self.stop_ns:
+            self.stop_ns = ns
+
+
+class ProcessPs:
+    """The Ps of a process by number."""
+
+    def __init__(self, pid: i64) -> None:
+        self.pid: i64 = pid
+        self.ps: list[FollowedP] = []
+
+    def p(self, number: i64) -> FollowedP:
+        """The P of that number."""
+        while len(self.ps) <= number:
+            self.ps.append(FollowedP())
+        return self.ps[number]
+
+
+class FollowedP:
+    """Who waits for rows of a P."""
+
+    def __init__(self) -> None:
+        self.watching: list[OpenEpisode] = []
+        self.ways: list[Way] = []
+
+
+class CallingThread:
+    """What is remembered of a thread."""
+
+    def __init__(self, tid: i64, process: ProcessPs) -> None:
+        self.tid: i64 = tid
+        self.process: ProcessPs = process
+        self.exit_ns: i64 = -1
+        self.exit_enter_ns: i64 = -1
+        self.exit_ret: i64 = -1
+        self.exit_blocks: i64 = -1
+        self.exit_blocked_ns: i64 = -1
+        self.block_ns: i64 = -1
+        # The last calls that blocked: by their entry, and by the return before where that is not
+        # told.
+        self.call_enter_ns: i64 = -1
+        self.call_since_ns: i64 = -2
+        self.switch_ns: i64 = -1
+        self.wake_ns: i64 = -1
+        self.last: OpenEpisode | None = None
+        self.returned: list[OpenEpisode] = []
+        """Those that may still hear of an ``exit_slow``."""
+        self.own: Way | None = None
+        """Of the P that the thread handed off for a call."""
+        self.unreturned: list[OpenEpisode] = []
+        """Those since whose block the thread has not returned from any call."""
+
+
+class OpenEpisode:
+    """What was noted of an episode."""
+
+    def __init__(self, serial: i64, thread: CallingThread, ns: i64, enter_ns: i64) -> None:
+        self.serial: i64 = serial
+        self.thread: CallingThread = thread
+        self.pid: i64 = thread.process.pid
+        self.block_ns: i64 = ns
+        self.enter_ns: i64 = enter_ns
+        self.number: i64 = -1
+        self.p: FollowedP | None = None
+        self.given: bool = False
+        self.own: bool = False
+        """P was handed off by a row that is known."""
+        self.end_ns: i64 = -1
+        self.end_told: i64 = -1
+        self.waits: bool = True
+        """The thread's first return from a call since the block may still come, and tell more."""
+        self.exit_ns: i64 = -1
+        self.ret: i64 = -1
+        self.blocks: i64 = -1
+        self.blocked_ns: i64 = -1
+        self.wake_ns: i64 = -1
+        self.slow_ns: i64 = -1
+        self.slows: vec[i64] = vec[i64]()
+        """Every exit_slow of the thread while the end is not known."""
+        self.next_ns: i64 = -1
+        self.next_kind: i64 = -1
+        self.next_reason: i64 = -1
+        self.next_tid: i64 = -1
+        self.next_target: i64 = -1
+        self.notice_ns: i64 = -1
+        self.way: Way | None = None
+        self.cut_ns: i64 = -1
+        self.used_ns: i64 = -1
+        self.back_ns: i64 = -1
+        self.back_tid: i64 = -1
+        self.back_switch_ns: i64 = -1
+        self.back_wake_ns: i64 = -1
+        self.gone: i64 = -1
+        # The release, as it was decided.
+        self.release_ns: i64 = -1
+        self.reason: i64 = -1
+        self.taker: i64 = -1
+        self.taken_ns: i64 = -1
+
+    def is_watching(self, ns: i64) -> bool:
+        """Whether a row of its P can still matter."""
+        return self.end_ns < 0 or (self.next_ns < 0 and ns <= self.end_ns + RETURN_RACE_NS)
+
+    def end(self, ns: i64, told: bool) -> None:
+        """The call was over at this moment, at the latest."""
+        self.end_ns = ns
+        self.end_told = 1 if told else 0
+        if self.wake_ns > ns:
+            self.wake_ns = -1
+        at: i64 = 0
+        while at < len(self.slows):
+            slow_ns = self.slows[at]
+            if ns <= slow_ns <= ns + RETURN_RACE_NS:
+                self.slow_ns = slow_ns
+                break
+            at += 1
+        if self.slow_ns < 0:
+            returned = self.thread.returned
+            if len(returned) >= 32:
+                del returned[:16]
+            returned.append(self)
+
+
+def give_out(out: list[Out], e: OpenEpisode, tells_run: bool) -> None:
+    """Put a settled episode into columns of :data:`EPISODE`."""
+    out[0].put(e.serial)
+    out[1].put(e.pid)
+    out[2].put(e.number)
+    out[3].put(e.pid * P_KEY_SPAN + e.number if e.number >= 0 else -1)
+    out[4].put(e.end_ns)
+    out[5].put(e.end_told)
+    out[6].put(e.exit_ns)
+    out[7].put(e.ret)
+    out[8].put(e.blocks)
+    out[9].put(e.blocked_ns)
+    out[10].put(e.release_ns)
+    out[11].put(e.reason)
+    out[12].put(e.taker)
+    out[13].put(e.taken_ns)
+    way = e.way
+    if way is None:
+        at: i64 = 14
+        while at < 20:
+            out[at].put(-1)
+            at += 1
+    else:
+        went_on_ns = way.run_ns if tells_run else way.acquirep_ns
+        idle = way.pidle_ns >= 0 and (went_on_ns < 0 or way.pidle_ns < went_on_ns)
+        out[14].put(way.handoff_ns)
+        out[15].put(way.startm_ns)
+        out[16].put(way.acquirep_ns)
+        out[17].put(way.run_ns)
+        out[18].put(way.pidle_ns)
+        out[19].put(-1 if idle else way.runner)
+        if idle:
+            way.wake_ns = way.oncpu_ns = -1
+    out[20].put(e.slow_ns)
+    out[21].put(e.next_ns)
+    out[22].put(e.gone)
+    out[23].put(1 if e.given else 0)
+    out[24].put(e.notice_ns)
+    out[25].put(-1 if way is None else way.wake_ns)
+    out[26].put(-1 if way is None else way.oncpu_ns)
+    out[27].put(e.wake_ns)
