@@ -31,6 +31,7 @@ def faults_of(
     tables = looked(kernel, binary, str(COUNT), ONE_P, **wrong)
     *calls, due = capfd.readouterr().out.splitlines()
     begins_ns, told = zip(*(map(int, call.split()) for call in calls), strict=True)
+    assert any(told[::2]), "the program does not end its long reads before one has lost its P"
     blocks, runtime = (tables[name].sort_values("ts_ns") for name in ("block", "runtime"))
     reads = blocks[(blocks["nr"] == NR_READ) & (blocks["goid"] == 1)]
     retakes = runtime[runtime["kind"] == "retake"]
@@ -38,16 +39,18 @@ def faults_of(
     seen = []
     for begin_ns, end_ns in zip(begins_ns, [*begins_ns[1:], FOR_EVER_NS], strict=True):
         own = retakes[retakes["ts_ns"].between(begin_ns, end_ns)]
-        # A read whose 30 us are over before it sleeps has no block.
+        # A read that is over before it sleeps has no block.
         tids = reads.loc[reads["ts_ns"].between(begin_ns, end_ns), "tid"]
         right = (own["p"] == 0) & (own["goid"] == 1) & own["target_tid"].isin(tids)
         seen.append(len(own) if right.all() else UNKNOWN)
-    if seen != list(told):
+    # Not of the short ones: those return in the very moment in which sysmon may take their P.
+    if seen[::2] != list(told[::2]):
         faults.append(f"of the reads lost their P {told}, and told is {seen}")
     kinds = runtime["kind"].value_counts()
     # Each P that is taken is given to an M, by its nextp, and none is put away.
-    if kinds["startm"] < sum(told) or kinds["acquirep"] < sum(told):
-        faults.append(f"P was given on {sum(told)} times, and told are {dict(kinds)}")
+    lost = sum(told[::2])
+    if kinds["startm"] < lost or kinds["acquirep"] < lost:
+        faults.append(f"P was given on {lost} times, and told are {dict(kinds)}")
     if set(runtime.loc[runtime["kind"] == "acquirep", "p"]) - {0}:
         faults.append("there is one P, and another one was acquired")
     states = tables["pstate"].sort_values("ts_ns")

@@ -1,6 +1,6 @@
 // taken: one goroutine blocks in read, for 3 ms and for 30 us in turn, while another counts its own turns.
 // With GOMAXPROCS=1 a turn of the other during a read says that the read lost its P, and no turn that it
-// kept it.
+// kept it. Where a long read kept its P, for want of a CPU for sysmon, the next one is twice as long.
 //
 // Then a timer of an hour is moved to half an hour, and nothing runs that would sort the timers.
 // Usage: taken COUNT. Says when each read began, whether it lost its P (1) or not (0), and in the end
@@ -26,8 +26,8 @@ func now() int64 {
 	return at.Nano()
 }
 
-func block(file slow.Timer, number int) {
-	file.Set([2]time.Duration{3 * time.Millisecond, 30 * time.Microsecond}[number%2])
+func block(file slow.Timer, lasts time.Duration) {
+	file.Set(lasts)
 	if n, err := syscall.Read(int(file), make([]byte, 8)); n != 8 {
 		panic(err)
 	}
@@ -47,12 +47,15 @@ func main() {
 	}()
 	runtime.Gosched()
 	file, begin, taken := slow.New(), make([]int64, count), make([]int, count)
+	long := 3 * time.Millisecond
 	for i := range taken {
 		before := atomic.LoadInt64(&turns)
 		begin[i] = now()
-		block(file, i)
+		block(file, [2]time.Duration{long, 30 * time.Microsecond}[i%2])
 		if atomic.LoadInt64(&turns) != before {
 			taken[i] = 1
+		} else if i%2 == 0 {
+			long *= 2
 		}
 	}
 	atomic.StoreInt64(&done, 1)
