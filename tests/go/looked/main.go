@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"pretake.test/timer"
 )
@@ -35,12 +36,36 @@ func spin(number int32) {
 	}
 }
 
-// look waits until as many Ps are idle and no M looks for work, and blocks.
+// slept tells of this thread how often it has given its CPU away.
+func slept() (tid int, times int64) {
+	const thisThread = 1
+	var used syscall.Rusage
+	syscall.RawSyscall(syscall.SYS_GETRUSAGE, thisThread, uintptr(unsafe.Pointer(&used)), 0)
+	return syscall.Gettid(), used.Nvcsw
+}
+
+// look waits until as many Ps are idle and no M looks for work, and blocks. Where the machine is so busy
+// that the call has nothing to wait for by the time that it is made, it begins again.
 func look(block func(), idle int64, out *json.Encoder) {
 	var seen [8]int64
-	for filled := int64(-1); ; runtime.Look(&seen) {
+	for blocked := false; !blocked; {
+		wait(&seen, idle)
+		runtime.Pretend(5)
+		runtime.Look(&seen)
+		tid, times := slept()
+		block()
+		after, more := slept()
+		// One that has another thread now lost its P in the call.
+		blocked = after != tid || more != times
+		runtime.Pretend(-5)
+	}
+	out.Encode(seen)
+}
+
+func wait(seen *[8]int64, idle int64) {
+	for filled := int64(-1); ; runtime.Look(seen) {
 		if filled != seen[0] { // another P, or none yet
-			runtime.Look(&seen)
+			runtime.Look(seen)
 			filled = seen[0]
 			for i := 0; i < 300; i++ {
 				go nothing()
@@ -50,14 +75,9 @@ func look(block func(), idle int64, out *json.Encoder) {
 		} else if idle == 0 && seen[4]*seen[7] == 0 {
 			filled = -1
 		} else if seen[5] == idle && seen[6] == 0 {
-			break
+			return
 		}
 	}
-	runtime.Pretend(5)
-	runtime.Look(&seen)
-	block()
-	runtime.Pretend(-5)
-	out.Encode(seen)
 }
 
 func nothing() {}
