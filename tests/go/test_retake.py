@@ -87,7 +87,9 @@ def test_the_p_that_was_taken_finds_another_thread(trace: Trace) -> None:
             by="p",
             direction="forward",
         )
-        assert (follows["at_ns"] - follows["ts_ns"] < 1_000_000).mean() > 0.9, kind
+        # Before it is handed off the next time; the program may end before the last one follows.
+        again_ns = handed["ts_ns"].to_numpy()[1:]
+        assert (follows["at_ns"].to_numpy()[:-1] < again_ns).all(), kind
 
 
 def test_handoffs_are_told_apart_by_their_caller(tmp_path: Path) -> None:
