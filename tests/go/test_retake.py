@@ -66,8 +66,9 @@ def test_a_retake_is_in_a_call_that_blocked(trace: Trace, blocks: pd.DataFrame) 
     ends = calls[["tid", "enter_ns", "exit_ns"]]
     held = blocks.merge(ends, on=["tid", "enter_ns"]).sort_values("ts_ns")
     joined = pd.merge_asof(retakes, held, on="ts_ns", suffixes=("", "_block"))
-    # The last read may still be under way when the program ends, and then it has no exit.
-    assert (joined["ts_ns"] < joined["exit_ns"]).sum() >= len(retakes) - 1
+    # It may come behind the kernel's exit, for the runtime's own is later: then from this thread.
+    in_call = joined["ts_ns"] < joined["exit_ns"].fillna(joined["ts_ns"] + 1)
+    assert (in_call | (joined["target_tid"] == joined["tid_block"])).all()
     # sysmon has an M and is another thread than the one that it takes P from.
     assert (joined["tid"] != joined["tid_block"]).all()
 

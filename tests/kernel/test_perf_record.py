@@ -202,9 +202,12 @@ def test_retakes_are_those_that_bpf_sees_of_the_same_run(tmp_path: Path, policy:
     # Both tell the same switch off the CPU, one after the other.
     later_ns = (pairs["block_ns"] - pairs["block_ns_bpf"]).astype("int64")
     assert later_ns.between(0, 1_000_000).mean() >= 0.98
-    medians = [pairs[name].dropna().median() for name in ("retake_ns", "retake_ns_bpf")]
-    # The uprobe's own 4 µs stand between the two clocks.
-    assert medians[0] == pytest.approx(medians[1], rel=0.1, abs=10_000)
+    # The uprobe's own 4 µs stand between the two clocks: of the same retake, not of two medians,
+    # each of which may lie at another one.
+    both = pairs.dropna(subset=["retake_ns", "retake_ns_bpf"])
+    apart_ns = (both["retake_ns"] - both["retake_ns_bpf"]).astype("int64").median()
+    assert len(both) > 100
+    assert abs(apart_ns) <= 10_000
     # From the call's entry it is the runtime's own figure.
     own = traces["perf"].manifest.workload
     assert own is not None
