@@ -30,10 +30,12 @@ def blocks(trace: Trace) -> pd.DataFrame:
 
 def test_what_blocked_is_told_with_p_and_goroutine(blocks: pd.DataFrame) -> None:
     assert len(blocks) > 250
-    assert set(blocks["p_use"]) == {"syscall"}
+    # A thread that is kept off its CPU before it blocks may have lost its P by then.
+    assert "syscall" in set(blocks["p_use"]) <= {"syscall", "handed_off"}
     assert set(blocks["goid"]) == {1}
-    assert set(blocks["p"]) == {0}
-    told = blocks[["m", "runq", "global_runq", "npidle", "nmspinning", "enter_ns"]]
+    held = blocks[blocks["p_use"] == "syscall"]
+    assert set(held["p"]) == {0}
+    told = held[["m", "runq", "global_runq", "npidle", "nmspinning", "enter_ns"]]
     assert not told.isna().any(axis=None)
 
 
