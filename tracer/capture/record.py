@@ -56,6 +56,8 @@ from tracer.trace.writer import TraceWriter, check_output
 __all__ = ["new_manifest", "record", "stopped_by_signals"]
 
 _PROGRESS_PERIOD_S: Final = 0.25
+_THROTTLES_KEPT: Final = 10_000
+"""Rows in memory, of some 200 bytes."""
 _EXEC: Final = TABLES["task"].column("kind").code("exec")
 _END_AHEAD_NS: Final = 1_000_000
 _SHORTFALLS: Final = {
@@ -263,6 +265,8 @@ class _Capture:
             if self._runtimes.step() or self._late.step():
                 wait_s = 0
             self._throttles.step(self._clock.now_ns())
+            if len(self._throttles) > _THROTTLES_KEPT:
+                self._drain.add("throttle", self._throttles.take())
             now_s = time.monotonic()
             if limit_s is not None:
                 if now_s - began_s >= limit_s:

@@ -60,6 +60,8 @@ class Throttles:
         self._mount, self._controller = _hierarchy(proc)
         self._processes: dict[int, _Asked | None] = {}
         self._rows: list[_Row] = []
+        self._last: dict[int, int] = {}
+        """Where in the rows the last one of each process stands."""
         self._next_ns = 0
 
     def on_tasks(self, records: np.ndarray) -> None:
@@ -88,9 +90,13 @@ class Throttles:
         self.step(now_ns)
         return self.take()
 
+    def __len__(self) -> int:
+        """How many rows :meth:`take` would give."""
+        return len(self._rows)
+
     def take(self) -> pa.Table:
         """The rows since the last time."""
-        rows, self._rows = self._rows, []
+        rows, self._rows, self._last = self._rows, [], {}
         table = TABLES["throttle"]
         names = [column.name for column in table.columns]
         columns = dict(
@@ -124,8 +130,26 @@ class Throttles:
             since = {folder: ns - asked.taken_ns.get(folder, ns) for folder, ns in taken.items()}
             most = max(since, key=lambda folder: since[folder])
             cgroup_told = "/" if most == Path() else f"/{most}"
-            self._rows.append(_Row(asked.since_ns, now_ns, max(since[most], 0), cgroup_told, pid))
+            self._tell(_Row(asked.since_ns, now_ns, max(since[most], 0), cgroup_told, pid))
         return _Asked(now_ns, taken)
+
+    def _tell(self, row: _Row) -> None:
+        """Add a row. One of a quota that takes nothing makes such a one before it longer.
+
+        So a day without throttling is one row for each process, not 864,000.
+        """
+        at = self._last.get(row.pid)
+        before = None if at is None else self._rows[at]
+        if (
+            at is not None
+            and before is not None
+            and before.throttled_ns == row.throttled_ns == 0
+            and (before.end_ns, before.cgroup) == (row.begin_ns, row.cgroup)
+        ):
+            self._rows[at] = before._replace(end_ns=row.end_ns)
+            return
+        self._last[row.pid] = len(self._rows)
+        self._rows.append(row)
 
     def _cgroup_of(self, pid: int) -> Path | None:
         """Its cgroup, below the root of all; None where that is not to be seen."""

@@ -114,3 +114,26 @@ def test_who_ended_is_not_asked_any_more(tmp_path: Path) -> None:
     throttles.on_tasks(tasks(("exit", 7, 7)))
     # Its number is another's by now.
     assert throttles.table(2 * PERIOD_NS).num_rows == 1
+
+
+def test_periods_in_which_nothing_is_taken_are_one_row(tmp_path: Path) -> None:
+    """Asked at 0, 1, 2, 3, 4 and 5 periods; 20 ms are taken in the third."""
+    machine = Machine(tmp_path, 2)
+    machine.put(7, "/a")
+    machine.took("/a", 5)
+    throttles = Throttles(machine.proc)
+    throttles.on_tasks(tasks(("exec", 7, 7)))
+    for period in range(5):
+        if period == 3:
+            machine.took("/a", 25)
+        throttles.step(period * PERIOD_NS)
+    told = throttles.table(5 * PERIOD_NS).to_pylist()
+    spans = [(r["begin_ns"], r["end_ns"], r["throttled_ns"]) for r in told]
+    assert spans == [
+        (0, 2 * PERIOD_NS, 0),
+        (2 * PERIOD_NS, 3 * PERIOD_NS, 20 * MS),
+        (3 * PERIOD_NS, 5 * PERIOD_NS, 0),
+    ]
+    # What was taken away is not made longer afterwards.
+    throttles.step(6 * PERIOD_NS)
+    assert len(throttles) == 1
