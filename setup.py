@@ -77,6 +77,7 @@ PASS_MODULES = [
     for name in (
         "rows",
         "words",
+        "tids",
         "moves",
         "beliefs",
         "looks",

@@ -4,6 +4,7 @@ It has two halves; the second stays behind the first, which may still change its
 imports from those above it only::
 
     rows      columns of a window, in and out      words    numbers of the schema's words
+    tids      threads by number
     moves     what the first half tells the second
 
     beliefs   where each P is thought to be        looks    what waits in the queues
@@ -16,6 +17,6 @@ imports from those above it only::
 
 Episodes, the calls that blocked with a P, are a loop of their own::
 
-    noted     what is noted of calls, threads and Ps
-    episodes  what each row says of them, and what follows when nothing more can come
+    noted     what is noted of calls, threads and Ps, and what follows when nothing more can come
+    episodes  what each row says of them
 """

@@ -385,11 +385,9 @@ class Account:
                 self.places.renew(p)
         if begins:
             return
-        for page in self.census.pages:
-            for thread in page:
-                if thread is not None:
-                    self.places.become(thread, K_UNKNOWN)
-                    thread.in_call = False
+        for thread in self.census.threads:
+            self.places.become(thread, K_UNKNOWN)
+            thread.in_call = False
 
     # Moves.
 

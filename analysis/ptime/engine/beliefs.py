@@ -21,6 +21,7 @@ from analysis.ptime.engine.moves import (
     Move,
     Moves,
 )
+from analysis.ptime.engine.tids import Tids
 
 MAX_P: Final = 1 << 16
 """Go allows fewer Ps than this; a higher number is no P's."""
@@ -85,7 +86,9 @@ class Beliefs:
     def __init__(self, moves: Moves, only_pid: i64) -> None:
         self.moves: Moves = moves
         self.only_pid: i64 = only_pid
-        self.threads: dict[int, Thread] = {}
+        self.tids: Tids = Tids()
+        self.threads: list[Thread] = []
+        """By the places of ``tids``."""
         self.processes: dict[int, Process] = {}
         self.now_ns: i64 = 0
         """The time of the row at hand."""
@@ -185,12 +188,13 @@ class Beliefs:
 
     def thread(self, tid: i64) -> Thread:
         """The thread of that number."""
-        found = self.threads.get(tid)
-        if found is None:
-            found = Thread(tid)
-            found.pid = self.only_pid
-            self.threads[tid] = found
-        return found
+        place = self.tids.place(tid)
+        if place < len(self.threads):
+            return self.threads[place]
+        made = Thread(tid)
+        made.pid = self.only_pid
+        self.threads.append(made)
+        return made
 
     def process(self, pid: i64) -> Process:
         """The process of that number."""

@@ -16,7 +16,7 @@ Example, with the times of rows in µs:
 
 **What is decided late.** Whether a retake is of this call can depend on when the call ended, which
 a lost row may tell only with the thread's next call. So rows are only noted as they come, and
-:meth:`Episodes.settle` decides when nothing more can.
+:meth:`~analysis.ptime.engine.noted.OpenEpisode.settle` decides when nothing more can.
 
 **P taken back.** Go's M that returns from a system call tries the P it had, and gets it if the M
 that has it is in a system call, too (exitsyscall with oldp; to Go 1.25 no function is called for
@@ -43,9 +43,9 @@ from analysis.ptime.engine.noted import (
     give_out,
 )
 from analysis.ptime.engine.rows import NEVER, Out, Rows
+from analysis.ptime.engine.tids import Tids
 from analysis.ptime.engine.words import (
     ACQUIREP,
-    BY_EXITSYSCALL,
     BY_SYSCALL_BLOCK,
     EXIT_SLOW,
     HANDOFF,
@@ -72,10 +72,6 @@ EPISODE_COLUMNS: Final = (
 A block is told with the switch that follows it, and whoever comes onto the CPU then may be the one
 that takes P; a call returns before the thread's next one blocks."""
 
-PAGE: Final = 1024
-MAX_TID: Final = 1 << 23
-"""The kernel numbers threads below 2^22."""
-
 
 class Episodes:
     """Makes episodes from rows.
@@ -91,9 +87,9 @@ class Episodes:
         self.tells_run: bool = tells_run
         self.tells_handoffs: bool = tells_handoffs
         self.only_pid: i64 = only_pid
-        self.pages: list[list[CallingThread | None]] = []
-        self.odd: dict[int, CallingThread] = {}
-        """Threads whose numbers the kernel does not give."""
+        self.tids: Tids = Tids()
+        self.threads: list[CallingThread] = []
+        """By the places of ``tids``."""
         self.processes: dict[int, ProcessPs] = {}
         self.open: list[OpenEpisode] = []
         self.serial: i64 = 0
@@ -115,14 +111,8 @@ class Episodes:
             tables: by :data:`EPISODE_COLUMNS`.
             until_ns: every row up to it is here, or was before.
         """
-        switch, syscall, task, block, wakeup, runtime = (
-            tables[0],
-            tables[1],
-            tables[2],
-            tables[3],
-            tables[4],
-            tables[5],
-        )
+        switch, syscall, task = tables[0], tables[1], tables[2]
+        block, wakeup, runtime = tables[3], tables[4], tables[5]
         while True:
             ns = switch.ts_ns
             first = switch
@@ -434,67 +424,13 @@ class Episodes:
         for e in self.open:
             is_over = e.end_ns >= 0 and e.end_ns + RETURN_RACE_NS <= until_ns
             if everything or (is_over and not e.waits):
-                self.settle(e)
+                e.settle(self.tells_run)
                 way = e.way
                 if everything or way is None or way.p < 0 or way.stop_ns < NEVER:
                     give_out(self.done, e, self.tells_run)
                     continue
             stays.append(e)
         self.open = stays
-
-    def settle(self, e: OpenEpisode) -> None:
-        """Decide whose release it was."""
-        way = e.way
-        if e.own and way is not None:
-            e.release_ns = way.release_ns
-            e.reason, e.taker = BY_SYSCALL_BLOCK, e.thread.tid
-            return
-        ns, end_ns = e.next_ns, e.end_ns
-        ours = (
-            ns >= 0
-            # A block of P in between says that somebody ran on it: then the call had kept it, or
-            # lost it before. So does a handoff by the thread itself, which is not blocked then.
-            and not 0 <= e.cut_ns < ns
-            and e.next_tid != e.thread.tid
-            and (
-                end_ns < 0
-                or ns <= end_ns
-                or (
-                    ns <= end_ns + RETURN_RACE_NS
-                    and (e.next_target == e.thread.tid or e.slow_ns >= ns)
-                )
-            )
-        )
-        if ours:
-            e.release_ns, e.reason, e.taker = ns, e.next_reason, e.next_tid
-            if e.next_kind == RETAKE:
-                e.taken_ns = ns
-            return
-        e.way = None
-        e.notice_ns = -1
-        if e.used_ns >= 0 and (end_ns < 0 or e.used_ns < end_ns):
-            e.gone = 1
-            if 0 <= e.back_ns <= e.used_ns:
-                self.take_back(e)
-
-    def take_back(self, e: OpenEpisode) -> None:
-        """A thread that returned from its own call took P."""
-        ns = e.back_ns
-        e.release_ns = e.taken_ns = ns
-        e.reason, e.taker = BY_EXITSYSCALL, e.back_tid
-        if e.back_switch_ns >= e.block_ns:
-            e.notice_ns = e.back_switch_ns
-        way = Way(ns, e.number)
-        way.runner = e.back_tid
-        way.acquirep_ns = ns
-        if self.tells_run:
-            way.run_ns = ns
-        if e.back_switch_ns == ns:
-            way.oncpu_ns = ns
-        if e.back_wake_ns == ns:
-            way.wake_ns = ns
-        way.stop(ns)
-        e.way = way
 
     # Where things are kept.
 
@@ -508,19 +444,7 @@ class Episodes:
 
     def thread(self, tid: i64) -> CallingThread:
         """The thread of that number."""
-        if tid < 0 or tid >= MAX_TID:
-            odd = self.odd.get(tid)
-            if odd is None:
-                odd = self.odd[tid] = CallingThread(tid, self.process(self.only_pid))
-            return odd
-        page = tid // PAGE
-        while len(self.pages) <= page:
-            self.pages.append([])
-        threads = self.pages[page]
-        if not threads:
-            threads.extend([None] * PAGE)
-        found = threads[tid % PAGE]
-        if found is None:
-            found = CallingThread(tid, self.process(self.only_pid))
-            threads[tid % PAGE] = found
-        return found
+        place = self.tids.place(tid)
+        if place == len(self.threads):
+            self.threads.append(CallingThread(tid, self.process(self.only_pid)))
+        return self.threads[place]

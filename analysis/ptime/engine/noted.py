@@ -12,6 +12,7 @@ from librt.vecs import vec
 from mypy_extensions import i64, mypyc_attr
 
 from analysis.ptime.engine.rows import NEVER, Out
+from analysis.ptime.engine.words import BY_EXITSYSCALL, BY_SYSCALL_BLOCK, RETAKE
 
 __all__ = [
     "EPISODE",
@@ -190,6 +191,60 @@ class OpenEpisode:
             if len(returned) >= 32:
                 del returned[:16]
             returned.append(self)
+
+    def settle(self, tells_run: bool) -> None:
+        """Decide whose release it was."""
+        way = self.way
+        if self.own and way is not None:
+            self.release_ns = way.release_ns
+            self.reason, self.taker = BY_SYSCALL_BLOCK, self.thread.tid
+            return
+        ns, end_ns = self.next_ns, self.end_ns
+        ours = (
+            ns >= 0
+            # A block of P in between says that somebody ran on it: then the call had kept it, or
+            # lost it before. So does a handoff by the thread itself, which is not blocked then.
+            and not 0 <= self.cut_ns < ns
+            and self.next_tid != self.thread.tid
+            and (
+                end_ns < 0
+                or ns <= end_ns
+                or (
+                    ns <= end_ns + RETURN_RACE_NS
+                    and (self.next_target == self.thread.tid or self.slow_ns >= ns)
+                )
+            )
+        )
+        if ours:
+            self.release_ns, self.reason, self.taker = ns, self.next_reason, self.next_tid
+            if self.next_kind == RETAKE:
+                self.taken_ns = ns
+            return
+        self.way = None
+        self.notice_ns = -1
+        if self.used_ns >= 0 and (end_ns < 0 or self.used_ns < end_ns):
+            self.gone = 1
+            if 0 <= self.back_ns <= self.used_ns:
+                self.take_back(tells_run)
+
+    def take_back(self, tells_run: bool) -> None:
+        """A thread that returned from its own call took P."""
+        ns = self.back_ns
+        self.release_ns = self.taken_ns = ns
+        self.reason, self.taker = BY_EXITSYSCALL, self.back_tid
+        if self.back_switch_ns >= self.block_ns:
+            self.notice_ns = self.back_switch_ns
+        way = Way(ns, self.number)
+        way.runner = self.back_tid
+        way.acquirep_ns = ns
+        if tells_run:
+            way.run_ns = ns
+        if self.back_switch_ns == ns:
+            way.oncpu_ns = ns
+        if self.back_wake_ns == ns:
+            way.wake_ns = ns
+        way.stop(ns)
+        self.way = way
 
 
 def give_out(out: list[Out], e: OpenEpisode, tells_run: bool) -> None:

@@ -172,7 +172,7 @@ class Owners:
                 p.moves = []
             process.looked_ns = -1
             process.tail = None
-        for thread in self.beliefs.threads.values():
+        for thread in self.beliefs.threads:
             thread.p, thread.told_ns, thread.in_call = NOBODY, end_ns, False
 
     def ready(self, until_ns: i64) -> list[Move]:

@@ -12,6 +12,7 @@ from mypy_extensions import i64
 
 from analysis.ptime.engine.moves import MANY, NOWHERE
 from analysis.ptime.engine.rows import NEVER
+from analysis.ptime.engine.tids import MAX_TID, Tids
 
 # States of a P.
 RUNNING: Final = 0
@@ -46,10 +47,6 @@ K_RUNNABLE: Final = 2
 K_BLOCKED: Final = 3
 K_STOPPED: Final = 4
 K_DEAD: Final = 5
-
-PAGE: Final = 1024
-MAX_TID: Final = 1 << 23
-"""The kernel numbers threads below 2^22."""
 
 
 class Process:
@@ -204,7 +201,9 @@ class Census:
         self.now_ns: i64 = begin_ns
         self.losses: i64 = 0
         """Of how many tables records are lost at this moment."""
-        self.pages: list[list[Thread | None]] = []
+        self.tids: Tids = Tids()
+        self.threads: list[Thread] = []
+        """By the places of ``tids``."""
         self.processes: dict[int, Process] = {}
 
     def at(self, ns: i64) -> None:
@@ -227,16 +226,11 @@ class Census:
         """The thread of that number; None for one that can be no thread's."""
         if tid <= 0 or tid >= MAX_TID:
             return None
-        page = tid // PAGE
-        while len(self.pages) <= page:
-            self.pages.append([])
-        threads = self.pages[page]
-        if not threads:
-            threads.extend([None] * PAGE)
-        found = threads[tid % PAGE]
-        if found is None:
-            found = Thread(tid)
-            if self.only_pid >= 0:
-                found.process = self.process(self.only_pid)
-            threads[tid % PAGE] = found
-        return found
+        place = self.tids.place(tid)
+        if place < len(self.threads):
+            return self.threads[place]
+        made = Thread(tid)
+        if self.only_pid >= 0:
+            made.process = self.process(self.only_pid)
+        self.threads.append(made)
+        return made
