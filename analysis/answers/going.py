@@ -23,11 +23,9 @@ from analysis.ptime.engine.rows import (
     NEVER,
     OUT_OF_REACH,
     REACHED,
-    THROTTLE_BEGINS,
-    THROTTLE_ENDS,
 )
 from analysis.ptime.engine.state import STATES
-from analysis.ptime.setting import LOSSES_OF, Edge, PassSetting, edge_columns
+from analysis.ptime.setting import LOSSES_OF, Edge, PassSetting, edge_columns, throttle_edges
 from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -80,7 +78,8 @@ class GoingPressure:
         """Take rows (:class:`tracer.capture.live.LiveRows`)."""
         until_ns = max(until_ns, self._fed_ns)
         edges = [*self._lives(tables), *self._losses(tables), *self._reach(tables)]
-        edges += self._throttles(tables)
+        if "throttle" in tables:
+            edges += throttle_edges(from_arrow("throttle", tables["throttle"]))
         # What is told late happened, for all that is settled, when it was told.
         first_ns = self._first_ns()
         self._runner.add_edges([(max(e[0], first_ns), e[1], e[2], e[3]) for e in edges])
@@ -188,15 +187,6 @@ class GoingPressure:
                 if ns != UNKNOWN and (pid, generation, kind) not in self._reached:
                     self._reached.add((pid, generation, kind))
                     yield max(ns, self._begin_ns), pid, kind, 0
-
-    def _throttles(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
-        if "throttle" not in tables:
-            return
-        names = ("begin_ns", "end_ns", "throttled_ns", "pid")
-        rows = from_arrow("throttle", tables["throttle"].select(names))
-        for begin, end, ns, pid in zip(*(rows[n].tolist() for n in names), strict=True):
-            yield begin, pid, THROTTLE_BEGINS, 0
-            yield end, pid, THROTTLE_ENDS, ns
 
 
 def _joined(name: str, held: Columns, news: Columns) -> Columns:

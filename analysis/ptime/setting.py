@@ -43,6 +43,7 @@ __all__ = [
     "edge_columns",
     "has_rows",
     "pass_setting",
+    "throttle_edges",
 ]
 
 _KIND = TABLES["runtime"].column("kind")
@@ -185,13 +186,16 @@ def _edges(
             found.append((exec_ns, pid, OUT_OF_REACH, 0))
         if ts_ns != UNKNOWN:
             found.append((max(ts_ns, begin_ns), pid, REACHED, 0))
-    throttle = read(trace, "throttle", ["begin_ns", "end_ns", "throttled_ns", "pid"])
-    for begin, end, ns, pid in zip(
-        *(throttle[name].tolist() for name in ("begin_ns", "end_ns", "throttled_ns", "pid")),
-        strict=True,
-    ):
-        found += [(begin, pid, THROTTLE_BEGINS, 0), (end, pid, THROTTLE_ENDS, ns)]
+    found += throttle_edges(read(trace, "throttle"))
     return edge_columns(found)
+
+
+def throttle_edges(rows: Columns) -> Iterator[Edge]:
+    """When a quota began and ceased to be asked, and what it took meanwhile."""
+    names = ("begin_ns", "end_ns", "throttled_ns", "pid")
+    for begin, end, ns, pid in zip(*(rows[name].tolist() for name in names), strict=True):
+        yield begin, pid, THROTTLE_BEGINS, 0
+        yield end, pid, THROTTLE_ENDS, ns
 
 
 def edge_columns(edges: Sequence[Edge]) -> dict[str, Ints]:
