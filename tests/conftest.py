@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from reference_runtime.current import COMPILED
+from tests.forced import lacking
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,9 +72,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         why = lacks()
         if why is None:
             continue
-        if os.environ.get(force):
-            pytest.fail(f"{why}, and {force} is set", pytrace=False)
-        pytest.skip(f"{why} (force with {force}=1)")
+        lacking(why, force)
 
 
 def pytest_report_header() -> str:

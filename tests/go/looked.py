@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
+from tests.forced import lacking
 from tests.go import toolchains
 from tracer.capture.layouts import FileIdentity
 from tracer.capture.options import probe_defines
@@ -37,9 +37,7 @@ def built(build: Callable[..., Path], *what: str) -> Path:
     try:
         return build(*what)
     except LookupError as error:
-        if os.environ.get("PRETAKE_FORCE_GO"):
-            raise
-        pytest.skip(f"{error} (force with PRETAKE_FORCE_GO=1)")
+        lacking(str(error), "PRETAKE_FORCE_GO")
 
 
 def inspected(

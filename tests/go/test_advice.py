@@ -13,6 +13,7 @@ from analysis.answers.budget import budget
 from analysis.answers.now import Finding, Verdict, what_now
 from analysis.whatif.predict import machine_text, whatif
 from pretake.commands.whatif import play
+from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tests.go.capture import capture
 from tracer.capture.options import CaptureOptions
@@ -86,9 +87,7 @@ def five_percent() -> Iterator[Path]:
         for name, value in settings.items():
             (group / name).write_text(value)
     except OSError as error:
-        if os.environ.get("PRETAKE_FORCE_KERNEL"):
-            pytest.fail(f"no quota can be set: {error}")
-        pytest.skip(f"no quota can be set: {error} (force with PRETAKE_FORCE_KERNEL=1)")
+        lacking(f"no quota can be set: {error}", KERNEL)
     yield group
     group.rmdir()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
@@ -49,7 +50,7 @@ def contained(binary: Path, root: Path) -> Iterator[int]:
 @pytest.mark.parametrize("linkage", ["static", "stripped-pie"])
 def test_a_contained_program_is_read_by_its_pid_out_here(linkage: str, tmp_path: Path) -> None:
     if shutil.which("unshare") is None:
-        pytest.skip("unshare is not installed")
+        lacking("unshare is not installed", KERNEL)
     with contained(toolchains.build("blockread", linkage=linkage), tmp_path / "root") as pid:
         assert not Path("/server").exists()
         status = Path(f"/proc/{pid}/status").read_text()

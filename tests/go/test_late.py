@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import record
@@ -77,7 +78,7 @@ def sites(trace: Trace) -> set[str]:
 @pytest.mark.parametrize("version", ["1.24.11", "1.27.3"])
 def test_a_go_library_in_a_c_program_is_in_reach(version: str, how: str, tmp_path: Path) -> None:
     if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler")
+        lacking("there is no C compiler", KERNEL)
     shared, program = LATE / "shared", tmp_path / "program"
     source = shutil.copy(shared / "lib.go", tmp_path)
     mode = "c-archive" if how == "archive" else "c-shared"
@@ -107,7 +108,7 @@ def test_a_go_library_in_a_c_program_is_in_reach(version: str, how: str, tmp_pat
 def test_calls_of_a_plugin_are_the_plugin_s(tmp_path: Path) -> None:
     version = toolchains.VERSIONS[-1]
     if shutil.which("cc") is None:
-        pytest.skip("there is no C compiler")
+        lacking("there is no C compiler", KERNEL)
     for source in (LATE / "main.go", LATE / "plug" / "plug.go"):
         shutil.copy(source, tmp_path)
     go(version, tmp_path, "-buildmode=plugin", "-o", "plug.so", "plug.go")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import record
@@ -127,7 +128,7 @@ def test_a_process_that_execs_is_two_programs(tmp_path: Path) -> None:
 
 def test_one_inode_number_on_two_file_systems_is_two_programs(tmp_path: Path) -> None:
     if shutil.which("unshare") is None:
-        pytest.skip("unshare is not installed")
+        lacking("unshare is not installed", KERNEL)
     lines, programs = [], []
     for name in ("a", "b"):
         binary, folder = toolchains.build(f"twin_{name}"), tmp_path / name

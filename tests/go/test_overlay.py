@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tracer.trace.reader import Trace
 
@@ -27,7 +26,7 @@ awk '$5 == "'$PWD'/merged" {print $3}' /proc/self/mountinfo && shift && exec "$@
 
 def test_a_program_in_an_overlay_is_in_reach_from_its_exec_on(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or "\toverlay\n" not in FILE_SYSTEMS.read_text():
-        pytest.skip("there is no unshare, or no overlay")
+        lacking("there is no unshare, or no overlay", KERNEL)
     for name in ("lower", "upper", "merged"):
         (tmp_path / name).mkdir()
     pretake = [sys.executable, "-m", "pretake", "record", "-q", "-o", str(tmp_path / "t")]

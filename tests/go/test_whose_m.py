@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.answers.preemptions import preemptions
+from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tests.go.looked import inspected
 from tests.kernel.started import python
@@ -85,7 +86,7 @@ def asleep(pid: int, tid: int) -> None:
 
 def test_a_worker_of_the_kernel_s_is_no_m() -> None:
     if Path("/proc/sys/kernel/io_uring_disabled").read_text().strip() == "2":
-        pytest.skip("io_uring is switched off here (kernel.io_uring_disabled)")
+        lacking("io_uring is switched off here (kernel.io_uring_disabled)", KERNEL)
     binary = inspected("worker")
     programs = Programs(1 << 20)
     with subprocess.Popen(

@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from tests.forced import KERNEL, lacking
 from tracer.trace.reader import Trace
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +22,7 @@ cd "$1" && shift && exec "$@"
 
 def test_the_reference_runtime_on_an_overlay_is_in_reach(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or "\toverlay\n" not in FILE_SYSTEMS.read_text():
-        pytest.skip("there is no unshare, or no overlay")
+        lacking("there is no unshare, or no overlay", KERNEL)
     (tmp_path / "upper").mkdir()
     apart = ["unshare", "--mount", "--propagation", "private", "sh", "-c", MOUNTS, "sh", str(ROOT)]
     pretake = [sys.executable, "-m", "pretake"]

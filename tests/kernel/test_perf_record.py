@@ -17,6 +17,7 @@ import pytest
 
 from analysis.ptime.episodes import episodes
 from reference_runtime.current import COMPILED
+from tests.forced import KERNEL, lacking
 from tests.kernel.started import PRETAKE, python
 from tracer.capture.options import CaptureOptions
 from tracer.capture.perf_record import record_by_perf
@@ -83,7 +84,7 @@ class Nobody:
             with contextlib.suppress(PermissionError, FileNotFoundError):
                 if self.run([self.python, "-c", imports], check=False).returncode == 0:
                     return
-        pytest.skip("an ordinary user can reach no Python with these packages")
+        lacking("an ordinary user can reach no Python with these packages", KERNEL)
 
     def run(self, command: list[str], check: bool = True) -> subprocess.CompletedProcess[str]:
         paths = [str(ROOT), sysconfig.get_path("purelib")]

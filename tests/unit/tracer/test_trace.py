@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.forced import KERNEL, lacking
 from tests.unit.manifests import change_manifest
 from tracer.errors import PretakeError
 from tracer.trace.made_trace import write_trace
@@ -57,7 +58,7 @@ def test_a_trace_is_read_as_it_was_written(path: Path) -> None:
 
 def test_a_trace_is_read_where_nothing_made_dev_fd(path: Path) -> None:
     if os.geteuid() or shutil.which("unshare") is None:
-        pytest.skip("needs root and unshare")
+        lacking("there is no root or no unshare", KERNEL)
     write_trace(path, SWITCHES)
     read = (
         "import sys; from tracer.trace.reader import Trace;"
