@@ -7,6 +7,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -127,6 +128,8 @@ def command(
             note("stall time by cause was not told: it takes all rows of a capture (--pressure)")
 
 
+_EARLY = 3
+"""Periods whose rows are kept whole while no runtime was found."""
 _SPARE = ("harm p50", "p50", "harm p99")
 """Columns that a narrow terminal does without, the first of them first."""
 
@@ -191,7 +194,7 @@ class _Watcher:
         with self._lock:
             if self._going is None and runtime == "none":
                 # Which of them tells what: until it is known, they wait.
-                self._early.append(rows)
+                self._early = _forget_early([*self._early, rows])
                 return
             if self._going is None:
                 self._going = GoingPressure(self._watched.begin_ns, runtime, self._exact)
@@ -305,6 +308,20 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderab
         for row in rows
     ]
     return table("P-retake latency and harm", columns, cells, left=2, spare=_SPARE)
+
+
+def _forget_early(pieces: list[LiveRows]) -> list[LiveRows]:
+    """Of rows before any runtime was found: the last ones, and of older ones who lives.
+
+    No P is in reach then, so all else would only fill the memory of who watches no Go program.
+    """
+    older, newer = pieces[:-_EARLY], pieces[-_EARLY:]
+    lives = [
+        replace(piece, tables={"task": piece.tables["task"]})
+        for piece in older
+        if len(piece.tables.get("task", ()))
+    ]
+    return [*lives, *newer]
 
 
 def _unknown_text(unknown: dict[str, int]) -> list[str]:
