@@ -459,7 +459,8 @@ TABLES: dict[str, Table] = {
         Table(
             "throttle",
             "a span in which the CPU quota of a cgroup of the targets, or of one above it, kept "
-            "threads off the CPUs (cpu.stat, asked now and then)",
+            "threads off the CPUs (cpu.stat, asked each 0.1 s); questions at which it had taken "
+            "nothing are one span together",
             (
                 Column("begin_ns", "i64", "when it was asked before"),
                 Column("end_ns", "i64", "when it was asked"),
