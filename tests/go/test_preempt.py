@@ -75,9 +75,11 @@ def test_a_nosplit_loop_refuses_every_signal(version: str, tmp_path: Path) -> No
     assert trace.manifest.exit_status < 0
     assert (requests["outcome"] != "stopped").all()
     refused = requests[requests["outcome"] == "refused"]
-    assert len(refused) > ENOUGH
     assert set(refused["how"]) == {"unsafe_point"}
-    assert set(refused["why"]) == {"unsafe point in function main.nosplit"}
+    # Where the loop begins or is interrupted, a signal may also meet the runtime.
+    there = refused[refused["function"] == "main.nosplit"]
+    assert len(there) > ENOUGH
+    assert set(there["why"]) == {"unsafe point in function main.nosplit"}
 
 
 def test_assembly_refuses(tmp_path: Path) -> None:
