@@ -65,6 +65,7 @@ from analysis.ptime.engine.rows import (
     TASK,
     THROTTLE_BEGINS,
     THROTTLE_ENDS,
+    THROTTLE_NS,
     WAKEUP,
     Out,
     Rows,
@@ -370,7 +371,12 @@ class Account:
             self.sums.settle(process)
             waited = process.ns[NO_CPU] - process.no_cpu_mark_ns
             if kind == THROTTLE_ENDS and process.no_cpu_mark_ns >= 0:
-                process.throttled_ns += min(waited, max(row.get(3), 0))
+                took = max(row.get(3), 0)
+                own = min(waited, took)
+                # The kernel counts what it took when that ends (unthrottle_cfs_rq): what is more
+                # than was waited for in this span, was so in the one before.
+                process.throttled_ns += own + min(took - own, process.no_cpu_left_ns)
+                process.no_cpu_left_ns = min(waited - own, process.count * THROTTLE_NS)
             process.no_cpu_mark_ns = process.ns[NO_CPU]
 
     def on_loss(self, begins: bool) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "TASK",
     "THROTTLE_BEGINS",
     "THROTTLE_ENDS",
+    "THROTTLE_NS",
     "WAITING",
     "WAKEUP",
     "Out",
@@ -93,6 +94,9 @@ ENDS: Final = 5
 THROTTLE_BEGINS: Final = 6
 THROTTLE_ENDS: Final = 7
 """A CPU quota took ``value`` ns from the process since the edge before."""
+
+THROTTLE_NS: Final = 100_000_000
+"""The period of a quota, as the kernel has it by default: no throttling is longer."""
 
 
 @mypyc_attr(acyclic=True)

@@ -108,6 +108,8 @@ class Process:
         # Throttling, the monitor, stops.
         self.throttled_ns: i64 = 0
         self.no_cpu_mark_ns: i64 = -1
+        self.no_cpu_left_ns: i64 = 0
+        """Without a CPU in the span before, beyond what quotas were said to have taken in it."""
         self.monitor: Thread | None = None
         self.monitor_ns: i64 = 0
         self.stopping: bool = False

@@ -280,10 +280,28 @@ def test_quota_is_part_of_no_cpu(tmp_path: Path) -> None:
         scene.rows["throttle"].append({**span, "cgroup": "/x", "pid": 7})
     process = process_of(scene, tmp_path)
     assert states_us(process) == {"running": 800, "no_cpu": 200}
-    # No more than it wanted a CPU in each span; not known where no cgroup was asked.
-    assert process["of_which"]["throttled"] == (30 + 100) * US
+    # It wanted a CPU for 100 in each span. Of 500 the second has 100, and the first 70 that were
+    # left of it. Where no cgroup was asked nobody knows.
+    assert process["of_which"]["throttled"] == (30 + 70 + 100) * US
     (unasked,) = budget(two_ps(500).write(tmp_path, "unasked"))["processes"]
     assert unasked["of_which"]["throttled"] is None
+
+
+@pytest.mark.parametrize(("took", "throttled"), [((0, 0, 250), 200), ((0, 0, 120), 120)])
+def test_a_throttling_that_is_told_late_is_of_the_span_before_and_no_other(
+    tmp_path: Path, took: tuple[int, ...], throttled: int
+) -> None:
+    """Thread 11 wants a CPU for 100 in each of three spans; the kernel counts as it gets one."""
+    scene = two_ps(500)
+    scene.switch(100, 11, 0, "preempted")
+    scene.switch(400, 0, 11)
+    for number, ns in enumerate(took):
+        begin = 100 * (number + 1)
+        span = {"begin_ns": begin * US, "end_ns": (begin + 100) * US, "throttled_ns": ns * US}
+        scene.rows["throttle"].append({**span, "cgroup": "/x", "pid": 7})
+    process = process_of(scene, tmp_path)
+    assert states_us(process) == {"running": 700, "no_cpu": 300}
+    assert process["of_which"]["throttled"] == throttled * US
 
 
 def test_misread_counts_reach_what_an_i64_holds_and_no_further(tmp_path: Path) -> None:
