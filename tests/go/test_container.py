@@ -61,7 +61,7 @@ def test_a_contained_program_is_read_by_its_pid_out_here(linkage: str, tmp_path:
     assert trace.manifest.target.runtime == "go"
     assert trace.manifest.target.version == f"go{toolchains.VERSIONS[-1]}"
     blocks, runtime = trace.frame("block"), trace.frame("runtime")
-    assert len(blocks) > 10
+    assert not blocks.empty
     # Threads and processes have the numbers that they have out here.
     assert set(trace.frame("task")["pid"]) == {pid}
     assert set(blocks["tid"]) <= set(trace.frame("task")["tid"])

@@ -67,7 +67,7 @@ def test_what_a_target_with_a_clock_of_its_own_recorded(tmp_path: Path, tracer_t
         check=False,
     )
     agreement = json.loads(told.stdout)["witness"]
-    assert agreement["records"] > 100
+    assert agreement["records"] > 0
     assert agreement["recall"] >= 0.99
     assert agreement["precision"] >= 0.99
 

@@ -234,9 +234,12 @@ func retakeMinit() {
 		mp.retakeSlot = slot
 		s := retakeSlotAt(slot)
 		mp.retakeRing = s.ring
-		retakeDisarm(mp)
-		// What the ring took before it was disarmed is of no call.
-		s.seen = *(*uint64)(unsafe.Pointer(s.ring + retakeDataHead))
+		// The first write to the ring's page is a fault, in which the thread may block: the position that
+		// it read before is old then, and the ring stands open. What it takes until then is of no call.
+		for s.seen = ^uint64(0); s.seen != *(*uint64)(unsafe.Pointer(s.ring + retakeDataHead)); {
+			s.seen = *(*uint64)(unsafe.Pointer(s.ring + retakeDataHead))
+			retakeDisarm(mp)
+		}
 		s.mp = uintptr(unsafe.Pointer(mp))
 	}
 	unlock(&retakeNow.lock)
