@@ -35,7 +35,10 @@ def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) ->
     assert set(blocks["p"]) == {0}
     retakes = runtime[runtime["kind"] == "retake"]
     assert len(retakes) > 2
-    assert set(retakes["reason"]) == {"sysmon"}
+    # Sysmon's thread is known from its first sleep in the capture on: one retake may come before.
+    reasons = retakes.sort_values("ts_ns")["reason"].tolist()
+    assert set(reasons[1:]) == {"sysmon"}
+    assert reasons[0] in {"sysmon", "other"}
     # Its threads were dying as the capture ended, and nothing is told of what came after.
     rules = validate(trace)
     broken = rules[(rules["kind"] == "runtime") & (rules["broken"] > 0)]

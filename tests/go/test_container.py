@@ -66,6 +66,10 @@ def test_a_contained_program_is_read_by_its_pid_out_here(linkage: str, tmp_path:
     assert set(trace.frame("task")["pid"]) == {pid}
     assert set(blocks["tid"]) <= set(trace.frame("task")["tid"])
     assert set(blocks["goid"]) == {1}
-    assert set(runtime.loc[runtime["kind"] == "retake", "reason"]) == {"sysmon"}
+    # Sysmon's thread is known from its first sleep in the capture on: one retake may come before.
+    retakes = runtime[runtime["kind"] == "retake"].sort_values("ts_ns")
+    reasons = retakes["reason"].tolist()
+    assert set(reasons[1:]) == {"sysmon"}
+    assert reasons[0] in {"sysmon", "other"}
     functions = trace.frame("address").merge(trace.frame("stack"), on=["pid", "generation", "pc"])
     assert "main.main" in set(functions["function"])
