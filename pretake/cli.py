@@ -20,22 +20,22 @@ __all__ = ["main"]
 # In the order in which a newcomer meets them; the help shows them so.
 SUBCOMMANDS = {
     "demo": "Capture the reference runtime under several policies, and compare them.",
-    "doctor": "Tell what this machine can capture, and how to mend what is missing.",
+    "doctor": "Say what this machine can capture, and what to do about what is missing.",
     "record": "Capture a program into a trace.",
-    "live": "Show P-retake latency and harm while a program runs.",
-    "summary": "How long Ps were held, and what it cost.",
-    "budget": "Where every P-second went, and whose work waited.",
-    "episodes": "Each system call that blocked with a P.",
-    "callsites": "Which calls held Ps, the most harmful first.",
-    "preemptions": "Who asked goroutines to stop, and whether they stopped.",
-    "factors": "What the P-retake latency goes together with.",
-    "advise": "For each call site, the way of calling that costs least P time.",
+    "live": "Show P-retake latency and harm while a program runs, and store nothing.",
+    "summary": "How much P time was lost, to what, and what helps.",
+    "budget": "Show where every P-second went, and whose work waited.",
+    "episodes": "List each system call that blocked with a P.",
+    "callsites": "Show which calls held Ps, the most harmful first.",
+    "preemptions": "Show who asked goroutines to stop, and whether they stopped.",
+    "factors": "Show what the P-retake latency is correlated with.",
+    "advise": "Show for each call site which way of calling costs least P time.",
     "whatif": "Replay the run under other policies, or on another machine.",
-    "compare": "Many traces in one table, on a cluster if there is one.",
-    "diff": "Runs of two kinds, and whether they differ by more than runs do.",
-    "bench": "Record two commands in turns, and tell whether they differ.",
-    "report": "One HTML file with pictures, which works offline.",
-    "check": "Compare a trace with the rules of the scheduler, and with a second record.",
+    "compare": "Show many traces in one table, on a cluster if there is one.",
+    "diff": "Say whether the runs of two programs differ by more than chance.",
+    "bench": "Record two commands in turns, and say whether they differ.",
+    "report": "Write one HTML file with pictures, which works offline.",
+    "check": "Check a trace against the rules of the scheduler, and a second record.",
     "import": "Make a trace from what perf or Go recorded.",
     "export": "Write a trace for Perfetto, pprof, a spreadsheet or a flame graph.",
     "run": "Run a workload on the reference runtime.",
@@ -97,11 +97,12 @@ def group() -> None:
       sudo pretake record -o server.pretake --pid 4242 --seconds 30
       pretake summary server.pretake
 
-    A thread that blocks in a system call keeps its P until the runtime takes it back. Pretake
-    measures how long that takes, and how long runnable goroutines wait because of it.
+    For example, a thread that blocks in a system call keeps its P until the runtime takes the P
+    back, and goroutines that are queued on this P wait meanwhile. Pretake measures how much P time
+    is lost in this way, and by page faults, CPU quotas and stop-the-worlds, and to which calls.
 
-    A table that is wider than the terminal leaves out columns, the least telling first (mostly the
-    rightmost), and the line below it names them. A number is never cut off.
+    A table that is wider than the terminal leaves out the least important columns (mostly the
+    rightmost), and the line below the table names them. A number is never cut off.
     """
 
 

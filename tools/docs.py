@@ -38,19 +38,21 @@ def trace_format() -> str:
         yield "# The format of a trace"
         yield MADE
         yield f"""
-A trace is a folder: `manifest.json`, and one Parquet dataset for each table, in part files
-(`TABLE/part-00000.parquet` …). This is version {SCHEMA_VERSION} of the layout; a reader refuses a
-higher one. A table that nothing happened in has no folder.
+A trace is a folder with a file `manifest.json` and one Parquet dataset for each table. For
+example, `server.pretake/block/part-00000.parquet` has the first rows of table `block`. Any tool
+that reads Parquet can read it ([examples](queries.md)). A table without rows has no folder.
 
-Time is `CLOCK_MONOTONIC` in nanoseconds everywhere. A thread or process has the number that the
-machine's first pid namespace gives it, also where it runs in a container and its program knows
-another one. What is not known is null, never 0. A *word*
-column is an Arrow dictionary of strings. Any tool that reads Parquet reads a trace."""
+- Times are nanoseconds of `CLOCK_MONOTONIC`.
+- A value that is not known is null. It is never 0.
+- A thread or process has its number in the machine's first pid namespace. In a container the
+  program itself sees another number.
+- A column of type *word* is an Arrow dictionary of strings.
+- This is version {SCHEMA_VERSION} of the format. A reader refuses a trace of a higher version."""
         for table in TABLES.values():
             yield f"\n## `{table.name}`\n\nA row is {table.meaning}."
             if table.ring:
                 yield (
-                    f"In the kernel a record of {table.dtype.itemsize} bytes, "
+                    f"In the kernel it is a record of {table.dtype.itemsize} bytes, "
                     f"in a ring of its own."
                 )
             yield "\n" + _row(("column", "type", "null", "meaning"))
@@ -74,9 +76,10 @@ def analysis_tables() -> str:
         yield "# The tables of the analysis"
         yield MADE
         yield """
-Each is a pandas DataFrame (`analysis.load`), and a file of `pretake export`. Times are nanoseconds
-of `CLOCK_MONOTONIC`. What is not known is `<NA>` (null in a file), never 0. How they are made, and
-how far to trust them, is told in [analysis.md](analysis.md)."""
+For example, `load("server.pretake").episodes()` of package `analysis` returns the table
+`episodes`. Each table is a pandas DataFrame there, and a file of `pretake export`. Times are
+nanoseconds of `CLOCK_MONOTONIC`. A value that is not known is `<NA>` (null in a file), never 0.
+[analysis.md](analysis.md) explains how the tables are made, and how far to trust them."""
         for frame in FRAMES:
             yield f"\n## `{frame.name}`\n\nA row is {frame.meaning}.\n"
             yield _row(("column", "type", "meaning"))

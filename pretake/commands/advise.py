@@ -27,9 +27,9 @@ _GO_HAS_NO_BLOCK = (
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(trace: Path, as_json: bool) -> None:
-    """Tell for each call site of TRACE which way of making the call costs least P time.
+    """Show for each call site of TRACE which way of making the call costs least P time.
 
     \b
     Example:

@@ -13,10 +13,16 @@ from pretake.views import note
 
 
 @click.command()
-@click.option("--a", "a_command", required=True, metavar="COMMAND", help="What to compare with.")
-@click.option("--b", "b_command", required=True, metavar="COMMAND", help="What to compare.")
 @click.option(
-    "--repeat", type=click.IntRange(1), default=10, show_default=True, help="Runs of each."
+    "--a", "a_command", required=True, metavar="COMMAND", help="The command to compare with."
+)
+@click.option("--b", "b_command", required=True, metavar="COMMAND", help="The command to compare.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Number of runs of each.",
 )
 @click.option(
     "-o",
@@ -25,11 +31,11 @@ from pretake.views import note
     default=Path("pretake-bench"),
     show_default=True,
     metavar="FOLDER",
-    help="Where the traces stay: a-1.pretake, b-1.pretake and so on.",
+    help="Folder for the traces: a-1.pretake, b-1.pretake and so on.",
 )
 @click.option("--seconds", type=float, metavar="S", help="End each run after S seconds.")
 @click.option("--force", is_flag=True, help="Replace traces that exist.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 @condition_option("the runs of b")
 def command(
     a_command: str,
@@ -41,15 +47,15 @@ def command(
     as_json: bool,
     conditions: tuple[str, ...],
 ) -> int:
-    """Record the commands a and b in turns, and tell whether b differs from a.
+    """Record the commands a and b in turns, and say whether b differs from a.
 
     \b
     Examples:
       pretake bench --a './server-old -n 1000' --b './server-new -n 1000'
       pretake bench --a 'pretake run mix' --b 'pretake run mix --retake block' --repeat 5
 
-    A command is split into words as a shell would, and run without one. The runs go a b, b a,
-    a b …, so that what changes on the machine meanwhile meets both. The verdict is that of
+    A command is split into words as a shell would do it, and run without a shell. The runs go
+    a b, b a, a b …, so that a change of the machine's load affects both. The verdict is that of
     'pretake diff', which gives it again from the traces.
     """
     from analysis import load

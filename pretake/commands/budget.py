@@ -19,7 +19,7 @@ SHOWN = 10
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def command(trace: Path, as_json: bool) -> None:
     """Show where the P time of each process in TRACE went, and whose work waited meanwhile.
 
@@ -29,8 +29,9 @@ def command(trace: Path, as_json: bool) -> None:
       pretake budget server.pretake --json | jq '.processes[0].states'
 
     At each moment each P is in exactly one state, so the states add up to GOMAXPROCS x time. A P
-    is lost while it neither runs nor is idle and work waits that no idle P and no spinning M
-    takes. What the trace cannot tell is 'unknown', and the figures are then a least and a most.
+    is lost while it neither runs nor is idle, and a goroutine waits that no idle P and no spinning
+    M takes. P time whose state the trace does not show is 'unknown'. Figures that depend on it are
+    printed as a least and a most.
     """
     from analysis import load
     from analysis.answers.budget import STATE_MEANINGS

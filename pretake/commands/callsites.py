@@ -16,7 +16,7 @@ _SPARE = ("harm unknown", "harmful", "hold p50", "episodes")
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("--folded", "as_folded", is_flag=True, help="Print folded stacks, in µs.")
 @click.option(
     "--flame",

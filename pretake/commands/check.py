@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 @click.option(
     "--probes",
     is_flag=True,
-    help="Compare retakes told without uprobes to those by uprobes ('record --probes both').",
+    help="Compare the retakes inferred without uprobes with those that uprobes recorded "
+    "('record --probes both').",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def command(trace: Path, witness: Path | None, probes: bool, as_json: bool) -> int:
-    """Tell what in TRACE breaks the rules of the scheduler, and whether a witness agrees with it.
+    """Check TRACE against the rules of the scheduler, and against a second record of the run.
 
     \b
     Examples:
@@ -40,8 +41,9 @@ def command(trace: Path, witness: Path | None, probes: bool, as_json: bool) -> i
       pretake check server.pretake --witness go.trace
       pretake check both.pretake --probes
 
-    The exit status is 1 if a rule about the runtime is broken. A rule about the kernel may break
-    without a fault in the trace, because some machines hide threads from every tracer.
+    An example of a rule: two threads cannot be blocked with the same P at the same time. The exit
+    status is 1 if a rule about the runtime is broken. A rule about the kernel can be broken in a
+    correct trace, because some machines hide threads from every tracer.
     """
     from analysis import load
 

@@ -25,13 +25,13 @@ _SPARE = ("hold p50", "p90", "harm unknown", "episodes", "lost")
 @click.option(
     "--scheduler",
     metavar="ADDRESS",
-    help="Dask scheduler that gets the work. Without one it is done in this process.",
+    help="Dask scheduler to give the work to. Without it, this process does the work.",
 )
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="One JSON object a line; of two sides one document, as from 'pretake diff'.",
+    help="Print one JSON object per line; of two sides one document, as from 'pretake diff'.",
 )
 @condition_option("the runs of b")
 def command(
@@ -42,7 +42,7 @@ def command(
     as_json: bool,
     conditions: tuple[str, ...],
 ) -> int:
-    """Show the figures of many traces in one table, a row each.
+    """Show the figures of many traces in one table, a row for each trace.
 
     \b
     Examples:

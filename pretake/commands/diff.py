@@ -18,7 +18,7 @@ from pretake.sides import (
 @click.command(cls=SidesCommand)
 @click.argument("traces", nargs=-1, type=click.Path(path_type=Path), metavar="[BASELINE TRACE]")
 @sides_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 @condition_option("the runs of b")
 def command(
     traces: tuple[Path, ...],
@@ -27,7 +27,7 @@ def command(
     as_json: bool,
     conditions: tuple[str, ...],
 ) -> int:
-    """Tell whether the runs b differ from the runs a by more than runs differ anyway.
+    """Say whether the runs of b differ from those of a by more than runs of one program do.
 
     \b
     Examples:
@@ -36,10 +36,10 @@ def command(
       pretake diff before.pretake after.pretake
       pretake diff --a old-*.pretake --b new-*.pretake --fail-if 'harm_ns.sum > 1.1 * baseline'
 
-    A run is one number for each figure; the verdict (lower, higher, same) is Welch's test over
-    runs. One run each gives no verdict, and a condition with a baseline none either: five of each
-    are a good beginning, and 'pretake bench' makes them. The column "shows from" is the least
-    change that so many runs would show.
+    Each run gives one number for each figure, and the verdict (lower, higher, same) is Welch's
+    test over the runs. One run of each gives no verdict, and does not meet a condition with a
+    baseline. Five of each are a good beginning; 'pretake bench' records them. The column "shows
+    from" is the least change that this number of runs would show.
     """
     from analysis import load
 

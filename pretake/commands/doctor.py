@@ -15,12 +15,12 @@ from pretake.views import console, note, print_json, table
     "--binary",
     type=click.Path(path_type=Path),
     metavar="PROGRAM",
-    help="Also tell what can be read of the runtime of this program.",
+    help="Also say what can be read of the runtime of this program.",
 )
-@click.option("--fix", is_flag=True, help="First mend what this command can mend itself.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@click.option("--fix", is_flag=True, help="First repair what this command can repair itself.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def command(binary: Path | None, fix: bool, as_json: bool) -> int:
-    """Tell what this machine can capture, and how to mend what is missing.
+    """Say what this machine can capture, and what to do about what is missing.
 
     \b
     Examples:

@@ -22,7 +22,7 @@ _SPARE = ("thread", "runq", "G", "outcome", "P")
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "--parquet",
     type=click.Path(path_type=Path),

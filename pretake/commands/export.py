@@ -67,12 +67,13 @@ def command(
       go tool pprof -http=:8080 server.pb.gz
       pretake export server.pretake --to prometheus -o server.prom
 
-    The pprof profile has a sample for each stack that calls and page faults blocked with. Its
-    values are holds, hold, harm, lost_p, fault and no_cpu (-sample_index=hold shows another than
-    lost_p); its labels are process, pid, cause, syscall and taker (-tagfocus=syscall=read).
+    pprof: a sample for each stack with which calls and page faults blocked. Its values are holds,
+    hold, harm, lost_p, fault and no_cpu; go tool pprof shows lost_p, and hold with
+    -sample_index=hold. Its labels are process, pid, cause, syscall and taker, for example
+    -tagfocus=syscall=read.
 
-    For Prometheus there is stall time by cause (some and full, as /proc/pressure has them) and P
-    time by state: for node_exporter's textfile collector.
+    prometheus: stall time by cause (some and full, as in /proc/pressure) and P time by state, for
+    node_exporter's textfile collector.
     """
     from analysis import load
     from analysis.formats.export import folded_lines, write_table, write_text

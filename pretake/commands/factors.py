@@ -11,9 +11,9 @@ from pretake.views import cells, console, duration, table, write_rows
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(trace: Path, as_json: bool) -> None:
-    """Show what the P-retake latency in TRACE goes together with.
+    """Show what the P-retake latency in TRACE is correlated with.
 
     \b
     Example:

@@ -32,7 +32,7 @@ def command(file: Path, output: Path, force: bool) -> None:
       pretake import perf.data -o b.pretake
 
     FILE is a Go execution trace (runtime/trace, from Go 1.22 on), or what 'perf sched record'
-    wrote, as perf.data or as the text of 'perf script'. What FILE does not tell is null.
+    wrote, as perf.data or as the text of 'perf script'. A value that FILE does not have is null.
     """
     from analysis.formats.from_go import import_go_trace
     from analysis.formats.from_perf import import_perf

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     type=click.Choice(("none", "exact")),
     default="none",
     show_default=True,
-    help="How retakes of Go's runtime are told: from its memory, or by uprobes in its text.",
+    help="How retakes of Go's runtime are found. none: read from its memory. exact: by uprobes in "
+    "its code.",
 )
 @click.option(
     "--sites",
@@ -59,18 +60,18 @@ if TYPE_CHECKING:
 @click.option(
     "--pressure",
     is_flag=True,
-    help="Tell stall time of Ps by cause, too: all rows of a capture then leave the kernel, which "
-    "costs as much as one.",
+    help="Also show stall time of Ps by cause. This costs as much as a capture, because all its "
+    "rows leave the kernel.",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON line a period, for programs."
+    "--json", "as_json", is_flag=True, help="Print one JSON line each period, for programs."
 )
 @click.option(
     "--prometheus",
     type=WHERE,
     metavar="PORT|unix:PATH",
-    help="Serve the histograms to Prometheus on 127.0.0.1:PORT, which every user of this machine "
-    "may read, call sites of the watched program included; or on a socket, which only you may.",
+    help="Serve the histograms to Prometheus on 127.0.0.1:PORT, or on a socket. Every user of "
+    "this machine can read the port, call sites of the program included; only you the socket.",
 )
 def command(
     program: tuple[str, ...],
@@ -90,12 +91,13 @@ def command(
       pretake live --pid 4242
       pretake live --json --period 10 -- ./server
 
-    A time goes from the moment a thread blocked in a system call until the runtime took its P.
-    All figures count from the start of the watch. They come from histograms that the kernel
-    keeps, so no trace is written. It needs root, or CAP_BPF and CAP_PERFMON.
+    Each time is from the moment a thread blocked in a system call until the runtime took its P.
+    All figures count from the start of the watch. The kernel keeps them as histograms, and no
+    trace is written. It needs root, or CAP_BPF and CAP_PERFMON.
 
-    With --pressure it tells, for the last 10, 60 and 300 s, the share of time in which some P was
-    lost to a cause while work waited, and in which moreover no P ran: as /proc/pressure, 2 s late.
+    --pressure adds two shares of the last 10, 60 and 300 s for each cause, as /proc/pressure has
+    them: the time in which a P was lost to the cause while work waited (some), and the part of it
+    in which no P ran (full). They are 2 s late.
     """
     if pid is not None and not program:
         tell_process(pid)

@@ -18,7 +18,7 @@ _REASONS = {
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print every request, one JSON object a line."
+    "--json", "as_json", is_flag=True, help="Print every request, one JSON object per line."
 )
 def command(trace: Path, as_json: bool) -> None:
     """Show who asked goroutines of TRACE to stop, and whether they stopped.

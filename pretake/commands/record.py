@@ -44,46 +44,48 @@ if TYPE_CHECKING:
     type=click.Choice(RUNTIMES),
     default="auto",
     show_default=True,
-    help="Runtime whose P, M and G are read; none reads no runtime.",
+    help="The runtime whose P, M and G are read; none: read no runtime.",
 )
 @click.option(
     "--detail",
     type=click.Choice(DETAILS),
     default="blocks",
     show_default=True,
-    help="Record the system calls that blocked, or all of them.",
+    help="Record only the system calls that blocked (blocks), or all of them (full).",
 )
 @click.option(
     "--calls",
     type=click.Choice(CALLS),
     default="inferred",
     show_default=True,
-    help="See system calls by their threads' switches, without results; or exactly, which makes "
-    "the calls of every other process dearer.",
+    help="inferred: find system calls by their threads' switches, with times as intervals and "
+    "without results. exact: by tracepoints, which slow down every call of every process.",
 )
 @click.option(
     "--probes",
     type=click.Choice(PROBES),
     default="none",
     show_default=True,
-    help="How transitions of Go's runtime are told: from its memory, by uprobes in its text, "
-    "or both to compare them.",
+    help="How transitions of Go's runtime, such as a retake, are found. none: read from its "
+    "memory. exact: by uprobes in its code. both: to compare the two.",
 )
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
     default="bpf",
     show_default=True,
-    help="perf works without root, and has switches but no system calls.",
+    help="perf works without root, and captures switches but no system calls.",
 )
 @click.option(
     "--stacks/--no-stacks",
     default=True,
     show_default=True,
-    help="Record the stack of each block; call sites come from it.",
+    help="Record the stack of each block. Call sites need it.",
 )
 @click.option(
-    "--host", is_flag=True, help="Record the switches of all programs, to see who took the CPU."
+    "--host",
+    is_flag=True,
+    help="Record the switches of all programs, to see which one took the CPU.",
 )
 @click.option("--all-signals", is_flag=True, help="Record every signal, and not only SIGURG.")
 @click.option(
@@ -92,7 +94,7 @@ if TYPE_CHECKING:
     default=None,
     show_default="2M to 32M, by the machine's memory",
     metavar="SIZE",
-    help="Memory for the records of each CPU. Larger loses less.",
+    help="Memory for the records of each CPU. A larger one loses fewer records.",
 )
 @click.option(
     "--measure-overhead",
@@ -138,8 +140,9 @@ def command(
       pretake record -o server.pretake --pid 4242 --seconds 30
       pretake record --measure-overhead 5 -- ./benchmark
 
-    The command keeps its own input and output. Ctrl-C ends the capture, and the trace is whole.
-    A capture needs root, or CAP_BPF and CAP_PERFMON. Only '--backend perf' needs neither.
+    COMMAND keeps its own input and output. Ctrl-C ends the capture, and the trace is complete. A
+    capture needs root, or CAP_BPF and CAP_PERFMON. '--backend perf' needs neither. The next
+    command is 'pretake summary TRACE'.
     """
     if repeat is not None:
         _record_often(ctx, program, output, repeat)

@@ -53,7 +53,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
 @click.option(
     "--seconds",
     type=float,
-    help="How long to run, if not as long as the workload says. For a FILE: its time limit "
+    help="How long to run, instead of the workload's own time. For a FILE: its time limit "
     "[default: 60].",
 )
 @click.option("--rounds", type=int, help="Number of rounds, instead of a time.")
@@ -79,7 +79,10 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
     "asyncpreemptoff=1) or off.",
 )
 @click.option(
-    "--repeat", type=click.IntRange(1), metavar="N", help="Run it N times, one after the other."
+    "--repeat",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Run the workload N times, one after the other.",
 )
 @click.option(
     "--json",
@@ -106,8 +109,8 @@ def command(
       pretake run echo --retake block --procs 1
       pretake run my_workload.py:main
 
-    It prints the throughput and the retakes that the runtime itself counted. To capture it, put
-    it behind 'pretake record -o TRACE --'.
+    It prints the throughput and the retakes that the runtime itself counted. To capture the run,
+    write 'pretake record -o TRACE --' before this command.
     """
     from reference_runtime.deadlock import Deadlock, TimeLimit
     from reference_runtime.workloads import run_workload

@@ -30,16 +30,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("trace", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 def command(trace: Path, as_json: bool) -> None:
-    """Tell how long blocked threads held Ps in TRACE, and what it cost.
+    """Say how much P time was lost in TRACE, to what, and what helps.
 
     \b
     Examples:
       pretake summary server.pretake
       pretake summary server.pretake --json | jq .retake_ns.p99
 
-    '≥' before a sum: the episodes that are counted as unknown would add to it.
+    P time is lost while a P runs nothing although a goroutine is ready and no other P can take it.
+    '≥' before a sum means that it is a least value: the episodes counted as unknown would add.
     """
     from analysis import load
     from analysis.answers.now import what_now

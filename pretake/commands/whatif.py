@@ -26,7 +26,7 @@ _SPARE = ("p90", "handoffs", "calls/s", "p99")
 @click.option(
     "--retake",
     metavar="POLICY,…",
-    help="Policies to replay it under. 'oracle' knows the length of each call beforehand. "
+    help="Policies to replay the run under. 'oracle' knows the length of each call beforehand. "
     "Default: those that the program's runtime could have, and the captured one with one P "
     "and with one CPU more.",
 )
@@ -46,7 +46,7 @@ _SPARE = ("p90", "handoffs", "calls/s", "p99")
     show_default=True,
     help="How many calls of the run to replay.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(
     trace: Path,
     retake: str | None,
@@ -62,8 +62,9 @@ def command(
     Example:
       pretake whatif server.pretake --retake sched_out,block --procs 8
 
-    The first half of the run gives the prices of the machine. The second half is replayed under
-    the policy that was really used, and the error of that replay stands beside each prediction.
+    The first half of the run shows what each step costs on its machine, such as waking a thread.
+    The second half is replayed under each policy. It is also replayed under the policy that was
+    really used, and the error of that replay stands beside each prediction.
     """
     from analysis import load
 

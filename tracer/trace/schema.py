@@ -50,20 +50,20 @@ TABLES: dict[str, Table] = {
                 Column(
                     "prev_tid",
                     "i32",
-                    "thread that leaves the CPU; null where the source cannot tell",
+                    "thread that leaves the CPU; null if the source does not say",
                     nullable=True,
                 ),
                 Column(
                     "next_tid",
                     "i32",
-                    "thread that enters the CPU, 0 for idle; null where the source cannot tell",
+                    "thread that enters the CPU, 0 for idle; null if the source does not say",
                     nullable=True,
                 ),
                 _CPU,
                 Column(
                     "prev_state",
                     "i8",
-                    "why the leaving thread left; 'stopped' is SIGSTOP or ptrace",
+                    "why the thread left the CPU; 'stopped' is SIGSTOP or ptrace",
                     nullable=True,
                     words=("preempted", "blocked", "dead", "stopped"),
                 ),
@@ -71,7 +71,7 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "sched_wakeup",
-            "a target thread made runnable (tracepoints sched:sched_waking, "
+            "a wake-up that makes a target thread runnable (tracepoints sched:sched_waking, "
             "sched:sched_wakeup_new)",
             (
                 _TS,
@@ -87,16 +87,17 @@ TABLES: dict[str, Table] = {
                 Column(
                     "kind",
                     "i8",
-                    "wakeup: it had run before; new: it runs for the first time",
+                    "wakeup: the thread had run before; new: it runs for the first time",
                     words=("wakeup", "new"),
                 ),
             ),
         ),
         Table(
             "block",
-            "a target thread blocked in the kernel while its runtime was in reach, in a system "
-            "call or, with a P, in a page fault; and what the runtime's own memory said at that "
-            "moment; the runtime's own threads make none",
+            "one block of a target thread in the kernel, in a system call or, if it has a P, in "
+            "a page fault; with the state of the runtime, read from its memory at that moment. "
+            "There are no rows while the runtime is not in reach, and none of the runtime's own "
+            "threads",
             (
                 _TS,
                 Column(
@@ -139,15 +140,15 @@ TABLES: dict[str, Table] = {
                 Column(
                     "p_use",
                     "i8",
-                    "what the thread did with P: kept it in a call or in a raw call, or "
-                    "handed it off for the call",
+                    "what the thread did with its P: kept it in a call (syscall) or in a raw call "
+                    "(raw), or handed it off before the call (handed_off)",
                     nullable=True,
                     words=P_USES,
                 ),
                 Column(
                     "why",
                     "i8",
-                    "where it blocked: in a system call, or with P in a page fault",
+                    "where it blocked: in a system call, or in a page fault with its P",
                     words=BLOCK_WHYS,
                     since=2,
                 ),
@@ -155,52 +156,57 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "syscall",
-            "a finished system call of a target thread: those that blocked, or all on request",
+            "a finished system call of a target thread that blocked, or any one with --detail "
+            "full",
             (
                 Column(
                     "enter_ns",
                     "i64",
-                    "when it was entered, or the latest that this can have been: its first block; "
-                    "null if that was before the capture",
+                    "when it was entered, or the latest time at which it can have been: its first "
+                    "block; null if it was entered before the capture",
                     nullable=True,
                 ),
                 Column(
                     "enter_since_ns",
                     "i64",
-                    "null: it was entered at enter_ns, exactly; else it was entered after this, "
-                    "when its thread had come on a CPU, and not after enter_ns",
+                    "null if it was entered exactly at enter_ns. Otherwise it was entered after "
+                    "this time, at which its thread came on a CPU, and not after enter_ns",
                     nullable=True,
                     since=3,
                 ),
                 Column(
                     "exit_ns",
                     "i64",
-                    "when it returned, or the earliest that this can have been: when its thread "
-                    "had come back on a CPU",
+                    "when it returned, or the earliest time at which it can have: when its thread "
+                    "came back on a CPU",
                 ),
                 Column(
                     "exit_until_ns",
                     "i64",
-                    "null: it returned at exit_ns, exactly; else it returned after that and not "
-                    "after this, when it was seen to be over",
+                    "null if it returned exactly at exit_ns. Otherwise it returned after exit_ns "
+                    "and not after this time, at which it was seen to be over",
                     nullable=True,
                     since=3,
                 ),
                 Column(
                     "ret",
                     "i64",
-                    "what the program saw it return; negative is -errno; null where nobody looked "
-                    "(without --calls exact, but for what a signal or an exec tells). A call that "
-                    "a signal breaks off and that begins again is one call, with the last return; "
-                    "of one "
-                    "inside a signal handler that interrupted another such call, each part is a "
-                    "row, with the kernel's own word for it, -516 to -512",
+                    "result that the program got; negative is -errno. Null without --calls "
+                    "exact, except after a signal or an exec. A call that a signal interrupts "
+                    "and that the kernel restarts is one row, with the last result. Exception: "
+                    "if that call is inside a signal handler that interrupted another such call, "
+                    "each part is a row, with the kernel's internal result, -516 to -512",
                     nullable=True,
                     unknown=UNKNOWN_RESULT,
                 ),
                 Column("arg0", "i64", "its first argument", nullable=True),
-                Column("blocked_ns", "i64", "time not runnable inside it", nullable=True),
-                Column("tid", "i32", "thread that called"),
+                Column(
+                    "blocked_ns",
+                    "i64",
+                    "time inside the call in which the thread was not runnable",
+                    nullable=True,
+                ),
+                Column("tid", "i32", "thread that made the call"),
                 Column("blocks", "i32", "how many times it blocked", nullable=True),
                 Column(
                     "nr",
@@ -214,15 +220,15 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "runtime",
-            "a transition of the runtime, told by the runtime's own functions (uprobes) or "
-            "read from its memory",
+            "a transition of the runtime, such as a retake: from a uprobe on the runtime's own "
+            "function, or inferred from its memory",
             (
                 _TS,
                 Column(
                     "since_ns",
                     "i64",
-                    "null: it happened at ts_ns, exactly; else it was inferred from a look at the "
-                    "runtime's memory, and lies after since_ns and not after ts_ns",
+                    "null if it happened exactly at ts_ns. Otherwise it was inferred from a look "
+                    "at the runtime's memory, and happened after since_ns and not after ts_ns",
                     nullable=True,
                     since=2,
                 ),
@@ -230,7 +236,12 @@ TABLES: dict[str, Table] = {
                 Column("tid", "i32", "thread that did it"),
                 Column("p", "i32", "P concerned", nullable=True),
                 Column("m", "i32", "M concerned", nullable=True),
-                Column("target_tid", "i32", "thread it was done to, if another", nullable=True),
+                Column(
+                    "target_tid",
+                    "i32",
+                    "thread that it concerns, if not the same; for a retake the one that lost P",
+                    nullable=True,
+                ),
                 Column("runq", "i32", "goroutines in P's local run queue", nullable=True),
                 Column("global_runq", "i32", "goroutines in the global queue", nullable=True),
                 Column("npidle", "i32", "idle Ps", nullable=True),
@@ -242,22 +253,23 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "signal",
-            "a signal sent to a target thread, or delivered there (SIGURG; all on request)",
+            "a signal that is sent to a target thread or delivered there: SIGURG, or any signal "
+            "with --all-signals",
             (
                 _TS,
                 Column("pc", "i64", "user address that was interrupted", nullable=True),
                 Column(
                     "tid",
                     "i32",
-                    "thread it goes to; null for a tgkill that failed in a pid namespace, where "
-                    "the number that was asked for means another thread, or none",
+                    "thread that it is sent to; null for a tgkill that failed in a pid namespace, "
+                    "where the given number means another thread, or none",
                     nullable=True,
                 ),
                 Column("sender_tid", "i32", "thread that sent it", nullable=True),
                 Column(
                     "generation",
                     "i32",
-                    "which program of the thread's process: as in table task",
+                    "which program of the thread's process, as in table task",
                     nullable=True,
                     since=2,
                 ),
@@ -280,7 +292,7 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "task",
-            "the life of a target thread or process",
+            "an event in the life of a target thread or process",
             (
                 _TS,
                 Column("tid", "i32", "thread"),
@@ -289,7 +301,8 @@ TABLES: dict[str, Table] = {
                 Column(
                     "generation",
                     "i32",
-                    "which program of its process: how many execs were seen, this one included",
+                    "which program of its process: the number of execs that were seen, this one "
+                    "included",
                     nullable=True,
                     since=2,
                 ),
@@ -298,7 +311,7 @@ TABLES: dict[str, Table] = {
                 Column(
                     "kind",
                     "i8",
-                    "what happened; 'present' was there when the capture began",
+                    "what happened; present: it existed when the capture began",
                     words=("present", "fork", "exec", "name", "exit"),
                 ),
             ),
@@ -309,7 +322,7 @@ TABLES: dict[str, Table] = {
             (
                 Column("begin_ns", "i64", "no loss before this"),
                 Column("end_ns", "i64", "no loss after this"),
-                Column("lost", "i64", "records that found no room"),
+                Column("lost", "i64", "number of records that found no room"),
                 _CPU,
                 Column(
                     "table",
@@ -332,17 +345,21 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "stack",
-            "one frame of a stack that a target thread blocked with, walked by frame pointers: "
-            "a function that keeps none, as the system call's own, hides its caller; written "
-            "at the end of the capture",
+            "one frame of a stack with which a target thread blocked. Stacks are walked by frame "
+            "pointers, so a function that keeps none, such as the one that makes the system call, "
+            "hides its caller. The table is written at the end of the capture",
             (
-                Column("pc", "i64", "user address: where it is, or where it will return to"),
-                Column("stack_id", "i32", "the stack; as in table block"),
+                Column(
+                    "pc",
+                    "i64",
+                    "user address: where the thread is, or where the function will return to",
+                ),
+                Column("stack_id", "i32", "the stack, as in table block"),
                 Column("pid", "i32", "process that blocked with it"),
                 Column(
                     "generation",
                     "i32",
-                    "which program of it: as in table task",
+                    "which program of the process, as in table task",
                     nullable=True,
                     since=2,
                 ),
@@ -352,8 +369,8 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "address",
-            "what is known of one code address that tables stack and signal mention, from the "
-            "program's own function table; written at the end of the capture",
+            "the function and line of one code address of tables stack and signal, from the "
+            "program's own function table. The table is written at the end of the capture",
             (
                 Column("function", "text", "function that it lies in", nullable=True),
                 Column("file", "text", "source file", nullable=True),
@@ -362,7 +379,7 @@ TABLES: dict[str, Table] = {
                 Column(
                     "generation",
                     "i32",
-                    "which program of it: as in table task",
+                    "which program of the process, as in table task",
                     nullable=True,
                     since=2,
                 ),
@@ -370,9 +387,9 @@ TABLES: dict[str, Table] = {
                 Column(
                     "preemption",
                     "i8",
-                    "whether Go stops a goroutine there, or why not (isAsyncSafePoint in "
-                    "runtime/preempt.go): the compiler marked it unsafe, it is assembly, it "
-                    "belongs to the runtime, it is no Go code",
+                    "whether Go can stop a goroutine there (safe), or why not (isAsyncSafePoint "
+                    "in runtime/preempt.go): the compiler marked it unsafe, it is assembly, it "
+                    "belongs to the runtime, or it is no Go code",
                     nullable=True,
                     words=SAFE_POINTS,
                 ),
@@ -381,26 +398,26 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "pstate",
-            "a P seen in another state (its status, its M or its syscalltick) than at the look "
-            "before; a look reads a bounded number of Ps, the others at the next ones",
+            "a P whose state (its status, its M or its syscalltick) differs from that at the look "
+            "before. A look reads a bounded number of Ps, and the next looks read the others",
             (
-                Column("ts_ns", "i64", "when it was seen so, CLOCK_MONOTONIC"),
+                Column("ts_ns", "i64", "when this state was seen, CLOCK_MONOTONIC"),
                 Column(
                     "since_ns",
                     "i64",
-                    "when this P was last seen as before: the change lies after it and not after "
-                    "ts_ns; null at the first look",
+                    "when this P was last seen in its former state. The change happened after "
+                    "this time and not after ts_ns; null at the first look",
                     nullable=True,
                 ),
-                Column("looker_tid", "i32", "thread that ran when it was looked at"),
+                Column("looker_tid", "i32", "thread that ran at the look"),
                 Column("pid", "i32", "the process"),
                 Column("p", "i32", "P"),
-                Column("tid", "i32", "thread of the M that has it", nullable=True),
+                Column("tid", "i32", "thread of the M that has the P", nullable=True),
                 Column("syscalltick", "i32", "p.syscalltick", nullable=True),
                 Column(
                     "runq",
                     "i32",
-                    "goroutines in its local queue, the next one included",
+                    "goroutines in its local queue, runnext included",
                     nullable=True,
                 ),
                 _CPU,
@@ -409,15 +426,16 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "waiting",
-            "what was ready and did not run, at a look at the whole scheduler: where a P's state "
-            "changes, and otherwise at a bounded rate for each process",
+            "one look at the whole scheduler, with the number of goroutines that were ready and "
+            "did not run. There is a look when a P's state changes, and otherwise at a bounded "
+            "rate for each process",
             (
-                Column("ts_ns", "i64", "when it was looked at, CLOCK_MONOTONIC"),
+                Column("ts_ns", "i64", "time of the look, CLOCK_MONOTONIC"),
                 Column(
                     "oldest_ns",
                     "i64",
-                    "when the oldest piece of it was read: of many Ps a look reads some, and "
-                    "remembers the others",
+                    "when the oldest part of it was read: if there are many Ps, a look reads "
+                    "some of them and takes the others from earlier looks",
                 ),
                 Column(
                     "timer_ns",
@@ -425,19 +443,19 @@ TABLES: dict[str, Table] = {
                     "when the earliest timer of all Ps is due; null for none or not known",
                     nullable=True,
                 ),
-                Column("tid", "i32", "thread that ran when it was looked at"),
+                Column("tid", "i32", "thread that ran at the look"),
                 Column("pid", "i32", "the process"),
                 Column(
                     "runq",
                     "i32",
-                    "goroutines in all local queues, the next ones included; of a P that was not "
-                    "read, what is remembered",
+                    "goroutines in all local queues, runnext included; for a P that was not "
+                    "read, as of the look that read it last",
                     nullable=True,
                 ),
                 Column(
                     "runq_least",
                     "i32",
-                    "the same of those Ps alone that were read at this very look",
+                    "the same for only those Ps that were read at this look",
                     nullable=True,
                 ),
                 Column("global_runq", "i32", "goroutines in the global queue", nullable=True),
@@ -445,43 +463,51 @@ TABLES: dict[str, Table] = {
                 Column("npidle", "i32", "idle Ps", nullable=True),
                 Column("nmspinning", "i32", "Ms looking for work", nullable=True),
                 Column("gomaxprocs", "i32", "how many Ps there are (len(allp))", nullable=True),
-                Column("unseen", "i32", "Ps that were never read yet", nullable=True),
+                Column("unseen", "i32", "Ps that no look has read so far", nullable=True),
                 _CPU,
                 Column(
                     "gcwaiting",
                     "i8",
-                    "1 while somebody wants the world to stop, or has stopped it "
-                    "(sched.gcwaiting)",
+                    "1 while a stop-the-world is requested or lasts (sched.gcwaiting)",
                     nullable=True,
                 ),
             ),
         ),
         Table(
             "throttle",
-            "a span in which the CPU quota of a cgroup of the targets, or of one above it, kept "
-            "threads off the CPUs (cpu.stat, asked each 0.1 s); questions at which it had taken "
-            "nothing are one span together",
+            "a span between two readings of cpu.stat of a cgroup of the targets, or of a cgroup "
+            "above it, with the time for which the CPU quota kept threads off the CPUs. cpu.stat "
+            "is read every 0.1 s; successive spans without throttling are one row",
             (
-                Column("begin_ns", "i64", "when it was asked before"),
-                Column("end_ns", "i64", "when it was asked"),
-                Column("throttled_ns", "i64", "throttled time in between, summed over its CPUs"),
-                Column("cgroup", "text", "the cgroup, below the root of them all"),
-                Column("pid", "i32", "process in it"),
+                Column("begin_ns", "i64", "the reading at its beginning"),
+                Column("end_ns", "i64", "the reading at its end"),
+                Column(
+                    "throttled_ns",
+                    "i64",
+                    "throttled time in the span, summed over the cgroup's CPUs",
+                ),
+                Column("cgroup", "text", "path of the cgroup, from the root of all cgroups"),
+                Column("pid", "i32", "a process in it"),
             ),
             ring=False,
         ),
         Table(
             "reach",
-            "from when on the state of a process's runtime could be read",
+            "one program of a process, and since when the state of its runtime could be read",
             (
                 Column(
                     "exec_ns",
                     "i64",
-                    "since when the process is this program; null if that was before the capture",
+                    "when the process became this program; null if that was before the capture",
                     nullable=True,
                 ),
-                Column("ts_ns", "i64", "in reach from here on; null for never", nullable=True),
-                Column("path", "text", "the program", nullable=True),
+                Column(
+                    "ts_ns",
+                    "i64",
+                    "since when the runtime's state could be read; null for never",
+                    nullable=True,
+                ),
+                Column("path", "text", "path of the program", nullable=True),
                 Column("build_id", "text", "its ELF build id, hexadecimal", nullable=True),
                 Column("runtime", "text", "go, reference or none", nullable=True),
                 Column("version", "text", "the runtime's version", nullable=True),
