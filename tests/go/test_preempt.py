@@ -58,7 +58,7 @@ def test_without_signals_it_never_ends(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GODEBUG", "asyncpreemptoff=1")
-    trace, requests = requests_of(tmp_path, "loop", version, seconds=0.7)
+    trace, requests = requests_of(tmp_path, "loop", version, seconds=2)
     # The capture ended it: it was still running, though asked again and again.
     assert trace.manifest.exit_status is not None
     assert trace.manifest.exit_status < 0
@@ -70,7 +70,7 @@ def test_without_signals_it_never_ends(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_nosplit_loop_refuses_every_signal(version: str, tmp_path: Path) -> None:
-    trace, requests = requests_of(tmp_path, "nosplit", version, seconds=0.7)
+    trace, requests = requests_of(tmp_path, "nosplit", version, seconds=2)
     assert trace.manifest.exit_status is not None
     assert trace.manifest.exit_status < 0
     assert (requests["outcome"] != "stopped").all()

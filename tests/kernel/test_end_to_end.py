@@ -45,7 +45,7 @@ def test_retakes_are_those_that_the_runtime_recorded_itself(tmp_path: Path, work
     broken = {rule["rule"] for rule in both["rules"] if rule["broken"]}
     assert broken <= {"switches_alternate"}
     told = both["witness"]
-    assert told["records"] == len(witness.read_text().splitlines()) > 100
+    assert told["records"] == len(witness.read_text().splitlines()) > 0
     assert told["lost"] == 0
     assert told["recall"] >= 0.99
     assert told["precision"] >= 0.99

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +20,7 @@ from analysis.ptime.episodes import episodes
 from reference_runtime.current import COMPILED
 from tests.forced import KERNEL, lacking
 from tests.kernel.started import PRETAKE, python
-from tracer.capture.options import CaptureOptions
+from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.perf_record import record_by_perf
 from tracer.capture.record import record
 from tracer.errors import PretakeError
@@ -218,9 +219,13 @@ def test_retakes_are_those_that_bpf_sees_of_the_same_run(tmp_path: Path, policy:
 
 
 def test_a_run_that_is_ended_leaves_its_record_and_one_that_cannot_is_told(tmp_path: Path) -> None:
-    options = CaptureOptions(seconds=1.5)
+    def enough(progress: Progress) -> None:
+        # More than Python makes while it starts, however slowly.
+        if progress.events > 20_000:
+            os.kill(os.getpid(), signal.SIGINT)
+
     run = [*PRETAKE, "run", "echo", "--seconds", "1000"]
-    trace = Trace(record_by_perf(run, output=tmp_path / "ended", options=options))
+    trace = Trace(record_by_perf(run, output=tmp_path / "ended", progress=enough))
     assert trace.manifest.exit_status == -15
     assert trace.arrow("block").num_rows > 0
     assert trace.manifest.target.runtime == "reference"
