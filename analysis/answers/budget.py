@@ -1,6 +1,7 @@
 """Where every P-second of each process went, and whose work waited meanwhile.
 
-Everything here is read off the pass (:mod:`analysis.ptime.budget`); this file names and adds up.
+The pass (:mod:`analysis.ptime.budget`) computes all figures. This file gives them names and adds
+them up.
 """
 
 from __future__ import annotations

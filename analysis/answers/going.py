@@ -1,7 +1,7 @@
-"""Stall time of Ps while a program runs: the pass of a trace, fed as rows come.
+"""Stall time of Ps while a program runs: the pass of a trace gets the rows as they come.
 
-The same engine and the same definition as for a trace (:mod:`analysis.answers.pressure`). It lags
-by what rows may be late, and by the second that the pass looks ahead.
+Engine and definition are the same as for a trace (:mod:`analysis.answers.pressure`). The figures
+are late, because rows may come late and because the pass looks one second ahead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What to do now: the budget in a sentence, and what a person can change for each cause.
 
-Everything is read off the budget (:mod:`analysis.answers.budget`). A figure that the trace knows
-only between two ends is told with both.
+All figures come from the budget (:mod:`analysis.answers.budget`). If the trace gives only a least
+and a most of a figure, the sentence has both.
 
 Example:
     >>> verdict = what_now(trace.budget(), "go")

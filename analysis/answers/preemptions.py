@@ -5,9 +5,9 @@ request for that thread belongs to it: the signal (``tgkill``), its delivery, an
 is stopped (``preempted``) or refused (``preempt_refused``, with the reason). Go coalesces
 requests (``m.signalPending``), so a request may have no signal of its own.
 
-Go does not tell a refusal; it is inferred. If Go's handler accepts, the thread returns into
+Go does not report a refusal, so it is inferred. If Go's handler accepts, the thread returns into
 asyncPreempt, which is probed. So a signal that was delivered and not followed by asyncPreempt was
-refused. The reason is what the binary says of the interrupted instruction (table address). If that
+refused. The reason comes from the interrupted instruction in the binary (table address). If that
 instruction is a safe point, the request was not wanted any more: the goroutine had yielded
 meanwhile, was not running, or its M held a lock.
 """

@@ -1,6 +1,6 @@
-"""Call sites and functions by number, without pandas: what a budget names things by.
+"""Call sites and functions by number, without pandas, for the names in a budget.
 
-The rule for a call site is :mod:`analysis.answers.places`'.
+The rule for a call site is that of :mod:`analysis.answers.places`.
 """
 
 from __future__ import annotations

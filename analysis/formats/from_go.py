@@ -1,14 +1,15 @@
 """A Go execution trace as a trace of this project, as far as it reaches.
 
-An execution trace tells about goroutines and Ps, and nothing about the kernel. So:
+An execution trace has events of goroutines and Ps, and none of the kernel. So:
 
-- A call whose P was taken makes a block and an episode. The time of the block is not told; it is
-  set to the entry of the call, so holds and latencies are too long by the time that the thread
-  still ran. A call that kept its P makes no episode, because it looks like a call that never
-  blocked.
-- It is not told who took a P (the monitor, the collector, another M): the reason is null.
+- A call whose P was taken makes a block and an episode. The trace does not have the time of the
+  block, so it is set to the entry of the call. Holds and latencies are too long by the time for
+  which the thread still ran. A call that kept its P makes no episode, because it looks like a call
+  that never blocked.
+- The trace does not say who took a P (the monitor, the collector, another M), so the reason is
+  null.
 - ``run`` is the first goroutine on a P after it changed its M.
-- The run queues are not told one by one. ``global_runq`` counts all runnable goroutines, and
+- The trace does not have single run queues. ``global_runq`` counts all runnable goroutines, and
   ``runq`` is 0. ``npidle`` counts idle Ps, and ``nmspinning`` Ps that have an M and run nothing.
 """
 

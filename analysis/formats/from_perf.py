@@ -1,9 +1,8 @@
 """What ``perf sched record`` recorded, as a trace of this project, as far as it reaches.
 
-perf tells about switches, wake-ups and threads, and nothing about a runtime. So there are no
-episodes, but one can ask where threads ran and waited, as of any trace. Time is perf's own
-clock. The input is a ``perf.data`` file, which perf itself reads, or the text of ``perf
-script``.
+perf records switches, wake-ups and threads, and nothing of a runtime. So there are no episodes,
+but the trace shows where threads ran and waited, as any trace does. Times are of perf's own clock.
+The input is a ``perf.data`` file, which perf itself reads, or the text of ``perf script``.
 """
 
 from __future__ import annotations

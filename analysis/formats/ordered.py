@@ -1,8 +1,8 @@
 """A table in the order of time that may be larger than memory.
 
-Episodes are told as their calls end, window by window; a reader wants them as they began, and one
-call may block for the whole of a capture. So the rows are spilled to a file, and only the keys
-that they are ordered by stay in memory: 24 bytes a row instead of some 500.
+Episodes come in the order in which their calls ended, window by window. A reader wants them in the
+order in which they began, and one call may block for a whole capture. So the rows are written to a
+temporary file, and only the keys of the order stay in memory: 24 bytes a row instead of some 500.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Runs the pass over a trace, window by window, and collects what it settles.
+"""Runs the pass over a trace, window by window, and collects its sums.
 
-The pass is two compiled halves (``owners`` and ``account`` in :mod:`analysis.ptime.engine`) that
-take the same rows, the second ``REACH_NS`` behind the first. This file gives them bytes and takes
-numbers: nothing here runs for each row.
+The pass has two compiled halves (``owners`` and ``account`` in :mod:`analysis.ptime.engine`). Both
+take the same rows, the second one ``REACH_NS`` later than the first. This file gives them columns
+as bytes and gets numbers back, so no Python code runs for each row.
 """
 
 from __future__ import annotations

@@ -1,23 +1,24 @@
 """Episodes: each system call in which a thread blocked while it held a P.
 
 :func:`episodes` makes the table of a trace. :class:`EpisodeStream` makes the same table from
-consecutive windows of time, holding no more than the calls that are still open and the last
-row of each thread, so that a trace may be larger than memory; where the cuts lie changes
-nothing.
+consecutive windows of time. It keeps only the calls that are still open and the last row of each
+thread, so a trace may be larger than memory. The result does not depend on where the windows end.
 
-What is asked of the rows:
+The rules:
 
-- A call is (thread, time of entry); its first block makes the episode. It ends with its row in
-  table ``syscall``, or with its thread. Without either, what the thread did next tells only
-  that it had ended (its row was lost), and the end of the trace only that it had not.
-- P is released by the first ``retake`` or ``handoff`` of it after the block and before the end.
-  If another thread uses it meanwhile and there is neither, a thread took it on its return from
-  a call of its own, as Go's may (:mod:`analysis.ptime.engine.episodes`).
-- Then P's way goes on to the first ``run`` (where the runtime never tells that, ``acquirep``),
-  unless it goes idle. It is followed no longer than to P's next block, retake or handoff.
-- A P handed off for a call is the ``handoff`` with reason ``syscall_block`` that the thread did
-  since its block before. A later block of that thread without a P is no new episode: a call of
-  the runtime may be several of the kernel (CPython's, on its way back, waits for the GIL).
+- A call is identified by its thread and its time of entry; its first block makes the episode. The
+  episode ends with the call's row in table ``syscall``, or with its thread. If there is neither,
+  the thread's next row shows that the call had ended (its row was lost), and the end of the trace
+  shows that it had not.
+- P is released by its first ``retake`` or ``handoff`` after the block and before the end of the
+  call. If there is neither and another thread uses P meanwhile, that thread took P on its return
+  from a call of its own, as in Go (:mod:`analysis.ptime.engine.episodes`).
+- After the release, P is followed to its first ``run`` (``acquirep``, if the runtime has no rows
+  ``run``) or until it goes idle, but no longer than to P's next block, retake or handoff.
+- For a P that was handed off for a call, the release is the ``handoff`` with reason
+  ``syscall_block`` that the thread made since its block before. A later block of that thread
+  without a P is no new episode, because one call of the runtime may be several calls of the kernel
+  (CPython waits for the GIL after its call).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What must be known of a trace before the pass over it begins.
 
-What it can tell, who is who, and the *edges*: begins and ends of losses, of processes, of reach
-and of throttling, which are few, and stand in several small tables.
+That is: which tables it has, which thread belongs to which process, and the *edges*. Edges are the
+begins and ends of losses, of processes, of reach and of throttling. They are few, and stand in
+several small tables.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@
 - **The primary figure** is the first, the one to act on: it is tested at 5 % by itself. All others
   are one family, corrected by Holm's method. So with nothing changed the primary figure is called
   different in at most 5 % of the comparisons, and any figure in at most 10 %.
-- **One run each gives no verdict**, whatever the figures look like. How far such a run varies
-  within itself, in blocks of time that are longer than what happens in one of them lasts, tells
-  what five runs of each would show at the least.
+- **One run of each gives no verdict**, whatever the figures look like. The least change that five
+  runs of each would show is estimated from how far such a run varies within itself, in blocks of
+  time that are longer than what is measured.
 - **"same"** means: no difference was found, and one that doubles or halves the figure would have
-  been (in four of five cases). Where even that would have been missed, the verdict is "none".
+  been found (in four of five cases). If even that would have been missed, the verdict is "none".
 
 Example: a has 100, 104 and 98 µs, b has 121, 118 and 125 µs. The ratio of the geometric means is
 1.205, its 95 % interval 1.14 to 1.27, p 0.001: "higher".

@@ -1,8 +1,8 @@
 """The time of each P against a Go program's own execution trace.
 
-Go's runtime tells, on its own, when a P gets an M and loses it (ProcStart, ProcStop, ProcSteal),
-when its goroutine is in a system call, and when the world is stopped. It knows nothing of CPUs. So
-the states of a budget are put together as Go sees them:
+Go's own trace has events for when a P gets an M and loses it (ProcStart, ProcStop, ProcSteal),
+when its goroutine is in a system call, and when the world is stopped. It has nothing of CPUs. So
+the states of a budget are added up to those that Go distinguishes:
 
 =========  =====================================================================================
 running    running, no_cpu, fault, stopped outside of a call, and waits of the runtime's own
@@ -11,17 +11,17 @@ idle       idle and transit: no M has it
 stw        stw: no M has it, and the world is stopped
 =========  =====================================================================================
 
-``with_m`` is the sum of the first two. Go counts calls that do not block, too, also while their
-thread waits for a CPU, and the trace does not have those: on a busy machine Go has more of
-``syscall``, and less of ``running``, and ``with_m`` is what both sides know.
+``with_m`` is the sum of the first two. Go also counts calls that do not block, and the time for
+which their thread waits for a CPU; a capture does not have these calls. So on a busy machine Go
+has more ``syscall`` and less ``running``, and only the sum of the two can be compared.
 
 Two more things are known to one side only:
 
-- An M that gets a P tells Go so (ProcStart) once it runs. Where its thread loses its CPU before
-  that, Go has P idle and the kernel a thread without a CPU. That time (``untold_ns``) may be
-  either, and the two sides are apart by no more than lies outside of it.
-- Whoever stops the world keeps its own P, to Go; in the budget that P is ``stw`` as the others
-  are. Here it is counted as Go does.
+- An M that gets a P writes ProcStart once it runs. If its thread loses its CPU before that, P is
+  idle in Go's trace, and has a thread without a CPU in the capture. That time (``untold_ns``) may
+  be either, so only a difference beyond it counts.
+- In Go's trace the M that stops the world keeps its own P. In the budget that P is ``stw``, like
+  all others. Here it is counted as Go does.
 """
 
 from __future__ import annotations

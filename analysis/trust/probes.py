@@ -1,14 +1,14 @@
-"""How well retakes are told without a uprobe, held against the uprobes of the same trace.
+"""How well retakes are inferred without a uprobe, compared with the uprobes of the same trace.
 
-A trace of ``record --probes both`` has each retake twice: from Go's own functions, at its exact
-time (``retake``, which is what all other views count), and inferred from looks at the runtime's
-memory (``retake_inferred``), as an interval (``since_ns``). A retake of
-the one kind and one of the other are the same where they are of the same P and the exact time is
-nearest to the interval, and none is used twice.
+A trace of ``record --probes both`` has each retake twice. ``retake`` comes from a uprobe on Go's
+own function and has the exact time; all other views count only these. ``retake_inferred`` comes
+from looks at the runtime's memory and is an interval (``since_ns`` to ``ts_ns``). A row of each
+kind are the same retake if they are of the same P and the exact time is the nearest to the
+interval. No row is used twice.
 
-What can be compared is what both can tell: retakes by sysmon and by a stop of the world, and from
-Go 1.26 on an M that takes its P back; to Go 1.25 no function is called for that, so the inferred
-ones of that reason have no witness and are left out, and counted.
+Only retakes that both ways can see are compared: those by sysmon and by a stop-the-world, and from
+Go 1.26 on those by an M that takes its P back. Up to Go 1.25 no function is called for the last
+kind, so inferred retakes with that reason have no witness. They are left out, and counted.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
 """Replays a trace against the rules of the model and counts what breaks them.
 
-The reader checks that files are well-formed; this checks that their rows make sense. Example: two
-threads that are blocked with the same P at the same time contradict the model, so the trace was
-captured wrongly, or the model is wrong.
+The reader checks that files are well-formed; this module checks that their rows make sense. For
+example, two threads cannot be blocked with the same P at the same time. If a trace has that, it
+was captured wrongly, or the model is wrong.
 
-Each rule is one function from the rows to how many things it looked at, and when they broke the
-rule. Where records were lost, a rule that needs every row of a table looks only at the rest; its
-count shows that.
+Each rule is one function. It gets the rows, and returns how many things it looked at and when they
+broke the rule. If records were lost, a rule that needs every row of a table skips the time of the
+loss, and its count is smaller.
 
 A trace may be larger than memory. Rules about single rows read one piece of a table after the
-other. Rules about the next switch of a thread read one window of time after the other. Rules
-about the calls of a thread read some threads after the others, as many as :data:`ROWS` rows
-belong to. Of each episode only a few numbers are kept.
+other. Rules about the next switch of a thread read one window of time after the other. Rules about
+the calls of a thread go through the threads in groups that have up to :data:`ROWS` rows. Of each
+episode only a few numbers are kept.
 
-A rule is of one of two kinds. A *runtime* rule is about the program's scheduler, and a break is
-a fault of the capture or of the model. A *kernel* rule needs that the kernel told everything,
-and it does not always: some threads (of a hypervisor's agent, for example) are hidden from
-tracepoints, so switches to them are unseen. ``perf sched record`` misses the same switches.
+There are two kinds of rules. A *runtime* rule is about the program's scheduler; if one is broken,
+the capture or the model is wrong. A *kernel* rule assumes that the kernel reported every event. It
+does not always: some threads (of a hypervisor's agent, for example) are hidden from tracepoints,
+so no tracer sees switches to them. ``perf sched record`` misses the same switches.
 """
 
 from __future__ import annotations

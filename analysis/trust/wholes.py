@@ -1,10 +1,10 @@
 """The rule that a part is no longer than its whole, for every pair of them in a trace.
 
-For example, a call of 901 ns cannot have been blocked for 11.6 ms: then its thread's state was
-another call's. Such numbers look like any other in a sum, so each pair is asked for.
+For example, a call of 901 ns cannot have been blocked for 11.6 ms. If a trace has that, the state
+of another call was used for it. In a sum nobody would see such a number, so each pair is checked.
 
 Each function takes plain rows (:mod:`analysis.windowed.plain`) and returns how many it looked at,
-and which rows break the rule. A number that is not known breaks none.
+and which rows break the rule. A number that is not known breaks no rule.
 """
 
 from __future__ import annotations

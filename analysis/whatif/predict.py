@@ -1,10 +1,11 @@
 """What another policy, machine or number of Ps would have made of a captured run.
 
 This module makes the scripts of the run (:mod:`analysis.whatif.scripts`), finds the prices of the
-machine, has a simulator that the caller gives replay the scripts, and tells the error.
+machine (what each step costs there), lets a simulator that the caller gives replay the scripts,
+and computes the error.
 
-1. The prices of each step of a P's way are read off the *first* half of the capture
-   (:mod:`analysis.whatif.prices`). If a capture does not tell a price (a trace made by hand, a Go
+1. The prices of each step of a P's way are measured in the *first* half of the capture
+   (:mod:`analysis.whatif.prices`). If a capture does not show a price (a trace made by hand, a Go
    program that hardly retakes), it is fitted: the replay of the policy that was really used must
    agree with that half in the median way of P (release to run), in the part of it until the next
    thread is woken, and under ``sysmon`` in the median hold.

@@ -1,12 +1,13 @@
-"""What CPU quotas took from a run: a replay has none, so it tells how the run were without them.
+"""What CPU quotas took from a run. A replay has no quota, so it shows the run without them.
 
-Example: 30 ms in each 100 ms were throttled. The scripts have the CPU time that goroutines used,
-and calls as long as they blocked, but not the time in which a quota kept threads off the CPUs; nor
-does the simulated machine have a quota. So each replay is without it. How good a replay is can be
-seen only where the run was not throttled either: the error is taken from those episodes alone.
+Example: 30 ms of each 100 ms were throttled. The scripts have the CPU time that goroutines used
+and the time that calls blocked, but not the time in which a quota kept threads off the CPUs, and
+the simulated machine has no quota. So the error of a replay is computed only from the episodes in
+which the run was not throttled.
 
-Table ``throttle`` has a span for each time that the cgroups were asked (0.1 s), and what was taken
-in it, summed over CPUs. When in the span it was, nobody knows: all of the span counts as touched.
+Table ``throttle`` has a span for each reading of the cgroups' counters (every 0.1 s), with the
+throttled time in it, summed over CPUs. It is not known when in the span that was, so all of the
+span counts as throttled.
 """
 
 from __future__ import annotations
