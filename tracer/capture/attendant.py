@@ -1,12 +1,12 @@
-"""The attendant: does for a tracer that gave up its rights what nobody has to ask for.
+"""The attendant: a process that does the tracer's last jobs after the tracer gave up its rights.
 
-It is a process that the tracer leaves behind (fork), with the capabilities of :data:`KEPT`, and
-it hears nothing: its only input is the tracer's end, however that comes. Meanwhile it lets the
-kernel count, by samples, what the BPF programs cost; in the end it gives the trace to who asked
-for it, or removes its folder where nothing was captured.
+Example: root captures. The tracer becomes nobody and writes ``x.pretake`` as nobody. When it has
+ended, the attendant gives that folder to root.
 
-Example: root captures. The tracer becomes nobody and writes ``x.pretake`` as nobody, and when it
-is done the attendant makes that root's.
+The tracer forks it before it gives up its rights, and the attendant keeps the capabilities of
+:data:`KEPT`. It takes no messages: its only input is the tracer's end, even by a kill. Meanwhile
+it turns on the kernel's statistics of the BPF programs in samples. At the end it gives the trace
+to the user who asked for it, or removes its folder if nothing was captured.
 """
 
 from __future__ import annotations

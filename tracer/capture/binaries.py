@@ -1,4 +1,4 @@
-"""The binaries of a capture: each is looked at once, and kept at hand for its symbols."""
+"""The binaries of a capture: each is inspected once, and kept open for its symbols."""
 
 from __future__ import annotations
 

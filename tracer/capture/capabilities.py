@@ -1,6 +1,7 @@
 """Who a process is and what it may do: Linux's users and capabilities.
 
-Of Python's own library alone, for the keeper (:mod:`tracer.capture.keeper_process`).
+It uses Python's own library only, because the keeper (:mod:`tracer.capture.keeper_process`) runs
+it with capabilities.
 """
 
 from __future__ import annotations

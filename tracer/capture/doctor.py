@@ -1,7 +1,7 @@
-"""What this machine can and cannot do, and the mend.
+"""What this machine can and cannot capture, and what to do about it.
 
-Each check tries the thing itself rather than a version number, and names one command or change
-that mends it.
+Each check tries the thing itself instead of looking at a version number, and names one command or
+change that helps.
 
 Example:
     >>> [check.name for check in diagnose() if check.needed and not check.ok]

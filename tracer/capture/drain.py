@@ -1,8 +1,8 @@
 """Moves records from the rings in the kernel to the parts on disk, one ring after the other.
 
-The drain looks at the rings on a timer whose period follows how fast they fill; the kernel wakes
-it for an exec alone. So the tracer's own switches never depend on the target's, and do not feed
-back.
+The drain reads the rings on a timer whose period follows how fast they fill. The kernel does not
+wake it for a record, because its own switches would then be records again. It wakes it for an
+exec, and when a ring is half full.
 """
 
 from __future__ import annotations

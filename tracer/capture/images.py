@@ -1,4 +1,4 @@
-"""What each target process was, from one exec to the next: which binaries lie where in it."""
+"""Which binaries were mapped where in each target process, from one exec to the next."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Uprobes in target processes, put and taken out by the keeper.
+"""Uprobes in target processes, which the keeper puts in and takes out.
 
-A file with probes in it is held still by a lease (fcntl(2), F_RDLCK): who opens it for writing or
-truncates it is made to wait by the kernel until the probes are out, some milliseconds. So a
-breakpoint never stands in a byte that changes. A file that cannot be held gets no probe.
+Example: ``cp new old`` overwrites a server's file while a probe stands in it. The breakpoint would
+then lie in the middle of another instruction. So the keeper holds a lease (fcntl(2), F_RDLCK) on
+each file with a probe. A process that opens the file for writing, or truncates it, has to wait
+until the keeper has taken the probes out, some milliseconds. A file that cannot be held so gets no
+probe.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The keeper: the process that keeps what a capture needs of its capabilities.
+"""The keeper: the process that keeps the capabilities which a capture needs later.
 
-The tracer gives up all of its own once it is attached. What a target execs later still has to be
-looked at and probed, so a process of its own stays behind, which answers the tracer three
-questions, all of them about target processes only:
+Example: a target execs a Go program 10 s after the capture began. The tracer has given up its
+capabilities by then, but it has to inspect the new program. So it asks the keeper for a descriptor
+of the program's file. The keeper answers three questions, and only about target processes:
 
 ``open``    a descriptor to read ``exe``, ``maps`` or one mapped file
-``word``    8 bytes of memory, for where a Go library keeps what is a thread's own
-``probe``   uprobes into one process, or with no places, out of it (:mod:`tracer.capture.
-            keeper_probes`, which is not even loaded for a capture that has none)
+``word``    8 bytes of memory, where a Go library keeps its thread-local data
+``probe``   put uprobes into one process, or with no places, take them out (:mod:`tracer.capture.
+            keeper_probes`, which is not loaded for a capture without uprobes)
 
 A process is a target if the BPF programs say so, or if it is the one the capture was started
 for. The keeper runs as nobody, with the capabilities that its tracer names (:mod:`tracer.capture.

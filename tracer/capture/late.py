@@ -1,9 +1,10 @@
-"""Runtimes that come later: in a library that a process loads while it runs.
+"""Runtimes in a library that a process loads while it runs.
 
-A plugin, a Go library that a C program opens, the reference runtime in a Python: nothing tells
-the tracer that a file was mapped. But a runtime makes threads at once, so a process is looked at
-again when it makes one; and every one now and then, which finds plugins. A look is a read of
-/proc/PID/maps, some 50 us, and there are at most :data:`LOOKS` of them a step.
+Examples are a plugin, a Go library that a C program opens, and the reference runtime in a Python
+process. The kernel has no event for a file that is mapped. But a runtime makes threads at once, so
+a process is looked at again when it makes a thread. Every process is also looked at now and then,
+which finds plugins. A look reads /proc/PID/maps, which takes some 50 us, and there are at most
+:data:`LOOKS` looks in a step of the drain.
 """
 
 from __future__ import annotations

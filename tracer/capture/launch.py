@@ -1,8 +1,8 @@
 """The process to trace: a command that is held until the probes are in place, or one that runs.
 
-A command starts as a shell that waits at a gate, so that there is a process to make a target of;
-it becomes the command only when the gate opens. It keeps the tracer's user, terminal, folder and
-environment, as under ``perf record`` or ``strace``.
+A command starts as a shell that waits at a gate, so that its process can be made a target before
+the command runs. When the gate opens, the shell becomes the command. It keeps the tracer's user,
+terminal, folder and environment, as under ``perf record`` or ``strace``.
 """
 
 from __future__ import annotations

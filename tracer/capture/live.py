@@ -1,10 +1,12 @@
 """How long Ps are held, while a program runs, in histograms that the kernel keeps.
 
-No row leaves the kernel except one for each new program, so watching for hours costs no more
-than the probes; but with ``rows``, which tell the stall time of Ps, all do, as in a capture. There
-are two histograms for each system call and stack. ``retake`` has the times from a thread's block
-until the runtime took its P. ``harm`` has the same times of those blocks at which a goroutine
-waited and no idle P and no spinning M could take it.
+There are two histograms for each system call and stack. ``retake`` has the times from a thread's
+block until the runtime took its P. ``harm`` has the same times, but only of blocks at which a
+goroutine waited and no idle P and no spinning M could take it.
+
+No row leaves the kernel except one for each new program, so a watch of hours costs no more than
+the programs at the tracepoints. Only with ``rows``, from which the stall time of Ps is computed,
+do all rows leave the kernel, as in a capture.
 """
 
 from __future__ import annotations

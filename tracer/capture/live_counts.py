@@ -1,4 +1,4 @@
-"""What programs compiled with LIVE count in the kernel: sites, their counts and their stacks."""
+"""Reads the counts that BPF programs compiled with LIVE keep in the kernel, by site and stack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a capture costs one command: the command with and without, in pairs.
+"""What a capture costs one command: pairs of runs with and without a capture.
 
-A pair's two runs follow each other, and every other pair begins with the other one, so that what
-drifts on the machine meets both alike.
+The two runs of a pair follow each other, and every second pair begins with the captured run. So a
+slow change of the machine's load affects both kinds alike.
 """
 
 from __future__ import annotations

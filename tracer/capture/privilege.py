@@ -1,4 +1,4 @@
-"""What the caller may do, and what a tracer gives up of it once it is attached."""
+"""What the caller may do, and which rights the tracer gives up once it is attached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Table reach: from when on each program of each process could be read."""
+"""Table reach: since when the runtime of each program of each process could be read."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ Example:
     >>> record(["./server"], output="server.pretake", options=CaptureOptions(seconds=10))
     PosixPath('server.pretake')
 
-The order in which it begins (:mod:`tracer.capture.start`) and ends is what makes it exact. At the
-end the probes go first, and the drain stops when everything that was sent is stored or counted
-as lost.
+The order of its steps makes its counts exact. :mod:`tracer.capture.start` has the order of the
+beginning. At the end the probes go first, and the drain stops when every record that was sent is
+stored or counted as lost.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The order in which a capture begins, whatever is done with its records.
+"""The order in which a capture begins, for ``record`` and ``live``.
 
-1. The target is there: a command that waits at a gate, or a running process.
-2. The programs are loaded; nothing is attached yet.
-3. The binaries are inspected, and the keeper starts, with what is needed of the capabilities
-   later on: less where no uprobe is wanted.
-4. The programs are put at their tracepoints. They drop everything, since no thread is a target.
+1. The target exists: a command that waits at a gate, or a running process.
+2. The programs are loaded; nothing is attached.
+3. The binaries are inspected, and the keeper starts with the capabilities that are needed later,
+   fewer if no uprobe is wanted.
+4. The programs are attached to their tracepoints. They drop everything, since no thread is a
+   target.
 5. The uprobes are put in their places.
 6. The tracer becomes an ordinary user (:func:`tracer.capture.privilege.give_up`), before there
    are threads of its own, each of which would have capabilities of its own.

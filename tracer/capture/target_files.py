@@ -1,4 +1,4 @@
-"""What is read of a target process under /proc: its program, its mappings, a word of memory."""
+"""Reads a target process under /proc: its program, its mappings, a word of memory."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What the CPU quotas of the targets' cgroups took, asked now and then: table throttle.
+"""Table throttle: how long CPU quotas kept the targets' threads off the CPUs.
 
-A thread that may not run since its cgroup has used up ``cpu.max`` looks to the scheduler like any
-other that waits for a CPU; only the cgroup counts it (``throttled_usec`` in ``cpu.stat``, to
-cgroup v1 ``throttled_time`` in ns). A quota may stand at any level, so every cgroup on the way
-to the root is asked, and the one that took most is told.
+The scheduler's events do not show it: a thread whose cgroup has used up ``cpu.max`` looks like any
+other thread that waits for a CPU. Only the cgroup counts it (``throttled_usec`` in ``cpu.stat``,
+in cgroup v1 ``throttled_time`` in ns), so its counter is read every 0.1 s. Any cgroup on the way
+to the root may have the quota. All of them are read, and the row has the one that throttled most.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The few system calls of bpf(2) and perf_event_open(2) that a capture makes.
 
-Everything made here is a file descriptor, so it all goes with the process, however that ends.
-Errors are OSError, or :class:`LoadError` with the verifier's words.
+Everything made here is a file descriptor, so it disappears with the process, however that ends.
+Errors are OSError, or :class:`LoadError` with the verifier's message.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The BPF programs of ``tracer/bpf``, compiled by bcc; and kept, since that takes a second.
+"""The BPF programs of ``tracer/bpf``: compiled by bcc, and kept in a cache.
 
 The files are joined into one text, each behind a ``#line`` so that a message names the right
 place, and compiled with the record structs made from :mod:`tracer.trace.schema` and the running

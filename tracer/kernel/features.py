@@ -1,6 +1,6 @@
-"""What the BPF programs ask of a kernel, each tried by a program of a few instructions.
+"""The kernel features that the BPF programs need, each tried by a program of a few instructions.
 
-Tried, and not told from the version: a distribution's kernel has what was brought back to it.
+The version would not tell: a distribution may have brought a feature to an older kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that nobody else can have changed: what root compiles from, and loads into the kernel."""
+"""Files that no other user can have changed: root compiles them, or loads them into the kernel."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Which flag of a thread tells that it has been in user code since it last came on a CPU.
 
 On x86 that is ``TIF_NEED_FPU_LOAD``: while it is set, the thread's floating-point registers are
-in memory. A switch sets it, and the way back to user code clears it (``switch_fpu_return``, Linux
-5.2). With it two blocks in one system call are told from blocks in two calls, without a program
-at ``sys_enter`` (``tracer/bpf/calls_inferred.bpf.c``).
+in memory. A switch sets it, and the return to user code clears it (``switch_fpu_return``, Linux
+5.2). It shows whether two blocks lie in one system call or in two, without a program at
+``sys_enter`` (``tracer/bpf/calls_inferred.bpf.c``).
 
 Its number differs between kernels and is in no BTF. So it is found by trial. A child writes more
 to a pipe than the pipe holds, and we read it bit by bit. The write blocks several times. At the
