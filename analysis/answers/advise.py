@@ -37,10 +37,10 @@ WAYS = ("raw", "normal", "block")
 
 ADVICE = Frame(
     "advice",
-    "one call site, and which way of calling fits it",
+    "one call site, and which way of calling costs least P time there",
     (
-        Field("site", "the site: its system call, and its stack where one was captured", "str"),
-        Field("calls", "calls of it that blocked with a P, or had it handed off"),
+        Field("site", "the site: its system call, and its stack if one was captured", "str"),
+        Field("calls", "calls of it that blocked with a P, or whose P was handed off"),
         Field(
             "block_share",
             "share of all its calls that blocked; null if only those that blocked were captured",
@@ -50,23 +50,23 @@ ADVICE = Frame(
         Field("blocked_p99_ns", "its 99th percentile"),
         Field(
             "waiting_share",
-            "share of the calls in which work waited and nobody else could take it",
+            "share of the calls in which a goroutine waited that no other P could take",
             "float",
         ),
         Field("way_now", "how most of its calls were made", words=WAYS),
-        Field("raw_loss_ns", "estimated P time lost a call, made raw", "float"),
+        Field("raw_loss_ns", "estimated P time lost for each call, if made raw", "float"),
         Field(
             "normal_loss_ns",
-            "the same, made with entersyscall; null if none was captured",
+            "the same, if made with entersyscall; null if none was captured",
             "float",
         ),
-        Field("block_loss_ns", "the same, made with entersyscallblock", "float"),
+        Field("block_loss_ns", "the same, if made with entersyscallblock", "float"),
         Field(
             "way_best",
             "the way with the least loss; null if there is too little evidence",
             words=WAYS,
         ),
-        Field("gain_ns", "P time won a call by changing to it", "float"),
+        Field("gain_ns", "P time gained for each call by a change to that way", "float"),
         Field("gain_low_ns", "lower end of its 95 % interval", "float"),
         Field("gain_high_ns", "upper end", "float"),
         Field("pays_from_ns", "length of a call from which block costs less than raw"),

@@ -43,15 +43,15 @@ FACTORS = Frame(
     (
         Field("factor", "name of the factor", "str"),
         Field("meaning", "what it is", "str"),
-        Field("episodes", "episodes in which both are known"),
+        Field("episodes", "episodes in which the factor and the latency are known"),
         Field("effect", "Spearman's rank correlation with the latency, -1 to 1", "float"),
         Field("effect_low", "lower end of its 95 % interval", "float"),
         Field("effect_high", "upper end", "float"),
         Field(
             "low_p50_ns",
-            "median latency of the third of episodes with the least of it",
+            "median latency of the third of the episodes with the lowest factor",
         ),
-        Field("high_p50_ns", "median latency of the third with the most of it"),
+        Field("high_p50_ns", "median latency of the third with the highest factor"),
     ),
 )
 

@@ -21,7 +21,7 @@ __all__ = ["PLACES", "places", "places_of"]
 
 PLACES = Frame(
     "places",
-    "one stack that threads blocked with",
+    "one stack with which threads blocked",
     (
         Field("stack_id", "the stack; as in table block"),
         Field("site", "function that is the call site", "str"),

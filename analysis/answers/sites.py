@@ -20,7 +20,7 @@ SITES = Frame(
     "sites",
     "the episodes of one call site and system call",
     (
-        Field("site", "function that made the call; null where no stack was captured", "str"),
+        Field("site", "function that made the call; null if no stack was captured", "str"),
         Field("file", "source file of the call there, of its most frequent stack", "str"),
         Field("line", "its line"),
         Field("syscall", "name of the system call", "str"),
@@ -28,18 +28,18 @@ SITES = Frame(
         Field("blocked_p50_ns", "median time that the call blocked"),
         Field("hold_p50_ns", "median hold"),
         Field("hold_p99_ns", "99th percentile of the hold"),
-        Field("hold_sum_ns", "all hold together; null where no episode's is known"),
+        Field("hold_sum_ns", "all holds together; null if it is known of no episode"),
         Field("retake_p50_ns", "median P-retake latency"),
-        Field("harm_sum_ns", "all harm together; null where most episodes' is not known"),
+        Field("harm_sum_ns", "all harm together; null if it is not known of most episodes"),
         Field("harm_unknown", "episodes whose harm is not known; they would add to the sum"),
-        Field("hold_unknown", "episodes whose hold is not known, and in no figure of it"),
+        Field("hold_unknown", "episodes whose hold is not known; no figure of the hold has them"),
         Field(
             "retake_unknown",
             "episodes whose P was given up and did not go idle, and whose latency is not known",
         ),
         Field("kept", "episodes whose call returned with its P"),
         Field("harmful", "episodes with harm"),
-        Field("needless", "handoffs that bought nothing"),
+        Field("needless", "handoffs for calls that returned before P ran anything else"),
     ),
 )
 

@@ -32,7 +32,7 @@ TIMELINE = Frame(
     (
         Field("episode", "which of the episodes asked for, from 0"),
         Field("lane", "name of the lane: the P first, then the threads", "str"),
-        Field("state", "what it was doing", words=STATES),
+        Field("state", "what the thread or P was doing", words=STATES),
         Field("begin_ns", "begin of the span"),
         Field("end_ns", "end of the span"),
         Field("cpu", "CPU on which the thread ran"),

@@ -56,13 +56,13 @@ KINDS = ("runtime", "kernel")
 
 VALIDATION = Frame(
     "validation",
-    "one rule of the model, and how the trace keeps it",
+    "one rule of the model, and how often the trace breaks it",
     (
         Field("rule", "name of the rule", "str"),
         Field("kind", "what it is about", words=KINDS),
         Field("meaning", "what must hold", "str"),
-        Field("checked", "things looked at"),
-        Field("broken", "those that break the rule"),
+        Field("checked", "number of things that were checked"),
+        Field("broken", "number of those that break the rule"),
         Field("first_ns", "when the first of them happened"),
     ),
 )

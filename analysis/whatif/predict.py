@@ -48,31 +48,31 @@ WHATIF = Frame(
         Field("used", "whether it is the policy that the run was captured under", "bool"),
         Field("procs", "number of Ps"),
         Field("cpus", "number of CPUs"),
-        Field("syscall_cost", "price of a system call, times the captured machine's", "float"),
+        Field("syscall_cost", "cost of a system call, as a multiple of the captured one", "float"),
         Field(
             "throttled_ns",
-            "what CPU quotas took of it, summed over CPUs; a replay has no quota, so that its row "
-            "tells how the run were without it. Null where no cgroup was asked",
+            "time for which CPU quotas throttled the run, summed over CPUs. A replay has no "
+            "quota, so its row shows the run without it. Null if no cgroup was read",
         ),
         Field("calls", "system calls that blocked"),
         Field("retake_p50_ns", "median P-retake latency"),
         Field("retake_p90_ns", "its 90th percentile"),
         Field("retake_p99_ns", "its 99th percentile"),
-        Field("harm_ns", "time in which work waited for Ps that blocked threads held"),
-        Field("calls_per_s", "calls by wall (or virtual) time", "float"),
+        Field("harm_ns", "time in which goroutines waited for Ps that blocked threads held"),
+        Field("calls_per_s", "calls per second of wall (or virtual) time", "float"),
         Field("handoffs", "Ps given away before a call"),
         Field(
             "error_percent",
-            "how far the median latency of the used policy's replay is from the capture, where "
-            "no quota took anything; it stands beside every prediction. Null where that policy is "
-            "not known or has no latency, or the quota took something nearly everywhere",
+            "by how much the median latency of the used policy's replay differs from the capture, "
+            "in the part without throttling; the same for all rows. Null if that policy is not "
+            "known or has no latency, or if nearly all of the run was throttled",
             "float",
         ),
-        Field("calls_error_percent", "the same of calls_per_s", "float"),
+        Field("calls_error_percent", "the same for calls_per_s", "float"),
         Field(
             "ends",
-            "whether the replay came to an end; goroutines that wait for each other in calls that "
-            "keep every P never do",
+            "whether the replay came to an end. It does not if goroutines wait for each other in "
+            "calls that keep all Ps",
             "bool",
         ),
     ),
