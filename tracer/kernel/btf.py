@@ -77,16 +77,16 @@ class Btf:
             begin = header + string_offset
             self._strings = data[begin : begin + string_length]
             begin = header + type_offset
-            self._words: list[int] = np.frombuffer(data, "<u4", type_length // 4, begin).tolist()
+            words = np.frombuffer(data, "<u4", type_length // 4, begin)
+            self._words = words.data
             self._places = np.array(self._scanned(self._words))
         except (struct.error, ValueError, IndexError) as error:
             raise PretakeError(f"the kernel's BTF is cut short ({error})") from error
-        words = np.array(self._words, np.uint32)
         self._names = words[self._places]
         self._kinds = words[self._places + 1] >> 24 & 0x1F
 
     @staticmethod
-    def _scanned(words: list[int]) -> list[int]:
+    def _scanned(words: memoryview) -> list[int]:
         """Where each type begins. A kernel has some 150,000, so nothing else is done here."""
         places = []
         at, end, fixed, each = 0, len(words), _FIXED, _EACH
