@@ -1,10 +1,10 @@
 """The account of P time: the second half of the pass, one loop over rows and moves in time order.
 
-**Concepts.** A *thread* is on a CPU, could run and has none, is blocked, stopped or dead: the
-kernel's rows say which. A *P* is with a thread, on its way, idle, stopped by a stop-the-world, or
-nobody knows: the moves say which (:mod:`analysis.ptime.engine.owners`). The two together are P's
-*state*, and at each moment it has exactly one. Whenever one changes, the time since the last
-change is *settled*: added to the states that the Ps were in. So states add up to the number of
+**Concepts.** A *thread* is on a CPU, waits for a CPU, or is blocked, stopped or dead; the kernel's
+rows say which. A *P* is with a thread, on its way to one, idle, stopped by a stop-the-world, or
+unknown; the moves say which (:mod:`analysis.ptime.engine.owners`). Together they give the *state*
+of P, and at each moment P has exactly one. When a state changes, the time since the last change is
+*settled*: it is added to the states in which the Ps were. So the states add up to the number of
 Ps x time, to the nanosecond, whatever the rows say.
 
     thread of P is ...   P is with it    P is on its way / idle / stopped / not known
@@ -15,8 +15,9 @@ Ps x time, to the nanosecond, whatever the rows say.
     stopped              stopped
     not known            unknown
 
-What hangs on a state has a file each: lost P time (``sums``), holds of Ps (``holds``), what a stop
-of the world waits for (``stops``). This one says what each row and each move means for them.
+Three figures depend on the states, and each has a file: lost P time (``sums``), holds of Ps
+(``holds``), and what a stop-the-world waits for (``stops``). This file decides what each row and
+each move changes in them.
 
 **Rejected.** *Adding up each episode's own waiting time*: with 8 readers the same goroutine's wait
 is counted 8 times. *Sums by pandas over pieces of spans*: the pieces are many times the rows.

@@ -1,7 +1,8 @@
-"""Where each P is thought to be: what :mod:`owners <analysis.ptime.engine.owners>` believes.
+"""Which thread is believed to have each P (for :mod:`owners <analysis.ptime.engine.owners>`).
 
-A row shows P with a thread, or that a thread has none; :class:`Beliefs` says what follows for the
-Ps and threads that the row does not name, since when, and from when on nothing is certain.
+Example: P 0 is believed to be with thread 11, and a row shows it with thread 12. So thread 11 lost
+it. A row shows that a thread has a P, or that it has none. :class:`Beliefs` derives what follows
+for Ps and threads that the row does not name, since when, and from when on their state is unknown.
 """
 
 from __future__ import annotations

@@ -14,15 +14,16 @@ Example, with the times of rows in µs:
     60  run      a goroutine on P 0, thread 12    the way is over
     90  exit     thread 11                        the episode ends; 1 ms later it is done
 
-**What is decided late.** Whether a retake is of this call can depend on when the call ended, which
-a lost row may tell only with the thread's next call. So rows are only noted as they come, and
-:meth:`~analysis.ptime.engine.noted.OpenEpisode.settle` decides when nothing more can.
+**What is decided late.** Whether a retake belongs to this call can depend on when the call ended.
+If the row of the call was lost, only the thread's next call shows that. So rows are only noted as
+they come, and :meth:`~analysis.ptime.engine.noted.OpenEpisode.settle` decides when no later row
+can change the result.
 
-**P taken back.** Go's M that returns from a system call tries the P it had, and gets it if the M
-that has it is in a system call, too (exitsyscall with oldp; to Go 1.25 no function is called for
-that). What tells is that another thread then blocks with P, or acquires it, while the call still
-goes on; the first return of another thread that had entered its call with P is when. Without such
-a return it is only known that P was ``gone``.
+**P taken back.** In Go, an M that returns from a system call tries the P that it had before. It
+gets P even from another M, if that one is in a system call (exitsyscall with oldp; up to Go 1.25
+no function is called for that). It shows when another thread blocks with P, or acquires it, while
+the call still goes on. The time is then the first return of another thread that had entered its
+call with P. Without such a return it is only known that P was ``gone``.
 """
 
 from __future__ import annotations

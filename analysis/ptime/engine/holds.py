@@ -1,8 +1,9 @@
 """Holds of Ps: from a block with P until P is released or the call returns.
 
-A hold is split: the thread was blocked; it was awake again and had no CPU. Of the first, how long
-the monitor wanted to run (it would have taken P) and had no CPU. Beside it, how long P had no
-goroutine that runs: until one runs on it, which may be long after the release.
+A hold has two parts: the thread was blocked, and the thread was awake again and waited for a CPU.
+Of the first part it is also counted how long the monitor, which would have taken P, waited for a
+CPU. Beside the hold it is counted how long P ran no goroutine, which may end long after the
+release.
 """
 
 from __future__ import annotations

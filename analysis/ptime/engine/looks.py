@@ -1,11 +1,12 @@
-"""What waits: *looks* at the queues of a process, written down as moves.
+"""How many goroutines wait: *looks* at the run queues of a process, written down as moves.
 
-A look is a reading of what waits and of who could take it. What waited between two looks is known
-when the second comes, and is written down at the first: at least the lesser of the two, at most
-the larger one, unless more may have come meanwhile.
+Example: at one look 3 goroutines wait, and at the next one 5. In between at least 3 and at most 5
+waited, unless more can have come and gone meanwhile. A look also reads who could take them (idle
+Ps and spinning Ms). The numbers between two looks are known only at the second look; they are
+written down with the time of the first.
 
-A trace without table waiting has readings of the queue of one P at a time, with rows of block and
-runtime: that of the P whose thread blocks, from which others only take from there on.
+A trace without table waiting has the queue of one P at a time, in rows of block and runtime: that
+of the P whose thread blocks. From then on other Ms can only take goroutines from that queue.
 """
 
 from __future__ import annotations

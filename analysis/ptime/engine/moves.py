@@ -1,8 +1,9 @@
-"""What the first half of the pass tells the second: *moves*, in the order of time.
+"""*Moves*: changes of Ps that the first half of the pass writes and the second half reads.
 
-A move is what follows from rows: from this moment on P 3 is with thread 512, or idle. Some show
-only later than they were, and are then put behind what is there already: :mod:`owners
-<analysis.ptime.engine.owners>` tells why, and how far back that may be.
+For example: from this moment on P 3 is with thread 512, or is idle. A move follows from rows. Some
+moves become known later than they happened, and are then written with an earlier time than those
+that are there already: :mod:`owners <analysis.ptime.engine.owners>` explains why, and how far
+back.
 """
 
 from __future__ import annotations

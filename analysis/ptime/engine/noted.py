@@ -1,6 +1,6 @@
-"""What is noted of calls, threads and Ps until an episode can be decided.
+"""The data of calls, threads and Ps that is kept until an episode can be decided.
 
-The loop that fills this in is :mod:`analysis.ptime.engine.episodes`, whose head tells what an
+The loop that fills it in is :mod:`analysis.ptime.engine.episodes`, whose head explains what an
 episode and a way are.
 """
 

@@ -1,13 +1,14 @@
 """Who has each P: the first half of the pass over a trace, which writes down *moves*.
 
-**Concepts.** A *row* tells something of one moment. A *move* is what follows from rows: from this
-moment on P 3 is with thread 512, or on its way to one, or idle. Most moves are told when they
-happen (``retake``, ``acquirep``, ``run``). Some show only later. In Go an M that returns from a
-call may take P from another M's call, and tells nobody; the next block of that thread with P says
-that it was so, and the thread's return from its own call says since when. So a move may be
-written down *behind* the row at hand, up to :data:`REACH_NS`, and ``account``, which reads the
-moves, stays as far behind. A *look* is a reading of what waits; what waited between two looks is
-known when the second comes, and is written down at the first.
+**Concepts.** A *row* of the trace shows something at one moment. A *move* follows from rows: from
+this moment on P 3 is with thread 512, or on its way to a thread, or idle. Most moves have a row
+when they happen (``retake``, ``acquirep``, ``run``). Some become known only later. For example, in
+Go an M that returns from a call may take P from another M's call, without a row. The next block of
+its thread with P shows that this happened, and the thread's return from its own call shows when.
+So a move may have a time up to :data:`REACH_NS` *before* the current row, and ``account``, which
+reads the moves, stays as far behind. A *look* is a reading of how many goroutines wait. What
+waited between two looks is known at the second look, and is written down with the time of the
+first.
 
 Example, with the times of rows in ms:
 
@@ -15,14 +16,15 @@ Example, with the times of rows in ms:
     3  syscall  thread 12, without a P, returns  nothing follows yet
     5  block    thread 12 with P 0               so P 0 is with 12 since 3: written at 5
 
-**Doubt.** Where a row contradicts what was believed and nothing tells since when, the P is in
-doubt from the last row that agreed. What is certain all the same (its thread ran on) stays; the
-rest is unknown.
+**Doubt.** If a row contradicts what was believed, and nothing shows since when it was wrong, the P
+is in doubt from the last row that agreed. What is certain all the same (its thread ran on) stays;
+the rest is unknown.
 
-**Rejected.** *Searching time lines* ("the first retake of this P after that block") reads what it
-needs many times, and each question is right or wrong by itself: the holds of a server with two Ps
-added up to twice the time there was. *One loop without lag* cannot know of a takeback before it
-has counted the time. *Reading windows backwards first* makes results depend on where the cuts lie.
+**Rejected.** *Searching time lines* ("the first retake of this P after that block") reads the same
+rows many times, and the answers need not agree with each other: the holds of a server with two Ps
+added up to twice the time that there was. *One loop without lag* has counted the time before it
+learns of a takeback. *Reading windows backwards first* makes results depend on where the windows
+end.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The state of each P: of where it is, and of what the thread that is with it does.
+"""The state of each P: it follows from where P is, and from what P's thread does.
 
-Whenever one of the two changes (:meth:`Places.place`, :meth:`Places.become`), P's state may be
-another: :meth:`Places.renew` settles the time up to then, and ends and begins what hangs on it:
-the span, the hold, a piece of what a stop waits for.
+If one of the two changes (:meth:`Places.place`, :meth:`Places.become`), P's state may change.
+:meth:`Places.renew` then settles the time up to this moment. It ends what depended on the old
+state and begins what depends on the new one: the span, the hold, the part of a stop's wait.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the account keeps of each P, thread and process, and what a P can be in.
+"""The states of a P, and what the account keeps of each P, thread and process.
 
-:class:`Census` has them by number, and says how late it is.
+:class:`Census` has all of them by number, and the current moment of the pass.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Stops of the world: since when one is wanted, when it stood, and what it waited for.
+"""Stop-the-worlds: when one was requested, when the world stood, and what it waited for.
 
-A stop is wanted, then it *waits* until nobody runs but who wants it, then it stands. While it
-waits, each piece of a P's time in one state is a piece of what it waited for.
+After the request the stop *waits* until only the M that requested it runs; then the world stands.
+During the wait, the time that each P spends in a state counts as what the stop waited for.
 """
 
 from __future__ import annotations

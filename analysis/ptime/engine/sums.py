@@ -1,10 +1,11 @@
-"""The time since the last change, added up: P time by state, and lost P time, shared out.
+"""Adds up P time by state and lost P time since the last change, and shares out the lost time.
 
-W goroutines are ready and do not run; idle Ps and spinning Ms take some of them. With n Ps that
-neither run nor are idle, min(n, W - takers) of them are lost, in equal parts to each of the n. W
-is an interval between two looks, so all of it is done twice, for the least and the most that can
-have been. Example: 2 Ps, one blocked in read, one running, W = 3: one P is lost, to read. Then the
-other P faults: two are lost, one to each.
+Example: of 2 Ps one is blocked in read and one runs, and W = 3 goroutines are ready and do not
+run. One P is lost, to read. Then the other P faults, and two Ps are lost, one to each cause.
+
+The rule: idle Ps and spinning Ms take some of the W goroutines. If n Ps neither run nor are idle,
+min(n, W - takers) of them are lost, in equal parts to each of the n. Between two looks W is known
+only as an interval, so all of this is computed twice, for the least and the most.
 
 The share of one P is an integral over time that all Ps of a process have in common, as if each
 were among the n; a P's own share of a span is the difference of two readings. So a row costs the

@@ -1,6 +1,6 @@
-"""Threads by number: what all loops look up for each row, without a dict of Python's numbers.
+"""Threads by number, which all loops look up for each row.
 
-A dict takes a number object for each question; a page of an array is one read.
+A dict would need a Python number for each look-up; here it is one read of an array's page.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Numbers of the words that the pass reads (``tracer/trace/words.py``, ``schema.py``).
 
-Written down once more, for a compiled comparison needs a constant;
-``tests/unit/analysis/test_budget.py`` holds each to its declaration. The first part of a name is
-the column's word: ``USE`` for ``block.p_use``, ``BY`` for ``runtime.reason``, ``SEEN`` for
+They are repeated here because a compiled comparison needs a constant;
+``tests/unit/analysis/test_budget.py`` compares each with its declaration. The first part of a name
+stands for the column: ``USE`` for ``block.p_use``, ``BY`` for ``runtime.reason``, ``SEEN`` for
 ``pstate.status``, ``PREV`` for ``sched_switch.prev_state``; kinds of ``runtime`` have none.
 """
 
