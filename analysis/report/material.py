@@ -67,7 +67,7 @@ class Material:
         worst: those with the most harm (then the longest hold).
         lanes: their time lines.
         places: the stacks that its threads blocked with, by name.
-        factors: what the latency goes together with.
+        factors: what the latency is correlated with.
         advice: which way of calling fits each site.
         preemptions: requests to stop a goroutine.
         whatif: the run under other policies; None where nobody was asked, or it cannot be told.

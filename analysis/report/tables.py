@@ -213,7 +213,7 @@ def advice(material: Material) -> Grid:
 
 
 def factors(material: Material) -> Grid:
-    """What the latency goes together with; factors that nothing is known of are left out."""
+    """What the latency is correlated with; factors without a known effect are left out."""
     rows = []
     for row in material.factors.dropna(subset=["effect"]).to_dict("records"):
         effect, low, high = (float(row[name]) for name in ("effect", "effect_low", "effect_high"))
