@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * What is told of a system call, however it was seen: table syscall, and the tgkill rows of table
- * signal.
+ * Writes the rows of a system call: table syscall, and the tgkill rows of table signal.
  *
- * There are two ways to see calls. Each of these files has the same functions:
+ * There are two ways to see calls. Each of these two files has the same functions:
  *   calls_inferred.bpf.c   from the switches of the thread, and from its signals: the default
  *   calls_exact.bpf.c      from programs at sys_enter and sys_exit (CALLS_EXACT)
  *
  *   call_blocks()         the thread leaves its CPU in a call, blocked
- *   call_leaves_cpu()     the thread leaves its CPU, for whatever reason
+ *   call_leaves_cpu()     the thread leaves its CPU, for any reason
  *   call_enters_cpu()     the thread comes on a CPU
  *   call_meets_signal()   a signal is about to be handled
- *   call_meets_exec()     the thread became another program
+ *   call_meets_exec()     the thread has executed another program
  *   call_sends_signal()   the thread sends a signal
  */
 

@@ -3,21 +3,21 @@
  * System calls from their own tracepoints: each entry and return, with its time and its result.
  *
  * For `--calls exact` and `--detail full`. A program at sys_enter or sys_exit makes every thread of
- * the machine take the slow way into the kernel (SYSCALL_WORK_SYSCALL_TRACEPOINT is set for all), so
- * that every other process pays for each of its calls.
+ * the machine take the slow path into the kernel (SYSCALL_WORK_SYSCALL_TRACEPOINT is set for all),
+ * so every other process pays for each of its calls.
  *
  * The entry waits in the thread's state. A call that never blocked makes no record unless
  * DETAIL_FULL is defined, so a program that is fast in the kernel costs two look-ups a call. All
  * that can be read at the end is read there, and only for a call that makes a record.
  *
- * A record is one call as the program made it. A signal can make several of it in the kernel: a
- * read that is broken off returns -ERESTARTSYS, to nobody but the kernel, which then
- *   - lets it fail with EINTR (signals.bpf.c knows when): it ended, with that;
+ * A record is one call as the program made it. A signal can turn it into several calls in the
+ * kernel. For example, a read that is interrupted returns -ERESTARTSYS to the kernel, which then
+ *   - lets it fail with EINTR (signals.bpf.c knows when): the call ended with that result;
  *   - finds no handler to run, as after SIGSTOP and SIGCONT, and begins it again at once: the
- *     next entry is the same call's, be it by its number or as restart_syscall;
+ *     next entry belongs to the same call, with its own number or as restart_syscall;
  *   - runs a handler first, which may make calls of its own; its rt_sigreturn goes back to the
- *     call's instruction, and the next entry is the same call's.
- * Of calls that a handler interrupts inside a handler, only the outer one is put together.
+ *     call's instruction, and the next entry belongs to the same call.
+ * If a handler interrupts a call inside another handler, only the outer call is put together.
  */
 
 #ifdef CALLS_EXACT

@@ -1,34 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * System calls that block, told from the switches of their thread: without a program at sys_enter
- * or sys_exit, which every other process of the machine would pay for.
+ * System calls that block, inferred from the switches of their thread. There is no program at
+ * sys_enter or sys_exit, because every other process of the machine would pay for it.
  *
  * Example. A thread comes on its CPU at 10 us, enters read(0) at 14, blocks at 15, is woken at 80,
- * comes back at 83, returns from read at 84, and blocks in another call at 200. Told is
+ * comes back at 83, returns from read at 84, and blocks in another call at 200. The row has
  *
  *   enter_ns 15, enter_since_ns 10    it entered after 10 and not after 15
  *   exit_ns 83, exit_until_ns 200     it returned after 83 and not after 200
- *   ret null                          nobody has looked at it
+ *   ret null                          the result was not read
  *
- * So from enter_ns to exit_ns it was in this call for certain, and the row comes when it is seen
- * that the call is over: as the thread next leaves its CPU, meets a signal, or ends.
+ * So from enter_ns to exit_ns the thread was in this call for certain. The row is written when the
+ * call is seen to be over: when the thread next leaves its CPU, gets a signal, or ends.
  *
- * How that is seen. The number of the call, its arguments and where it was made are in the registers
- * that the kernel keeps of the thread's entry. Two blocks with the same registers are of one call if
- * the thread has not been in user code in between. That is told by the flag TIF_NEED_FPU_LOAD of
- * x86: set while the thread's own floating-point registers are not in the CPU, which is from a
- * switch until it returns to user code. Its number is found by trial (tracer/kernel/return_flag.py);
- * where it cannot be found, sys_enter and sys_exit are used (CALLS_EXACT).
- * The kernel sets the flag too when it uses those registers itself, as to decrypt. Two equal calls
- * of one place, of which the second did so before it blocked, are told as one.
+ * How two calls are told apart. The number of the call, its arguments and the place of the call are
+ * in the registers that the kernel keeps of the thread's entry. Two blocks with the same registers
+ * belong to one call if the thread was not in user code in between. The flag TIF_NEED_FPU_LOAD of
+ * x86 shows that: it is set while the thread's own floating-point registers are not in the CPU,
+ * which is from a switch until the thread returns to user code. The number of the flag is found by
+ * trial (tracer/kernel/return_flag.py). If it cannot be found, sys_enter and sys_exit are used
+ * (CALLS_EXACT). Exception: the kernel also sets the flag when it uses those registers itself, for
+ * example to decrypt. If the second of two equal calls of one place does so before it blocks, the
+ * two calls become one row.
  *
- * A signal that breaks a call off is seen before its handler runs, and so is what the call returns
- * in the kernel:
- *   - it fails with EINTR, or had ended: then the time and the result are exact;
- *   - it is to begin again. That it has is known at the thread's next block: by the call's number,
- *     where the kernel begins it as restart_syscall, or where the call is a goroutine's: if that is
- *     still in _Gsyscall with the tick of before, the call has not returned. Any other call
- *     is told as ended by the signal, without a result, and counted (BROKEN_CALLS).
+ * A signal that interrupts a call is seen before its handler runs, with the result that the call
+ * has in the kernel:
+ *   - The call fails with EINTR, or had ended. Then the time and the result are exact.
+ *   - The call is to begin again. Whether it did is known at the thread's next block: by the
+ *     call's number, if the kernel restarts it as restart_syscall, or by the goroutine, if it is
+ *     one's: while that is in _Gsyscall with the same tick, the call has not returned. Any other
+ *     call ends with the signal in its row, without a result, and is counted (BROKEN_CALLS).
  */
 
 #ifndef CALLS_EXACT

@@ -5,9 +5,10 @@
  * A hold begins at the first block of a call with P (sched.bpf.c) and ends when the runtime
  * takes that P back (runtime_probes.bpf.c), or uncounted when the call returns (calls.bpf.c).
  *
- * Where the call was made is asked at the retake, and not at the block: there are far more blocks,
- * and a stack costs as much as all else at one. The taker is another thread of the process, so
- * the caller's stack is in its address space, and stands still while its call goes on.
+ * The stack of the call is walked at the retake and not at the block: there are far more blocks,
+ * and the stack would cost as much as all else at a block. The thread that takes P belongs to the
+ * same process, so the caller's stack is in its address space, and does not change while the call
+ * goes on.
  */
 
 struct live_p {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * Looks by a thread that does something to another one of its process: it wakes it, makes it, or
+ * Looks at the Ps in the context of a thread that wakes another thread of its process, makes it, or
  * sends it a signal.
  *
- * Go's startm sets m.nextp of an M and then wakes it (or makes its thread). So in the waker's own
- * context, before the M runs, it is known which P it is given, by whom and when: exactly.
+ * Go's startm sets m.nextp of an M and then wakes the M (or makes its thread). So in the waker's
+ * context, before the M runs, it is known exactly which P the M is given, by whom and when.
  */
 
 /*

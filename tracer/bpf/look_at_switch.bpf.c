@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * Looks by a thread that leaves its CPU or comes on one.
+ * Looks at the Ps when a thread leaves its CPU or comes on one.
  *
- * One that leaves is still the current thread, so that its memory can be read; one that comes is
- * not yet, and what it was given before it slept is told then.
+ * A thread that leaves is still the current one, so its process's memory can be read. A thread that
+ * comes is not the current one yet: for it, only the P that it was given before is recorded.
  */
 
 /*

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * Each P of a process, as it was last seen, held against what it is at this look: a row of table
- * pstate where it is another, and a retake in table runtime where it was taken from a call.
+ * Compares each P of a process with what it was at the look before. If its state differs, there is
+ * a row of table pstate; if it was taken from a call, also a retake in table runtime.
  *
- * No probe stands in the program's text. What is read is its memory, by whichever of its threads
- * is in the kernel: any of them sees the same Ps. A thread looks when it leaves its CPU, wakes
- * another one, makes a thread or sends a signal. One of these follows soon on each change:
+ * No probe stands in the program's text. Its memory is read in the context of one of its threads
+ * that is in the kernel; all of them see the same Ps. There is a look when a thread leaves its CPU,
+ * wakes another one, makes a thread or sends a signal. One of these follows soon after each change:
  *
  *   sysmon takes P, and hands it off	it wakes or makes an M (m.nextp is P), else it goes to sleep
  *   an M takes P back on its return	it blocks again, or another thread looks first
  *   the world stops			the stopper sends signals, and sleeps
  *
  * Example. M 3 blocks in read(2) with P 0. At the next look its m.oldp is still P 0, and its
- * goroutine still in _Gsyscall; but p.syscalltick is another number than m.syscalltick. Whoever takes
- * P raises the first, and the second was copied from it at the call's entry: so P was taken from
- * this call. (proc.go: reentersyscall and retake; to Go 1.25 exitsyscallfast_reacquired, from 1.26
- * syscallingThread.releaseP.) The two are read at one time, so nothing remembered can be stale.
+ * goroutine is still in _Gsyscall, but p.syscalltick and m.syscalltick are different numbers. The
+ * taker of P raises the first; the second was copied from it at the call's entry. So P was taken
+ * from this call. (proc.go: reentersyscall and retake; up to Go 1.25 exitsyscallfast_reacquired,
+ * from 1.26 on syscallingThread.releaseP.) The two are read at one time, so neither can be stale.
  *
- * When it was taken is an interval: after the last look at which P was as before, and, if sysmon
- * took it, after sysmon came on its CPU.
+ * The time of the retake is an interval: after the last look at which P was as before, and, if
+ * sysmon took it, after sysmon came on its CPU.
  *
- * Those who look: look_at_all.bpf.c, look_at_switch.bpf.c, look_at_given.bpf.c.
+ * The looks are in look_at_all.bpf.c, look_at_switch.bpf.c and look_at_given.bpf.c.
  */
 
 /* Of all Ps at one look. */

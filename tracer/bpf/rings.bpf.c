@@ -2,12 +2,12 @@
 /*
  * The ways out of the kernel, one function for each table, and the count of what found no room.
  *
- * Records that come by the hundred thousand a second go into a ring of their CPU:
- * slots of an array that the reader has mapped. No lock is needed, since one program writes each
- * of them, and the kernel runs no program twice at a time on one CPU (wakeups have two; the
- * second, sched_wakeup_new, runs with interrupts off). What is seldom goes into ring buffers of
- * the kernel's, one for each table. Nobody is woken for a record, but the reader once when a ring
- * is half full: it may be asleep after a silence.
+ * Tables with up to hundreds of thousands of records a second have a ring for each CPU: slots of an
+ * array that the reader has mapped. No lock is needed, because each such table is written by one
+ * program, and the kernel runs no program twice at a time on one CPU (wake-ups have two programs;
+ * the second, sched_wakeup_new, runs with interrupts off). Rarer records go into ring buffers of
+ * the kernel's, one for each table. The reader is not woken for a record, but once when a ring is
+ * half full, because it may be asleep after a silence.
  *
  * sent = stored + lost, to the record. For a ring of slots that is produced + lost; for a ring
  * buffer `sent` is counted before it is asked, `lost` when it has no room, atomically, since a

@@ -8,8 +8,8 @@
  * from the process's entry in runtime_layouts (tracer/targets/layout.py); so this file knows no
  * version of any runtime.
  *
- * All of it is read while the thread stands still in the kernel (it is the current one), with
- * reads that fail rather than fault: what cannot be read is UNKNOWN.
+ * All of it is read while the thread is the current one and in the kernel, where it cannot change
+ * its own state. The reads fail instead of faulting: what cannot be read is UNKNOWN.
  */
 
 /* What both a block row and a runtime row tell of the scheduler. */

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * A runtime's transitions, told by its own functions: uprobes on cold ones only.
+ * A runtime's transitions, from uprobes on those of its functions that are called seldom.
  *
- * A uprobe costs some 4 us, a system call a tenth of that: so there is nothing here on
- * entersyscall, exitsyscall or casgstatus, and where a function is hot on other ways (startm,
- * pidleput), the probe stands on the call instructions inside handoffp instead. No uretprobes:
- * Go moves its stacks, and a return address that was replaced is lost with them.
+ * A uprobe costs up to 4 us, a system call a tenth of that. So there is none on entersyscall,
+ * exitsyscall or casgstatus. Where a function is called often for other reasons (startm, pidleput),
+ * the probe stands on the call instructions inside handoffp instead. There are no uretprobes: Go
+ * moves its stacks, and a replaced return address would be lost.
  *
  * Go passes arguments in AX, BX, CX ... (ABIInternal, from 1.17); at a function's first
  * instruction its caller's return address is on top of the stack.

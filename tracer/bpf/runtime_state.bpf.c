@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * What a runtime's own memory says, at sched_switch, about the thread that blocks: its goroutine,
- * its M, the P that it has, and what waits for that P. For a block row.
+ * The state of the runtime for a block row, read from its memory at sched_switch: the goroutine of
+ * the thread that blocks, its M, the P that it has, and how many goroutines wait for that P.
  *
- * There are two models of a P in a system call: to Go 1.25 P has a status for it, and from 1.26 on
- * only the goroutine has (runtime_still_held).
+ * There are two models of a P in a system call: up to Go 1.25 P has a status for it, and from 1.26
+ * on only the goroutine has (runtime_still_held).
  */
 
 #define NR_FUTEX 202

@@ -2,10 +2,10 @@
 /*
  * Which target thread has a CPU, and why it left: tables sched_switch, sched_wakeup and block.
  *
- * A row of sched_switch is written when either side of the switch is a target, or, where HOST is
- * defined, always. A thread that
- * leaves blocked inside a system call is asked, in the same moment, what its runtime's memory
- * says (runtime_state.bpf.c); nothing else of the runtime needs to be probed for that.
+ * A row of sched_switch is written when either side of the switch is a target, or, if HOST is
+ * defined, always. When a thread leaves its CPU blocked in a system call, its runtime's memory is
+ * read at the same moment (runtime_state.bpf.c), so no function of the runtime needs a probe for
+ * that.
  */
 
 /* Task states that mean the thread is no more (TASK_DEAD, EXIT_ZOMBIE, EXIT_DEAD). */

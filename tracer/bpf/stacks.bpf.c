@@ -2,12 +2,12 @@
 /*
  * Where a thread blocked: the calls that led there, for column stack_id of table block.
  *
- * By the user's frame pointers, which Go keeps in everything but assembly, and without a fault: a
- * page that is not there ends the walk. It is the walk of the kernel's own bpf_get_stackid(), at
- * a tenth of the cost: that one reads the frame of the outermost, which is nil, and so takes a page
- * fault at every block; and the top of the stack, where most frames are, is copied here by one
- * read instead of two a frame. A stack is stored once, however often a thread blocks with it; so
- * it costs memory by call sites and not by time.
+ * The walk follows the user's frame pointers, which Go keeps in everything but assembly. It takes
+ * no fault: a page that is not there ends it. It finds the same as the kernel's bpf_get_stackid(),
+ * at a tenth of the cost, for two reasons. That function reads the frame of the outermost function,
+ * which is nil, and so takes a page fault at every block. And the top of the stack, where most
+ * frames are, is copied here by one read instead of two for each frame. A stack is stored once,
+ * however often a thread blocks with it, so the memory grows with call sites and not with time.
  */
 
 #define STACK_FRAMES 64

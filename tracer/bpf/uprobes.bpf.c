@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * The programs at uprobes (runtime_probes.bpf.c tells what each does), undisturbed.
+ * The programs at uprobes, protected from preemption. runtime_probes.bpf.c explains what each does.
  *
- * The kernel may take the CPU from a thread inside a uprobe's program (uprobe_prog_run only keeps
- * it on its CPU), and run another thread into the same program there. What is kept for each CPU is
- * then of both. That is the rooms which a P is read into; and since Linux 6.13 the program's own
- * stack ("bpf: Find eligible subprogs for private stack support"), so that the first thread goes
- * on with the other's pointers: on 7.2 with PREEMPT_LAZY the kernel dies of it.
+ * The kernel may preempt a thread inside a uprobe's program (uprobe_prog_run only keeps it on its
+ * CPU), and run another thread into the same program on that CPU. Memory that exists once for each
+ * CPU is then written by both: the buffers into which a P is read, and since Linux 6.13 the
+ * program's own stack ("bpf: Find eligible subprogs for private stack support"). Then the first
+ * thread goes on with the other's pointers, and on 7.2 with PREEMPT_LAZY the kernel crashes.
  */
 
 /* Linux 6.10 has them; the compiler puts them in the place of these numbers, and nothing before. */
