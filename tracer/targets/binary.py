@@ -1,4 +1,4 @@
-"""What an adapter answers about a binary, whatever its runtime."""
+"""What an adapter returns about a binary, the same for every runtime."""
 
 from __future__ import annotations
 

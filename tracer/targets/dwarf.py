@@ -1,13 +1,14 @@
 """Where the members of structs lie, from DWARF (versions 2 to 5) that a stranger's file has.
 
-This reads the little of DWARF that offsets of members need: units, abbreviations, and the entries
-of structs, members and typedefs. A general reader follows whatever the file points at; damaged
-tables then lead it in circles or through gigabytes. Here every entry that is read is counted, a
-chain of typedefs has a length, and nothing nests by recursion.
+This reads only the part of DWARF that offsets of members need: units, abbreviations, and the
+entries of structs, members and typedefs. A general reader follows whatever the file points at, so
+damaged tables can lead it in circles or through gigabytes. Here the number of entries that are
+read and the length of a chain of typedefs are limited, and nothing is recursive.
 
-Go writes the name of a struct into its entry itself. So for those the bytes of the name are
-searched for, and only the entries they stand in are read: to walk to them through a Go program
-takes a second. Other compilers' structs are found by going through all outermost entries.
+Go writes the name of a struct into its entry itself. So Go's structs are found by a search for the
+bytes of the name, and only the entries with the name are read, because a walk through all entries
+of a Go program takes a second. Other compilers' structs are found by a walk through all outermost
+entries.
 """
 
 from __future__ import annotations

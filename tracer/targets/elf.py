@@ -1,9 +1,9 @@
-"""An ELF file of a stranger: where its code lies, what its sections and symbols say.
+"""An ELF file of a stranger: where its code lies, and its sections and symbols.
 
-Nothing in the file is believed. Every count and size is bounded before anything is read or
-allocated for it, and whatever still goes wrong while the file is open leaves as one PretakeError
-(``with Elf(path) as elf``). Headers, sections and symbols are read as numpy records: a server has
-a hundred thousand symbols, of which a few are wanted.
+Nothing in the file is trusted. Every count and size is checked against a bound before anything is
+read or allocated for it, and any other error while the file is open becomes one PretakeError
+(``with Elf(path) as elf``). Headers, sections and symbols are read as numpy records, because a
+server has a hundred thousand symbols, of which only a few are needed.
 
 The names of fields are those of elf(5).
 """

@@ -4,12 +4,12 @@ Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
 
 - the version is in ``.go.buildinfo``, and the functions are in ``.gopclntab``; no strip removes
   them;
-- offsets of fields come from the binary's own DWARF, and where there is none from
+- offsets of fields come from the binary's own DWARF. If there is none, they come from
   ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains. Reading DWARF
-  takes longer than everything else together: so a program that has just begun is looked at
-  twice, first without it where the table has its version, then with it (``deep``);
-- ``runtime.sched`` and ``runtime.allp`` are data symbols, which a stripped binary has not: there
-  the code that uses them tells where they are (``go_data.py``).
+  takes longer than everything else together. So a program that has just begun is looked at twice:
+  first without DWARF, if the table has its version, and then with it (``deep``);
+- ``runtime.sched`` and ``runtime.allp`` are data symbols, which a stripped binary does not have.
+  There the addresses are found in the code that uses them (``go_data.py``).
 
 What could not be found is listed in :attr:`GoBinary.missing`. Everything that does not depend on
 it is captured all the same.

@@ -1,6 +1,6 @@
-"""What a file tells of a runtime in it: the one thing that the parser in its jail is asked for.
+"""Finds the runtime in a program's file. This is what the parser does in its jail.
 
-Nothing here opens a file; a stranger's is looked at by :mod:`tracer.targets.jail` only.
+Nothing here opens a file: only :mod:`tracer.targets.jail` opens files of strangers.
 """
 
 from __future__ import annotations

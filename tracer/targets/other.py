@@ -1,4 +1,4 @@
-"""What a file is in which no runtime can be read, in words that are true and with what helps.
+"""Says what a file is in which no runtime can be read, and what the user can do.
 
 Example: of a program built with ``GOARCH=386`` it is "a 32-bit x86 program", and the mend is to
 build it for amd64; that it is no Go program would be false.

@@ -1,6 +1,6 @@
 """Functions of a Go binary, from its ``.gopclntab``, which the runtime itself needs.
 
-So function addresses are had from any Go binary, stripped or not. The format is that of Go's
+So any Go binary has its function addresses, stripped or not. The format is that of Go's
 ``runtime/symtab.go`` (``pcHeader``, ``functab``, ``_func``): one for Go 1.18 and 1.19, one from
 1.20 on, which differ only in fields that are not read here.
 """

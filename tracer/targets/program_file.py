@@ -1,7 +1,7 @@
-"""Opening a file that somebody else made: a regular file, or one line that says what it is.
+"""Opens a file that somebody else made, if it is a regular one; otherwise says what it is.
 
-A FIFO or a device must not be waited for, and a terminal must not become ours: so the file is
-opened without blocking, and what was opened is asked for its kind before a byte is read.
+An open of a FIFO or a device could wait for ever, and an open of a terminal could make it ours. So
+the file is opened without blocking, and its kind is checked before a byte is read.
 """
 
 from __future__ import annotations

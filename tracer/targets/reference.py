@@ -1,10 +1,10 @@
 """How to read the reference runtime: a library that mypyc compiled, with ``-g``.
 
-Its classes M, P, G and Sched are C structs whose offsets stand in DWARF, and it tells its
-transitions by two functions of its own (``reference_runtime/transitions.py``), which are symbols
-of the library. It keeps no M in thread-local storage: each thread's M comes with its first
-transition. Its objects are reached from the M alone, so it does not matter where the library is
-loaded, nor which Python loads it.
+Its classes M, P, G and Sched are C structs whose offsets stand in DWARF. At each transition it
+calls one of two functions (``reference_runtime/transitions.py``), which are symbols of the library
+and get the probes. It keeps no M in thread-local storage: the first transition of a thread has its
+M. All objects are reached from the M, so it does not matter where the library is loaded, nor which
+Python loads it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The kernel's clocks, which a trace is on, as read from wherever this process is.
+"""The clock of a trace, also for a process in a time namespace.
 
-Probes tell the machine's CLOCK_MONOTONIC. A process in a time namespace reads another one, the
-same plus an offset (time_namespaces(7)): so what the tracer reads itself has that taken off, and
-what a target read is on the trace's clock only once its own offset is taken off.
+The times of BPF programs are of the machine's CLOCK_MONOTONIC. A process in a time namespace reads
+the same clock plus an offset (time_namespaces(7)). So the tracer subtracts its own offset from the
+times that it reads, and a target's offset from the times that the target recorded.
 
-CLOCK_MONOTONIC stands still while the machine is suspended, CLOCK_BOOTTIME goes on: that is how a
-suspend is seen.
+CLOCK_MONOTONIC stands still while the machine is suspended, and CLOCK_BOOTTIME goes on. Their
+difference shows a suspend.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a table of a trace is made of: columns, and what each is in C, in numpy and in Arrow.
+"""The columns of a trace's tables, and their types in C, numpy and Arrow.
 
 :mod:`tracer.trace.schema` declares the tables with it.
 """

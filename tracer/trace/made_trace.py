@@ -1,4 +1,4 @@
-"""A trace from plain values, with no capture: for tests, and for what others recorded.
+"""A trace from plain values without a capture: for tests, and for what other tools recorded.
 
 Example:
     >>> trace = write_trace(tmp / "x.pretake", {"task": {"ts_ns": [5], "kind": ["exec"]}})

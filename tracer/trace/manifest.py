@@ -1,4 +1,4 @@
-"""The manifest of a trace: what was captured, from what, with what lost and at what cost.
+"""The manifest of a trace: what was captured, of which program, what was lost and what it cost.
 
 ``manifest.json`` is written when a capture begins (``complete`` false) and again when it ends,
 so that a capture that was killed still has one. It may come from a stranger, so the type of every

@@ -1,13 +1,13 @@
 """A runtime's own record of its retakes, for a capture that cannot see them.
 
-The record is JSON lines, one a retake, which the reference runtime keeps
-(``reference_runtime/record.py``): which thread took which P when, from which thread and goroutine,
-when the call of that goroutine was entered, and what ran on P first afterwards. The record is not
-trusted: if a row does not fit the tables, the whole record is refused.
+The reference runtime keeps the record (``reference_runtime/record.py``). It has a JSON line for
+each retake: which thread took which P when, from which thread and goroutine, when the call of that
+goroutine was entered, and what ran on P first afterwards. The record is not trusted: if a row does
+not fit the tables, the whole record is refused.
 
-It does not tell when the thread blocked. That is the first time since the call was entered that
-the thread left its CPU blocked, which is in table ``sched_switch``. Where there is none the
-thread was still running, or waited for a CPU: a retake, and no block.
+The record does not have the time of the block. That is the first time after the call's entry at
+which the thread left its CPU blocked, from table ``sched_switch``. If there is none, the thread
+was still running or waited for a CPU, and there is a retake without a block.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One Parquet part file of one table: how it is encoded, written aside and put in place.
+"""One Parquet part file of one table: how it is encoded, written and put in place.
 
-A part appears under its name only when it is whole. Until then it has no name at all
-(``O_TMPFILE``), so a tracer that is killed leaves no file behind; a filesystem that cannot do
-that gets a dot file that is renamed.
+A part gets its name only when it is complete. Until then it has no name (``O_TMPFILE``), so a
+tracer that is killed leaves no incomplete file behind. On a filesystem without ``O_TMPFILE`` it is
+a dot file that is renamed.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The C structs that the BPF programs fill, the numpy types that read them out of a ring, the
 Arrow schemas of the Parquet files and the page ``docs/trace-format.md`` are all made from the
-declarations in this file; nothing else says what a column is.
+declarations in this file. Columns are declared nowhere else.
 
 Conventions:
 

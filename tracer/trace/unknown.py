@@ -1,4 +1,4 @@
-"""What a trace cannot tell: the number that stands for it, and the line that says why.
+"""What is not known: the number that stands for it, and the line that says why it is not known.
 
 This file imports nothing heavy, so that the parser of strangers' files starts fast.
 """

@@ -1,7 +1,7 @@
 """Writing a trace, part by part, while it is captured.
 
-A part is rotated when it is large or old, so that a capture that is killed loses at most its last
-seconds, and memory stays flat.
+A new part begins when the current one is large or old. So a capture that is killed loses at most
+its last seconds, and memory does not grow.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What goes between the tracer and the parser in its jail, and is believed only where it is sound.
+"""The answers of the parser in its jail: their format, and the checks that the tracer makes.
 
-The parser may have been taken over by the file that it reads. So its answer is data of a fixed
-form with bounds for every number and text: the tracer checks each before it becomes an object,
-and refuses the whole answer for one that is out of bounds. A layout is JSON of at most
-:data:`LAYOUT_LIMIT` bytes; sites are arrays, since there may be thousands.
+The file that is read may have taken over the parser. So an answer is data of a fixed format with
+bounds for every number and text. The tracer checks each of them before it becomes an object, and
+refuses the whole answer if one is out of bounds. A layout is JSON of at most :data:`LAYOUT_LIMIT`
+bytes; sites are arrays, since there may be thousands.
 """
 
 from __future__ import annotations

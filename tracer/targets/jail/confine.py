@@ -1,7 +1,7 @@
-"""What the parser of strangers' files gives up before it sees a byte of one.
+"""The rights that the parser of strangers' files gives up before it reads a byte.
 
-Two steps, since it is two processes: the server becomes nobody once, at its start; each child of
-it, which reads one file and ends, takes on the limits and the filter of system calls.
+There are two processes, and so two steps. The server becomes nobody once, at its start. Each of
+its children, which reads one file and ends, sets the limits and the filter of system calls.
 """
 
 from __future__ import annotations

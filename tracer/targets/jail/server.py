@@ -1,7 +1,7 @@
-"""The parser's own process: it has everything imported, is nobody, and forks a child a file.
+"""The parser's server: it has imported everything, runs as nobody, and forks a child per file.
 
-It never reads a byte of a stranger's itself. What a file does to the child that reads it ends
-with that child, which has none of the next one's descriptors.
+It never reads a byte of a stranger's file itself. If a file takes over the child that reads it,
+that ends with the child, which has no descriptor of another file.
 """
 
 from __future__ import annotations
