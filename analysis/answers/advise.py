@@ -297,13 +297,13 @@ def _evidence(
 ) -> str:
     said = [f"{len(own):,} calls"]
     if len(own) < _FEWEST:
-        said.append(f"fewer than {_FEWEST} are no ground for advice")
+        said.append(f"fewer than {_FEWEST} calls are too few for advice")
     if np.isnan(share):
         said.append("run queues and idle Ps are not known")
     if np.isnan(move_ns):
-        said.append("no P was seen to run on after a release")
+        said.append("no P was seen to run a goroutine after a release")
     if np.isnan(means["normal"]):
         said.append("too few calls were made with entersyscall to know its loss")
     if block_share is None:
-        said.append("calls that did not block were not captured and count for nothing")
+        said.append("calls that did not block were not captured, so they are not counted")
     return "; ".join(said)

@@ -350,8 +350,8 @@ def _by_runtime(process: Process) -> str:
     share = range_text(100 * least / total, 100 * most / total)
     return (
         f"{share} of P time was lost until sysmon took P from threads in calls; 'pretake whatif' "
-        "predicts how much of it entersyscallblock (policy block) or a word from the kernel at "
-        "the block (sched_out) would save."
+        "predicts how much of it would be saved by entersyscallblock (policy block), or by an "
+        "event from the kernel at each block (policy sched_out)."
     )
 
 

@@ -93,12 +93,12 @@ def _parts_in_latency(episodes: pd.DataFrame) -> Broken:
 
 ROW_PARTS: Mapping[str, Parts] = {
     "blocked_in_call": Parts(
-        "A call was blocked for no longer than it took, and for no time where it never blocked.",
+        "A call was blocked for no longer than it took, and for no time if it never blocked.",
         {"syscall": ("enter_ns", "exit_ns", "blocked_ns", "blocks")},
         _blocked_in_call,
     ),
     "interval_in_order": Parts(
-        "What is told to lie between two moments has them in order.",
+        "An interval of time begins before it ends.",
         {
             "runtime": ("since_ns", "ts_ns"),
             "pstate": ("since_ns", "ts_ns"),
@@ -115,7 +115,7 @@ ROW_PARTS: Mapping[str, Parts] = {
         ),
     ),
     "ps_in_all": Parts(
-        "Of the Ps, no more are idle, unseen or have a timer due than there are.",
+        "No more Ps are idle, unseen or have a timer due than there are Ps.",
         {"waiting": ("ts_ns", "npidle", "unseen", "timers_due", "gomaxprocs")},
         _all_no_more(
             ("npidle", "gomaxprocs"), ("unseen", "gomaxprocs"), ("timers_due", "gomaxprocs")

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 _LEGEND = (
     "raw: the scheduler is not told; normal: entersyscall; block: entersyscallblock, P is handed "
-    "off before the call; – in 'best': not known. gain: P time won a call by the best way, 95 % "
-    "interval. block pays for calls that block from one length to the other: for shorter ones the "
-    "handoff costs more, and for longer ones what is lost until a retake is less than 1 %."
+    "off before the call; – in 'best': not known. gain: P time that each call would save if made "
+    "in the best way, as a 95 % interval. pays from, to: block pays for calls that block for a "
+    "time between the two. For shorter calls the handoff costs more than it saves, and for longer "
+    "ones less than 1 % is lost until the retake."
 )
 _GO_HAS_NO_BLOCK = (
-    "Go has no way yet to make a call of one's own with entersyscallblock; where block is best, "
-    "fewer of these calls at a time, a descriptor that the network poller waits for, or a larger "
-    "GOMAXPROCS help today (docs/your-go-server.md)."
+    "A Go program cannot make its own calls with entersyscallblock. Where block is best, these "
+    "help: fewer of these calls at a time, a descriptor that the network poller waits for, or a "
+    "larger GOMAXPROCS (docs/your-go-server.md)."
 )
 
 

@@ -85,26 +85,28 @@ def _print(terminal: Console, process: Process) -> None:
 
 def _print_rest(terminal: Console, process: Process) -> None:
     wait, taken, stops = process["wait_ns"], process["taken"], process["stops"]
-    unknown = f"; of {duration(wait['unknown'])} it is not known" if wait["unknown"] else ""
+    unknown = wait["unknown"]
+    doubt = f" For {duration(unknown)} their number is not known." if unknown else ""
     terminal.print(
-        f"goroutines waited for {duration(wait['least'])} to {duration(wait['most'])}{unknown}"
+        f"Goroutines waited for {duration(wait['least'])} to {duration(wait['most'])} in all."
+        f"{doubt}"
     )
     latency = process["without_goroutine_ns"]
     if latency["count"]:
         terminal.print(
-            f"P without a goroutine: p50 {duration(latency['p50'])}, p99 "
-            f"{duration(latency['p99'])}, max {duration(latency['max'])} "
+            f"How long a P was without a goroutine: p50 {duration(latency['p50'])}, "
+            f"p99 {duration(latency['p99'])}, max {duration(latency['max'])} "
             f"({latency['count']:,} times, {latency['unknown']:,} unknown)"
         )
     if any(taken.values()):
-        terminal.print("Ps taken from threads in calls: " + _counts(taken))
+        terminal.print(f"Ps taken from threads in calls, by state of the thread: {_counts(taken)}")
     holds = process["holds"]
     if holds["count"]:
         terminal.print(
-            f"held in calls and faults: {holds['count']:,} times ({holds['unknown']:,} with an "
-            f"unknown end), blocked for {duration(holds['blocked_ns'])}, of it "
-            f"{duration(holds['monitor_no_cpu_ns'])} while sysmon had no CPU; awake again without "
-            f"a CPU for {duration(holds['awake_ns'])}"
+            f"Calls and faults held Ps {holds['count']:,} times ({holds['unknown']:,} with an "
+            f"unknown end). Their threads were blocked for {duration(holds['blocked_ns'])}, "
+            f"{duration(holds['monitor_no_cpu_ns'])} of it while sysmon waited for a CPU. Then "
+            f"they waited for a CPU for {duration(holds['awake_ns'])}."
         )
     if stops["count"]:
         stopping = stops["stopping_ns"]

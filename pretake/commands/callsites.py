@@ -87,7 +87,7 @@ def command(
     terminal = console()
     terminal.print(table("Calls that blocked with a P", head, rows, left=2, spare=_SPARE))
     if sites[["hold_unknown", "harm_unknown"]].any(axis=None):
-        terminal.print("≥: the episodes that are not known would add to it")
+        terminal.print("≥: a least value, to which the unknown episodes would add")
     if sites["harmful"].any():
         terminal.print(f"harmful: {CLASS_MEANINGS['harmful']}")
 

@@ -83,9 +83,12 @@ def _agreement(check: Check) -> list[tuple[str, str | None]]:
     return [
         ("retakes in the record", f"{check['records']:,}"),
         ("retake episodes in the trace", f"{check['episodes']:,}"),
-        ("told by both", f"{check['matched']:,}"),
-        ("recall: of the record's, found in the trace", _share_text(check["recall"])),
-        ("precision: of the trace's, found in the record", _share_text(check["precision"])),
+        ("in both", f"{check['matched']:,}"),
+        ("recall: share of the record's that are in the trace", _share_text(check["recall"])),
+        (
+            "precision: share of the trace's that are in the record",
+            _share_text(check["precision"]),
+        ),
         ("difference in time, median", duration(difference["p50"])),
         ("difference in time, p99", duration(difference["p99"])),
     ]
@@ -99,13 +102,13 @@ def _comparison(compared: ProbesCompared) -> list[tuple[str, str | None]]:
     ]
     return [
         ("retakes by uprobes", f"{compared.exact:,}"),
-        ("retakes without", f"{compared.inferred:,}"),
-        ("told by both", f"{compared.matched:,}"),
-        ("recall: of the uprobes', found without", _share_text(compared.recall)),
-        ("precision: of those without, found by uprobes", _share_text(compared.precision)),
+        ("retakes inferred without them", f"{compared.inferred:,}"),
+        ("found by both", f"{compared.matched:,}"),
+        ("recall: share of the uprobes' retakes", _share_text(compared.recall)),
+        ("precision: share of the inferred ones", _share_text(compared.precision)),
         ("true time inside the interval", _share_text(compared.inside)),
         ("width of the interval, median", duration(compared.interval_p50_ns)),
-        ("taken back, which no uprobe tells here", f"{compared.without_witness:,}"),
+        ("taken back, which no uprobe sees here", f"{compared.without_witness:,}"),
         *by_reason,
     ]
 

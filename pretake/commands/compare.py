@@ -1,4 +1,4 @@
-"""``pretake compare``: the figures of many traces, a row each; on a cluster if there is one."""
+"""``pretake compare``: the figures of many traces in a table; on a cluster if there is one."""
 
 from __future__ import annotations
 

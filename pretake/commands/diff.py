@@ -1,4 +1,4 @@
-"""``pretake diff``: runs of two kinds, and whether they differ by more than runs do."""
+"""``pretake diff``: whether the runs of two programs differ by more than chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pretake doctor``: what this machine can and cannot do, and the mend."""
+"""``pretake doctor``: what this machine can and cannot capture, and what to do about it."""
 
 from __future__ import annotations
 

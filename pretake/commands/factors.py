@@ -1,4 +1,4 @@
-"""``pretake factors``: what P-retake latency goes with."""
+"""``pretake factors``: what the P-retake latency is correlated with."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ def command(trace: Path, as_json: bool) -> None:
     ]
     head = ("factor", "effect", "95 %", "p50 if low", "if high")
     terminal = console()
-    terminal.print(table("What P-retake latency goes with", head, rows))
+    terminal.print(table("What the P-retake latency is correlated with", head, rows))
     constant = [row["meaning"] for row in cells(factors) if row["effect"] is None]
     if constant:
-        terminal.print(f"always the same here, so it tells nothing: {'; '.join(constant)}")
+        same = "; ".join(constant)
+        terminal.print(f"Always the same in this trace, so without a correlation: {same}.")
 
 
 def _number(value: float) -> str:

@@ -133,10 +133,10 @@ def _print_pressure(terminal: Console, process: Process) -> None:
     told = process["pressure"]
     if not told or not told["total"]["some_most"]:
         return
-    title = "Pressure: some P's time was lost while work waited (some), and no P ran (full)"
+    title = "Pressure: a P was lost while work waited (some); in addition no P ran (full)"
     terminal.print(pressure_sheet(told, title))
     unknown = percent_text(told["total"]["unknown"])
-    terminal.print(f"shares of time; of {unknown} of P time nothing is known")
+    terminal.print(f"Shares of time. For {unknown} of P time the state of P is not known.")
 
 
 def _indented(text: str, columns: int) -> Padding:

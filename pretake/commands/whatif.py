@@ -98,12 +98,14 @@ def command(
     ]
     terminal = console()
     terminal.print(table(f"What if: {captured['calls']:,} calls", head, rows, spare=_SPARE))
-    terminal.print("(run): as captured; error: how far the replay of its policy is from that")
+    terminal.print(
+        "(run): as captured. error: how far a replay of the captured policy is from it."
+    )
     _tell_quota(terminal, captured)
     if syscall_cost != 1 and loaded.manifest.asked.get("detail") != "full":
         terminal.print(
-            "calls that did not block are not dearer here, since they were not captured: "
-            "'pretake record --detail full' does"
+            "Calls that did not block are not more expensive here, because they were not "
+            "captured: 'pretake record --detail full' captures them."
         )
 
 
@@ -113,9 +115,9 @@ def _tell_quota(terminal: Console, captured: dict[str, Any]) -> None:
         terminal.print("a quota: not predicted, since no cgroup was asked what its quota took")
     elif taken_ns:
         terminal.print(
-            f"no quota: CPU quotas took {duration(taken_ns)} of CPU time from the run, and a "
-            "replay has none; its error is that of the part which was not throttled. A quota "
-            "between the two is not predicted: the trace does not tell how large it was"
+            f"no quota: CPU quotas throttled the run for {duration(taken_ns)}, and a replay has "
+            "no quota. Its error is that of the part which was not throttled. A larger quota is "
+            "not predicted, because the trace does not say how large the quota was."
         )
 
 
