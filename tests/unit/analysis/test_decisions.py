@@ -143,7 +143,7 @@ def test_few_calls_are_no_ground_for_advice(tmp_path: Path) -> None:
     row = load(site(normal, 19).write(tmp_path).path).advise().iloc[0]
     assert pd.isna(row["way_best"])
     assert pd.isna(row["gain_ns"])
-    assert "no ground for advice" in row["evidence"]
+    assert "too few for advice" in row["evidence"]
 
 
 def test_quantile_intervals_cover_the_truth() -> None:
