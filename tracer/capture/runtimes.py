@@ -42,8 +42,8 @@ _KIND: Final = TABLES["task"].column("kind")
 _FORK, _EXEC, _EXIT = (_KIND.code(word) for word in ("fork", "exec", "exit"))
 _PAGE: Final = 4096
 _NOT_LOOKED: Final = Missing(
-    "when a goroutine stopped that was asked to, and requests that send no signal",
-    "only uprobes tell them",
+    "when goroutines stop after they were asked to, and requests to stop that send no signal",
+    "only uprobes see these",
     "capture it with --probes exact",
 )
 _DEAR: Final = "the kernel emulates no instruction there, so each hit costs some 4 us"
