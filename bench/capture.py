@@ -1,9 +1,9 @@
 """What a capture costs, beside the tools that people use today: ``make bench-capture``.
 
-A program runs without an end and tells how fast it is, 50 ms at a time. Each tool in turn is
-attached to it and taken away again, a few rounds over; a round's ratio is between the time that
-a tool was there and the time just before it came, in the same process. So neither where threads
-happen to run nor a slow minute of the machine is taken for a tool's cost.
+A program runs without an end and reports its speed every 50 ms. Each tool in turn is attached to
+it and removed again, for some rounds. The ratio of a round compares the time with the tool to the
+time just before it, in the same process. So a slow minute of the machine is not taken for the cost
+of a tool, and neither is the placement of threads.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The proposal's question on real Go: what does it matter how a network stack's poll is made?
+"""The proposal's question on real Go: how much does it matter in which way a network stack polls?
 
-``make bench-go`` builds ``bench/go/netstack``, runs it with each way to make the call, without
-and with a capture, and prints round trips beside what the capture tells of the P: episodes,
-hold, P-retake latency, harm. Needs root. Absolute times are this machine's; the ratio is what
-compares.
+``make bench-go`` builds ``bench/go/netstack`` and runs it with each way to make the call, without
+and with a capture. It prints the round trips beside the capture's figures: episodes, hold,
+P-retake latency, harm. Needs root. Absolute times depend on the machine; compare the ratios.
 """
 
 from __future__ import annotations

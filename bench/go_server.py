@@ -1,14 +1,14 @@
 """What attaching to a Go server with load costs it: ``python -m bench.go_server``.
 
 The server and its load (``tests/go/server``) run all the time: eight connections that ask again as
-soon as they have an answer. A capture is attached and taken away again, over and over; a pair is
-two seconds under it and two without, by turns the one or the other first. So a slow minute of the
-machine falls on both. The server has one CPU, and the load and the capture's own reader have
-another (where there are two), so that they do not take turns with it; what the capture's programs
-do in the kernel is the server's own time.
+soon as they have an answer. A capture is attached and removed again and again. A pair is two
+seconds with it and two without, and every second pair begins without it. So a slow minute of the
+machine affects both. The server has one CPU. The load and the capture's own reader have another
+one, if there are two, so that they do not take turns with the server. The work of the capture's
+programs in the kernel is counted as the server's own time.
 
-Told are answers a second, and the server's CPU time an answer; the second stands still where the
-first jumps, since it does not hang on who else ran. Needs root; takes less than two minutes.
+It prints answers per second, and the server's CPU time for each answer. The second figure is the
+steadier one, because it does not depend on what else ran. Needs root; takes less than two minutes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What each part of a capture costs the worst case: ``python -m bench.parts``.
 
-The pipes run on one CPU without an end and tell the CPU time of a round trip. The programs are put
-at their tracepoints and taken away again, in turns, with one part after the other left out. So
-each figure is of a pair, a fraction of a second apart, and of CPU time: what else the machine
-does disturbs it least. Uprobes are left away; the pipes have two Ps, and their runtime has little
-to do.
+The pipes run on one CPU without an end and report the CPU time of a round trip. The programs are
+attached to their tracepoints and removed in turns, with one part after the other left out. Each
+figure is from a pair of measurements a fraction of a second apart, and is CPU time, so other work
+of the machine disturbs it little. There are no uprobes. The pipes have two Ps, and their runtime
+has little to do.
 """
 
 from __future__ import annotations

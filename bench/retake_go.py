@@ -1,13 +1,18 @@
 """The discussion's idea in real Go: every way to retake P, beside each other, in one run.
 
 ``python -m bench.retake_go`` builds the programs of ``bench/go`` with the overlay of
-``bench/go/retake`` for each Go version, and runs each workload in each way, the ways by turns.
-Told are, by the programs' own clocks, p50 and p99 of what somebody waited and operations a second;
-by the kernel's count of the process, CPU time and how often a thread gave up its CPU and was woken
-again; and by a capture of a run of its own, without probes, the P-retake latency and the handoffs
-that a call did not need. Beside them stands what ``pretake whatif`` predicts for the other ways
-from the capture under ``sysmon``. Needs root; takes some ten minutes on two CPUs. The figures go
-to ``bench/results/retake_go.json``.
+``bench/go/retake`` for each Go version, and runs each workload in each way, in turns. The figures
+are:
+
+- by the programs' own clocks: p50 and p99 of the waiting time, and operations per second;
+- by the kernel's count for the process: CPU time, and how often a thread gave up its CPU and was
+  woken again;
+- by a capture of a run of its own, without probes: the P-retake latency, and the handoffs that a
+  call did not need;
+- what ``pretake whatif`` predicts for the other ways from the capture under ``sysmon``.
+
+Needs root; takes some ten minutes on two CPUs. The figures go to
+``bench/results/retake_go.json``.
 
 Absolute times are this machine's. What compares is a way beside ``sysmon`` in the same run.
 """

@@ -1,4 +1,4 @@
-"""What a capture costs those that it is not about, and what it misses without uprobes.
+"""What a capture costs programs that are not captured, and what it misses without uprobes.
 
 ``python -m bench.untouched`` prints both; ``make bench-capture`` writes them with the others.
 """

@@ -2,14 +2,14 @@
 
     python -m tools.fuzz_targets --inputs 1000000 --state build/fuzz.json
 
-Each number of an input is one damaged file (:mod:`tests.unit.targets.damage`), of one of three
-versions of Go in turn. It is looked at with its debug information, the answer is packed and
-checked as the tracer would, and addresses are looked up in its function table. Wrong is: any
-exception but PretakeError (a traceback); an answer that the tracer would refuse; more than 2 s of
-CPU time (a hang); more than 512 MB of memory.
+Each number of an input stands for one damaged file (:mod:`tests.unit.targets.damage`), of one of
+three versions of Go in turn. The file is inspected with its debug information, the answer is
+packed and checked as the tracer does it, and addresses are looked up in its function table. These
+are faults: any exception but PretakeError (a traceback); an answer that the tracer would refuse;
+more than 2 s of CPU time (a hang); more than 512 MB of memory.
 
-What was done stands in the state file, from which the next run goes on. The parser runs in this
-process, without its jail: what the jail would end is to be seen.
+The state file has what was done, and the next run continues from it. The parser runs in this
+process, without its jail, so that faults which the jail would end are seen.
 """
 
 from __future__ import annotations
