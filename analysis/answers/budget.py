@@ -222,10 +222,11 @@ class _Holds:
                 *(holds[n] for n in ("least_ns", "most_ns")),
             ]
         )
-        found, inverse = np.unique(keys, axis=0, return_inverse=True)
-        sums = np.zeros((len(found), values.shape[1]), np.int64)
-        np.add.at(sums, inverse.reshape(-1), values)
-        for key, more in zip(found.tolist(), sums, strict=True):
+        order = np.lexsort(keys.T)
+        keys, values = keys[order], values[order]
+        firsts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)])
+        sums = np.add.reduceat(values, firsts, axis=0)
+        for key, more in zip(keys[firsts].tolist(), sums, strict=True):
             pid, state, nr, stack_id = key
             self.sums[pid, state, nr, stack_id] += more
 

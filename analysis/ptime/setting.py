@@ -99,7 +99,7 @@ def pass_setting(trace: Trace) -> PassSetting:
         PretakeError: the trace cannot be read.
     """
     task = read(trace, "task", ["ts_ns", "tid", "pid", "comm", "kind"])
-    kinds, reasons, tids = _transitions(trace)
+    kinds, by_sysmon = _transitions(trace)
     begin_ns, end_ns = capture_span(trace)
     threads: dict[int, int] = {}
     for tid, pid in zip(task["tid"][::-1].tolist(), task["pid"][::-1].tolist(), strict=True):
@@ -116,16 +116,15 @@ def pass_setting(trace: Trace) -> PassSetting:
         if tid == pid
     }
     # Who took most.
-    by_sysmon = tids[(kinds == _KIND.code("retake")) & (reasons == _REASON.code("sysmon"))]
     monitors: dict[int, int] = {}
     values, counts = np.unique(by_sysmon, return_counts=True)
     for tid in values[np.argsort(counts)].tolist():
         monitors[threads.get(tid, only)] = tid
     reach = read(trace, "reach", ["exec_ns", "ts_ns", "pid", "runtime"])
     return PassSetting(
-        tells_run=bool((kinds == _KIND.code("run")).any()),
-        tells_stops=bool((kinds == _KIND.code("stw_start")).any()),
-        tells_stands=bool((kinds == _KIND.code("stw_stopped")).any()),
+        tells_run=_KIND.code("run") in kinds,
+        tells_stops=_KIND.code("stw_start") in kinds,
+        tells_stands=_KIND.code("stw_stopped") in kinds,
         has_switches=has_rows(trace, "sched_switch"),
         has_looks=has_rows(trace, "waiting"),
         threads=threads,
@@ -157,15 +156,17 @@ def has_rows(trace: Trace, table: str) -> bool:
     return any(group.rows for group in trace.row_groups(table, TIME_COLUMN[table]))
 
 
-def _transitions(trace: Trace) -> tuple[Ints, Ints, Ints]:
-    """What kinds and reasons there are, and who did them: each combination once."""
-    seen: list[Ints] = [np.empty((0, 3), np.int64)]
+def _transitions(trace: Trace) -> tuple[set[int], Ints]:
+    """What kinds there are, and for each retake by sysmon the thread that did it."""
+    kinds: set[int] = set()
+    tids: list[Ints] = [np.empty(0, np.int64)]
     for group in trace.row_groups("runtime", "ts_ns"):
         rows = trace.read_row_group("runtime", group, ["kind", "reason", "tid"])
         columns = from_arrow("runtime", rows)
-        seen.append(np.column_stack([columns["kind"], columns["reason"], columns["tid"]]))
-    rows_seen = np.concatenate(seen)
-    return rows_seen[:, 0], rows_seen[:, 1], rows_seen[:, 2]
+        kinds.update((np.flatnonzero(np.bincount(columns["kind"] - UNKNOWN)) + UNKNOWN).tolist())
+        retakes = columns["kind"] == _KIND.code("retake")
+        tids.append(columns["tid"][retakes & (columns["reason"] == _REASON.code("sysmon"))])
+    return kinds, np.concatenate(tids)
 
 
 def _edges(

@@ -112,6 +112,11 @@ class Moves:
     def take(self, until_ns: i64) -> list[Move]:
         """The moves up to a moment, in the order of time; they are forgotten here."""
         low = self.place(until_ns)
-        done = [move for move in self.moves[:low] if not move.dead]
-        self.moves = self.moves[low:]
+        moves = self.moves
+        done = []
+        for at in range(low):
+            move = moves[at]
+            if not move.dead:
+                done.append(move)
+        del moves[:low]
         return done

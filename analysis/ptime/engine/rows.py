@@ -23,6 +23,7 @@ __all__ = [
     "EDGE",
     "EMPTY",
     "ENDS",
+    "FITS",
     "LOSS_BEGINS",
     "LOSS_ENDS",
     "NEVER",
@@ -45,10 +46,16 @@ __all__ = [
     "capped_product",
 ]
 
-NEVER: Final = 1 << 62
-"""Later than any row."""
+NEVER: Final[i64] = (1 << 62) - 1
+"""Later than any row. A larger number is an object to mypyc, whatever its type, and each use of it
+costs a call."""
 
-LARGEST: Final = (1 << 63) - 1
+FITS: Final[i64] = (1 << 62) - 1
+"""Of two numbers up to it the sum is an i64."""
+
+_FEW: Final[i64] = (1 << 31) - 1
+
+LARGEST: Final[i64] = (1 << 63) - 1
 
 TASK: Final = 0
 BLOCK: Final = 1
@@ -132,11 +139,15 @@ def capped(total: i64, more: i64) -> i64:
 
     The counts of a program whose memory was misread reach 31 bits each.
     """
+    if total <= FITS and more <= FITS:
+        return total + more
     return LARGEST if more > LARGEST - total else total + more
 
 
 def capped_product(count: i64, ns: i64) -> i64:
     """The product of two numbers that are not negative, at most what an i64 holds."""
+    if count <= _FEW and ns <= _FEW:
+        return count * ns
     return LARGEST if ns > 0 and count > LARGEST // ns else count * ns
 
 

@@ -20,7 +20,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from analysis.ptime.engine.moves import FRESH_NS, MANY, Move
-from analysis.ptime.engine.rows import LARGEST, Out, capped, capped_product
+from analysis.ptime.engine.rows import FITS, Out, capped, capped_product
 from analysis.ptime.engine.state import (
     ANY,
     IDLE,
@@ -104,7 +104,7 @@ class Sums:
         if process.at_ns < process.timer_ns < now_ns:
             self.settle_to(process, process.timer_ns)
         # So that no share of lost time, which is counted in SCALE, exceeds an i64: days, mostly.
-        step_ns = LARGEST // (SCALE * (process.count + 1))
+        step_ns = FITS // (SCALE * (process.count + 1))
         while now_ns - process.at_ns > step_ns:
             self.settle_to(process, process.at_ns + step_ns)
         ns = now_ns - process.at_ns
