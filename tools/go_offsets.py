@@ -18,6 +18,7 @@ from pathlib import Path
 from tracer.targets.buildinfo import go_version
 from tracer.targets.elf import Elf
 from tracer.targets.go import GO_FIELDS, measure_offsets
+from tracer.targets.go_offsets import version_of
 
 TABLE = Path(__file__).parent.parent / "tracer" / "targets" / "go_offsets.json"
 PROGRAM = "package main\n\nfunc main() {}\n"
@@ -40,7 +41,7 @@ def measure(goroot: Path) -> tuple[str, dict[str, int]]:
         )
         with Elf(binary) as elf:
             version, offsets = go_version(elf), measure_offsets(elf)
-    if version is None or len(offsets) != len(GO_FIELDS):
+    if version is None or not version_of(version) or len(offsets) != len(GO_FIELDS):
         sys.exit(f"{goroot}: {version} lacks {sorted(set(GO_FIELDS) - set(offsets))}")
     return version, offsets
 
@@ -52,10 +53,8 @@ def main(goroots: list[str]) -> None:
         version, offsets = measure(Path(goroot))
         rows[version] = offsets
         print(version)
-    ordered = {
-        version: rows[version]
-        for version in sorted(rows, key=lambda v: [int(n) for n in v[2:].split(".")])
-    }
+    ages = {version: told for version in rows if (told := version_of(version))}
+    ordered = {version: rows[version] for version in sorted(ages, key=lambda v: (ages[v], v))}
     TABLE.write_text(json.dumps({"versions": ordered}, indent=1) + "\n")
 
 

@@ -207,11 +207,15 @@ def command(
         return
     # After the capture: what it takes to import them is time in which nothing was captured.
     from pretake.views import bytes_text, note
+    from tracer.targets.go_offsets import ASSUMED
     from tracer.trace.reader import Trace
 
     manifest = manifests[0] if manifests else Trace(path).manifest
     stored, lost = sum(manifest.events.values()), sum(manifest.lost.values())
     note(f"{path}: {stored:,} events, {lost:,} lost, {bytes_text(manifest.capture.bytes)}")
+    offsets_from = manifest.target.offsets_from
+    if offsets_from is not None and offsets_from.startswith(ASSUMED):
+        note(f"offsets of {manifest.target.version}: {offsets_from}, which its memory confirmed")
     for missing in manifest.missing:
         note(f"not captured: {missing}")
     if manifest.exit_status:

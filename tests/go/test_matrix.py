@@ -13,9 +13,9 @@ import pytest
 from tests.go import toolchains
 from tests.go.looked import built, inspected, rows_of, run
 from tracer.capture.programs import Programs
-from tracer.targets import go
+from tracer.targets import go_offsets
 from tracer.targets.elf import Elf
-from tracer.targets.go_data import all_ps_address, scheduler_address
+from tracer.targets.go_data import all_ps_address, scheduler_address, syscalltick_offset
 from tracer.targets.pclntab import Pclntab
 
 ALWAYS = ("static", "pie", "stripped")
@@ -44,10 +44,14 @@ def kernel() -> Iterator[Programs]:
 )
 def test_code_tells_the_addresses_that_symbols_tell(version: str, linkage: str) -> None:
     with Elf(built(toolchains.build, "blockread", version, linkage)) as elf:
-        table, offsets = Pclntab(elf), go.shipped_offsets()[f"go{version}"]
+        table, offsets = Pclntab(elf), go_offsets.shipped_offsets()[f"go{version}"]
         sched = scheduler_address(elf, table, offsets["sched_lock"])
         assert sched == elf.symbol("runtime.sched")
         assert all_ps_address(elf, table) == elf.symbol("runtime.allp")
+        tick = offsets["p_syscalltick"]
+        assert syscalltick_offset(elf, table, tick) == offsets["m_syscalltick"]
+        assert syscalltick_offset(elf, table, tick + 4) != offsets["m_syscalltick"]
+        assert syscalltick_offset(elf, table, offsets["p_status"]) != offsets["m_syscalltick"]
 
 
 @pytest.mark.parametrize(("version", "linkage"), CASES)

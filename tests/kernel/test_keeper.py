@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,6 +189,11 @@ def ask_all(keeper: Keeper, target: Mapped, file: Path) -> None:
     assert keeper.word(target.pid, begin + OFFSET) == int.from_bytes(
         CODE[:8], "little", signed=True
     )
+    word = int.from_bytes(CODE[:8], "little", signed=True)
+    assert keeper.words(target.pid, [(begin + OFFSET, ()), (0, ())]) == [[word], []]
+    assert keeper.caught(target.pid, [[(0, ())], [(begin + OFFSET, ())]]) == (1, [[word]])
+    assert keeper.caught(target.pid, [[(0, ())]]) is None
+    assert keeper.threads(target.pid) == [target.pid]
     probe(keeper, target.pid, file)
     assert target.code()[0] == BREAKPOINT
     keeper.leave(target.pid)
@@ -272,9 +278,19 @@ def test_it_answers_of_targets_only(file: Path, target: Mapped, keeper: Keeper) 
     with pytest.raises(OSError, match="not a target"):
         keeper.word(stranger.pid, begin)
     with pytest.raises(OSError, match="not a target"):
+        keeper.words(stranger.pid, [(begin, ())])
+    with pytest.raises(OSError, match="not a target"):
+        keeper.caught(stranger.pid, [[(begin, ())]])
+    with pytest.raises(OSError, match="not a target"):
+        keeper.threads(stranger.pid)
+    with pytest.raises(OSError, match="not a target"):
         probe(keeper, stranger.pid, file)
     for name in ("mem", "root/etc/shadow", "../1/exe", "environ", "exe\n"):
         with pytest.raises(OSError, match="not a file that a capture reads"):
             keeper.open(target.pid, name)
+    none: list[Any] = [[(begin, (0,) * 4)], [(begin, ())] * 1025, [(0.5, ())], [None], [("1", ())]]
+    for chains in none:
+        with pytest.raises(OSError, match="not addresses of a process"):
+            keeper.words(target.pid, chains)
     assert stranger.code() == CODE
     stranger.end()

@@ -15,6 +15,7 @@ from tracer.capture.keeper import Place
 from tracer.capture.layouts import FileIdentity
 from tracer.errors import PretakeError
 from tracer.targets import NoRuntime, RuntimeBinary, jail
+from tracer.targets.layout import Probe
 from tracer.trace.manifest import Missing
 
 __all__ = ["Binaries", "Known"]
@@ -51,6 +52,11 @@ class Known:
     fd: int | None = None
     changed: bool = False
     places: list[Place] = field(default_factory=list)
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """The probes that its runtime would have."""
+        return self.binary.probes if self.binary is not None else ()
 
 
 class Binaries:

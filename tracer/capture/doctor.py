@@ -33,6 +33,7 @@ from tracer.kernel.bcc_loader import (
 from tracer.kernel.btf import VMLINUX_BTF, kernel_btf
 from tracer.kernel.compiler import OPTIONAL_TRACEPOINTS, TRACEPOINTS, UPROBE_PREFIXES
 from tracer.targets import NoRuntime, look_at
+from tracer.targets.go import GoBinary
 
 __all__ = ["Check", "diagnose", "fix"]
 
@@ -287,5 +288,8 @@ def _binary(path: Path) -> Iterator[Check]:
         return
     version = found.version if found.runtime == "go" else f"{found.runtime} {found.version}"
     yield Check(f"{path}", True, version, needed=False)
+    if isinstance(found, GoBinary) and found.assumed:
+        told = f"{found.offsets_from}; a capture uses them once the running process confirms them"
+        yield Check("offsets of P, M and G", True, told, needed=False)
     for missing in found.missing:
         yield Check(missing.what, False, missing.why, missing.mend, needed=False)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tracer.capture.memory import Chain
 from tracer.errors import PretakeError
 
 __all__ = ["FOR_EVENTS", "FOR_FILES", "FOR_PROBES", "Keeper", "Place"]
@@ -32,7 +33,7 @@ FOR_FILES: Final = sum(
         40,  # checkpoint_restore: /proc/PID/map_files
     )
 )
-"""Capabilities that a keeper needs to answer ``open`` and ``word``."""
+"""Capabilities that a keeper needs to answer everything but ``probe``."""
 FOR_PROBES: Final = 1 << 28  # lease: of a file of another user's
 """What it needs for ``probe`` too."""
 FOR_EVENTS: Final = 1 << 21  # sys_admin
@@ -84,7 +85,7 @@ class Keeper:
         socket.send_fds(
             self._socket, [json.dumps(given).encode()], [threads[0], *programs.values()]
         )
-        self._value = 0
+        self._reply: dict[str, Any] = {}
         self._begun = False
 
     @property
@@ -127,7 +128,39 @@ class Keeper:
             OSError: it is no target, has ended, or has nothing there.
         """
         self._ask({"word": address, "pid": pid})
-        return self._value
+        return int(self._reply["value"])
+
+    def words(self, pid: int, chains: Sequence[Chain]) -> list[list[int]]:
+        """Words of a target process's memory (:func:`tracer.capture.memory.follow`).
+
+        Raises:
+            OSError: it is no target, or has ended.
+        """
+        self._ask({"words": chains, "pid": pid})
+        return [[int(word) for word in words] for words in self._reply["words"]]
+
+    def caught(
+        self, pid: int, groups: Sequence[Sequence[Chain]]
+    ) -> tuple[int, list[list[int]]] | None:
+        """The same, as soon as one is not 0 (:func:`tracer.capture.memory.caught`).
+
+        Raises:
+            OSError: it is no target, or has ended.
+        """
+        self._ask({"caught": groups, "pid": pid})
+        if self._reply["caught"] is None:
+            return None
+        number, told = self._reply["caught"]
+        return int(number), [[int(word) for word in words] for words in told]
+
+    def threads(self, pid: int) -> list[int]:
+        """The threads of a target process, by the numbers that it knows them by itself.
+
+        Raises:
+            OSError: it is no target, or has ended.
+        """
+        self._ask({"threads": True, "pid": pid})
+        return [int(tid) for tid in self._reply["threads"]]
 
     def probe(self, pid: int, file: int, places: Sequence[Place]) -> None:
         """Put uprobes into one process, all of them or none.
@@ -169,7 +202,7 @@ class Keeper:
         for given in fds:
             os.set_inheritable(given, False)
         reply = json.loads(text)
-        self._value = int(reply.get("value", 0))
+        self._reply = reply
         error = reply.get("error")
         if error is not None:
             for given in fds:

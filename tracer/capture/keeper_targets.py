@@ -7,10 +7,13 @@ import re
 import stat
 from typing import Final
 
+from tracer.capture.memory import Chain, caught, follow, thread_numbers
 from tracer.kernel.bpf_call import task_has
 
 __all__ = ["Targets"]
 
+_MOST_CHAINS: Final = 1024
+_LONGEST_CHAIN: Final = 4
 _NAMES: Final = re.compile(r"exe|maps|map_files/[0-9a-f]+-[0-9a-f]+")
 
 
@@ -44,6 +47,34 @@ class Targets:
             raise PermissionError(1, "not a regular file")
         return fd
 
+    def words(self, pid: int, chains: list[Chain]) -> list[list[int]]:
+        """Words, and those they lead to (:func:`tracer.capture.memory.follow`)."""
+        _check(chains)
+        fd = self._open_of(pid, "mem")
+        try:
+            return follow(fd, chains)
+        finally:
+            os.close(fd)
+
+    def caught(self, pid: int, groups: list[list[Chain]]) -> tuple[int, list[list[int]]] | None:
+        """The same, once one of them is not 0 (:func:`tracer.capture.memory.caught`)."""
+        if not all(isinstance(group, list) and group for group in groups):
+            raise PermissionError(1, "not addresses of a process")
+        _check([chain for group in groups for chain in group])
+        fd = self._open_of(pid, "mem")
+        try:
+            return caught(fd, groups)
+        finally:
+            os.close(fd)
+
+    def threads(self, pid: int) -> list[int]:
+        """Its threads, by the numbers that it knows them by."""
+        pidfd = self.hold(pid)
+        try:
+            return thread_numbers(pid)
+        finally:
+            os.close(pidfd)
+
     def word(self, pid: int, address: int) -> int:
         """The signed word at an address."""
         if not 0 <= address < 1 << 63:
@@ -61,3 +92,15 @@ class Targets:
             return os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         finally:
             os.close(pidfd)
+
+
+def _check(chains: list[Chain]) -> None:
+    if len(chains) > _MOST_CHAINS or not all(map(_is_chain, chains)):
+        raise PermissionError(1, "not addresses of a process")
+
+
+def _is_chain(told: object) -> bool:
+    match told:
+        case [int(), list(offsets)]:
+            return len(offsets) < _LONGEST_CHAIN and all(type(o) is int for o in offsets)
+    return False

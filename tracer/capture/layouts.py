@@ -11,8 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from tracer.errors import PretakeError
 from tracer.kernel.loaded import Loaded
 from tracer.targets.layout import LAYOUT_DTYPE, RuntimeLayout
+from tracer.targets.program_file import open_program
 
 __all__ = ["ExecImage", "FileIdentity", "Layouts"]
 
@@ -68,6 +70,15 @@ class FileIdentity:
                 known, device=_as_kernel(int(major), int(minor)), inode=inode
             )
         return known
+
+    def open_by(self, path: Path) -> int | None:
+        """A descriptor of what lies at a path; None where that is another file, or none."""
+        with contextlib.suppress(PretakeError):
+            fd = open_program(path)
+            if FileIdentity.of_open(fd) == self:
+                return fd
+            os.close(fd)
+        return None
 
     def is_of(self, status: os.stat_result) -> bool:
         """Whether a file that was opened by its process is what the kernel ran then.

@@ -132,7 +132,8 @@ class Live:
             if self._kept is not None:
                 self._throttles.step(self._clock.now_ns())
             period_s = left_s if self._kept is None else min(left_s, _ROWS_PERIOD_S)
-            if self._target.wait(0 if more else period_s, self._programs.rings.wake_fd):
+            wait_s = 0 if more else min(period_s, self._runtimes.wait_s)
+            if self._target.wait(wait_s, self._programs.rings.wake_fd):
                 self._take()
                 return True
             if left_s <= 0:

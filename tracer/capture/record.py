@@ -264,6 +264,7 @@ class _Capture:
             wait_s = self._drain.step()
             if self._runtimes.step() or self._late.step():
                 wait_s = 0
+            wait_s = min(wait_s, self._runtimes.wait_s)
             self._throttles.step(self._clock.now_ns())
             if len(self._throttles) > _THROTTLES_KEPT:
                 self._drain.add("throttle", self._throttles.take())
@@ -325,6 +326,7 @@ class _Capture:
         found = self._runtimes.target
         manifest.target.runtime, manifest.target.version = found.runtime, found.version
         manifest.target.p_in_syscall = found.p_in_syscall
+        manifest.target.offsets_from = found.offsets_from
         manifest.target.path = found.path or manifest.target.path
         manifest.target.build_id = found.build_id or manifest.target.build_id
         manifest.attached += self._runtimes.attached

@@ -5,7 +5,8 @@ inspects the server's file. From then on the server is in reach; table ``reach``
 when. Every later process of that file is in reach from its exec on. A Go program that is the
 command itself is inspected before it runs. A reference runtime is found by the probe on its
 first M. A runtime in a library that a process loads later is found by
-:mod:`tracer.capture.late`.
+:mod:`tracer.capture.late`. A program whose offsets are assumed waits until they are confirmed
+(:mod:`tracer.capture.assumed`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Final
 
 import numpy as np
 
+from tracer.capture.assumed import Assumed
 from tracer.capture.binaries import Binaries, Known
 from tracer.capture.images import Image, Images, Part
 from tracer.capture.launch import comm_of
@@ -31,7 +33,6 @@ from tracer.capture.target_files import TargetFiles
 from tracer.errors import PretakeError
 from tracer.targets import NoRuntime, reference
 from tracer.targets.go import GoBinary
-from tracer.targets.layout import Probe
 from tracer.targets.program_file import open_program
 from tracer.trace.manifest import Missing, Target
 from tracer.trace.schema import TABLES, UNKNOWN
@@ -41,6 +42,8 @@ __all__ = ["Runtimes"]
 _KIND: Final = TABLES["task"].column("kind")
 _FORK, _EXEC, _EXIT = (_KIND.code(word) for word in ("fork", "exec", "exit"))
 _PAGE: Final = 4096
+_PATIENCE_S: Final = 0.1
+"""How long a capture waits at its begin for a process to confirm what is assumed of it."""
 _NOT_LOOKED: Final = Missing(
     "when goroutines stop after they were asked to, and requests to stop that send no signal",
     "only uprobes see these",
@@ -88,6 +91,7 @@ class Runtimes:
         self._told: set[FileIdentity] = set()
         self._to_look: deque[tuple[Image, ExecImage, int]] = deque()
         self._to_probe: deque[tuple[Image, Known]] = deque()
+        self._assumed = Assumed(files)
         self._library: Known | None = None
         # Processes in which a probe waits for the library's first M.
         self._awaiting: set[int] = set()
@@ -119,7 +123,12 @@ class Runtimes:
             Missing(f"probes in {count} process{'es' * (count > 1)}", why)
             for why, count in self._unprobed.items()
         ]
-        return [*self._missing, *self._binaries.missing, *told]
+        return [*self._missing, *self._binaries.missing, *self._assumed.missing, *told]
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until :meth:`step` has something to do of itself; infinite for never."""
+        return self._assumed.wait_s
 
     @property
     def uprobes(self) -> tuple[str, ...]:
@@ -201,11 +210,15 @@ class Runtimes:
         image = self._images.current(pid)
         if image is not None:
             self._layouts.forget(pid, image.generation)
+            self._assumed.ended(image)
         self._images.ended(pid)
         self._awaiting.discard(pid)
 
     def _became(self, image: Image) -> None:
         """Put a process in reach that has just become another program, if it is not yet."""
+        before = self._images.current(image.pid)
+        if before is not None:
+            self._assumed.ended(before)
         self._images.add(image)
         told = self._layouts.exec_image(image.pid, image.generation)
         if told is None or not self._wants("go"):
@@ -219,7 +232,8 @@ class Runtimes:
             fd = self.files.open(image.pid, "exe")
         except OSError:
             # It has ended; but its file may be where it was.
-            found = self._by_path(image, told)
+            path = self._layouts.exec_path(image.pid, image.generation)
+            found = None if path is None else told.binary.open_by(path)
             if found is None:
                 self._unseen.setdefault(told.binary, []).append((image, told))
             else:
@@ -231,16 +245,6 @@ class Runtimes:
             self._unseen.setdefault(told.binary, []).append((image, told))
             return
         self._to_look.append((image, told, fd))
-
-    def _by_path(self, image: Image, told: ExecImage) -> int | None:
-        """A descriptor of what a process ran that has ended; None where the file is another."""
-        path = self._layouts.exec_path(image.pid, image.generation)
-        with contextlib.suppress(PretakeError):
-            fd = open_program(path or Path("/"))
-            if FileIdentity.of_open(fd) == told.binary:
-                return fd
-            os.close(fd)
-        return None
 
     def _look_at_next(self) -> None:
         """Look at the program of a process that became it."""
@@ -270,13 +274,14 @@ class Runtimes:
                 self._to_probe.append((image, self._library))
             return
         assert known.binary is not None
-        self._layouts.set_binary(told.binary, known.binary.layout)
         bias = image.parts[0].bias
+        self._to_probe.append((image, known))
+        if not self._assumed.holds(known):
+            self._layouts.set_binary(told.binary, known.binary.layout)
         if told.in_reach:
             image.reach_ns = image.exec_ns
-        elif self._set_layout(image, known, bias):
-            image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        self._to_probe.append((image, known))
+        else:
+            self._put_in_reach(image, known, bias)
 
     def _is(self, image: Image, told: ExecImage, known: Known) -> bool:
         """A process is a program that is known; whether it has a runtime that is wanted."""
@@ -316,8 +321,7 @@ class Runtimes:
             self._describe(known)
             if known.binary.runtime == "reference":
                 self._layouts.set_reference(layout)
-            if self._set_layout(image, known, bias):
-                image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            self._put_in_reach(image, known, bias)
             if known is self._library and image.pid in self._awaiting and image.exec_ns:
                 # Its first M was awaited since.
                 image.reach_ns = image.exec_ns
@@ -325,11 +329,13 @@ class Runtimes:
         return True
 
     def step(self) -> bool:
-        """Look at the next binary, or put the next probes in place; whether there is more to do.
+        """Check what is due, and look at the next binary or put the next probes in place.
 
-        Each takes some 10 ms, in which another program may be exec'd: so a capture that runs
-        does one at a time.
+        Returns whether there is more to do. Each takes some 10 ms, in which another program may
+        be exec'd: so a capture that runs does one at a time.
         """
+        for image, known, bias in self._assumed.step():
+            self._confirmed(image, known, bias)
         if self._to_look:
             self._look_at_next()
         elif self._to_probe:
@@ -338,6 +344,21 @@ class Runtimes:
             for known in self._binaries.read_further():
                 self._tell_again(known)
         return bool(self._to_look or self._to_probe)
+
+    def _confirmed(self, image: Image, known: Known, bias: int) -> None:
+        """A process runs that confirms what was assumed of its program."""
+        self._tell_binary(known)
+        if self._images.current(image.pid) is image:
+            self._put_in_reach(image, known, bias)
+        if self.target.path == known.name and isinstance(known.binary, GoBinary):
+            self.target.offsets_from = known.binary.offsets_from
+
+    def _tell_binary(self, known: Known) -> None:
+        """Tell the BPF programs of a Go program that may be read, for every exec to come."""
+        binary = known.binary
+        if not isinstance(binary, GoBinary) or binary.is_library or self._assumed.holds(known):
+            return
+        self._layouts.set_binary(known.identity, binary.layout)
 
     def _tell_again(self, known: Known) -> None:
         """A binary's own debug information tells its layout otherwise than its version did."""
@@ -349,9 +370,10 @@ class Runtimes:
                     self._set_layout(image, known, part.bias)
 
     def finish_probing(self) -> None:
-        """Put all probes in their places."""
-        while self.step():
-            pass
+        """Put all probes in their places, and check what runs already."""
+        until_s = time.monotonic() + _PATIENCE_S
+        while self.step() or time.monotonic() + self.wait_s < until_s:
+            time.sleep(min(self.wait_s, _PATIENCE_S))
 
     def finish(self) -> None:
         """Settle what the target was, at the end of the capture."""
@@ -383,10 +405,16 @@ class Runtimes:
         """What is known of a file; the BPF programs are told of a Go program."""
         known, new = self._binaries.look(fd)
         self._no_runtime = self._no_runtime or known.no_runtime
-        binary = known.binary
-        if new and isinstance(binary, GoBinary) and not binary.is_library and self._wants("go"):
-            self._layouts.set_binary(known.identity, binary.layout)
+        if new and self._wants("go"):
+            self._tell_binary(known)
         return known
+
+    def _put_in_reach(self, image: Image, known: Known, bias: int) -> None:
+        """Read a process from this moment on, or from when it confirmed what is assumed."""
+        if self._assumed.holds(known):
+            self._assumed.add(image, known, bias)
+        elif self._set_layout(image, known, bias):
+            image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     def _set_layout(self, image: Image, known: Known, bias: int) -> bool:
         """Put a process in reach that runs already; whether it is."""
@@ -437,6 +465,8 @@ class Runtimes:
         if binary.runtime == "go":
             self.target.build_id = binary.build_id
             self.target.path = known.name
+        if isinstance(binary, GoBinary) and not self._assumed.holds(known):
+            self.target.offsets_from = binary.offsets_from
 
     def _probe(self, image: Image, known: Known) -> None:
         keeper = self.files.keeper
@@ -460,13 +490,9 @@ class Runtimes:
             self._awaiting.add(image.pid)
         if known.identity not in self._told:
             self._told.add(known.identity)
-            self.attached += [f"uprobe:{probe.symbol}" for probe in _probes_of(known)]
+            self.attached += [f"uprobe:{probe.symbol}" for probe in known.probes]
             self._missing += [
                 Missing(f"a cheap place for the probe on {probe.symbol}", _DEAR)
-                for probe in _probes_of(known)
+                for probe in known.probes
                 if not probe.emulated
             ]
-
-
-def _probes_of(known: Known) -> tuple[Probe, ...]:
-    return known.binary.probes if known.binary is not None else ()

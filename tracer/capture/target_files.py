@@ -1,13 +1,15 @@
-"""Reads a target process under /proc: its program, its mappings, a word of memory."""
+"""Reads a target process under /proc: its program, its mappings, its threads, its memory."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from tracer.capture.keeper import Keeper
 from tracer.capture.mappings import Mapping, mappings_of
+from tracer.capture.memory import Chain, caught, follow, thread_numbers
 from tracer.errors import PretakeError
 from tracer.targets.program_file import open_program
 
@@ -62,3 +64,35 @@ class TargetFiles:
                 return int.from_bytes(os.pread(memory.fileno(), 8, address), "little", signed=True)
         except (OSError, OverflowError):
             return 0
+
+    def words(self, pid: int, chains: Sequence[Chain]) -> list[list[int]]:
+        """Words of a process's memory, as :func:`tracer.capture.memory.follow` has them.
+
+        Raises:
+            OSError: it has ended, or may not be read.
+        """
+        if self.keeper is not None:
+            return self.keeper.words(pid, chains)
+        with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+            return follow(memory.fileno(), chains)
+
+    def caught(
+        self, pid: int, groups: Sequence[Sequence[Chain]]
+    ) -> tuple[int, list[list[int]]] | None:
+        """The same, as soon as one is not 0 (:func:`tracer.capture.memory.caught`).
+
+        Raises:
+            OSError: it has ended, or may not be read.
+        """
+        if self.keeper is not None:
+            return self.keeper.caught(pid, groups)
+        with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+            return caught(memory.fileno(), groups)
+
+    def threads(self, pid: int) -> list[int]:
+        """The threads of a process, by the numbers that it knows them by itself.
+
+        Raises:
+            OSError: it has ended, or may not be looked at.
+        """
+        return thread_numbers(pid) if self.keeper is None else self.keeper.threads(pid)

@@ -24,10 +24,12 @@ class BuildInfo:
     Args:
         version: the version word alone, as in ``go1.27.3``.
         experiments: names of the GOEXPERIMENTs that differ from the version's own choice.
+        vendor: what else stands there, such as ``(Red Hat 1.20.12-1.el9)``.
     """
 
     version: str
     experiments: tuple[str, ...] = ()
+    vendor: str = ""
 
 
 def build_info(elf: Elf) -> BuildInfo | None:
@@ -45,7 +47,9 @@ def build_info(elf: Elf) -> BuildInfo | None:
     for word in words:
         if word.startswith("go1"):
             told = [w[2:] for w in words if w.startswith("X:")]
-            return BuildInfo(word, tuple(name for names in told for name in names.split(",")))
+            experiments = tuple(name for names in told for name in names.split(","))
+            others = [w for w in words if w is not word and not w.startswith("X:")]
+            return BuildInfo(word, experiments, " ".join(others))
     return None
 
 

@@ -5,7 +5,8 @@ Go 1.19 to 1.27, linked in any way (static, PIE, cgo), stripped or not:
 - the version is in ``.go.buildinfo``, and the functions are in ``.gopclntab``; no strip removes
   them;
 - offsets of fields come from the binary's own DWARF. If there is none, they come from
-  ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains. Reading DWARF
+  ``go_offsets.json``, which ``tools/go_offsets.py`` makes from real toolchains; where that has no
+  row for the version, from the nearest rows (``go_offsets.py``). Reading DWARF
   takes longer than everything else together. So a program that has just begun is looked at twice:
   first without DWARF, if the table has its version, and then with it (``deep``);
 - ``runtime.sched`` and ``runtime.allp`` are data symbols, which a stripped binary does not have.
@@ -17,9 +18,6 @@ it is captured all the same.
 
 from __future__ import annotations
 
-import functools
-import json
-import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -31,7 +29,15 @@ from tracer.targets.buildinfo import BuildInfo, build_info
 from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
 from tracer.targets.emulated import HEAD_BYTES, emulated_offset
-from tracer.targets.go_data import all_ps_address, scheduler_address
+from tracer.targets.go_data import all_ps_address, scheduler_address, syscalltick_offset
+from tracer.targets.go_offsets import (
+    ASSUMED,
+    Choice,
+    offsets_of_build,
+    required,
+    shipped_offsets,
+    version_of,
+)
 from tracer.targets.layout import MAX_CALLERS, MODELS, CallerRange, Probe, RuntimeLayout
 from tracer.targets.pclntab import Function, Pclntab
 from tracer.trace.unknown import UNKNOWN, Missing
@@ -43,8 +49,6 @@ __all__ = [
     "inspect",
     "look",
     "measure_offsets",
-    "offsets_of_version",
-    "shipped_offsets",
 ]
 
 GO_STRUCTS = ("runtime.g", "runtime.m", "runtime.p", "runtime.schedt")
@@ -126,6 +130,7 @@ _G_TLS = -8
 """Go's own place for g, just below the thread pointer, unless a C library's variables push it."""
 
 _DO_NOT_STRIP = "build it without -s and -w in -ldflags, and do not strip it"
+_MEASURE_IT = f"{_DO_NOT_STRIP}; or measure its Go by python -m tools.go_offsets"
 _DO_NOT_GARBLE = "build it without garble"
 _ALWAYS_THERE = "runtime.main"
 """A function that every Go program has under this name, unless it was obfuscated."""
@@ -134,8 +139,6 @@ _END_OF_USER_MEMORY = 1 << 47
 _LARGEST_TLS = 1 << 24
 _LARGEST_STRUCT = 1 << 16
 _ALIGNMENT = 4
-
-_SHIPPED = Path(__file__).with_name("go_offsets.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,8 @@ class GoBinary(RuntimeBinary):
         g_tls_slot: of a library: link-time address of the 8 bytes in which a process that has
             loaded it finds g's offset from the thread pointer; ``UNKNOWN`` for none.
         has_symbols: whether there is a symbol table.
-        offsets_from: ``dwarf``, or the version of the shipped table's row, or None.
+        offsets_from: ``dwarf``; or the version of the shipped table's row; or ``assumed from``
+            that of another version, or of two; None where nothing tells them.
     """
 
     position_independent: bool
@@ -157,6 +161,11 @@ class GoBinary(RuntimeBinary):
     g_tls_slot: int
     has_symbols: bool
     offsets_from: str | None
+
+    @property
+    def assumed(self) -> bool:
+        """Whether its offsets are another version's, which a running process has to confirm."""
+        return self.offsets_from is not None and self.offsets_from.startswith(ASSUMED)
 
 
 def inspect(path: Path) -> GoBinary | None:
@@ -202,9 +211,9 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
                 _DO_NOT_GARBLE,
             )
         )
-    offsets, offsets_from = _offsets(elf, info, deep, missing)
-    sched, allp = _data(elf, table, offsets.get("sched_lock"), missing)
     model = _model(table, info.version)
+    offsets, offsets_from = _offsets(elf, info, table, model, deep, missing)
+    sched, allp = _data(elf, table, offsets.get("sched_lock"), missing)
     if model is None:
         why = f"whether {elf.path} has Go's model of 1.25 or of 1.26 cannot be told"
         missing.append(Missing("block and p", why))
@@ -272,10 +281,10 @@ def _model(table: Pclntab, version: str) -> str | None:
         return "psyscall"
     if table.function("runtime.exitsyscallNoP"):
         return "prunning"
-    numbers = _numbers(version)
-    if numbers is None:
+    found = version_of(version)
+    if found is None:
         return None
-    return "psyscall" if numbers[0] <= _LAST_WITH_PSYSCALL else "prunning"
+    return "psyscall" if found[0].minor <= _LAST_WITH_PSYSCALL else "prunning"
 
 
 def _g_tls_slot(elf: Elf, missing: list[Missing]) -> int:
@@ -370,36 +379,67 @@ def _calls(table: Pclntab, caller: Function | None, callee: Function | None) -> 
 
 
 def _offsets(
-    elf: Elf, info: BuildInfo, deep: bool, missing: list[Missing]
+    elf: Elf,
+    info: BuildInfo,
+    table: Pclntab,
+    model: str | None,
+    deep: bool,
+    missing: list[Missing],
 ) -> tuple[Mapping[str, int], str | None]:
     """Offsets for :class:`RuntimeLayout`, and where they are from."""
-    version = info.version
-    shipped, standing_in = offsets_of_version(version, shipped_offsets())
-    exact = standing_in == (version,) and not info.experiments
-    if exact and not deep:
-        return shipped, version
+    choice = offsets_of_build(info, shipped_offsets())
+    if choice.exact and not deep:
+        return choice.offsets, choice.told
     measured = _measured(elf, missing)
     if len(measured) == len(GO_FIELDS):
-        if exact and measured != shipped:
-            name = next(name for name in GO_FIELDS if measured[name] != shipped[name])
+        if choice.exact and measured != choice.offsets:
+            name = next(name for name in GO_FIELDS if measured[name] != choice.offsets[name])
             why = (
                 f"{name} is {measured[name]} by its debug information, which is used, and"
-                f" {shipped[name]} in {version}"
+                f" {choice.offsets[name]} in {info.version}"
             )
             missing.append(Missing("offsets as in its version of Go", why))
         return measured, "dwarf"
-    if not shipped:
-        why = f"no debug information, and no row for {version} in the shipped table"
-        missing.append(Missing("block, and p, m and goid of runtime", why, _DO_NOT_STRIP))
+    if choice.exact:
+        return choice.offsets, choice.told
+    return _assumed(elf, info, table, model, choice, missing)
+
+
+def _assumed(
+    elf: Elf,
+    info: BuildInfo,
+    table: Pclntab,
+    model: str | None,
+    choice: Choice,
+    missing: list[Missing],
+) -> tuple[Mapping[str, int], str | None]:
+    """The offsets of a version that has no row, or of a build that is not quite its version."""
+    what = "block, and p, m and goid of runtime"
+    version, rows = info.version, " and ".join(choice.rows)
+    if not choice.rows:
+        why = f"no debug information, and no row for {version} or near it in the shipped table"
+        missing.append(Missing(what, why, _MEASURE_IT))
         return {}, None
-    if info.experiments:
-        why = f"built with {', '.join(info.experiments)}; used is {version} without"[:200]
-        missing.append(Missing("offsets of this very build", why, _DO_NOT_STRIP))
-    if len(standing_in) > 1:
-        between = " and ".join(standing_in)
-        why = f"{version} is not in the shipped table; used is what {between} have in common"
-        missing.append(Missing("offsets of this very version", why, _DO_NOT_STRIP))
-    return shipped, standing_in[0]
+    offsets = dict(choice.offsets)
+    p_tick = shipped_offsets()[choice.rows[0]].get("p_syscalltick", UNKNOWN)
+    tick = syscalltick_offset(elf, table, p_tick)
+    if tick is not None:
+        offsets |= {"p_syscalltick": p_tick, "m_syscalltick": tick}
+    lacking = [name for name in required(model) if name not in offsets]
+    if lacking:
+        why = (
+            f"no debug information, no row for {version} in the shipped table, and its nearest,"
+            f" {rows}, do not tell {', '.join(lacking)} alike"
+        )
+        missing.append(Missing(what, why[:300], _MEASURE_IT))
+        return {}, None
+    unknown = [name for name in (*choice.differ, *choice.unconfirmed) if name not in offsets]
+    if unknown:
+        why = f"they are not in the same places in {rows}, the rows nearest to {version}"
+        if choice.unconfirmed:
+            why = f"{version} is later than the shipped table, and no check would confirm that"
+        missing.append(Missing(f"what {', '.join(unknown)} tell", why, _MEASURE_IT))
+    return offsets, choice.told
 
 
 def _measured(elf: Elf, missing: list[Missing]) -> dict[str, int]:
@@ -440,48 +480,3 @@ def measure_offsets(elf: Elf) -> dict[str, int]:
                 found[name] = structs[owner][member]
                 break
     return found
-
-
-@functools.cache
-def shipped_offsets() -> dict[str, dict[str, int]]:
-    """The shipped table: offsets by version (``go1.27.3``)."""
-    rows: dict[str, dict[str, int]] = json.loads(_SHIPPED.read_text())["versions"]
-    return rows
-
-
-def offsets_of_version(
-    version: str, rows: Mapping[str, Mapping[str, int]]
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The offsets that a table tells of a version.
-
-    Structs do change within a series (1.24.3 and 1.24.11 differ), so one version never stands
-    in for another. But what its neighbours on both sides, of the same series, have in common
-    was the same between them.
-
-    Args:
-        version: as in ``go1.27.3``.
-        rows: the table.
-
-    Returns:
-        The offsets, and the version or the two versions they are from; both empty where the
-        table has nothing to say.
-    """
-    if version in rows:
-        return dict(rows[version]), (version,)
-    wanted = _numbers(version)
-    if wanted is None:
-        return {}, ()
-    series = sorted((n, row) for row in rows if (n := _numbers(row)) and n[0] == wanted[0])
-    below = [row for n, row in series if n < wanted]
-    above = [row for n, row in series if n > wanted]
-    if not below or not above:
-        return {}, ()
-    low, high = below[-1], above[0]
-    common = rows[low].items() & rows[high].items()
-    return dict(common), (low, high)
-
-
-def _numbers(version: str) -> tuple[int, int] | None:
-    """(27, 3) of ``go1.27.3``; None for what is no release."""
-    match = re.fullmatch(r"go1\.(\d+)(?:\.(\d+))?", version)
-    return (int(match[1]), int(match[2] or 0)) if match else None

@@ -1,10 +1,13 @@
-"""Finds the addresses of two variables of Go's runtime in a binary without symbols.
+"""Finds two variables of Go's runtime, and one field, in a binary without symbols.
 
 A stripped binary has lost the names of its variables, but not the code that uses them, and the
 functions still have names (``.gopclntab``). Example: ``runtime.stopm`` begins with
 ``lock(&sched.lock)``, so one of its first instructions has the address of ``runtime.sched``. The
 slice of all Ps is found in functions that walk over it. An address is used only if several
 functions agree on exactly one; otherwise it is unknown.
+
+``m.syscalltick``, which moves with nearly every series, is where ``runtime.reentersyscall`` puts
+what it has read of ``p.syscalltick``, by two instructions in a row.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import struct
 from tracer.targets.elf import Elf
 from tracer.targets.pclntab import Function, Pclntab
 
-__all__ = ["all_ps_address", "scheduler_address"]
+__all__ = ["all_ps_address", "scheduler_address", "syscalltick_offset"]
 
 _LOCK_THE_SCHEDULER = (
     "runtime.stopm",
@@ -25,6 +28,9 @@ _LOCK_THE_SCHEDULER = (
 )
 _FEWEST = 3
 _WALK_OVER_ALL_PS = ("runtime.stopTheWorldWithSema", "runtime.preemptall")
+
+_COPIES_THE_TICK = "runtime.reentersyscall"
+_TICK_LOAD_SIZE, _TICK_STORE_SIZE = 3, 6
 
 _LEA_AX = b"\x48\x8d\x05"
 """LEAQ distance(IP), AX: Go's first argument is in AX."""
@@ -67,6 +73,33 @@ def all_ps_address(elf: Elf, table: Pclntab) -> int | None:
     loaded = [_loads(elf, function) for function in functions]
     slices = [{at for at in addresses if at + _WORD in addresses} for addresses in loaded]
     return _agreed(slices, len(_WALK_OVER_ALL_PS))
+
+
+def syscalltick_offset(elf: Elf, table: Pclntab, p_syscalltick: int) -> int | None:
+    """The offset of ``syscalltick`` in ``runtime.m``.
+
+    Args:
+        elf: an open Go binary.
+        table: its functions.
+        p_syscalltick: the offset of ``syscalltick`` in ``runtime.p``.
+
+    Returns:
+        None where the code does not tell it beyond doubt.
+    """
+    function = table.function(_COPIES_THE_TICK)
+    if function is None or not 0 <= p_syscalltick < 1 << 7:
+        return None
+    code = elf.read(function.begin, function.end - function.begin)
+    found = set()
+    for at in range(len(code) - _TICK_LOAD_SIZE - _TICK_STORE_SIZE + 1):
+        load, stored = code[at : at + _TICK_LOAD_SIZE], code[at + _TICK_LOAD_SIZE :]
+        # MOVL disp8(P), REGISTER; MOVL REGISTER, disp32(M): mod 01 and 10, without SIB or REX.
+        if load[0] != 0x8B or load[1] >> 6 != 1 or load[1] & 7 == 4 or load[2] != p_syscalltick:
+            continue
+        same_register = (stored[1] ^ load[1]) & 0x38 == 0
+        if stored[0] == 0x89 and stored[1] >> 6 == 2 and stored[1] & 7 != 4 and same_register:
+            found.add(int(struct.unpack_from("<i", stored, 2)[0]))
+    return found.pop() if len(found) == 1 else None
 
 
 def _agreed(told: list[set[int]], fewest: int) -> int | None:

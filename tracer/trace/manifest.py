@@ -45,6 +45,10 @@ class Target:
         version: the runtime's version, for Go as in ``go1.27.3``.
         p_in_syscall: how the runtime marks a P in a system call: ``psyscall`` (Go to 1.25,
             the reference runtime) or ``prunning`` (Go from 1.26).
+        offsets_from: what told where a Go program keeps the fields of P, M and G: ``dwarf`` (its
+            debug information), ``go1.27.3`` (a row of the shipped table), or ``assumed from
+            go1.27.3``: that version's, which the running process confirmed. None where nothing
+            told it, or nothing was confirmed.
     """
 
     path: str | None = None
@@ -52,6 +56,7 @@ class Target:
     runtime: str = "none"
     version: str | None = None
     p_in_syscall: str | None = None
+    offsets_from: str | None = None
 
 
 @dataclass

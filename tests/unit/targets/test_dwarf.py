@@ -20,7 +20,7 @@ from tests.unit.targets.made_elf import made_elf
 from tools import fuzz_targets
 from tools.fuzz_targets import HangError, clocked
 from tracer.errors import PretakeError
-from tracer.targets import dwarf, go
+from tracer.targets import dwarf, go, go_offsets
 from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
 from tracer.targets.program_file import HeldBytes
@@ -112,7 +112,7 @@ def test_go_structs_lie_as_a_general_reader_says(version: str) -> None:
 @pytest.mark.parametrize("version", toolchains.VERSIONS)
 def test_the_shipped_row_is_what_the_version_has(version: str) -> None:
     with Elf(built(toolchains.build, "blockread", version)) as elf:
-        assert go.measure_offsets(elf) == go.shipped_offsets()[f"go{version}"]
+        assert go.measure_offsets(elf) == go_offsets.shipped_offsets()[f"go{version}"]
 
 
 @pytest.mark.go
@@ -120,7 +120,7 @@ def test_the_shipped_row_is_what_the_version_has(version: str) -> None:
 def test_a_shipped_offset_that_is_wrong_is_told(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = go.shipped_offsets()
+    rows = go_offsets.shipped_offsets()
     wrong = rows["go1.27.3"] | {name: rows["go1.27.3"][name] + 4}
     monkeypatch.setattr(go, "shipped_offsets", lambda: rows | {"go1.27.3": wrong})
     path = toolchains.build("blockread", "1.27.3", "static")

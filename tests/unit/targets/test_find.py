@@ -11,7 +11,8 @@ import pytest
 import reference_runtime
 from tracer.errors import PretakeError
 from tracer.targets import reference, runtime_of, runtimes_of_process
-from tracer.targets.go import GO_FIELDS, offsets_of_version, shipped_offsets
+from tracer.targets.go import GO_FIELDS
+from tracer.targets.go_offsets import shipped_offsets
 from tracer.targets.layout import RuntimeLayout
 
 needs_compiled = pytest.mark.skipif(
@@ -90,25 +91,3 @@ def test_every_shipped_row_has_every_offset() -> None:
     for version, offsets in rows.items():
         assert set(offsets) == set(GO_FIELDS), version
         RuntimeLayout().with_offsets(offsets).pack()
-
-
-@pytest.mark.parametrize(
-    ("version", "offsets", "of"),
-    [
-        ("go1.24.3", {"m_p": 208, "m_syscalltick": 740}, ("go1.24.3",)),
-        # Between two: what did not move.
-        ("go1.24.7", {"m_p": 208}, ("go1.24.3", "go1.24.11")),
-        # Beyond what was measured, or no release: nothing.
-        ("go1.24.12", {}, ()),
-        ("go1.24", {}, ()),
-        ("go1.25.1", {}, ()),
-        ("go1.24.7-custom", {}, ()),
-    ],
-)
-def test_no_version_is_guessed(version: str, offsets: dict[str, int], of: tuple[str, ...]) -> None:
-    rows = {
-        "go1.24.11": {"m_p": 208, "m_syscalltick": 764},
-        "go1.24.3": {"m_p": 208, "m_syscalltick": 740},
-        "go1.25.0": {"m_p": 200, "m_syscalltick": 788},
-    }
-    assert offsets_of_version(version, rows) == (offsets, of)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.go import toolchains
-from tracer.targets import dwarf, go
+from tracer.targets import dwarf, go, go_offsets
 from tracer.targets.buildinfo import BuildInfo
 from tracer.targets.elf import Elf
 
@@ -51,24 +51,33 @@ def told(info: BuildInfo) -> Callable[[Elf], BuildInfo]:
 
 
 @pytest.mark.parametrize(
-    ("info", "what"),
+    ("info", "offsets_from", "lacks"),
     [
-        (BuildInfo("go1.27.3", ("staticlockranking",)), "offsets of this very build"),
-        (BuildInfo("go1.99.0"), "block, and p, m and goid of runtime"),
+        # The same version, built otherwise: nothing is left out.
+        (BuildInfo("go1.27.3", ("staticlockranking",)), "assumed from go1.27.3", None),
+        (BuildInfo("go1.27.3", (), "(Red Hat)"), "assumed from go1.27.3", None),
+        # Later than all rows: what no check confirms is.
+        (BuildInfo("go1.99.0"), "assumed from go1.27.3", "p_timer"),
+        # Before all rows: nothing is assumed.
+        (BuildInfo("go1.18.1"), None, "block"),
     ],
 )
 def test_a_build_that_the_table_does_not_know_is_read_at_once(
-    monkeypatch: pytest.MonkeyPatch, info: BuildInfo, what: str
+    monkeypatch: pytest.MonkeyPatch, info: BuildInfo, offsets_from: str | None, lacks: str | None
 ) -> None:
     monkeypatch.setattr(go, "build_info", told(info))
     fast, deep = looks(toolchains.build("blockread", "1.27.3", "static"))
     assert fast == deep
     assert fast.offsets_from == "dwarf"
+    assert not fast.assumed
     assert fast.missing == ()
     # And without debug information it is told what the offsets are, or that there are none.
     fast, deep = looks(toolchains.build("blockread", "1.27.3", "stripped"))
     assert fast == deep
-    assert what in [missing.what for missing in fast.missing]
+    assert fast.offsets_from == offsets_from
+    assert fast.assumed == (offsets_from is not None)
+    assert (fast.layout.m_procid >= 0) == fast.assumed
+    assert any(lacks in missing.what for missing in fast.missing) if lacks else not fast.missing
     assert all(missing.mend for missing in fast.missing)
 
 
@@ -106,7 +115,7 @@ def test_offsets_that_no_struct_has_are_not_believed(
 
     monkeypatch.setattr(go, "struct_offsets", bent)
     _, deep = looks(toolchains.build("blockread", "1.27.3", "static"))
-    assert deep.layout.m_procid == go.shipped_offsets()["go1.27.3"]["m_procid"]
+    assert deep.layout.m_procid == go_offsets.shipped_offsets()["go1.27.3"]["m_procid"]
     assert [missing.what for missing in deep.missing] == ["debug information"]
 
 

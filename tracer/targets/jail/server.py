@@ -22,7 +22,7 @@ import numpy as np
 
 from tracer.errors import PretakeError
 from tracer.targets.elf import Elf
-from tracer.targets.go import shipped_offsets
+from tracer.targets.go_offsets import shipped_offsets
 from tracer.targets.inspect import inspect
 from tracer.targets.jail.answers import Site, layout_to_bytes, sites_to_bytes
 from tracer.targets.jail.confine import become_nobody, shut_in

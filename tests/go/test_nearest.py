@@ -1,0 +1,154 @@
+"""Stripped programs of versions that the table of offsets lacks are read by their neighbours'."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.go import toolchains
+from tests.go.looked import built
+from tests.go.other_rows import parsed_by
+from tracer.capture.doctor import diagnose
+from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.record import record
+from tracer.targets.go_offsets import shipped_offsets
+from tracer.trace.reader import Trace
+
+NR_NANOSLEEP = 35
+CALLS = 23
+
+Rows = Mapping[str, Mapping[str, int]]
+
+
+def without(*versions: str) -> dict[str, dict[str, int]]:
+    return {name: dict(row) for name, row in shipped_offsets().items() if name not in versions}
+
+
+def sleeps(output: Path, version: str, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Trace:
+    """A capture of a stripped program that runs already, and then makes 23 blocking calls."""
+    binary = built(toolchains.build, "sleeps", version, "stripped")
+    with (
+        parsed_by(rows, output.parent, monkeypatch),
+        subprocess.Popen(
+            [binary, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as program,
+    ):
+        stdin, stdout = program.stdin, program.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        def go_on(_: Progress) -> None:
+            if not stdin.closed:
+                stdin.write(b"x")
+                stdin.close()
+
+        record(pid=program.pid, output=output, options=CaptureOptions(), progress=go_on)
+        calls = int(stdout.read())
+    assert calls >= CALLS
+    trace = Trace(output)
+    assert not any(trace.manifest.lost.values())
+    blocks = trace.frame("block")
+    # A call that had no CPU before it blocked may have lost its P; it is a call all the same.
+    assert (blocks["nr"] == NR_NANOSLEEP).sum() in (calls, 0)
+    return trace
+
+
+def is_read(trace: Trace) -> bool:
+    """Whether the calls were seen, as those of goroutine 1, which held P 0."""
+    blocks = trace.frame("block")
+    blocks = blocks[blocks["nr"] == NR_NANOSLEEP]
+    reach = trace.frame("reach")
+    assert len(reach) == 1
+    if reach["ts_ns"].isna().all():
+        assert blocks.empty
+        return False
+    assert set(blocks["goid"]) == {1}
+    assert set(blocks["p"]) == {0}
+    assert (blocks["p_use"] == "syscall").sum() > CALLS / 2
+    retakes = trace.frame("runtime").query("kind == 'retake'")
+    assert len(retakes) > CALLS / 2
+    return True
+
+
+# Later than its series' last row; between two series, as Go 1.20 is, whose rows differ in a field
+# that is needed (m.syscalltick) and that the program's code tells; and earlier than the first.
+@pytest.mark.parametrize(
+    ("version", "dropped", "told"),
+    [
+        ("1.27.3", ("go1.27.3",), "assumed from go1.27.0"),
+        ("1.21.13", ("go1.21.13",), "assumed from go1.19.8 and go1.22.10"),
+        ("1.25.5", ("go1.25.5",), "assumed from go1.25.0"),
+        ("1.26.6", ("go1.26.0", "go1.26.6", "go1.27.0", "go1.27.3"), None),
+    ],
+)
+def test_the_neighbours_rows_are_used_where_memory_confirms_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    dropped: tuple[str, ...],
+    told: str | None,
+) -> None:
+    trace = sleeps(tmp_path / "t", version, without(*dropped), monkeypatch)
+    target = trace.manifest.target
+    assert target.version == f"go{version}"
+    assert target.offsets_from == told
+    assert is_read(trace) == (told is not None)
+    lacks = [missing for missing in trace.manifest.missing if "assumed from" in missing.why]
+    # go1.25.5's row is the nearest to go1.26.6 then, and not what it has.
+    assert all("go1.25.5" in missing.why and missing.mend for missing in lacks)
+    assert (not lacks) == (told is not None)
+
+
+def test_a_release_that_is_not_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = sleeps(tmp_path / "t", "1.26.3", shipped_offsets(), monkeypatch)
+    assert trace.manifest.target.offsets_from == "assumed from go1.26.0 and go1.26.6"
+    assert is_read(trace)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"m_procid": 72}, {"m_procid": 184}, {"g_m": 56}, {"p_m": 56}],
+)
+def test_rows_that_are_wrong_are_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, int]
+) -> None:
+    rows = without("go1.27.3")
+    rows["go1.27.0"] |= wrong
+    trace = sleeps(tmp_path / "t", "1.27.3", rows, monkeypatch)
+    assert trace.manifest.target.offsets_from is None
+    assert not is_read(trace)
+    (lack,) = [m for m in trace.manifest.missing if "assumed from go1.27.0" in m.why]
+    assert lack.mend
+    assert "\n" not in f"{lack}"
+
+
+def test_a_command_is_in_reach_once_its_memory_confirms_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = built(toolchains.build, "blockread", "1.27.3", "stripped")
+    with parsed_by(without("go1.27.3"), tmp_path, monkeypatch):
+        record([str(binary), "500"], output=tmp_path / "t", options=CaptureOptions())
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.target.offsets_from == "assumed from go1.27.0"
+    (reach,) = trace.frame("reach").itertuples()
+    assert reach.ts_ns > reach.exec_ns
+    blocks = trace.frame("block")
+    # From then on, and not a block before.
+    assert len(blocks) > 10
+    assert (blocks["ts_ns"] >= reach.ts_ns).all()
+    assert set(blocks["goid"]) == {1}
+
+
+def test_the_doctor_tells_what_is_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    binary = built(toolchains.build, "blockread", "1.27.3", "stripped")
+    monkeypatch.setattr("tracer.capture.doctor.MODES", {})
+    with parsed_by(without("go1.27.3"), tmp_path, monkeypatch):
+        *_, program, offsets = diagnose(binary)
+    assert (program.name, program.detail) == (str(binary), "go1.27.3")
+    assert offsets.ok
+    assert offsets.detail.startswith("assumed from go1.27.0")

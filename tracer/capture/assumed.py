@@ -1,0 +1,160 @@
+"""Programs whose offsets are another Go version's: none is read before a process confirmed them.
+
+Example: a stripped server of go1.27.5, for which the shipped table has no row. It is attached, and
+its memory is found to be as the row of go1.27.3 says: so it is in reach. A program that has just
+begun has no runtime yet; it is looked at again and again, and in reach as soon as its first
+goroutine runs. Other processes of a confirmed program are in reach from their exec on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tracer.capture.binaries import Known
+from tracer.capture.images import Image
+from tracer.capture.memory import Chain
+from tracer.capture.target_files import TargetFiles
+from tracer.targets.go import GoBinary
+from tracer.targets.self_check import SelfCheck
+from tracer.trace.manifest import Missing
+
+__all__ = ["Assumed"]
+
+_FIRST_WAIT_S: Final = 0.001
+_LONGEST_WAIT_S: Final = 0.05
+_MEND: Final = "build it without -s and -w, so that its own debug information tells"
+
+
+@dataclass
+class _Checked:
+    """A process that is looked at, and when it will be again."""
+
+    image: Image
+    known: Known
+    bias: int
+    check: SelfCheck
+    due_s: float = 0.0
+    wait_s: float = _FIRST_WAIT_S
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """One process's memory, as a check reads it."""
+
+    files: TargetFiles
+    pid: int
+
+    def words(self, chains: Sequence[Chain]) -> list[list[int]]:
+        return self.files.words(self.pid, chains)
+
+    def caught(self, groups: Sequence[Sequence[Chain]]) -> tuple[int, list[list[int]]] | None:
+        return self.files.caught(self.pid, groups)
+
+    def threads(self) -> set[int]:
+        return set(self.files.threads(self.pid))
+
+
+class Assumed:
+    """Checks processes until their program is confirmed or refused.
+
+    Args:
+        files: reads the memory of processes.
+    """
+
+    def __init__(self, files: TargetFiles) -> None:
+        self._files = files
+        self._waiting: list[_Checked] = []
+        # By the address of what is known; each is kept, so that none is another's.
+        self._confirmed: dict[int, Known] = {}
+        self._refused: dict[int, tuple[Known, str]] = {}
+        self._undecided: Counter[tuple[str, str, str]] = Counter()
+
+    def holds(self, known: Known) -> bool:
+        """Whether nothing may be read of a program yet."""
+        binary = known.binary
+        return isinstance(binary, GoBinary) and binary.assumed and id(known) not in self._confirmed
+
+    def add(self, image: Image, known: Known, bias: int) -> None:
+        """Check a process of a program that :meth:`holds`."""
+        assert known.binary is not None
+        if id(known) not in self._refused:
+            check = SelfCheck(known.binary.layout.at(bias))
+            self._waiting.append(_Checked(image, known, bias, check))
+
+    def ended(self, image: Image) -> None:
+        """A process is no more, or is another program."""
+        for checked in self._waiting:
+            if checked.image is image:
+                self._undecided[_undecided(checked)] += 1
+        self._waiting = [checked for checked in self._waiting if checked.image is not image]
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until a process is due; infinite where none is."""
+        due_s = min((checked.due_s for checked in self._waiting), default=float("inf"))
+        return max(due_s - time.monotonic(), 0.0)
+
+    def step(self) -> list[tuple[Image, Known, int]]:
+        """Look at what is due.
+
+        Returns:
+            Processes that may be read from now on, with their program and its bias.
+        """
+        for checked in list(self._waiting):
+            now_s = time.monotonic()
+            if checked.due_s > now_s or id(checked.known) in self._confirmed:
+                continue
+            checked.due_s = now_s + checked.wait_s
+            checked.wait_s = min(2 * checked.wait_s, _LONGEST_WAIT_S)
+            try:
+                checked.check.look(_Memory(self._files, checked.image.pid))
+            except OSError:
+                # It has ended, which its record will tell; or it may not be read.
+                continue
+            if checked.check.passed:
+                self._confirmed[id(checked.known)] = checked.known
+            elif checked.check.refused is not None:
+                self._refuse(checked.known, checked.check.refused)
+        passed = [c for c in self._waiting if id(c.known) in self._confirmed]
+        self._waiting = [c for c in self._waiting if id(c.known) not in self._confirmed]
+        return [(c.image, c.known, c.bias) for c in passed]
+
+    @property
+    def missing(self) -> list[Missing]:
+        """Programs and processes that were not read up to now, and why."""
+        left = self._undecided + Counter(map(_undecided, self._waiting))
+        refused = [
+            Missing(
+                "block, and p, m and goid of runtime",
+                f"{known.name} was not read: {why}, so its offsets are not those {_of(known)}",
+                _MEND,
+            )
+            for known, why in self._refused.values()
+        ]
+        undecided = [
+            Missing(
+                f"P, M and G of {count} process{'es' * (count > 1)} of {name}",
+                f"the offsets {of} could not be confirmed: {why}",
+                _MEND,
+            )
+            for (name, of, why), count in left.items()
+        ]
+        return refused + undecided
+
+    def _refuse(self, known: Known, why: str) -> None:
+        self._refused[id(known)] = known, why
+        self._waiting = [checked for checked in self._waiting if checked.known is not known]
+
+
+def _undecided(checked: _Checked) -> tuple[str, str, str]:
+    return checked.known.name, _of(checked.known), checked.check.open
+
+
+def _of(known: Known) -> str:
+    """``assumed from go1.27.3``."""
+    assert isinstance(known.binary, GoBinary)
+    return known.binary.offsets_from or ""
