@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,16 +10,22 @@ from pathlib import Path
 import pytest
 
 from tests.go import toolchains
-from tests.go.looked import built
+from tests.go.looked import built, inspected
 from tests.go.other_rows import parsed_by
+from tracer.capture.assumed import ProcessMemory
 from tracer.capture.doctor import diagnose
 from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import record
+from tracer.capture.target_files import TargetFiles
+from tracer.targets.find import load_bias
+from tracer.targets.go import GO_FIELDS
 from tracer.targets.go_offsets import shipped_offsets
+from tracer.targets.self_check import SelfCheck
 from tracer.trace.reader import Trace
 
 NR_NANOSLEEP = 35
 CALLS = 23
+MANY = 1000
 
 Rows = Mapping[str, Mapping[str, int]]
 
@@ -152,3 +159,34 @@ def test_the_doctor_tells_what_is_assumed(tmp_path: Path, monkeypatch: pytest.Mo
     assert (program.name, program.detail) == (str(binary), "go1.27.3")
     assert offsets.ok
     assert offsets.detail.startswith("assumed from go1.27.0")
+
+
+# What a program that runs does not always show: it is 0, or empty, or a counter.
+UNSEEN = ("m_syscalltick", "p_syscalltick", "p_timer", "p_timer_modified")
+UNSEEN += ("sched_runqsize", "sched_gcwaiting")
+NEEDED = set(GO_FIELDS).difference(UNSEEN)
+
+
+@pytest.mark.parametrize("version", toolchains.VERSIONS)
+def test_no_row_is_confirmed_that_differs_in_what_is_needed(version: str) -> None:
+    binary = inspected("blockread", version, "stripped")
+    own = shipped_offsets()[f"go{version}"]
+    others = {tuple(row.values()): (name, row) for name, row in shipped_offsets().items()}
+    with subprocess.Popen([binary.path, "1000000"], stdout=subprocess.DEVNULL) as program:
+        memory = ProcessMemory(TargetFiles(), program.pid)
+        bias = load_bias(program.pid, binary.layout.first_code)
+        for name, row in others.values():
+            # The code tells where the lock is, and so where the struct begins.
+            sched = binary.layout.sched + own["sched_lock"] - row["sched_lock"]
+            layout = dataclasses.replace(binary.layout.at(bias).with_offsets(row), sched=sched)
+            differ = {field for field in NEEDED if row[field] != own[field]}
+            check = SelfCheck(layout)
+            for _ in range(MANY):
+                check.look(memory)
+                if check.passed or check.refused:
+                    break
+            if differ:
+                assert not check.passed, (name, differ)
+            if row == own:
+                assert check.passed, (check.refused, check.open)
+        program.kill()

@@ -22,7 +22,7 @@ from tracer.targets.go import GoBinary
 from tracer.targets.self_check import SelfCheck
 from tracer.trace.manifest import Missing
 
-__all__ = ["Assumed"]
+__all__ = ["Assumed", "ProcessMemory"]
 
 _FIRST_WAIT_S: Final = 0.001
 _LONGEST_WAIT_S: Final = 0.05
@@ -42,19 +42,27 @@ class _Checked:
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """One process's memory, as a check reads it."""
+class ProcessMemory:
+    """One process's memory, as a check reads it (:class:`tracer.targets.self_check.Memory`).
+
+    Args:
+        files: reads it.
+        pid: the process.
+    """
 
     files: TargetFiles
     pid: int
 
     def words(self, chains: Sequence[Chain]) -> list[list[int]]:
+        """As :func:`tracer.capture.memory.follow`."""
         return self.files.words(self.pid, chains)
 
     def caught(self, groups: Sequence[Sequence[Chain]]) -> tuple[int, list[list[int]]] | None:
+        """As :func:`tracer.capture.memory.caught`."""
         return self.files.caught(self.pid, groups)
 
     def threads(self) -> set[int]:
+        """As :func:`tracer.capture.memory.thread_numbers`."""
         return set(self.files.threads(self.pid))
 
 
@@ -111,7 +119,7 @@ class Assumed:
             checked.due_s = now_s + checked.wait_s
             checked.wait_s = min(2 * checked.wait_s, _LONGEST_WAIT_S)
             try:
-                checked.check.look(_Memory(self._files, checked.image.pid))
+                checked.check.look(ProcessMemory(self._files, checked.image.pid))
             except OSError:
                 # It has ended, which its record will tell; or it may not be read.
                 continue
