@@ -26,6 +26,7 @@ __all__ = ["Assumed", "ProcessMemory"]
 
 _FIRST_WAIT_S: Final = 0.001
 _LONGEST_WAIT_S: Final = 0.05
+_NOTHING: Final = "block, and p, m and goid of runtime"
 _MEND: Final = "build it without -s and -w, so that its own debug information tells"
 
 
@@ -79,7 +80,7 @@ class Assumed:
         # By the address of what is known; each is kept, so that none is another's.
         self._confirmed: dict[int, Known] = {}
         self._refused: dict[int, tuple[Known, str]] = {}
-        self._undecided: Counter[tuple[str, str, str]] = Counter()
+        self._undecided: Counter[tuple[int, str, str, str]] = Counter()
 
     def holds(self, known: Known) -> bool:
         """Whether nothing may be read of a program yet."""
@@ -137,7 +138,7 @@ class Assumed:
         left = self._undecided + Counter(map(_undecided, self._waiting))
         refused = [
             Missing(
-                "block, and p, m and goid of runtime",
+                _NOTHING,
                 f"{known.name} was not read: {why}, so its offsets are not those {_of(known)}",
                 _MEND,
             )
@@ -145,11 +146,13 @@ class Assumed:
         ]
         undecided = [
             Missing(
-                f"P, M and G of {count} process{'es' * (count > 1)} of {name}",
+                # Of a program that was confirmed later some processes only are not read.
+                f"{'the runtime' if known in self._confirmed else _NOTHING}"
+                f" in {count} process{'es' * (count > 1)} of {name}",
                 f"the offsets {of} could not be confirmed: {why}",
                 _MEND,
             )
-            for (name, of, why), count in left.items()
+            for (known, name, of, why), count in left.items()
         ]
         return refused + undecided
 
@@ -158,8 +161,8 @@ class Assumed:
         self._waiting = [checked for checked in self._waiting if checked.known is not known]
 
 
-def _undecided(checked: _Checked) -> tuple[str, str, str]:
-    return checked.known.name, _of(checked.known), checked.check.open
+def _undecided(checked: _Checked) -> tuple[int, str, str, str]:
+    return id(checked.known), checked.known.name, _of(checked.known), checked.check.open
 
 
 def _of(known: Known) -> str:
