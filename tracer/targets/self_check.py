@@ -37,6 +37,9 @@ _WORD: Final = 8
 _HIGHEST_GOID: Final = 1 << 48
 _HALF: Final = 0xFFFFFFFF
 _HIGHEST_M: Final = 1 << 20
+_TRIES: Final = 6
+_QUEUE_TRIES: Final = 30
+_AGAIN: Final = tuple(map(str, range(_TRIES)))
 _RUNQ_LENGTH: Final = 256  # len(p.runq), Go 1.1 to 1.27
 
 # runtime2.go: statuses of P to _Pdead; of G, running, in a call, and on the way into or out of it.
@@ -211,13 +214,11 @@ class SelfCheck:
         if UNKNOWN in (layout.sched, layout.sched_runqsize):
             return
         at = layout.sched + layout.bias + layout.sched_runqsize
-        told = memory.words([(at - 2 * _WORD, ()), (at - _WORD, ()), (at, ())])
-        if not all(told):
-            yield "sched_runqsize", False
-            return
-        first, last, length = (words[0] for words in told)
-        empty = _low(length) == 0
-        yield "sched_runqsize", (first == 0) is (last == 0) is empty and _low(length) >= 0
+        # Between two of the three words it may change.
+        asked = [(at - 2 * _WORD, ()), (at - _WORD, ()), (at, ())] * _QUEUE_TRIES
+        told = [words[0] if words else UNKNOWN for words in memory.words(asked)]
+        tries = [told[3 * i : 3 * i + 3] for i in range(_QUEUE_TRIES)]
+        yield "sched_runqsize", any(_is_queue(*words) for words in tries)
 
     def _read(self, memory: Memory, p: int) -> dict[str, list[int]]:
         """One P, the M that has it, and what that runs: the words on the way to each field."""
@@ -235,8 +236,10 @@ class SelfCheck:
 
         for name in ("m_p", "m_procid", "m_id", "m_oldp", "m_nextp"):
             ask(name, p, layout.p_m, getattr(layout, name))
-        for name in ("g_m", "g_goid", "g_status"):
-            ask(name, p, layout.p_m, layout.m_curg, getattr(layout, name))
+        # Again and again, since an M that looks for a goroutine has none.
+        for again in _AGAIN:
+            for name in ("g_m", "g_goid", "g_status"):
+                ask(name + again, p, layout.p_m, layout.m_curg, getattr(layout, name))
         ask("p_status", p, layout.p_status)
         ask("head", p, layout.p_runqhead)
         ask("tail", p, layout.p_runqtail)
@@ -268,21 +271,8 @@ class SelfCheck:
                 m, value = _pair(told[name])
                 if m:
                     yield name, self._m_has(name, value, p, ps, threads)
-        for name in ("g_m", "g_goid", "g_status"):
-            words = told[name]
-            if len(words) < 2 or not words[1]:
-                # It has no M any more, or that runs no goroutine: unless m.curg is no pointer.
-                continue
-            if len(words) < 3:
-                yield "g_m", False
-            elif name == "g_m":
-                yield name, words[2] == words[0]
-            elif name == "g_goid":
-                yield name, _is_goid(words[2])
-            else:
-                status = _low(words[2]) & ~_G_SCAN
-                strange = None if 0 <= status <= _G_HIGHEST else False
-                yield name, True if status in _G_OF_M else strange
+        for again in _AGAIN:
+            yield from _of_goroutine({n: told[n + again] for n in ("g_m", "g_goid", "g_status")})
 
     def _m_has(
         self, name: str, value: int | None, p: int, ps: Sequence[int], threads: Collection[int]
@@ -312,6 +302,29 @@ def _all_ps(memory: Memory, allp: int) -> list[int]:
     places = [(array + _WORD * i, ()) for i in range(min(length, _MOST_PS))]
     ps = [words[0] if words else 0 for words in memory.words(places)]
     return ps if all(ps) else []
+
+
+def _of_goroutine(told: dict[str, list[int]]) -> Iterator[tuple[str, bool | None]]:
+    """Whether what an M runs is a goroutine of its own; each time M, goroutine and field."""
+    for name, words in told.items():
+        if len(words) < 2 or not words[1]:
+            continue
+        if len(words) < 3:
+            yield "g_m", False
+        elif name == "g_m":
+            # Nil: it gives way to another goroutine, as a loop of Gosched does all the time.
+            yield name, words[2] == words[0] if words[2] else None
+        elif name == "g_goid":
+            yield name, _is_goid(words[2])
+        else:
+            status = _low(words[2]) & ~_G_SCAN
+            strange = None if 0 <= status <= _G_HIGHEST else False
+            yield name, True if status in _G_OF_M else strange
+
+
+def _is_queue(first: int, last: int, length: int) -> bool:
+    empty = _low(length) == 0
+    return (first == 0) == empty and (last == 0) == empty and _low(length) >= 0
 
 
 def _pair(words: Sequence[int]) -> tuple[int, int | None]:

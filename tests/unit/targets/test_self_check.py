@@ -128,10 +128,10 @@ def test_a_process_that_is_as_the_layout_says_passes() -> None:
         ({"p_status": 0}, "p.status is none"),
         ({"p_status": 404}, "p.status is none"),
         ({"p_m": 64}, "not that of a P that an M has"),
-        ({"m_curg": 208}, "g.m of m.curg"),
-        ({"m_curg": 64}, "g.m of m.curg"),
-        ({"g_m": 56}, "g.m of m.curg"),
+        ({"m_curg": 208}, "has no goid"),
+        ({"m_curg": 64}, "has no goid"),
         ({"g_m": 144}, "g.m of m.curg"),
+        ({"g_m": 152}, "g.m of m.curg"),
         ({"g_goid": 160}, "has no goid"),
         ({"g_goid": 48}, "p.runnext is no goroutine"),  # as for the offset of its goid
         ({"g_status": 48}, "no status"),
@@ -161,6 +161,7 @@ def test_an_offset_that_is_wrong_is_refused(wrong: dict[str, int], why: str) -> 
     [
         ({"m_procid": 72}, "no P was caught running"),
         ({"m_curg": 72}, "g_m, g_goid, g_status could not be confirmed"),
+        ({"g_m": 56}, "g_m could not be confirmed"),
         ({"m_p": 216}, "m_p could not be confirmed"),
         ({"g_status": 152 - 4}, "g_status could not be confirmed"),
         ({"allp": 0x108}, "no P was caught running"),
