@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -90,6 +91,7 @@ def test_the_web_page_stands(version: str, profile: Path) -> None:
         tool(version, f"-http=127.0.0.1:{port}", "-no_browser", profile),
         env=toolchains.environment(version),
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         page = ""
@@ -103,5 +105,6 @@ def test_the_web_page_stands(version: str, profile: Path) -> None:
                 time.sleep(0.05)
         assert "timer.Timer.Block" in page
     finally:
-        serving.kill()
+        # The command go has the tool as its child.
+        os.killpg(serving.pid, signal.SIGKILL)
         serving.wait()

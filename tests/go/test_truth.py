@@ -141,7 +141,11 @@ def test_time_without_a_cpu_is_what_the_threads_own_clock_lacks(tmp_path: Path) 
     states = told.process()["states"]
     true = told.figures["without_cpu"]
     assert states["no_cpu"] <= true + (told.process()["p_ns"] - told.figures["wall"])
-    assert states["no_cpu"] + states["unknown"] >= true * (1 - NEAR)
+    # The goroutine keeps its thread. Where sysmon asks it to stop, another M may get the P and has
+    # to hand it back: then the thread waits for the P, which is on its way.
+    on_its_way = states["transit"] + states["syscall"]
+    assert states["no_cpu"] + states["unknown"] + on_its_way >= true * (1 - NEAR)
+    assert states["no_cpu"] > true / 2
 
 
 def test_a_program_that_somebody_stops_is_stopped_so_long(tmp_path: Path) -> None:
