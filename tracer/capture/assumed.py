@@ -26,6 +26,11 @@ __all__ = ["Assumed", "ProcessMemory"]
 
 _FIRST_WAIT_S: Final = 0.001
 _LONGEST_WAIT_S: Final = 0.05
+_OFTEN: Final = 60
+"""Looks at a process after which it is looked at more and more seldom: it stands idle."""
+_SELDOM_WAIT_S: Final = 1.0
+_LOOKS: Final = 4
+"""Processes that are looked at in one step, some ms each."""
 _NOTHING: Final = "block, and p, m and goid of runtime"
 _MEND: Final = "build it without -s and -w, so that its own debug information tells"
 
@@ -40,6 +45,7 @@ class _Checked:
     check: SelfCheck
     due_s: float = 0.0
     wait_s: float = _FIRST_WAIT_S
+    looks: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,12 +119,15 @@ class Assumed:
         Returns:
             Processes that may be read from now on, with their program and its bias.
         """
-        for checked in list(self._waiting):
-            now_s = time.monotonic()
-            if checked.due_s > now_s or id(checked.known) in self._confirmed:
+        now_s = time.monotonic()
+        due = [checked for checked in self._waiting if checked.due_s <= now_s]
+        for checked in sorted(due, key=lambda checked: checked.due_s)[:_LOOKS]:
+            if id(checked.known) in self._confirmed or id(checked.known) in self._refused:
                 continue
+            checked.looks += 1
             checked.due_s = now_s + checked.wait_s
-            checked.wait_s = min(2 * checked.wait_s, _LONGEST_WAIT_S)
+            longest_s = _LONGEST_WAIT_S if checked.looks < _OFTEN else _SELDOM_WAIT_S
+            checked.wait_s = min(2 * checked.wait_s, longest_s)
             try:
                 checked.check.look(ProcessMemory(self._files, checked.image.pid))
             except OSError:
