@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -204,3 +206,43 @@ def test_no_row_is_confirmed_that_differs_in_what_is_needed(version: str) -> Non
             if row == own:
                 assert check.passed, (check.refused, check.open)
         program.kill()
+
+
+def test_a_program_in_a_pid_namespace_is_confirmed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = built(toolchains.build, "blockread", "1.27.3", "stripped")
+    with (
+        parsed_by(without("go1.27.3"), tmp_path, monkeypatch),
+        subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", binary, "1000000"],
+            stdout=subprocess.DEVNULL,
+        ) as outside,
+    ):
+        children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
+        inside = ""
+        while not inside or Path(f"/proc/{inside}/exe").readlink() != binary:
+            inside = children.read_text().strip()
+        pid = int(inside)
+        decided = 0
+
+        def look(check: SelfCheck, memory: Memory) -> None:
+            nonlocal decided
+            honest(check, memory)
+            decided += check.passed or check.refused is not None
+
+        honest = SelfCheck.look
+        monkeypatch.setattr(SelfCheck, "look", look)
+        told: list[Progress] = []
+
+        def end(progress: Progress) -> None:
+            told.append(progress)
+            # A few blocks after it was decided.
+            if decided and progress.events > told[0].events + 1000:
+                os.kill(pid, signal.SIGKILL)
+
+        record(pid=pid, output=tmp_path / "t", options=CaptureOptions(), progress=end)
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.target.offsets_from == "assumed from go1.27.0"
+    assert trace.frame("reach")["ts_ns"].notna().all()
+    assert set(trace.frame("block")["goid"]) == {1}

@@ -123,3 +123,31 @@ def test_offsets_that_no_struct_has_are_not_believed(
 def test_the_model_of_a_p_in_a_system_call_is_the_versions(version: str) -> None:
     fast, _ = looks(toolchains.build("blockread", version, "static"))
     assert fast.layout.model == ("psyscall" if toolchains.minor(version) <= 25 else "prunning")
+
+
+def test_rows_that_differ_in_what_is_needed_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = go_offsets.shipped_offsets()
+    rows = {name: shipped[name] for name in ("go1.25.5", "go1.27.0")}
+    monkeypatch.setattr(go, "shipped_offsets", lambda: rows)
+    fast, deep = looks(toolchains.build("blockread", "1.26.6", "stripped"))
+    assert fast == deep
+    assert fast.offsets_from is None
+    assert fast.layout.g_m == -1
+    (missing,) = [m for m in fast.missing if m.what.startswith("block")]
+    # m.p is at 200 in one and at 208 in the other.
+    assert missing.why.endswith("its nearest, go1.25.5 and go1.27.0, do not tell m_p alike")
+    assert "tools.go_offsets" in missing.mend
+
+
+def test_where_rows_differ_the_code_tells_the_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = go_offsets.shipped_offsets()
+    rows = {name: shipped[name] for name in ("go1.19.8", "go1.22.10")}
+    monkeypatch.setattr(go, "shipped_offsets", lambda: rows)
+    fast, _ = looks(toolchains.build("blockread", "1.21.13", "stripped"))
+    assert fast.offsets_from == "assumed from go1.19.8 and go1.22.10"
+    # 668 in the one, 952 in the other.
+    assert fast.layout.m_syscalltick == 664
+    assert fast.layout.sched_runqsize == fast.layout.p_timer == -1
+    (missing,) = fast.missing
+    lacks = "what p_timer, p_timer_modified, sched_runqsize, sched_gcwaiting tell"
+    assert missing.what == lacks
