@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis import load
 from tests.go import toolchains
 from tests.go.looked import built, inspected
 from tests.go.other_rows import parsed_by
@@ -25,7 +26,7 @@ from tracer.targets.go_offsets import shipped_offsets
 from tracer.targets.self_check import Memory, SelfCheck
 from tracer.trace.reader import Trace
 
-NR_NANOSLEEP = 35
+NR_READ, NR_NANOSLEEP = 0, 35
 CALLS = 23
 MANY = 1000
 MANY_OPEN = 60
@@ -150,21 +151,45 @@ def test_rows_that_are_wrong_are_not_used(
     assert "\n" not in f"{lack}"
 
 
+def test_what_needs_no_offset_is_told_of_a_refused_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = without("go1.27.3")
+    rows["go1.27.0"] |= {"m_procid": 184}
+    binary = built(toolchains.build, "blockread", "1.27.3", "stripped")
+    with parsed_by(rows, tmp_path, monkeypatch):
+        options = CaptureOptions(probes="exact")
+        record([str(binary), "300"], output=tmp_path / "t", options=options)
+    trace = load(tmp_path / "t")
+    assert trace.manifest.target.offsets_from is None
+    assert not trace.summary()["p_known"]
+    assert len(trace.frame("block")) == 0
+    runtime = trace.frame("runtime")
+    assert (runtime["kind"] == "retake").sum() > 2
+    assert runtime[["p", "m", "goid", "npidle", "global_runq"]].isna().all(axis=None)
+    assert (trace.frame("syscall")["nr"] == NR_READ).sum() >= 299
+
+
 def test_a_command_is_in_reach_once_its_memory_confirms_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     binary = built(toolchains.build, "blockread", "1.27.3", "stripped")
+    # And another process of it from its exec on.
+    command = ["sh", "-c", f"{binary} 1000; {binary} 50"]
     with parsed_by(without("go1.27.3"), tmp_path, monkeypatch):
-        record([str(binary), "500"], output=tmp_path / "t", options=CaptureOptions())
+        record(command, output=tmp_path / "t", options=CaptureOptions())
     trace = Trace(tmp_path / "t")
     assert trace.manifest.target.offsets_from == "assumed from go1.27.0"
-    (reach,) = trace.frame("reach").itertuples()
-    assert reach.ts_ns > reach.exec_ns
-    blocks = trace.frame("block")
-    # From then on, and not a block before.
-    assert len(blocks) > 10
-    assert (blocks["ts_ns"] >= reach.ts_ns).all()
+    reach = trace.frame("reach")
+    first, second = reach[reach["runtime"] == "go"].sort_values("exec_ns").itertuples()
+    assert first.ts_ns > first.exec_ns
+    assert second.ts_ns == second.exec_ns
+    blocks = trace.frame("block").merge(trace.frame("task")[["tid", "pid"]].drop_duplicates())
     assert set(blocks["goid"]) == {1}
+    # Not a block before.
+    blocks = blocks[blocks["pid"] == first.pid]
+    assert len(blocks) > 10
+    assert (blocks["ts_ns"] >= first.ts_ns).all()
 
 
 def test_the_doctor_tells_what_is_assumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 Example: a stripped server of go1.27.5, for which the shipped table has no row. It is attached, and
 its memory is found to be as the row of go1.27.3 says: so it is in reach. A program that has just
 begun has no runtime yet; it is looked at again and again, and in reach as soon as its first
-goroutine runs. Other processes of a confirmed program are in reach from their exec on.
+goroutine runs. Other processes of a confirmed program are in reach from their exec on. Until then,
+and where it is refused, what needs no offset is told all the same, as of any unknown version.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,9 +20,11 @@ from tracer.capture.binaries import Known
 from tracer.capture.images import Image
 from tracer.capture.memory import Chain
 from tracer.capture.target_files import TargetFiles
-from tracer.targets.go import GoBinary
+from tracer.targets.go import GO_FIELDS, GoBinary
+from tracer.targets.layout import RuntimeLayout
 from tracer.targets.self_check import SelfCheck
 from tracer.trace.manifest import Missing
+from tracer.trace.unknown import UNKNOWN
 
 __all__ = ["Assumed", "ProcessMemory"]
 
@@ -85,6 +89,7 @@ class Assumed:
         self._waiting: list[_Checked] = []
         # By the address of what is known; each is kept, so that none is another's.
         self._confirmed: dict[int, Known] = {}
+        self._told_ns: dict[int, int] = {}
         self._refused: dict[int, tuple[Known, str]] = {}
         self._undecided: Counter[tuple[int, str, str, str]] = Counter()
 
@@ -92,6 +97,27 @@ class Assumed:
         """Whether nothing may be read of a program yet."""
         binary = known.binary
         return isinstance(binary, GoBinary) and binary.assumed and id(known) not in self._confirmed
+
+    def layout_of(self, known: Known) -> RuntimeLayout:
+        """Where a program has its runtime, without what may not be read yet."""
+        assert known.binary is not None
+        layout = known.binary.layout
+        if not self.holds(known):
+            return layout
+        nothing = dict.fromkeys(GO_FIELDS, UNKNOWN)
+        return dataclasses.replace(layout, sched=UNKNOWN).with_offsets(nothing)
+
+    def told(self, known: Known) -> None:
+        """From now on a process of a confirmed program is in reach from its exec on."""
+        self._told_ns[id(known)] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+    def in_reach(self, known: Known, exec_ns: int) -> bool:
+        """Whether one was exec'd with all of its layout in place, if it had a layout at all."""
+        binary = known.binary
+        if not isinstance(binary, GoBinary) or not binary.assumed:
+            return True
+        told_ns = self._told_ns.get(id(known))
+        return told_ns is not None and told_ns <= exec_ns
 
     def add(self, image: Image, known: Known, bias: int) -> None:
         """Check a process of a program that :meth:`holds`."""

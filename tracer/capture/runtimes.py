@@ -276,9 +276,8 @@ class Runtimes:
         assert known.binary is not None
         bias = image.parts[0].bias
         self._to_probe.append((image, known))
-        if not self._assumed.holds(known):
-            self._layouts.set_binary(told.binary, known.binary.layout)
-        if told.in_reach:
+        self._layouts.set_binary(told.binary, self._assumed.layout_of(known))
+        if told.in_reach and self._assumed.in_reach(known, image.exec_ns or 0):
             image.reach_ns = image.exec_ns
         else:
             self._put_in_reach(image, known, bias)
@@ -348,17 +347,16 @@ class Runtimes:
     def _confirmed(self, image: Image, known: Known, bias: int) -> None:
         """A process runs that confirms what was assumed of its program."""
         self._tell_binary(known)
+        self._assumed.told(known)
         if self._images.current(image.pid) is image:
             self._put_in_reach(image, known, bias)
         if self.target.path == known.name and isinstance(known.binary, GoBinary):
             self.target.offsets_from = known.binary.offsets_from
 
     def _tell_binary(self, known: Known) -> None:
-        """Tell the BPF programs of a Go program that may be read, for every exec to come."""
-        binary = known.binary
-        if not isinstance(binary, GoBinary) or binary.is_library or self._assumed.holds(known):
-            return
-        self._layouts.set_binary(known.identity, binary.layout)
+        """Tell the BPF programs of a Go program, for every exec to come."""
+        if isinstance(known.binary, GoBinary) and not known.binary.is_library:
+            self._layouts.set_binary(known.identity, self._assumed.layout_of(known))
 
     def _tell_again(self, known: Known) -> None:
         """A binary's own debug information tells its layout otherwise than its version did."""
@@ -411,15 +409,16 @@ class Runtimes:
 
     def _put_in_reach(self, image: Image, known: Known, bias: int) -> None:
         """Read a process from this moment on, or from when it confirmed what is assumed."""
+        placed = self._set_layout(image, known, bias)
         if self._assumed.holds(known):
             self._assumed.add(image, known, bias)
-        elif self._set_layout(image, known, bias):
+        elif placed:
             image.reach_ns = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
     def _set_layout(self, image: Image, known: Known, bias: int) -> bool:
         """Put a process in reach that runs already; whether it is."""
         assert known.binary is not None
-        layout = known.binary.layout.at(bias)
+        layout = self._assumed.layout_of(known).at(bias)
         if isinstance(known.binary, GoBinary) and known.binary.is_library:
             g_tls = self.files.word(image.pid, bias + known.binary.g_tls_slot)
             if known.binary.g_tls_slot == UNKNOWN or not g_tls:
