@@ -282,7 +282,7 @@ def _model(table: Pclntab, version: str) -> str | None:
     if table.function("runtime.exitsyscallNoP"):
         return "prunning"
     found = version_of(version)
-    if found is None:
+    if found is None or found[0].is_snapshot:
         return None
     return "psyscall" if found[0].minor <= _LAST_WITH_PSYSCALL else "prunning"
 

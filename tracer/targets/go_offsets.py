@@ -81,6 +81,11 @@ class Version(NamedTuple):
     stage: int = _RELEASE
     number: int = 0
 
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it may be like the series before, or like its own."""
+        return self.stage == _DEVEL
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -170,7 +175,7 @@ def offsets_of_build(info: BuildInfo, rows: Mapping[str, Mapping[str, int]]) -> 
             exact = plain and not info.experiments and not info.vendor
             return Choice(dict(rows[name]), (name,), exact)
     series = [row for row in table if row[0].minor == wanted.minor]
-    near = series if series and wanted.stage != _DEVEL else table
+    near = series if series and not wanted.is_snapshot else table
     below = [name for age, name in near if age < wanted]
     above = [name for age, name in near if age > wanted]
     if near is not series and not below:
