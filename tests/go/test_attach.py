@@ -20,7 +20,7 @@ def test_a_running_program_is_read_from_then_on(linkage: str, tmp_path: Path) ->
     binary = toolchains.build("blockread", linkage=linkage)
     # So that the program does not run while the kernel's programs are compiled.
     Programs(buffer_bytes=1 << 20, defines=probe_defines("none")).close()
-    with subprocess.Popen([binary, "1500"], stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen([binary, "3000"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         # Until the program's own end, however late the capture begins on a busy machine.
         record(pid=program.pid, output=tmp_path / "t", options=CaptureOptions())
