@@ -37,7 +37,7 @@ def test_each_is_matched_once_and_with_its_own_p(tmp_path: Path) -> None:
     rows = [
         (10_000, None, 0, "sysmon"),
         (14_000, 8_000, 0, "sysmon"),  # 10,000 lies in it
-        (50_000, None, 1, "sysmon"),
+        (54_000, None, 1, "sysmon"),
         (49_000, 45_000, 1, "sysmon"),  # near, and not in it
         (90_000, None, 0, "stw"),  # nobody found it
         (5_000_000, 4_990_000, 1, "other"),  # nobody did it
@@ -51,6 +51,16 @@ def test_each_is_matched_once_and_with_its_own_p(tmp_path: Path) -> None:
     assert told.interval_p50_ns == 5_000
     assert told.missed == {"stw": 1}
     assert told.invented == {"other": 1, "sysmon": 1}
+
+
+@pytest.mark.parametrize(
+    ("true_ns", "inside"), [(45_000, 0), (45_001, 1), (49_000, 1), (53_000, 1), (53_001, 0)]
+)
+def test_a_uprobe_may_tell_it_later_by_its_trap_and_never_sooner(
+    tmp_path: Path, true_ns: int, inside: int
+) -> None:
+    rows = [(true_ns, None, 1, "sysmon"), (49_000, 45_000, 1, "sysmon")]
+    assert compare_probes(made(tmp_path / "t", rows, "prunning")).inside_count == inside
 
 
 @pytest.mark.parametrize(("model", "alone"), [("psyscall", 1), ("prunning", 0)])
