@@ -6,10 +6,10 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reference_runtime.current import COMPILED
-from tracer.capture.layouts import Layouts
 from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
 from tracer.targets.layout import RuntimeLayout
@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 FIELDS = ("sched_allp", "m_sched")
-PROCS = 3
+PROCS = 7
 ECHO = [sys.executable, "-m", "pretake", "run", "echo", "--procs", str(PROCS), "--rounds", "200"]
 
 
@@ -39,12 +39,12 @@ def test_a_wrong_offset_finds_other_ps(
 ) -> None:
     right = {PROCS}, set(range(PROCS))
     assert seen(tmp_path / "right") == right
-    set_reference = Layouts.set_reference
+    # The layout of all processes and that of one may be told: whichever is, is wrong.
+    pack = RuntimeLayout.pack
     for wrong in (8, -8):
 
-        def misread(layouts: Layouts, layout: RuntimeLayout, by: int = wrong) -> None:
-            at = getattr(layout, field) + by
-            set_reference(layouts, dataclasses.replace(layout, **{field: at}))
+        def misread(layout: RuntimeLayout, by: int = wrong) -> np.ndarray:
+            return pack(dataclasses.replace(layout, **{field: getattr(layout, field) + by}))
 
-        monkeypatch.setattr(Layouts, "set_reference", misread)
+        monkeypatch.setattr(RuntimeLayout, "pack", misread)
         assert seen(tmp_path / f"wrong{wrong}") != right
