@@ -74,7 +74,7 @@ def thread_numbers(pid: int) -> list[int]:
     Raises:
         OSError: it has ended, or may not be looked at.
     """
-    tids = [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208
+    tids = [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
     if not tids or len(_numbers(pid, tids[0])) <= 1:
         return tids
     # In a pid namespace: its own number is the last one.

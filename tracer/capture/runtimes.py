@@ -370,8 +370,13 @@ class Runtimes:
     def finish_probing(self) -> None:
         """Put all probes in their places, and check what runs already."""
         until_s = time.monotonic() + _PATIENCE_S
-        while self.step() or time.monotonic() + self.wait_s < until_s:
-            time.sleep(min(self.wait_s, _PATIENCE_S))
+        while True:
+            if self.step():
+                continue
+            wait_s = self.wait_s
+            if time.monotonic() + wait_s >= until_s:
+                return
+            time.sleep(wait_s)
 
     def finish(self) -> None:
         """Settle what the target was, at the end of the capture."""

@@ -103,7 +103,8 @@ THROTTLE_ENDS: Final = 7
 """A CPU quota took ``value`` ns from the process since the edge before."""
 
 THROTTLE_NS: Final = 100_000_000
-"""The period of a quota, as the kernel has it by default: no throttling is longer."""
+"""The period of a quota, as the kernel has it by default. A throttling is longer only where
+somebody chose a longer period (up to 1 s): then what is told late beyond it has no cause."""
 
 
 @mypyc_attr(acyclic=True)
