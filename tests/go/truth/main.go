@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -241,6 +242,8 @@ func longCalls() {
 // stops: the world is to stop, and waits for a clear that cannot be preempted.
 func stops() {
 	runtime.GOMAXPROCS(2)
+	// ReadMemStats would also wait for the collector while that runs beside the program.
+	debug.SetGCPercent(-1)
 	memory := make([]byte, 8<<20)
 	done := make(chan bool)
 	go func() {
