@@ -214,23 +214,25 @@ def test_no_row_is_confirmed_that_differs_in_what_is_needed(version: str) -> Non
     own = shipped_offsets()[f"go{version}"]
     others = {tuple(row.values()): (name, row) for name, row in shipped_offsets().items()}
     with subprocess.Popen([binary.path, "1000000"], stdout=subprocess.DEVNULL) as program:
-        memory = ProcessMemory(TargetFiles(), program.pid)
-        bias = load_bias(program.pid, binary.layout.first_code)
-        for name, row in others.values():
-            # The code tells where the lock is, and so where the struct begins.
-            sched = binary.layout.sched + own["sched_lock"] - row["sched_lock"]
-            layout = dataclasses.replace(binary.layout.at(bias).with_offsets(row), sched=sched)
-            differ = {field for field in NEEDED if row[field] != own[field]}
-            check = SelfCheck(layout)
-            for _ in range(MANY):
-                check.look(memory)
-                if check.passed or check.refused:
-                    break
-            if differ:
-                assert not check.passed, (name, differ)
-            if row == own:
-                assert check.passed, (check.refused, check.open)
-        program.kill()
+        try:
+            memory = ProcessMemory(TargetFiles(), program.pid)
+            bias = load_bias(program.pid, binary.layout.first_code)
+            for name, row in others.values():
+                # The code tells where the lock is, and so where the struct begins.
+                sched = binary.layout.sched + own["sched_lock"] - row["sched_lock"]
+                layout = dataclasses.replace(binary.layout.at(bias).with_offsets(row), sched=sched)
+                differ = {field for field in NEEDED if row[field] != own[field]}
+                check = SelfCheck(layout)
+                for _ in range(MANY):
+                    check.look(memory)
+                    if check.passed or check.refused:
+                        break
+                if differ:
+                    assert not check.passed, (name, differ)
+                if row == own:
+                    assert check.passed, (check.refused, check.open)
+        finally:
+            program.kill()
 
 
 def test_a_program_in_a_pid_namespace_is_confirmed_too(
@@ -266,7 +268,10 @@ def test_a_program_in_a_pid_namespace_is_confirmed_too(
             if decided and progress.events > told[0].events + 1000:
                 os.kill(pid, signal.SIGKILL)
 
-        record(pid=pid, output=tmp_path / "t", options=CaptureOptions(), progress=end)
+        try:
+            record(pid=pid, output=tmp_path / "t", options=CaptureOptions(), progress=end)
+        finally:
+            outside.kill()
     trace = Trace(tmp_path / "t")
     assert trace.manifest.target.offsets_from == "assumed from go1.27.0"
     assert trace.frame("reach")["ts_ns"].notna().all()
