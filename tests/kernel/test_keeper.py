@@ -186,9 +186,6 @@ def ask_all(keeper: Keeper, target: Mapped, file: Path) -> None:
     """All that a keeper is for."""
     begin, end = mapping(keeper, target.pid, file)
     os.close(keeper.open(target.pid, f"map_files/{begin:x}-{end:x}"))
-    assert keeper.word(target.pid, begin + OFFSET) == int.from_bytes(
-        CODE[:8], "little", signed=True
-    )
     word = int.from_bytes(CODE[:8], "little", signed=True)
     assert keeper.words(target.pid, [(begin + OFFSET, ()), (0, ())]) == [[word], []]
     assert keeper.caught(target.pid, [[(0, ())], [(begin + OFFSET, ())]]) == (1, [[word]])
@@ -260,7 +257,7 @@ def test_a_keeper_without_probes_has_three_capabilities(
     keeper = programs.start_keeper(target.pid, ())
     begin, end = mapping(keeper, target.pid, file)
     os.close(keeper.open(target.pid, f"map_files/{begin:x}-{end:x}"))
-    keeper.word(target.pid, begin)
+    keeper.words(target.pid, [(begin, ())])
     assert held(keeper.pid) == FOR_FILES
     with pytest.raises(OSError, match="no such thing"):
         probe(keeper, target.pid, file)
@@ -275,8 +272,6 @@ def test_it_answers_of_targets_only(file: Path, target: Mapped, keeper: Keeper) 
         with pytest.raises(OSError, match="not a target"):
             keeper.open(stranger.pid, name)
     begin, _ = mapping(keeper, target.pid, file)
-    with pytest.raises(OSError, match="not a target"):
-        keeper.word(stranger.pid, begin)
     with pytest.raises(OSError, match="not a target"):
         keeper.words(stranger.pid, [(begin, ())])
     with pytest.raises(OSError, match="not a target"):

@@ -121,15 +121,6 @@ class Keeper:
             raise OSError(2, "nothing was opened")
         return fds[0]
 
-    def word(self, pid: int, address: int) -> int:
-        """The 8 bytes at an address of a target process, as a signed number.
-
-        Raises:
-            OSError: it is no target, has ended, or has nothing there.
-        """
-        self._ask({"word": address, "pid": pid})
-        return int(self._reply["value"])
-
     def words(self, pid: int, chains: Sequence[Chain]) -> list[list[int]]:
         """Words of a target process's memory (:func:`tracer.capture.memory.follow`).
 

@@ -2,11 +2,11 @@
 
 Example: a target execs a Go program 10 s after the capture began. The tracer has given up its
 capabilities by then, but it has to inspect the new program. So it asks the keeper for a descriptor
-of the program's file. The keeper answers six questions, and only about target processes:
+of the program's file. The keeper answers five questions, and only about target processes:
 
 ``open``    a descriptor to read ``exe``, ``maps`` or one mapped file
-``word``    8 bytes of memory, where a Go library keeps its thread-local data
-``words``   more of them, to check assumed offsets (:mod:`tracer.targets.self_check`)
+``words``   8 bytes of memory here and there: where a Go library keeps its thread-local data, and
+            to check assumed offsets (:mod:`tracer.targets.self_check`)
 ``caught``  the same, as soon as one of them is not 0
 ``threads`` the numbers by which the process knows its threads, for the same check
 ``probe``   put uprobes into one process, or with no places, take them out (:mod:`tracer.capture.
@@ -52,8 +52,6 @@ def _serve(tracer: socket.socket, targets: Targets, probes: Probes | None) -> No
             match json.loads(text):
                 case {"open": str(name), "pid": int(pid)}:
                     opened.append(targets.open(pid, name))
-                case {"word": int(address), "pid": int(pid)}:
-                    reply["value"] = targets.word(pid, address)
                 case {"words": list(chains), "pid": int(pid)}:
                     reply["words"] = targets.words(pid, chains)
                 case {"caught": list(groups), "pid": int(pid)}:

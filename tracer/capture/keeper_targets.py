@@ -75,16 +75,6 @@ class Targets:
         finally:
             os.close(pidfd)
 
-    def word(self, pid: int, address: int) -> int:
-        """The signed word at an address."""
-        if not 0 <= address < 1 << 63:
-            raise PermissionError(1, "not an address of a process")
-        fd = self._open_of(pid, "mem")
-        try:
-            return int.from_bytes(os.pread(fd, 8, address), "little", signed=True)
-        finally:
-            os.close(fd)
-
     def _open_of(self, pid: int, name: str) -> int:
         # Held meanwhile: until then its number is nobody else's.
         pidfd = self.hold(pid)

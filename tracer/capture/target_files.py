@@ -58,12 +58,10 @@ class TargetFiles:
     def word(self, pid: int, address: int) -> int:
         """A signed word of a process's memory; 0 where it cannot be read."""
         try:
-            if self.keeper is not None:
-                return self.keeper.word(pid, address)
-            with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-                return int.from_bytes(os.pread(memory.fileno(), 8, address), "little", signed=True)
-        except (OSError, OverflowError):
+            (read,) = self.words(pid, [(address, ())])
+        except OSError:
             return 0
+        return read[0] if read else 0
 
     def words(self, pid: int, chains: Sequence[Chain]) -> list[list[int]]:
         """Words of a process's memory, as :func:`tracer.capture.memory.follow` has them.
