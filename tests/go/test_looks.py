@@ -119,12 +119,12 @@ def test_a_wrong_offset_gives_other_states(kernel: Programs, field: str, wrong: 
 
 @pytest.mark.parametrize("version", ["1.19.8", "1.27.3"])
 def test_a_stopped_world_is_seen(version: str, kernel: Programs) -> None:
-    binary = inspected("stwread", version)
-    two = {"GOMAXPROCS": "2"}
-    assert 1 in set(looked(kernel, binary, "60", two)["waiting"]["gcwaiting"])
+    """Whoever stops the world waits for a loop, and looks at it again and again (100 µs)."""
+    binary = inspected("stopped", version)
+    assert set(looked(kernel, binary, "20", TWO_PS)["waiting"]["gcwaiting"]) == {0, 1}
     for wrong in (32, -8):
         at = binary.layout.sched_gcwaiting + wrong
-        rows = looked(kernel, binary, "60", two, sched_gcwaiting=at)["waiting"]
+        rows = looked(kernel, binary, "20", TWO_PS, sched_gcwaiting=at)["waiting"]
         assert set(rows["gcwaiting"]) != {0, 1}
 
 

@@ -75,8 +75,10 @@ def sleeps(output: Path, version: str, rows: Rows, monkeypatch: pytest.MonkeyPat
     trace = Trace(output)
     assert not any(trace.manifest.lost.values())
     blocks = trace.frame("block")
-    # A call that had no CPU before it blocked may have lost its P; it is a call all the same.
-    assert (blocks["nr"] == NR_NANOSLEEP).sum() in (calls, 0)
+    # A call that had no CPU before it blocked may have lost its P; it is a call all the same. One
+    # that a signal ended early may not have blocked.
+    seen = (blocks["nr"] == NR_NANOSLEEP).sum()
+    assert seen == 0 or CALLS <= seen <= calls
     return trace
 
 

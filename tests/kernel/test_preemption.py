@@ -111,11 +111,14 @@ def test_a_nosplit_loop_refuses_every_signal(tmp_path: Path) -> None:
     program.write_text(NOSPLIT)
     trace, told = capture(tmp_path, f"{program}:main", procs=1)
     table = preemptions(trace)
-    assert len(table) == told["preempt_requests"] == told["refused_unsafe_point"] >= 2
-    assert (table["outcome"] == "refused").all()
-    assert set(table["how"]) == {"unsafe_point"}
-    assert table["delivered_ns"].notna().all()
-    assert table["latency_ns"].isna().all()
+    refused = table[table["how"] == "unsafe_point"]
+    assert len(refused) == told["refused_unsafe_point"] >= 2
+    assert (refused["outcome"] == "refused").all()
+    assert refused["delivered_ns"].notna().all()
+    assert refused["latency_ns"].isna().all()
+    # One more may have come when the loop had ended; none of them stopped it.
+    assert len(table) == told["preempt_requests"]
+    assert told["preempted_async"] == 0
 
 
 def test_without_signals_the_loop_stops_at_its_checks(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@
  */
 
 /*
- * The current thread blocks in a call, or in a fault, and has P: whoever takes P from it takes it
- * from this M. If another had it at the look before, P may have been taken from that one.
+ * The current thread leaves its CPU in a call, or in a fault, and has P: whoever takes P from it
+ * takes it from this M. If another had it at the look before, P may have been taken from that one.
+ *
+ * Or it has lost P in this call already. If nobody has looked at P since, it is told here.
  */
 static __always_inline void look_at_own_p(struct looker *looker, struct runtime_self *self)
 {
@@ -17,11 +19,49 @@ static __always_inline void look_at_own_p(struct looker *looker, struct runtime_
 
 	if (!seen || seen->m == self->m)
 		return;
-	looker->own_m = self->m;
-	if (seen->m)
-		look_at_p(looker, self->p);
-	seen->m = self->m;
-	seen->tid = looker->thread->tid;
+	int look = seen->m != 0;
+	if (self->p) {
+		looker->own_m = self->m;
+	} else {
+		s64 tick = runtime_number(self->m, looker->layout->m_syscalltick, sizeof(s32));
+
+		if (tick == UNKNOWN || (s32)((u32)tick - seen->tick) < 0)
+			return;
+		seen->m = self->m;
+		seen->tid = looker->thread->tid;
+		look = 1;
+	}
+	if (look)
+		look_at_p(looker, self->p ? self->p : self->lost);
+	if (self->p) {
+		seen->m = self->m;
+		seen->tid = looker->thread->tid;
+	}
+}
+
+/*
+ * What runtime_state_at_block() finds of a thread that blocks, for one that loses its CPU in a call:
+ * a short call can last long then, and lose its P.
+ */
+static __always_inline void find_own_p(struct looker *looker, struct runtime_self *self)
+{
+	struct runtime_layout *layout = looker->layout;
+	struct runtime_span *p_span = runtime_span(SPAN_P);
+	u64 m = looker->thread->m;
+	u64 curg = runtime_pointer(m, layout->m_curg);
+	s64 status = runtime_number(curg, layout->g_status, layout->int_size);
+
+	if (!p_span || status == UNKNOWN || (status & ~G_SCAN_BIT) != G_SYSCALL)
+		return;
+	u64 oldp = runtime_pointer(m, layout->m_oldp);
+	u64 p = layout->model == RUNTIME_MODEL_PSYSCALL ? oldp : runtime_pointer(m, layout->m_p);
+	span_read(p_span, p, span_begin(layout->p_id, layout->p_status), P_SPAN);
+	if (!p || !runtime_still_held(layout, m, p_span))
+		self->lost = oldp;
+	else
+		self->p = p;
+	self->state.p = runtime_number(self->p ? self->p : oldp, layout->p_id, layout->int_size);
+	self->m = m;
 }
 
 /*
@@ -118,7 +158,10 @@ int who_left(struct bpf_raw_tracepoint_args *ctx)
 		tell_slow_exit(&looker, self);
 #endif
 	thread->parked = without && !thread->is_sysmon;
-	if (self->p && self->blocked)
+	/* Negative where it is not in the kernel for a call. */
+	if (!self->blocked && (s64)user_register(OFFSET_REGS_NR) >= 0)
+		find_own_p(&looker, self);
+	if (self->p || self->lost)
 		look_at_own_p(&looker, self);
 	if (thread->is_sysmon || self->now - looker.process->look_ns >= LOOK_PERIOD_NS)
 		after_switch.call(ctx, LOOK);

@@ -40,6 +40,7 @@ struct runtime_self {
 	u64 m;
 	u64 p; /* that it holds, in a call or not */
 	u64 oldp;
+	u64 lost; /* the P that was taken from the call that it is in */
 	u64 curg;
 	s64 status; /* of curg */
 	struct runtime_state state; /* of p */
@@ -63,6 +64,7 @@ static __always_inline struct runtime_self *runtime_self_unknown(void)
 	if (self) {
 		self->m = 0;
 		self->p = 0;
+		self->lost = 0;
 		self->curg = 0;
 		self->m_id = UNKNOWN;
 	}
@@ -128,6 +130,8 @@ static __always_inline int runtime_state_at_block(struct thread_state *thread,
 		/* Whose it was: taken before the block; nil where it was given away. */
 		record->p = runtime_number(self->oldp, layout->p_id, layout->int_size);
 		record->runq = UNKNOWN;
+		self->lost = self->oldp;
+		self->state.p = record->p;
 	}
 
 	runtime_read_sched(layout, span, runtime_sched(layout, self->m), &self->state);
