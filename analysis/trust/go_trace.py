@@ -119,7 +119,7 @@ def blocked(records: pd.DataFrame, switches: pd.DataFrame) -> pd.Series:
     is no episode, since its thread never blocked.
 
     Args:
-        records: of :func:`steals`.
+        records: tid, ts_ns (of the steal) and enter_ns (of the call).
         switches: table sched_switch of the capture.
     """
     out = switches[switches["prev_state"] == "blocked"]

@@ -2,13 +2,18 @@
 
 The reference runtime writes such a record on request (``pretake run … --witness FILE``): one
 JSON object a line (or a Parquet file) with ``ts_ns``, the time of the release by its own clock,
-and the thread ``tid`` that lost the P ``p``. A Go program has one in its execution trace
-(:mod:`analysis.trust.go_trace`). All clocks are CLOCK_MONOTONIC, so no clock is fitted. The
-clock of a program in a time namespace is corrected by the offset that the kernel tells.
+the thread ``tid`` that lost the P ``p``, and, if it is known, ``enter_ns``, when that thread
+entered its call. A Go program has one in its execution trace (:mod:`analysis.trust.go_trace`). All
+clocks are CLOCK_MONOTONIC, so no clock is fitted. The clock of a program in a time namespace is
+corrected by the offset that the kernel tells.
 
 A row of the record belongs to the episode of the same thread and P if it lies within the call,
 or up to :data:`analysis.ptime.engine.noted.RETURN_RACE_NS` after its return. Each row and
 episode is used once.
+
+Two things are told by one side only, and are not compared. A thread that lost its CPU in its
+call, and then its P, never blocked: so it has no episode. And the P of a goroutine that was
+preempted may be given on while its thread is still blocked: that is an episode, and no retake.
 """
 
 from __future__ import annotations
@@ -36,7 +41,9 @@ from tracer.trace.schema import UNKNOWN
 __all__ = ["Check", "Pair", "check", "match_records", "read_witness"]
 
 _COLUMNS = ("ts_ns", "tid", "p")
-_COMPARED = ("outcome", "tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
+_ENTERED = "enter_ns"
+_COMPARED = ("outcome", "reason", "tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
+_BY_PREEMPTION = "async"
 _SHOWN = 10
 
 
@@ -61,8 +68,8 @@ class Check(TypedDict):
 
     Keys:
         records: rows of the record within the capture; outside: the others.
-        unblocked: rows of a Go trace that do not count, since their thread never blocked.
-        episodes: retake episodes of the trace.
+        unblocked: rows that do not count, since their thread never blocked.
+        episodes: retake episodes of the trace, without those whose goroutine was preempted.
         matched: those that both tell.
         recall: matched / records; precision: matched / episodes; None for none of them.
         missed: the first rows that the trace has not; extra: that the record has not.
@@ -100,15 +107,17 @@ def check(trace: Trace, witness: str | Path) -> Check:
     records = _on_the_traces_clock(given, trace)
     # Of each window only what is compared stays.
     pieces = [
-        piece[piece["outcome"] == "retaken"] for piece in episode_windows(trace, columns=_COMPARED)
+        piece[(piece["outcome"] == "retaken") & (piece["reason"] != _BY_PREEMPTION)]
+        for piece in episode_windows(trace, columns=_COMPARED)
     ]
     found = pd.concat(pieces, ignore_index=True)
     found = found.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
     unblocked = 0
     if records.attrs:
-        # A Go trace: of a part of the program's life, and of calls that never blocked, too.
+        # A Go trace: of a part of the program's life.
         began, ended = records.attrs["begin_ns"], records.attrs["end_ns"]
         found = found[found["release_ns"].between(began, ended).fillna(True)]
+    if _ENTERED in records:
         told = blocked(records, trace.frame("sched_switch", ["ts_ns", "prev_tid", "prev_state"]))
         unblocked = int((~told).sum())
         records = records[told]
@@ -150,14 +159,15 @@ def _on_the_traces_clock(records: pd.DataFrame, trace: Trace) -> pd.DataFrame:
             "capture it as root, and let the program run for longer",
         )
     off_ns = pids.map(ahead_ns).fillna(0).astype("int64")
-    moved = records.assign(ts_ns=records["ts_ns"] - off_ns)
+    clocks = [name for name in ("ts_ns", _ENTERED) if name in records]
+    moved = records.assign(**{name: records[name] - off_ns for name in clocks})
     # Of a Go trace, which is one process's.
     moved.attrs = {name: ns - int(off_ns.max()) for name, ns in records.attrs.items()}
     return moved
 
 
 def read_witness(path: str | Path) -> pd.DataFrame:
-    """The record in a file, as a DataFrame with ts_ns, tid and p.
+    """The record in a file: ts_ns, tid, p, and enter_ns if the record has it in every row.
 
     Raises:
         PretakeError: there is no such file, or it is no record.
@@ -168,12 +178,13 @@ def read_witness(path: str | Path) -> pd.DataFrame:
         if is_go_trace(path):
             return read_go_trace(path)
         if path.suffix == ".parquet":
-            table = pq.read_table(path, columns=list(_COLUMNS))
+            known = [name for name in pq.read_schema(path).names if name == _ENTERED]
+            table = pq.read_table(path, columns=[*_COLUMNS, *known])
         elif path.stat().st_size == 0:
             # A run without a retake writes no line at all, and that is a record too.
             table = pa.table({name: pa.array([], pa.int64()) for name in _COLUMNS})
         else:
-            schema = pa.schema([pa.field(name, pa.int64()) for name in _COLUMNS])
+            schema = pa.schema([pa.field(name, pa.int64()) for name in (*_COLUMNS, _ENTERED)])
             options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
             table = pj.read_json(path, parse_options=options)
     except OSError as error:
@@ -182,7 +193,8 @@ def read_witness(path: str | Path) -> pd.DataFrame:
         raise PretakeError(f"{path} is no record of retakes", mend) from None
     if any(table.column(name).null_count for name in _COLUMNS):
         raise PretakeError(f"{path} has rows without {', '.join(_COLUMNS)}", mend)
-    return pd.DataFrame({name: table.column(name).to_numpy() for name in _COLUMNS})
+    names = [name for name in table.column_names if not table.column(name).null_count]
+    return pd.DataFrame({name: table.column(name).to_numpy() for name in names})
 
 
 def match_records(
@@ -195,7 +207,7 @@ def match_records(
 
     Args:
         episodes: a table of :data:`analysis.schema.EPISODES`.
-        records: ts_ns, tid and p of each row of the record.
+        records: ts_ns, tid and p of each row of the record, at least.
         begin_ns: begin of the capture; earlier rows do not count. None for no limit.
         end_ns: its end likewise.
     """

@@ -1,0 +1,64 @@
+"""A trace against the reference runtime's own record, both made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.trust.witness import Check, check
+from tests.unit.analysis.scene import FUTEX, US, Scene
+
+
+def scene() -> Scene:
+    """P 0 is taken from a read of thread 11, and from a call of thread 12 that lost its CPU."""
+    made = Scene()
+    made.block(100, 11, 90, 0)
+    made.switch(100, 11, 12)
+    made.runtime(140, "retake", 19, 0, reason="sysmon", target_tid=11)
+    made.runtime(141, "acquirep", 12, 0)
+    made.exit(180, 11, 90)
+    made.switch(220, 12, 19, "preempted")
+    made.runtime(250, "retake", 19, 0, reason="sysmon", target_tid=12)
+    made.switch(251, 19, 12)
+    # Thread 13's goroutine is stopped by a signal, and P given on while the thread still waits.
+    made.block(300, 13, 300, 0, p_use="raw", nr=FUTEX)
+    made.switch(300, 13, 19)
+    made.runtime(310, "handoff", 19, 0, reason="async")
+    made.exit(390, 13, 300, nr=FUTEX)
+    return made
+
+
+def compared(folder: Path, *rows: dict[str, int]) -> Check:
+    folder.mkdir(exist_ok=True)
+    record = folder / "record.jsonl"
+    record.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return check(scene().write(folder), record)
+
+
+TAKEN = {"ts_ns": 139 * US, "enter_ns": 89 * US, "tid": 11, "p": 0}
+WITHOUT_CPU = {"ts_ns": 249 * US, "enter_ns": 215 * US, "tid": 12, "p": 0}
+
+
+def test_what_one_side_alone_can_tell_is_not_compared(tmp_path: Path) -> None:
+    told = compared(tmp_path, TAKEN, WITHOUT_CPU)
+    assert (told["records"], told["unblocked"], told["episodes"]) == (1, 1, 1)
+    assert (told["recall"], told["precision"]) == (1, 1)
+    assert not told["missed"]
+    assert not told["extra"]
+
+
+def test_a_thread_that_blocked_before_its_call_did_not_block_in_it(tmp_path: Path) -> None:
+    told = compared(tmp_path, TAKEN, {**WITHOUT_CPU, "tid": 11, "enter_ns": 101 * US})
+    assert (told["unblocked"], told["recall"]) == (1, 1)
+    told = compared(tmp_path / "earlier", TAKEN, {**WITHOUT_CPU, "tid": 11, "enter_ns": 99 * US})
+    assert (told["unblocked"], told["recall"]) == (0, 0.5)
+
+
+@pytest.mark.parametrize("row", [TAKEN, {**TAKEN, "p": 1}])
+def test_a_record_without_entries_is_compared_whole(tmp_path: Path, row: dict[str, int]) -> None:
+    rows = [{name: each[name] for name in ("ts_ns", "tid", "p")} for each in (row, WITHOUT_CPU)]
+    told = compared(tmp_path, *rows)
+    assert (told["records"], told["unblocked"]) == (2, 0)
+    assert told["recall"] == (0.5 if row["p"] == 0 else 0)
