@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +57,13 @@ def test_a_call_on_a_pollable_descriptor_and_one_p_more(tmp_path: Path) -> None:
 def test_a_mapping_that_is_read_instead(tmp_path: Path) -> None:
     trace = capture(tmp_path / "t", "faults", ["40"], VERSION, probes="none")
     found = of(verdict(trace), "fault")
-    # What was lost, or what only its own goroutine waited, or both: at the same place.
-    assert {re.sub(r":\d+", "", f.what) for f in found} == {"at main.go (a page fault)"}
+    # What was lost, or what only its own goroutine waited, or both: at the same place. Beside
+    # these faults, one of the program's own text may have to wait, for a disk or for a lock.
+    places = Counter[str]()
+    for one in found:
+        places[re.sub(r":\d+", "", one.what)] += one.most_percent
+    assert places.most_common(1)[0][0] == "at main.go (a page fault)"
+    assert places["at main.go (a page fault)"] > 0.9 * places.total()
     assert all("MADV_POPULATE_READ" in f.today for f in found)
 
 

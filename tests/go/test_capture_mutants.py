@@ -9,6 +9,7 @@ mutation is.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,10 @@ TRACEPOINTS = (
 LOST_EARLY = "the write had lost its P before it first blocked"
 """So it is told by most mutants, and is true where a busy machine keeps the write off its CPU."""
 PLAYS = 20
+RUNS = 4
+"""A thread that loses its CPU between its look at the scheduler and its block may be preempted
+there, or lose its P: then it is told otherwise than it was at the look. So one of so many plays
+has to be told as it was."""
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +140,8 @@ def test_each_wrong_offset_is_found(programs: Programs, version: str) -> None:
     binary = inspect(version)
     layout = binary.layout
     plays = (played(programs, binary.path, layout) for _ in range(PLAYS))
-    assert next((faults for faults in plays if faults != [LOST_EARLY]), [LOST_EARLY]) == []
+    told = list(itertools.islice((faults for faults in plays if faults != [LOST_EARLY]), RUNS))
+    assert [] in told, told
     fields = (*FIELDS, *QUEUES, *SCHED, *(TO_1_25 if minor(version) <= 25 else ()))
     unfound = []
     for field in fields:

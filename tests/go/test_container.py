@@ -19,6 +19,7 @@ from tracer.capture.record import record
 from tracer.trace.reader import Trace
 
 LINKER = Path("/lib64/ld-linux-x86-64.so.2")
+NR_READ = 0
 
 
 @contextmanager
@@ -61,15 +62,19 @@ def test_a_contained_program_is_read_by_its_pid_out_here(linkage: str, tmp_path:
     assert trace.manifest.target.runtime == "go"
     assert trace.manifest.target.version == f"go{toolchains.VERSIONS[-1]}"
     blocks, runtime = trace.frame("block"), trace.frame("runtime")
+    # Elsewhere a thread may wait for a page, or for a lock of the runtime that another M has.
+    blocks = blocks[blocks["nr"] == NR_READ]
     assert not blocks.empty
     # Threads and processes have the numbers that they have out here.
     assert set(trace.frame("task")["pid"]) == {pid}
     assert set(blocks["tid"]) <= set(trace.frame("task")["tid"])
     assert set(blocks["goid"]) == {1}
-    # Sysmon's thread is known from its first sleep in the capture on: one retake may come before.
-    retakes = runtime[runtime["kind"] == "retake"].sort_values("ts_ns")
-    reasons = retakes["reason"].tolist()
-    assert set(reasons[1:]) == {"sysmon"}
-    assert reasons[0] in {"sysmon", "other"}
+    retakes = runtime[runtime["kind"] == "retake"]
+    assert (retakes["reason"] == "sysmon").sum() > 2
+    # Sysmon's thread is known from its first sleep in the capture on, and whom it gives a P once
+    # that M was seen to park: until then somebody else may be told to have taken it.
+    others = retakes.loc[retakes["reason"] != "sysmon", "reason"]
+    assert set(others) <= {"other", "exitsyscall"}
+    assert len(others) <= trace.frame("task")["tid"].nunique()
     functions = trace.frame("address").merge(trace.frame("stack"), on=["pid", "generation", "pc"])
     assert "main.main" in set(functions["function"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from tracer.trace.reader import Trace
 READS = 100
 FOR_EVER = 1_000_000
 LOOKS = 4
+NR_READ = 0
 
 
 def children(pid: int) -> list[int]:
@@ -36,8 +38,10 @@ def test_programs_that_a_shell_execs_are_in_reach(tmp_path: Path) -> None:
         if looks == LOOKS:
             return
         for shell in children(os.getpid()):
-            running = [Path(f"/proc/{pid}/comm").read_text() for pid in children(shell)]
-            looks += running == ["served\n", "served\n"]
+            # Of the others one may end meanwhile.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                running = [Path(f"/proc/{pid}/comm").read_text() for pid in children(shell)]
+                looks += running == ["served\n", "served\n"]
         if looks == LOOKS:
             fifo.write_text("go on\n")
 
@@ -46,6 +50,8 @@ def test_programs_that_a_shell_execs_are_in_reach(tmp_path: Path) -> None:
     assert trace.manifest.exit_status == 0
     assert trace.manifest.target.runtime == "go"
     tasks, blocks = trace.frame("task"), trace.frame("block")
+    # Elsewhere a thread may wait for a page, or for a lock of the runtime that another M has.
+    blocks = blocks[blocks["nr"] == NR_READ]
     execs = tasks[(tasks["kind"] == "exec") & (tasks["comm"] == "served")].sort_values("ts_ns")
     assert len(execs) == 3
     pid_of = tasks.drop_duplicates("tid").set_index("tid")["pid"]
@@ -54,7 +60,7 @@ def test_programs_that_a_shell_execs_are_in_reach(tmp_path: Path) -> None:
     assert (told_by > 10).all()
     # Of the last one each read that blocked is there.
     calls = trace.frame("syscall")
-    reads = calls[(calls["nr"] == 0) & (calls["blocks"] > 0)]
+    reads = calls[(calls["nr"] == NR_READ) & (calls["blocks"] > 0)]
     last = execs["pid"].iloc[-1]
     assert told_by[last] >= (reads["tid"].map(pid_of) == last).sum() - 1
     assert set(blocks["goid"]) == {1}

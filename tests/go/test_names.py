@@ -69,7 +69,10 @@ def captured(script: str, output: Path, first: list[Path]) -> Trace:
 
 
 def sites(trace: Trace) -> dict[tuple[int, int], dict[str, int]]:
-    """How many blocks each function of package main made, by process and generation."""
+    """How many blocks each function of package main made, by process and generation.
+
+    In the order of their execs: the numbers of processes begin again some time.
+    """
     frames = trace.frame("stack").merge(
         trace.frame("address"), on=["pid", "generation", "pc"], validate="many_to_one"
     )
@@ -79,7 +82,8 @@ def sites(trace: Trace) -> dict[tuple[int, int], dict[str, int]]:
     told: dict[tuple[int, int], dict[str, int]] = {}
     for (pid, generation, function), count in counts.items():
         told.setdefault((pid, generation), {})[function] = count
-    return told
+    reach = trace.frame("reach").set_index(["pid", "generation"])
+    return dict(sorted(told.items(), key=lambda item: reach.loc[item[0], "exec_ns"]))
 
 
 def only(counts: dict[str, int], function: str) -> bool:
@@ -93,9 +97,8 @@ def test_programs_of_one_layout_keep_their_own_names(version: str, tmp_path: Pat
     assert first.stat().st_size == second.stat().st_size
     script = f"{first} {CALLS}; {second} {CALLS}; {first} {CALLS}"
     told = sites(captured(script, tmp_path / "t", [first, second]))
-    ordered = [told[key] for key in sorted(told)]
-    assert len(ordered) == 3
-    for counts, function in zip(ordered, ("A", "B", "A"), strict=True):
+    assert len(told) == 3
+    for counts, function in zip(told.values(), ("A", "B", "A"), strict=True):
         assert only(counts, f"main.blocks{function}")
 
 
@@ -140,7 +143,7 @@ def test_one_inode_number_on_two_file_systems_is_two_programs(tmp_path: Path) ->
     script = f"unshare --mount --propagation private sh -c '{' && '.join(lines)}'"
     told = sites(captured(script, tmp_path / "t", []))
     assert (tmp_path / "inodes").read_text().strip() == "1"
-    assert [set(told[key]) for key in sorted(told)] == [{"main.blocksA"}, {"main.blocksB"}]
+    assert [set(counts) for counts in told.values()] == [{"main.blocksA"}, {"main.blocksB"}]
 
 
 def test_symbols_of_a_program_that_is_gone_are_told(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tracer.trace.reader import Trace
 
+NR_NANOSLEEP = 35
+CALLS = 23
 FILE_SYSTEMS = Path("/proc/filesystems")
 # The device of a file in an overlay of several file systems is a layer's own; so is, on btrfs, a
 # subvolume's.
@@ -46,5 +48,11 @@ def test_a_program_in_an_overlay_is_in_reach_from_its_exec_on(tmp_path: Path) ->
     (reach,) = trace.frame("reach").to_dict("records")
     assert reach["ts_ns"] == reach["exec_ns"] > 0
     block = trace.frame("block")
-    of_main = block[(block["nr"] == 35) & block["p"].notna() & (block["p_use"] == "syscall")]
-    assert len(of_main) == int(calls)
+    of_main = block[(block["nr"] == NR_NANOSLEEP) & (block["goid"] == 1)]
+    # One that a signal ended early may not have blocked, and is made again. A thread that is kept
+    # off its CPU before it blocks may have lost its P by then.
+    assert CALLS <= len(of_main) <= int(calls)
+    assert set(of_main["p_use"]) <= {"syscall", "handed_off"}
+    held = of_main[of_main["p_use"] == "syscall"]
+    assert len(held) > CALLS / 2
+    assert set(held["p"]) == {0}

@@ -40,13 +40,14 @@ def test_an_endless_loop_is_ended_by_a_signal(version: str, tmp_path: Path) -> N
     trace, requests = requests_of(tmp_path, "loop", version)
     assert trace.manifest.exit_status == 0
     stopped = requests[requests["outcome"] == "stopped"]
-    assert len(stopped) >= 1
     assert set(stopped["how"]) == {"async"}
-    first = stopped.iloc[0]
-    assert first["reason"] == "time_slice"
-    assert first["function"] == "main.main.func1"
-    assert first["point"] == "safe"
-    assert first["asked_ns"] < first["delivered_ns"] < first["ended_ns"]
+    # Where the program was slow to start, main was asked too.
+    met = stopped[stopped["function"] == "main.main.func1"]
+    assert len(met) >= 1
+    assert set(met["reason"]) == {"time_slice"}
+    assert set(met["point"]) == {"safe"}
+    assert (met["asked_ns"] < met["delivered_ns"]).all()
+    assert (met["delivered_ns"] < met["ended_ns"]).all()
     # While a signal is on its way, a request sends no other: so it may have been an earlier one's.
     sent = requests[requests["sent_ns"].notna()]
     assert len(sent) >= 1
@@ -73,13 +74,16 @@ def test_a_nosplit_loop_refuses_every_signal(version: str, tmp_path: Path) -> No
     trace, requests = requests_of(tmp_path, "nosplit", version, seconds=2)
     assert trace.manifest.exit_status is not None
     assert trace.manifest.exit_status < 0
-    assert (requests["outcome"] != "stopped").all()
-    refused = requests[requests["outcome"] == "refused"]
+    there = requests[requests["function"] == "main.nosplit"]
+    refused = there[there["outcome"] == "refused"]
+    assert len(refused) > ENOUGH
     assert set(refused["how"]) == {"unsafe_point"}
-    # Where the loop begins or is interrupted, a signal may also meet the runtime.
-    there = refused[refused["function"] == "main.nosplit"]
-    assert len(there) > ENOUGH
-    assert set(there["why"]) == {"unsafe point in function main.nosplit"}
+    assert set(refused["why"]) == {"unsafe point in function main.nosplit"}
+    # Where the loop begins, a signal may also meet the runtime; where the program was slow to
+    # start, main was asked too, and may have stopped.
+    loops = requests[requests["goid"].isin(set(there["goid"].dropna()))]
+    assert len(loops) >= len(refused)
+    assert (loops["outcome"] != "stopped").all()
 
 
 def test_assembly_refuses(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tests.kernel.watched import Watched
 from tracer.capture.layouts import FileIdentity
 from tracer.capture.programs import Programs
 
-READS = 5
+READS = 20
 
 
 def test_a_stack_for_which_there_is_no_room_is_counted() -> None:
@@ -25,7 +25,8 @@ def test_a_stack_for_which_there_is_no_room_is_counted() -> None:
     with Watched([str(binary.path), str(READS)], programs=programs) as watched:
         pass
     blocks = watched.tables["block"]
-    assert len(blocks) >= READS
+    # A read whose timer was due before the thread came to it does not block.
+    assert len(blocks) > READS / 2
     assert blocks["stack_id"].isna().all()
     assert programs.followed.shortfalls()["stacks"] == len(blocks)
     programs.close()
@@ -44,7 +45,8 @@ def test_a_look_at_more_ps_than_one_run_reads(ps: int, all_looked_at: bool) -> N
     taken = rows[(rows["kind"] == "retake") & (rows["reason"] == "stw")]
     assert len(taken) >= 1
     assert set(taken["p"]) <= set(range(min(ps, 34)))
-    # Each stop looks once at least, and is told where one look was not at all Ps.
+    # Each stop looks once at least, and is told where one look was not at all Ps. The program may
+    # end between the last one's begin and its look.
     stops = (rows["kind"] == "stw_start").sum()
-    assert stops > 0
-    assert missed == 0 if all_looked_at else missed >= stops
+    assert stops > 1
+    assert missed == 0 if all_looked_at else missed >= stops - 1

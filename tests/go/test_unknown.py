@@ -46,8 +46,9 @@ def test_a_version_that_is_in_no_table_and_has_no_debug_information(
     # Retakes, calls and switches are there.
     assert (runtime["kind"] == "retake").sum() > 2
     calls = trace.frame("syscall")
-    assert ((calls["nr"] == NR_READ) & (calls["blocks"] > 0)).sum() >= READS - 1
-    assert len(trace.frame("sched_switch")) > READS
+    # A read whose timer was due before the thread came to it does not block: few of them.
+    assert ((calls["nr"] == NR_READ) & (calls["blocks"] > 0)).sum() > READS * 0.8
+    assert len(trace.frame("sched_switch")) > READS * 0.8
 
 
 def test_a_program_without_a_runtime(tmp_path: Path) -> None:

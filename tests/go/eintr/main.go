@@ -4,7 +4,7 @@
 // epoll_pwait and sleeps fail with EINTR; a read is begun again, and its caller sees nothing.
 //
 // Usage: eintr. Makes each call until it has failed so three times or come to its end, after
-// 100 ms, and tells its number and how often it failed, one line each.
+// 10 s (the read's is after half a second), and tells its number and how often it failed, one line each.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 const (
 	sysClockNanosleep = 230 // not in package syscall
 	monotonic         = 1
-	milliseconds      = 100
+	milliseconds      = 10_000
 	enough            = 3
 )
 
@@ -41,7 +41,7 @@ func main() {
 	left = length // the kernel writes there
 	repeat(syscall.SYS_PPOLL, 0, 0, uintptr(unsafe.Pointer(&left)), 0)
 	slow := timer.New()
-	slow.Set(milliseconds * time.Millisecond)
+	slow.Set(500 * time.Millisecond)
 	repeat(syscall.SYS_READ, uintptr(slow), uintptr(unsafe.Pointer(&read)), 8, 0)
 }
 

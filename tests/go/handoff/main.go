@@ -1,7 +1,8 @@
 // handoff: gives P away before the call, by entersyscallblock (which the runtime itself uses for
 // nothing but notetsleepg), and does a raw call, which no scheduler is told of.
 //
-// Usage: handoff COUNT. Blocks COUNT times in each of the two ways, 1 ms long.
+// Usage: handoff COUNT. Blocks COUNT times in each of the two ways, 20 ms long: a call that is so long
+// on its way to its block does not block.
 package main
 
 import (
@@ -17,7 +18,7 @@ func entersyscallblock()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-var nap = syscall.NsecToTimespec(1e6)
+var nap = syscall.NsecToTimespec(20e6)
 
 //go:nosplit
 func sleepHandedOff() {

@@ -5,9 +5,10 @@
 //
 //	loop       an endless loop without a call, for which main waits in a sleep
 //	nosplit    the same in a function that has no stack check (once no goroutine stopped there)
-//	assembly   a quarter of a second and more in assembly, where the runtime refuses to stop a goroutine
-//	barrier    half a second of pointer stores: the compiler marks the instructions of each
-//	           write barrier unsafe
+//	assembly   half a second of CPU time and more in assembly, where the runtime refuses to stop a
+//	           goroutine
+//	barrier    half a second of CPU time of pointer stores: the compiler marks the instructions of
+//	           each write barrier unsafe
 //	collect    two goroutines that never call anything, while main collects garbage: the
 //	           collector suspends each to scan its stack
 package main
@@ -16,7 +17,9 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"syscall"
 	"time"
+	"unsafe"
 )
 
 func spin(rounds uint64) // spin.s
@@ -34,10 +37,20 @@ type node struct{ next *node }
 
 var list *node
 
-// barrier stores pointers for half a second, in which some fifty requests come.
+const half = 500 * time.Millisecond
+
+// cpu is the time that the program had a CPU: without one it is not stopped, however often it is asked.
+func cpu() time.Duration {
+	const ofProcess = 2
+	var ts syscall.Timespec
+	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, ofProcess, uintptr(unsafe.Pointer(&ts)), 0)
+	return time.Duration(ts.Nano())
+}
+
+// barrier stores pointers, while some fifty requests come.
 func barrier() {
 	a, b := &node{}, &node{}
-	for begin := time.Now(); time.Since(begin) < 500*time.Millisecond; {
+	for begin := cpu(); cpu()-begin < half; {
 		for i := 0; i < 1<<20; i++ {
 			list = a
 			a.next = b
@@ -59,8 +72,8 @@ func main() {
 		go nosplit()
 		time.Sleep(time.Millisecond)
 	case "assembly":
-		begin := time.Now()
-		for rounds := uint64(1 << 20); time.Since(begin) < 250*time.Millisecond; rounds *= 2 {
+		begin := cpu()
+		for rounds := uint64(1 << 20); cpu()-begin < half; rounds *= 2 {
 			spin(rounds)
 		}
 	case "barrier":
