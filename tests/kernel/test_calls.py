@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,8 @@ def test_a_program_does_not_inherit_the_call_it_was_made_by(tmp_path: Path) -> N
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"ready\n"
         with Watched(["sh", "-c", f"exec {target}"]) as watched:
+            # The shell's own execve may sleep too, on its way to another CPU.
+            assert holder.stdout.readline() == b"asked\n"
             wait_in_call(watched.pid, NR_EXECVE)
             holder.stdin.write(b"\n")
             holder.stdin.flush()
@@ -241,15 +245,29 @@ def test_a_signal_in_a_pid_namespace_goes_to_the_thread_that_gets_it(
     assert set(sent["sender_tid"]) == {inside}
 
 
+@contextlib.contextmanager
+def on_cpu(cpu: int) -> Iterator[None]:
+    """The test's own thread on that CPU meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_a_look_up_that_the_kernel_refuses_is_counted() -> None:
     # As to Linux 6.1 where one interrupts another: here every CPU is told that it is in one.
     programs = Programs(1 << 20, defines={"STORAGE_REFUSES": 1, "DETAIL_FULL": 1})
     with Watched(python("on_request", 0), programs=programs) as watched:
         assert watched.hear() == "ready"
-        assert programs.followed.shortfalls()["storage"] == 0
+        # A wake-up by an interrupt may meet a look-up here too: so some may be refused besides.
+        before = programs.followed.shortfalls()["storage"]
         uses = programs.loaded.read("storage_uses", 0)
         uses["busy"] = 1
-        programs.loaded.update("storage_uses", np.array(0, np.uint32), uses)
+        with on_cpu(0):
+            # Nobody else's look-up, which would take it away again, is half done on that CPU.
+            programs.loaded.update("storage_uses", np.array(0, np.uint32), uses)
         watched.say("calls 1009")
         assert watched.hear() == "1009"
         refused = programs.followed.shortfalls()["storage"]
@@ -257,6 +275,10 @@ def test_a_look_up_that_the_kernel_refuses_is_counted() -> None:
         programs.loaded.update("storage_uses", np.array(0, np.uint32), uses)
         watched.say("calls 23")
         assert watched.hear() == "23"
-    assert refused >= 2 * 1009
-    assert (watched.tables["syscall"]["nr"] == NR_GETPPID).sum() == 23
+        besides = programs.followed.shortfalls()["storage"] - refused
+    assert refused - before >= 2 * 1009
+    told = (watched.tables["syscall"]["nr"] == NR_GETPPID).sum()
+    # What is not told is counted.
+    assert 23 - besides <= told <= 23
+    assert told > 0
     programs.close()

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.kernel.started import assert_all_accounted_for, python, wait_for_file
-from tests.kernel.watched import Watched
+from tests.kernel.watched import Watched, wait_in_call
 from tracer.capture.options import CALLS, CaptureOptions, Progress
 from tracer.capture.record import record
 from tracer.errors import PretakeError
@@ -128,10 +128,11 @@ def test_threads_and_children_are_followed(tmp_path: Path) -> None:
     assert sorted(ended["tid"]) == sorted([pid, *born["tid"]])
     reads = calls[(calls["nr"] == NR_READ) & (calls["blocks"] == 1)]
     assert set(born["tid"]) <= set(reads["tid"])
-    # A stranger that dies is told, too, where a target comes after it on its CPU.
-    family = [pid, *born["tid"]]
-    dead = trace.frame("sched_switch").query("prev_state == 'dead' and prev_tid in @family")
-    assert sorted(dead["prev_tid"]) == sorted(family)
+    # A stranger that dies is told, too, where a target comes after it on its CPU. The capture ends
+    # with the process: its own last switch may come later, if it loses its CPU on the way there.
+    dead = trace.frame("sched_switch").query("prev_state == 'dead'")["prev_tid"]
+    assert dead[dead.isin([pid, *born["tid"]])].is_unique
+    assert set(born["tid"]) <= set(dead)
 
 
 def test_a_program_that_another_thread_execs_is_followed(tmp_path: Path) -> None:
@@ -182,6 +183,7 @@ class Gated:
         assert self.process.stdout is not None
         self.stdin = self.process.stdin
         assert self.process.stdout.readline() == b"ready\n"
+        wait_in_call(self.process.pid, NR_READ)
 
     def __enter__(self) -> Gated:
         return self
@@ -237,12 +239,19 @@ def test_time_ends_a_capture_and_the_command_with_it(tmp_path: Path) -> None:
 
 def test_progress_is_told(tmp_path: Path) -> None:
     told: list[Progress] = []
+
+    def tell(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) >= 3 and progress.events > told[0].events:
+            os.kill(os.getpid(), signal.SIGINT)
+
     options = CaptureOptions(runtime="none", detail="full")
-    command = python("calls", 300_007, 300_000)
-    path = record(command, output=tmp_path / "x.pretake", options=options, progress=told.append)
-    assert len(told) >= 2
-    assert [p.events for p in told] == sorted(p.events for p in told)
-    assert 0 < told[-1].events <= Trace(path).manifest.events["syscall"]
+    command = python("calls", 10**9, 300_000)
+    path = record(command, output=tmp_path / "x.pretake", options=options, progress=tell)
+    for column in ("elapsed_s", "events", "bytes"):
+        values = [getattr(progress, column) for progress in told]
+        assert values == sorted(values)
+    assert told[-1].events <= sum(Trace(path).manifest.events.values())
 
 
 @pytest.mark.parametrize(
@@ -309,7 +318,7 @@ def test_ctrl_c_ends_a_capture_in_order(tmp_path: Path) -> None:
     tracer = start_tracer(path, *python("calls", 10**9, 10_000))
     wait_for_file(path / "syscall" / "part-00000.parquet", tracer)
     tracer.send_signal(signal.SIGINT)
-    assert tracer.wait(timeout=30) == 0
+    assert tracer.wait(timeout=120) == 0
     trace = Trace(path)
     assert trace.manifest.complete
     assert trace.manifest.exit_status == -signal.SIGTERM
@@ -324,6 +333,9 @@ def test_a_killed_tracer_leaves_whole_parts_and_no_probe(tmp_path: Path) -> None
     assert len(programs) >= 11
     assert all(bpf_program_exists(number) for number in programs)
     command = Trace(path).manifest.pid
+    # However long the program took to begin.
+    while (Trace(path).frame("syscall", ["nr"])["nr"] == NR_GETPPID).sum() <= 1000:
+        assert tracer.poll() is None
     tracer.kill()
     tracer.wait()
     assert command is not None
@@ -334,7 +346,7 @@ def test_a_killed_tracer_leaves_whole_parts_and_no_probe(tmp_path: Path) -> None
     files = {entry.name for entry in path.rglob("*") if entry.is_file()}
     assert all(name == "manifest.json" or name.startswith("part-") for name in files)
     # The kernel lets go of them after a grace period.
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(bpf_program_exists(number) for number in programs):
         assert time.monotonic() < deadline
 
@@ -367,6 +379,8 @@ def test_nothing_is_told_of_what_comes_after_the_end() -> None:
         assert watched.hear() == "ready"
         watched.say("calls 50")
         watched.hear()
+        # It does nothing more, so that nothing is told if the end is set too late.
+        wait_in_call(watched.pid, NR_READ)
         end_ns = time.monotonic_ns() + 10**6
         watched.programs.followed.end_at(end_ns)
         while time.monotonic_ns() <= end_ns:

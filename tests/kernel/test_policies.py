@@ -43,7 +43,7 @@ def test_23_calls_are_retaken_for_the_policys_reason(tmp_path: Path, policy: str
 def test_a_site_that_learns_tells_each_change(tmp_path: Path) -> None:
     trace = tmp_path / "x.pretake"
     capture(
-        *(trace, "calls", "adaptive", "--rounds", 1009, "--set", "long_share=0.5"),
+        *(trace, "calls", "adaptive", "--rounds", 4007, "--set", "long_share=0.5"),
         *("--set", "workers=2", "--set", "cpu_goroutines=0"),
     )
     told = reasons(trace, "site_mode")

@@ -1,11 +1,13 @@
 """Writes three pages at once to a pipe of one page, which another process reads page by page.
 
 Usage: long_writes.py COUNT. The pipe's writing end is descriptor 100. Each page is read only once
-the writer sleeps, so that each write blocks twice.
+the writer sleeps, so that each write blocks twice: and the last once it is there, so that the
+writer does not wait for the pipe's lock either.
 """
 
 import fcntl
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -28,6 +30,7 @@ if os.fork() == 0:
         for page in range(3):
             while page < 2 and not asleep():
                 os.sched_yield()
+            select.select([reader], [], [])
             os.read(reader, PAGE)
         os.write(empty_writer, b"x")
     os._exit(0)
