@@ -436,7 +436,9 @@ class Runtimes:
             if told not in self._missing:
                 self._missing.append(told)
             return False
-        if not Path(f"/proc/{image.pid}").exists():
+        # One that has ended may wait for its parent still.
+        ended = self._images.current(image.pid) is not image
+        if ended or not Path(f"/proc/{image.pid}").exists():
             self._layouts.forget(image.pid, image.generation)
             return False
         return True
