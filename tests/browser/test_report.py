@@ -143,6 +143,8 @@ def test_a_closed_time_line_is_drawn_when_it_is_opened(
 def test_a_heading_sorts_its_table(browser: webdriver.Chrome, page: str) -> None:
     """Calls were retaken after 50 us (read), and kept for 7 (poll) and 45 us (recvfrom)."""
     browser.get(page)
+    # Pictures that are still to be drawn would push the heading away from under the click.
+    WebDriverWait(browser, WAIT_S).until(lambda b: drawn(b) and all(drawn(b)))
     table = next(
         table
         for table in browser.find_elements(By.CSS_SELECTOR, "table.sortable")

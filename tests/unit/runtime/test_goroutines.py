@@ -31,6 +31,9 @@ from reference_runtime.real_host import RealHost
 from reference_runtime.sim.sim_host import SimHost
 
 procs = pytest.mark.parametrize("procs", [1, 2, 4])
+UNASKED = "off"
+"""No time slices, for tests of the order: who is stopped for his goes to the end of the queue, and
+on a thread that is kept from its CPU for 10 ms that is anybody."""
 
 
 @procs
@@ -56,7 +59,7 @@ def test_goroutines_of_one_p_take_turns_in_order() -> None:
             go(worker(name, done))
         await done.wait()
 
-    Runtime(procs=1).run(main)
+    Runtime(procs=1, preempt=UNASKED).run(main)
     assert "".join(turns) == "abcabcabc"
 
 
@@ -75,7 +78,7 @@ def test_a_generator_is_a_goroutine_whose_yield_is_gosched() -> None:
         go(worker(2, done))
         await done.wait()
 
-    Runtime(procs=1).run(main)
+    Runtime(procs=1, preempt=UNASKED).run(main)
     assert turns == [1, 2, 1, 2]
 
 

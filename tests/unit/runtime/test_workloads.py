@@ -45,8 +45,10 @@ def test_mix_makes_each_kind_of_call(policy: str, procs: int) -> None:
         "mix", policy=policy, procs=procs, rounds=101, block_ns=20_000, cpu_ns=5_000
     )
     counts = {kind: times["count"] for kind, times in result["call_ns"].items()}
-    # Workers look whether it is over before each call, and only then count it.
-    assert sum(counts.values()) == result["rounds"] == 101
+    # Workers look whether it is over before each call, and count it only then: each of the four
+    # that lost its CPU in between makes one too many.
+    assert sum(counts.values()) == result["rounds"]
+    assert 101 <= result["rounds"] < 101 + 4
     assert set(counts) == {"short", "file", "pipe", "sleep"}
     assert min(counts.values()) > 0
 

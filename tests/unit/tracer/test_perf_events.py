@@ -56,16 +56,18 @@ def test_a_blocked_thread_is_told_while_it_is_blocked() -> None:
         tid.append(threading.get_native_id())
         ready.set()
         os.read(reader, 1)
+        os.read(reader, 1)
 
     thread = threading.Thread(target=block)
     thread.start()
     ready.wait()
     event = SwitchEvent(tid[0])
     try:
-        # The thread may be blocked already, before the event was there: wake it, look at the
-        # switches of what follows.
+        # It may be blocked already, before the event was there, or be late and not block at all:
+        # one byte lets it into its second read, where it blocks until the next.
         os.write(writer, b"x")
         assert select.select([event], [], [], 60)[0], "no wake-up for a switch"
+        os.write(writer, b"x")
         thread.join()
         switches, lost = decode_switches(event.read())
         assert lost == 0
