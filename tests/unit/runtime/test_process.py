@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,40 @@ def test_the_switch_interval_is_as_it_was() -> None:
 
     Runtime(1).run(main)
     assert sys.getswitchinterval() == before
+
+
+LEFT_IN_A_KERNEL = """
+import sys
+from reference_runtime import Runtime, _native, go, gosched
+from reference_runtime.goroutines import compute, getm
+
+async def long(begun):
+    begun.append(getm().tid)
+    await compute(_native.burn, 500_000_000)
+
+async def main():
+    begun = []
+    go(long(begun))
+    while not begun:
+        await gosched()
+
+def called():
+    return "went on"
+
+Runtime(2).run(main)
+sys.settrace(lambda *_: None)
+told = called()
+sys.settrace(None)
+print(told)
+"""
+
+
+def test_what_a_thread_did_not_raise_keeps_no_traced_call_for_ever() -> None:
+    """The end of a run raises in a thread that is in a kernel, and ends without a look at it."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_IN_A_KERNEL], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "went on\n", done.stderr
 
 
 def test_a_runtime_runs_one_program_at_a_time() -> None:
