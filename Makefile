@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help demo test test-loaded check trace lint format docs setup clean fuzz test-unharmed test-retake
+.PHONY: help demo test test-loaded test-stolen check trace lint format docs setup clean fuzz test-unharmed test-retake
 .PHONY: test-kernels bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## list the targets
@@ -25,6 +25,9 @@ test: ## the whole suite; as root it includes the tests on the real kernel
 
 test-loaded: setup ## the whole suite three times beside four busy loops: true on any machine
 	@tools/test_loaded.sh $(PYTEST_ARGS)
+
+test-stolen: setup ## the tests of real kernels and Go while each CPU is taken away now and then (as root)
+	@.venv/bin/python -m tools.stolen_cpus .venv/bin/pytest -q tests/go tests/kernel $(PYTEST_ARGS)
 
 check: setup ## the tests that reach a file, in seconds: make check FILES="analysis/units.py"
 	@.venv/bin/python -m tools.check $(FILES)
