@@ -21,7 +21,7 @@ test: ## the whole suite; as root it includes the tests on the real kernel
 	@tools/setup.sh venv
 	@tools/setup.sh build
 	@tools/test_interpreted.sh -q
-	@tools/test_suite.sh $(PYTEST_ARGS)
+	@.venv/bin/pytest $(PYTEST_ARGS)
 
 test-loaded: setup ## the whole suite three times beside four busy loops: true on any machine
 	@tools/test_loaded.sh $(PYTEST_ARGS)

@@ -436,12 +436,11 @@ class Runtimes:
             if told not in self._missing:
                 self._missing.append(told)
             return False
-        # One that has ended may wait for its parent still.
-        ended = self._images.current(image.pid) is not image
-        if ended or not Path(f"/proc/{image.pid}").exists():
+        # One that has ended may still wait for its parent, in /proc.
+        lives = self._images.current(image.pid) is image and Path(f"/proc/{image.pid}").exists()
+        if not lives:
             self._layouts.forget(image.pid, image.generation)
-            return False
-        return True
+        return lives
 
     def _expect_reference(self, path: Path) -> None:
         try:

@@ -46,7 +46,7 @@ POLICIES = sorted(name for name in policies.POLICIES if name != "ums")
 without_signals = pytest.mark.parametrize("preempt", ["cooperative", "asyncpreemptoff", "off"])
 
 
-def endless(policy: str = "sysmon", **parameters: Any) -> dict[str, Any]:  # noqa: ANN401
+def endless(policy: str = "sysmon", preempt: str = "async", *, limit_s: float) -> dict[str, Any]:
     """The workload with a loop that was not asked to stop before it was in its loop.
 
     A thread that is kept from its CPU for a time slice just before that finds the request at the
@@ -54,7 +54,7 @@ def endless(policy: str = "sysmon", **parameters: Any) -> dict[str, Any]:  # noq
     """
     result: dict[str, Any] = {}
     for _ in range(RUNS):
-        result = run_workload("endless", policy, procs=1, **parameters)
+        result = run_workload("endless", policy, preempt=preempt, limit_s=limit_s)
         if not result["runtime"]["preempted_cooperative"]:
             break
         assert result["runtime"]["preempted_cooperative"] == 1
