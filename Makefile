@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
-.PHONY: help demo test test-loaded test-stolen check trace lint format docs setup clean fuzz test-unharmed test-retake
+.PHONY: help demo test test-all test-loaded test-stolen check trace lint format docs setup clean fuzz test-unharmed test-retake
 .PHONY: test-kernels bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## list the targets
@@ -16,12 +16,18 @@ setup: ## install what is missing, compile the runtime
 demo: setup ## capture the reference runtime under several policies, compare, draw
 	@.venv/bin/pretake demo
 
-test: ## the whole suite; as root it includes the tests on the real kernel
+test: setup-test ## the suite; as root it includes the tests on the real kernel and of two versions of Go
+	@tools/test_interpreted.sh -q
+	@.venv/bin/pytest -m "not every" $(PYTEST_ARGS)
+
+test-all: setup-test ## the suite, with each version of Go from 1.19 on
+	@tools/test_interpreted.sh -q
+	@.venv/bin/pytest $(PYTEST_ARGS)
+
+setup-test:
 	@tools/setup.sh packages browser go
 	@tools/setup.sh venv
 	@tools/setup.sh build
-	@tools/test_interpreted.sh -q
-	@.venv/bin/pytest $(PYTEST_ARGS)
 
 test-loaded: setup ## the whole suite three times beside four busy loops: true on any machine
 	@tools/test_loaded.sh $(PYTEST_ARGS)

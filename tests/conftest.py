@@ -65,6 +65,24 @@ NEEDS = {
 }
 
 
+# folder: what each test in it needs
+FOLDERS = {"kernel": ("kernel",), "go": ("kernel", "go"), "browser": ("browser",)}
+
+BOTH_MODELS = ("1.25.5", "1.27.3")
+"""The versions of Go that ``make test`` runs programs of: the newest with each model of a P in a
+system call. A test of a program of another one is marked ``every``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        for marker in FOLDERS.get(folder, ()):
+            item.add_marker(marker)
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if folder == "go" and parameters.get("version", BOTH_MODELS[0]) not in BOTH_MODELS:
+            item.add_marker("every")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker, (lacks, force) in NEEDS.items():
         if item.get_closest_marker(marker) is None:

@@ -14,8 +14,6 @@ from tests.unit.analysis.scene import Scene
 from tests.unit.analysis.test_report import HOSTILE, harmful
 from tests.unit.analysis.test_report_parts import predicted
 
-pytestmark = pytest.mark.browser
-
 WAIT_S = 60
 
 

@@ -30,9 +30,3 @@ def ahead_of_others() -> Iterator[None]:
     os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     yield
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.kernel)
-        item.add_marker(pytest.mark.go)

@@ -116,12 +116,12 @@ def test_the_p_that_was_taken_finds_another_thread(trace: Trace, blocks: pd.Data
             continue
         # An M that is about to park when it is given P is still on its CPU, and is not told to
         # have come on one with it (docs/limits.md). So sysmon woke nobody, unless an interrupt on
-        # its CPU woke who blocks.
+        # its CPU woke who blocked last.
         wakeups = trace.frame("sched_wakeup").query("waker_tid in @retakes.tid")
         for number in late:
             woken = wakeups[wakeups["ts_ns"].between(ts_ns[number], ts_ns[number + 1])]
-            blocked = blocks.loc[blocks["ts_ns"] < ts_ns[number], "tid"].tail(1)
-            assert set(woken["tid"]) <= set(blocked)
+            for wakeup in woken.itertuples():
+                assert wakeup.tid in set(blocks.loc[blocks["ts_ns"] < wakeup.ts_ns, "tid"].tail(1))
 
 
 def test_handoffs_are_told_apart_by_their_caller(
@@ -138,8 +138,8 @@ def test_handoffs_are_told_apart_by_their_caller(
     # runtime.main is locked to its thread while it starts, and gives P to what it waits for.
     assert set(handoffs["reason"]) - {"sysmon"} == {"syscall_block", "locked"}
 
-    uses = blocks.loc[blocks["nr"] == NR_NANOSLEEP].groupby("p_use", observed=True)
+    # The runtime's own goroutines block in raw calls too, for a lock or on the way to more memory.
+    naps = blocks[(blocks["nr"] == NR_NANOSLEEP) & (blocks["goid"] == 1)]
+    uses = naps.groupby("p_use", observed=True)
     assert uses["enter_ns"].nunique().to_dict() == {"handed_off": 23, "raw": 23}
-    raw = blocks[blocks["p_use"] == "raw"]
-    assert set(raw["p"]) == {0}
-    assert set(raw["goid"]) == {1}
+    assert set(blocks.loc[blocks["p_use"] == "raw", "p"]) == {0}

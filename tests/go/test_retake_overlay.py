@@ -15,7 +15,6 @@ from bench.go.retake.build import build
 from tests.go import toolchains
 from tracer.errors import PretakeError
 
-pytestmark = pytest.mark.go
 VERSIONS = ("1.25.5", "1.27.3")
 WAYS = ("sysmon", "schedout", "threadstate")
 SOURCES = Path(overlay.__file__).parent

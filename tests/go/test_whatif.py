@@ -21,8 +21,9 @@ def test_a_go_program_is_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     calls = table["calls"].tolist()
     assert calls[0] == calls[1] == calls[2]
     assert calls[0] >= 45
-    # Each of its calls is handed off before it blocks, so no harm is left.
+    # Each of its calls is handed off before it blocks, so no harm is left but while P is handed
+    # on, which a host that took a CPU meanwhile made long here and there.
     assert table["handoffs"].tolist()[2] == calls[0]
-    assert table["harm_ns"].tolist()[2] == 0
-    assert table["harm_ns"].tolist()[1] > 0
+    harm_ns = table["harm_ns"].tolist()
+    assert 0 <= harm_ns[2] < harm_ns[1] / 100
     assert table["error_percent"].notna().tolist() == [False, True, True]

@@ -22,8 +22,6 @@ from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
 
-pytestmark = pytest.mark.kernel
-
 NR_WRITE = 1
 NR_READ, NR_POLL, NR_SIGRETURN, NR_EXECVE, NR_GETPPID = 0, 7, 15, 59, 110
 NR_RESTART_SYSCALL = 219

@@ -20,8 +20,6 @@ from tracer.capture.record import record
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 
-pytestmark = pytest.mark.kernel
-
 NR_READ, NR_GETPPID = 0, 110
 
 

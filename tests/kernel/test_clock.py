@@ -14,8 +14,6 @@ from tests.kernel.started import PRETAKE
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
-pytestmark = pytest.mark.kernel
-
 AHEAD_S = 100_000
 # The two clocks apart, so that one is not taken for the other.
 ELSEWHEN = ["unshare", "--time", f"--monotonic={AHEAD_S}", f"--boottime={2 * AHEAD_S}", "--fork"]

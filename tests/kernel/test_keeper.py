@@ -15,8 +15,6 @@ from tracer.capture import programs as programs_module
 from tracer.capture.keeper import FOR_EVENTS, FOR_FILES, FOR_PROBES, Keeper
 from tracer.capture.programs import Programs
 
-pytestmark = pytest.mark.kernel
-
 MAPPED = Path(__file__).parent / "programs" / "mapped.py"
 OFFSET = 0x1000
 CODE = bytes.fromhex("554889e55dc3909090909090")  # push %rbp; mov %rsp,%rbp; pop %rbp; ret

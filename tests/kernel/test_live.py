@@ -23,8 +23,6 @@ from tests.kernel.test_safe import capabilities
 from tracer.capture.live import OTHERS, Histogram, live, lower_ns
 from tracer.errors import PretakeError
 
-pytestmark = pytest.mark.kernel
-
 LIVE = [*PRETAKE, "live"]
 ROOT = Path(__file__).parents[2]
 READS = 200

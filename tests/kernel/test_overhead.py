@@ -6,12 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tracer.capture.options import CaptureOptions
 from tracer.capture.overhead import Overhead, measure_overhead
-
-pytestmark = pytest.mark.kernel
 
 
 def test_pairs_alternate_and_all_runs_are_told(tmp_path: Path) -> None:

@@ -27,8 +27,6 @@ from tracer.errors import PretakeError
 from tracer.kernel.perf_events import paranoid
 from tracer.trace.reader import Trace
 
-pytestmark = pytest.mark.kernel
-
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 

@@ -11,7 +11,6 @@ from tests.kernel.test_end_to_end import capture
 from tracer.trace.reader import Trace
 
 pytestmark = [
-    pytest.mark.kernel,
     pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe"),
 ]
 

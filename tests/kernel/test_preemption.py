@@ -18,7 +18,6 @@ from tests.kernel.started import PRETAKE
 from tracer.trace.reader import Trace
 
 pytestmark = [
-    pytest.mark.kernel,
     pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe"),
 ]
 

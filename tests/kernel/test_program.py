@@ -23,9 +23,6 @@ from tracer.kernel.object import Object
 from tracer.kernel.table_rings import RingSizes
 from tracer.trace.schema import TABLES
 
-pytestmark = pytest.mark.kernel
-
-
 # Those that ask the doctor may be the first to compile the programs of every mode.
 _COMPILES = pytest.mark.timeout(1200)
 

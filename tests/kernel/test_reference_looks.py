@@ -16,7 +16,6 @@ from tracer.targets.layout import RuntimeLayout
 from tracer.trace.reader import Trace
 
 pytestmark = [
-    pytest.mark.kernel,
     pytest.mark.skipif(not COMPILED, reason="the interpreted runtime has nothing to probe"),
 ]
 

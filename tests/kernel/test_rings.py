@@ -16,8 +16,6 @@ from tracer.kernel.bpf import online_cpus
 from tracer.kernel.table_rings import RingSizes
 from tracer.trace.schema import TABLES
 
-pytestmark = pytest.mark.kernel
-
 NR_GETPPID = 110
 CPU_BYTES = 1 << 16
 CPU_1 = Path("/sys/devices/system/cpu/cpu1/online")

@@ -23,8 +23,6 @@ from tracer.capture.record import record
 from tracer.kernel.compiler import UPROBE_PREFIXES
 from tracer.trace.reader import Trace
 
-pytestmark = pytest.mark.kernel
-
 HOSTILE = "\x1b[2J<b>$(x)"
 
 

@@ -11,7 +11,7 @@ from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
 
-pytestmark = [pytest.mark.kernel, pytest.mark.go]
+pytestmark = pytest.mark.go
 
 
 @pytest.mark.parametrize("stacks", [True, False])

@@ -21,8 +21,6 @@ from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
-pytestmark = pytest.mark.kernel
-
 NR_GETPPID = 110
 
 

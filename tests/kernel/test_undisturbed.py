@@ -15,8 +15,6 @@ from tracer.capture.options import probe_defines
 from tracer.kernel.btf import kernel_btf
 from tracer.kernel.compiler import UPROBE_PREFIXES, compile_programs
 
-pytestmark = pytest.mark.kernel
-
 INSTRUCTION = np.dtype([("op", "u1"), ("regs", "u1"), ("off", "<i2"), ("imm", "<i4")])
 CALL, HELPER, KERNEL = 0x85, 0x00, 0x20
 TAIL_CALL = 12  # BPF_FUNC_tail_call

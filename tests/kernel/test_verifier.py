@@ -9,8 +9,6 @@ import pytest
 from tests.kernel.verified import MOST_INSTRUCTIONS, gone_through
 from tracer.capture.doctor import MODES
 
-pytestmark = pytest.mark.kernel
-
 
 @pytest.mark.parametrize(
     "defines",

@@ -222,10 +222,13 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 	event.state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
 	if (reading->status == P_GCSTOP) {
 		reason = RUNTIME_REASON_STW;
-	} else if (!looker->given && reading->status != PSTATE_STATUS_IDLE) {
+	} else if (!looker->given && reading->status != PSTATE_STATUS_IDLE &&
+		   reading->tick != tick + 1) {
 		/*
 		 * Somebody has it, and it was not given to him: that would have been told when he was
-		 * woken. So he came back from a call of his own, and took it.
+		 * woken. So he came back from a call of his own, and took it. That raises the tick
+		 * once, and the end of his call once more (exitsyscall). An M that is given P while it
+		 * is about to park is not woken either: there the tick was raised once.
 		 */
 		reason = RUNTIME_REASON_EXITSYSCALL;
 		if (holder)
