@@ -11,9 +11,9 @@
 #define FUTEX_CMD_MASK 127
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE 1
-#define WAITER_NS 15000000 /* longer than sysmon ever sleeps */
+#define WAITER_NS 50000000 /* longer than sysmon sleeps, also where it waits for a CPU */
 #define WAKER_NS 1000000
-#define READINGS 40000 /* of the clock in one run: the verifier follows each of them */
+#define READINGS 60000 /* of the clock in one run: the verifier follows each of them */
 
 enum {
 	WAITER,
