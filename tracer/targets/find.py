@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import time
 from pathlib import Path
 
 from tracer.errors import PretakeError
@@ -14,6 +16,11 @@ from tracer.targets.program_file import open_program
 __all__ = ["load_bias", "look_at", "runtime_of", "runtimes_of_process"]
 
 _START_CODE = 26 - 3  # proc(5) counts from 1; the third is the first after the name
+_HIDDEN = 1
+"""Told in place of an address to who may not trace the process."""
+_EXEC_S = 1.0
+"""Far longer than an exec takes that goes on; one that has ended never gets there."""
+_AGAIN_S = 0.001
 
 
 def look_at(path: Path, *, deep: bool = True) -> RuntimeBinary | NoRuntime:
@@ -83,11 +90,24 @@ def load_bias(pid: int, first_code: int) -> int:
         first_code: link-time address of the program's first executable segment.
 
     Raises:
-        OSError: the process is gone.
+        OSError: the process is gone, or may not be read.
     """
+    until_s = time.monotonic() + _EXEC_S
+    # In the middle of its exec a process has the program's name, and nothing of it in its memory.
+    while not (start_code := _start_code(pid)):
+        if time.monotonic() > until_s:
+            raise ProcessLookupError(errno.ESRCH, "it has no program in its memory")
+        time.sleep(_AGAIN_S)
+    if start_code == _HIDDEN:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return start_code - first_code
+
+
+def _start_code(pid: int) -> int:
+    """Where a process has its program's first code (proc(5), startcode)."""
     # The name stands in brackets and may itself have any of them.
     fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    return int(fields[_START_CODE]) - first_code
+    return int(fields[_START_CODE])
 
 
 def _mapped(process: Path, prefix: str) -> list[Path]:

@@ -11,6 +11,7 @@ import pytest
 import reference_runtime
 from tracer.errors import PretakeError
 from tracer.targets import reference, runtime_of, runtimes_of_process
+from tracer.targets.find import load_bias
 from tracer.targets.go import GO_FIELDS
 from tracer.targets.go_offsets import shipped_offsets
 from tracer.targets.layout import RuntimeLayout
@@ -82,6 +83,21 @@ def test_a_process_that_is_gone_is_told() -> None:
     os.waitpid(pid, 0)
     with pytest.raises(PretakeError):
         runtimes_of_process(pid)
+
+
+def test_a_process_without_a_program_in_memory_has_no_bias() -> None:
+    """As one that is in the middle of its exec, or has ended and was not waited for."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    try:
+        with pytest.raises(ProcessLookupError):
+            load_bias(pid, 0x1000)
+    finally:
+        os.waitpid(pid, 0)
+    own = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    assert load_bias(os.getpid(), 0x1000) == int(own[23]) - 0x1000
 
 
 def test_every_shipped_row_has_every_offset() -> None:
