@@ -315,10 +315,7 @@ class _Capture:
             if not self._exec_seen and failure is None:
                 self._writer.abort()
                 self._end_attendant()
-                raise PretakeError(
-                    f"{self._target.argv[0]} cannot be run",
-                    "the shell's message above says why; try it without pretake",
-                )
+                raise self._no_program(self._target.argv[0])
         counts = self._programs.rings.counts()
         manifest.sent = {name: count.sent for name, count in counts.items()}
         manifest.sent["task"] += self._present
@@ -339,6 +336,16 @@ class _Capture:
         self._end_attendant()
         if failure is not None:
             raise failure
+
+    def _no_program(self, name: str) -> PretakeError:
+        """Why no program came of the command."""
+        if self._stop.is_set():
+            return PretakeError(
+                f"the capture was ended by a signal before {name} began", "let it run longer"
+            )
+        return PretakeError(
+            f"{name} cannot be run", "the shell's message above says why; try it without pretake"
+        )
 
     def _last_moment(self) -> Moment:
         """Set the end of the capture, just ahead, so that no record is later; wait for it."""

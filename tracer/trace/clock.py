@@ -33,6 +33,8 @@ _MACHINES: Final = Path(f"time:[{0xEFFFFFFA}]")
 """The first time namespace: PROC_TIME_INIT_INO of the kernel's proc_ns.h."""
 _READING_NS: Final = 1_000_000
 """Two clocks are not read in one moment; a shorter difference is no suspend."""
+_NEAR_NS: Final = 50_000
+_READINGS: Final = 20
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,22 @@ class KernelClock:
         return time.monotonic_ns() - self._offsets.monotonic_ns
 
     def moment(self) -> Moment:
-        """Both clocks, as nearly at one moment as they can be read."""
-        before_ns = self.now_ns()
-        boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._offsets.boottime_ns
-        return Moment((before_ns + self.now_ns()) // 2, boottime_ns)
+        """Both clocks, as nearly at one moment as they can be read.
+
+        A thread that loses its CPU between the two would look as if the machine had been
+        suspended. So CLOCK_MONOTONIC is read on both sides, and the nearest of some pairs is used.
+        """
+        nearest: tuple[int, Moment] | None = None
+        for _ in range(_READINGS):
+            before_ns = self.now_ns()
+            boottime_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._offsets.boottime_ns
+            apart_ns = self.now_ns() - before_ns
+            if nearest is None or apart_ns < nearest[0]:
+                nearest = apart_ns, Moment(before_ns + apart_ns // 2, boottime_ns)
+            if apart_ns < _NEAR_NS:
+                break
+        assert nearest is not None
+        return nearest[1]
 
 
 def suspended_ns(begin: Moment, end: Moment) -> int:

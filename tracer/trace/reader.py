@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracer.errors import PretakeError
@@ -288,6 +287,9 @@ def _with_declared_words(column: Column, values: pa.ChunkedArray) -> pa.ChunkedA
     """``values`` with the column's own words, in their order, as dictionary of every chunk."""
     if not column.words:
         return values
+    # It makes some 300 functions when it is imported, in a sixth of a capture's start.
+    import pyarrow.compute as pc
+
     declared = pa.array(column.words, pa.string())
     chunks = []
     for chunk in values.chunks:

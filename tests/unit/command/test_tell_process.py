@@ -17,8 +17,10 @@ def test_it_is_said_before_a_library_is_loaded(command: list[str]) -> None:
             "sys.modules['numpy'] = sys.modules['pyarrow'] = None; "
             f"sys.argv = ['pretake', *{command!r}, '--pid', '{process.pid}']; main()"
         )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        process.kill()
+        try:
+            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        finally:
+            process.kill()
     assert done.returncode != 0
     first = done.stderr.splitlines()[0]
     assert first.startswith(f"pretake: looking at process {process.pid}, /")

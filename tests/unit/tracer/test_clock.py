@@ -97,3 +97,31 @@ def test_the_kernels_clocks_go_on_together() -> None:
     assert one.monotonic_ns <= other.monotonic_ns
     assert one.boottime_ns <= other.boottime_ns
     assert suspended_ns(one, other) == 0
+
+
+def test_a_pause_between_the_two_readings_is_no_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
+    # CLOCK_MONOTONIC is read, then CLOCK_BOOTTIME, 100 s ahead of it, then CLOCK_MONOTONIC again.
+    monotonic_ns = iter([10 * S, 10 * S + 5_000_000, 11 * S, 11 * S + 400])
+    boottime_ns = iter([110 * S + 4_900_000, 111 * S + 200])
+    clock = KernelClock()
+    monkeypatch.setattr("time.monotonic_ns", lambda: next(monotonic_ns))
+    monkeypatch.setattr("time.clock_gettime_ns", lambda _clock: next(boottime_ns))
+    assert clock.moment() == Moment(11 * S + 200, 111 * S + 200)
+
+
+def test_a_machine_that_pauses_each_time_has_the_nearest_pair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_ns = iter(range(0, 100 * S, 100_000))
+    pauses = iter([7, 3, 9] + [8] * 100)
+
+    def boottime_ns(_clock: int) -> int:
+        for _ in range(next(pauses)):
+            at_ns = next(now_ns)
+        return at_ns + 100 * S
+
+    clock = KernelClock()
+    monkeypatch.setattr("time.monotonic_ns", lambda: next(now_ns))
+    monkeypatch.setattr("time.clock_gettime_ns", boottime_ns)
+    # The first pair takes ticks 0 to 8. The second begins at 9, reads boottime at 12, ends at 13.
+    assert clock.moment() == Moment(1_100_000, 100 * S + 1_200_000)
