@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from analysis.units import count_text
 from pretake.sides import (
     SidesCommand,
     condition_option,
@@ -82,7 +83,7 @@ def command(
             at_least(row["harm_sum_ns"], row["harm_unknown"]),
             f"{row['episodes']:,}",
             f"{row['harm_unknown']:,}",
-            f"{row['lost']:,}",
+            count_text(row["lost"]),
         )
         for row in cells(compared)
     ]
