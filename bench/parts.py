@@ -25,7 +25,8 @@ from pathlib import Path
 from tests.go import toolchains
 from tracer.capture.programs import Programs
 from tracer.kernel import bpf
-from tracer.kernel.compiler import TRACEPOINTS, compile_programs
+from tracer.kernel.compiler import TRACEPOINTS
+from tracer.kernel.fitting import fitted_programs
 from tracer.targets import runtimes_of_process
 
 __all__ = ["Cost", "parts"]
@@ -150,7 +151,7 @@ class _Capture:
             self._programs.probes.attach(self._part.leave_out)
             self._programs.followed.follow(self._pid)
             return
-        ids = compile_programs({}).btf_ids
+        ids = fitted_programs({}).btf_ids
         for name, function in TRACEPOINTS.items():
             if name in _SYSCALLS | _SCHEDULER and name not in self._part.leave_out:
                 how = bpf.TRACING, _NOTHING, bpf.TRACE_TRACEPOINT, ids[function]

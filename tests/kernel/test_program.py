@@ -16,7 +16,7 @@ from tracer.capture.options import CaptureOptions
 from tracer.capture.programs import Programs
 from tracer.capture.record import record
 from tracer.errors import PretakeError
-from tracer.kernel import bpf, compiler, features
+from tracer.kernel import bpf, compiler, features, fitting, kept
 from tracer.kernel.bpf import LoadError
 from tracer.kernel.compiler import RING_TABLES
 from tracer.kernel.object import Object
@@ -32,7 +32,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache in place of the machine's."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    monkeypatch.setattr(compiler, "cache_folder", lambda: folder)
+    monkeypatch.setattr(kept, "cache_folder", lambda: folder)
+    monkeypatch.setenv(fitting.FORCE, "compiled")
     return folder
 
 
@@ -40,33 +41,37 @@ def no_compiler(*_: object) -> Object:
     raise AssertionError("compiled once more")
 
 
-def test_programs_are_compiled_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = compiler.compile_programs({})
-    assert len(list(cache.iterdir())) == 1
+@pytest.mark.usefixtures("cache")
+def test_programs_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fitting.fitted_programs({})
     monkeypatch.setattr(compiler, "_compile", no_compiler)
-    assert compiler.compile_programs({}) == first
+    assert fitting.fitted_programs({}) == first
+    # An option is a constant of the programs that there are.
+    assert fitting.fitted_programs({"ALL_SIGNALS": 1}) != first
     with pytest.raises(AssertionError, match="compiled once more"):
-        compiler.compile_programs({"DETAIL_FULL": 1})
+        fitting.fitted_programs({"LIVE": 1})
 
 
 @pytest.mark.parametrize("fault", ["damaged", "writable", "a link", "in a writable folder"])
 def test_what_is_kept_is_used_only_if_it_is_whole_and_root_s_alone(
     cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    compiler.compile_programs({})
-    [kept] = cache.iterdir()
+    # Without a trial of the kernel's flag: the programs alone are kept.
+    asked = {"CALLS_EXACT": 1}
+    fitting.fitted_programs(asked)
+    [file] = cache.iterdir()
     if fault == "damaged":
-        kept.write_text(kept.read_text()[:1000])
+        file.write_text(file.read_text()[:1000])
     elif fault == "writable":
-        kept.chmod(0o666)
+        file.chmod(0o666)
     elif fault == "a link":
-        shutil.move(kept, cache.parent / "elsewhere")
-        kept.symlink_to(cache.parent / "elsewhere")
+        shutil.move(file, cache.parent / "elsewhere")
+        file.symlink_to(cache.parent / "elsewhere")
     else:
         cache.chmod(0o777)
     monkeypatch.setattr(compiler, "_compile", no_compiler)
     with pytest.raises(AssertionError, match="compiled once more"):
-        compiler.compile_programs({})
+        fitting.fitted_programs(asked)
 
 
 def power_of_two(number: int) -> bool:

@@ -13,7 +13,8 @@ import pytest
 
 from tracer.capture.options import probe_defines
 from tracer.kernel.btf import kernel_btf
-from tracer.kernel.compiler import UPROBE_PREFIXES, compile_programs
+from tracer.kernel.compiler import UPROBE_PREFIXES
+from tracer.kernel.fitting import fitted_programs
 
 INSTRUCTION = np.dtype([("op", "u1"), ("regs", "u1"), ("off", "<i2"), ("imm", "<i4")])
 CALL, HELPER, KERNEL = 0x85, 0x00, 0x20
@@ -27,7 +28,7 @@ def test_each_uprobe_keeps_its_cpu_and_has_a_stack_of_its_own(
     btf = kernel_btf()
     if not btf.has_name("bpf_preempt_disable"):
         pytest.skip("this kernel has no bpf_preempt_disable (Linux 6.10)")
-    functions = compile_programs(defines).functions
+    functions = fitted_programs(defines).functions
     uprobes = {name for name in functions if name.startswith(UPROBE_PREFIXES)}
     assert {"reference_mstart", "reference_transition"} <= uprobes
     for name in uprobes:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pretake import cli
-from tracer.kernel import compiler
+from tracer.kernel import fitting
 
 __all__ = ["FLAG", "MODES"]
 
@@ -151,7 +151,7 @@ def doctor(trial: Trial) -> None:
 
 
 def return_flag(trial: Trial) -> None:
-    expect("the flag", compiler.return_flag(), trial.flag)
+    expect("the flag", fitting.return_flag(), trial.flag)
 
 
 def _prime(trial: Trial, name: str, *options: str) -> tuple[str, dict[str, Any]]:

@@ -24,7 +24,7 @@ from bench import results
 from tests.go import toolchains
 from tests.kernels.guest import FLAG, MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
-from tests.kernels.prepared import prepare
+from tests.kernels.prepared import USE, prepare
 from tests.kernels.vm import Outcome, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
     """
     image = fetch(kernel)
     program = toolchains.build("sleeps", linkage="stripped")
-    inputs = None if kernel.refused else prepare(image)
+    inputs = None if kernel.refused else prepare()
     told: dict[str, Any] = {"kernel": image.version, "arch": platform.machine()}
     told |= {part: {} for part in PARTS}
     left = list(modes)
@@ -78,9 +78,7 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
         if not kernel.refused:
             words.append(f"--flag={kernel.return_flag}")
         command = (
-            "mkdir -p /var/cache/pretake && rm -f /var/cache/pretake/programs-*"
-            " && cp /out/inputs/* /var/cache/pretake/;"
-            f" cd {ROOT} && {_SLOW}"
+            f"{USE}; cd {ROOT} && {_SLOW}"
             f" && {sys.executable} -m tests.kernels.guest {shlex.join(map(str, words))}"
         )
         outcome = run(image, command, inputs=inputs, quiet_s=seconds + BOOT_S, seen=heard)

@@ -81,10 +81,8 @@ static __always_inline void tgkill_returned(struct thread_state *thread, s64 ret
 /* The call returned to the program, now: tells it, if it is one of those that are told. */
 static __always_inline void call_ended(struct thread_state *thread, s64 ret)
 {
-#ifndef DETAIL_FULL
-	if (!thread->call.blocks)
+	if (!thread->call.blocks && !CONSTANT(DETAIL_FULL))
 		return;
-#endif
 	if (!thread->call.blocks)
 		thread->call.arg0 = call_arg0(thread);
 	tell_own_call(thread, ret, bpf_ktime_get_ns(), UNKNOWN);

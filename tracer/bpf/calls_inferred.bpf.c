@@ -37,7 +37,7 @@
 /* Whether the thread has run user code since it last came on a CPU. */
 static __always_inline int was_in_user(struct task_struct *task)
 {
-	return !(field_u64(task, OFFSET_TASK_THREAD_FLAGS) & THREAD_FLAG_RETURN);
+	return !(field_u64(task, OFFSET_TASK_THREAD_FLAGS) & CONSTANT(THREAD_FLAG_RETURN));
 }
 
 /* Whether the thread is still in the call that it blocked in. */

@@ -2,9 +2,9 @@
 /*
  * What all the programs share: which threads are targets, and what each of them is doing.
  *
- * Compiled in front of the other files of this folder (tracer/kernel/compiler.py), with -D for the
- * running kernel's offsets (from its BTF) and for what was asked. No kernel struct is read
- * through a header: the headers bcc compiles against need not be the running kernel's.
+ * Compiled in front of the other files of this folder (tracer/kernel/compiler.py). No kernel struct
+ * is read through a header: the headers bcc compiles against need not be the running kernel's, whose
+ * offsets come in when a program is loaded (constants.bpf.c).
  *
  * Cost: tracepoints by BTF, because the others first copy their arguments into a buffer, and
  * because here the verifier knows what an argument points to: so a field of a task is a plain
@@ -17,11 +17,6 @@
 #include "layout.h"
 
 #define UNKNOWN (-1)
-
-/* How system calls are seen: by what was asked for, or by what this kernel shows. */
-#if (defined(DETAIL_FULL) || !defined(THREAD_FLAG_RETURN)) && !defined(CALLS_EXACT)
-#define CALLS_EXACT
-#endif
 
 /* What a target thread is doing, as far as is known. */
 enum where {
@@ -163,28 +158,18 @@ static __always_inline s64 any_value(s64 value, s64 unknown)
 		bounded_;                                                                         \
 	})
 
-/* A field of a kernel struct, at an address whose type the verifier knows: a plain load. */
-static __always_inline u32 field_u32(void *address, int offset)
-{
-	return *(volatile u32 *)(address + offset);
-}
-
-static __always_inline u64 field_u64(void *address, int offset)
-{
-	return *(volatile u64 *)(address + offset);
-}
-
-/* The same at an address whose type it does not know; 0 where it cannot be read. */
-static __always_inline u32 task_u32(u64 task, int offset)
+/* A field at an address whose type the verifier does not know; 0 where it cannot be read. */
+static __always_inline u32 read_u32(u64 address)
 {
 	u32 value = 0;
 
-	bpf_probe_read_kernel(&value, sizeof(value), (void *)(task + offset));
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
 	return value;
 }
+#define task_u32(task, name) read_u32((task) + CONSTANT(name))
 
 /* The same for a pointer; 0 also for a field that this kernel has not. */
-static __always_inline u64 kernel_pointer(u64 base, s32 offset)
+static __always_inline u64 read_pointer(u64 base, s64 offset)
 {
 	u64 value = 0;
 
@@ -194,11 +179,13 @@ static __always_inline u64 kernel_pointer(u64 base, s32 offset)
 		return 0;
 	return value;
 }
+#define kernel_pointer(base, name) read_pointer(base, CONSTANT(name))
 
 #ifdef STORAGE_REFUSES
 /*
  * To Linux 6.1 a look-up finds nothing where it interrupts another on its CPU, as that of a wake-up
  * by an interrupt may. Whether the thread is a target cannot be told then; so it is counted.
+ * Compiled in, and no constant: as one of two branches it takes more stack than a program has.
  */
 struct storage_use {
 	u32 busy;
@@ -243,10 +230,8 @@ static __always_inline struct thread_state *current_target(void)
 }
 
 /* A register that the current thread had when it entered the kernel. */
-static __always_inline s64 user_register(int offset)
-{
-	return field_u64(bpf_task_pt_regs(bpf_get_current_task_btf()), offset);
-}
+#define user_register(name)                                                                       \
+	((s64)field_u64((void *)bpf_task_pt_regs(bpf_get_current_task_btf()), name))
 
 /* arch/x86/include/asm/thread_info.h: the current call came by the 32-bit entry. */
 #define TS_COMPAT 0x0002
@@ -260,7 +245,7 @@ static __always_inline s16 call_number_of(struct task_struct *task, s64 nr)
 {
 	if (nr != (s16)nr || nr < 0)
 		return UNKNOWN;
-	if (OFFSET_TASK_STATUS != UNKNOWN && field_u32(task, OFFSET_TASK_STATUS) & TS_COMPAT)
+	if (CONSTANT(OFFSET_TASK_STATUS) != UNKNOWN && field_u32(task, OFFSET_TASK_STATUS) & TS_COMPAT)
 		return UNKNOWN;
 	return nr;
 }

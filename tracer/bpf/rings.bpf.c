@@ -164,11 +164,7 @@ static __always_inline void slot_filled(struct ring_end *end)
 
 static __always_inline int signal_wanted(int signo)
 {
-#ifdef ALL_SIGNALS
-	return 1;
-#else
-	return signo == SIGNO_URG;
-#endif
+	return signo == SIGNO_URG || CONSTANT(ALL_SIGNALS);
 }
 
 /* With LIVE defined, all but new programs stay in the kernel (live.bpf.c), unless LIVE_ROWS is. */

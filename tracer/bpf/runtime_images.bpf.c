@@ -92,7 +92,7 @@ static __always_inline s64 clock_ahead(void)
 	u64 nsproxy = kernel_pointer(bpf_get_current_task(), OFFSET_TASK_NSPROXY);
 	u64 namespace = kernel_pointer(nsproxy, OFFSET_NSPROXY_TIME);
 
-	if (OFFSET_NSPROXY_TIME == UNKNOWN)
+	if (CONSTANT(OFFSET_NSPROXY_TIME) == UNKNOWN)
 		return 0;
 	if (!namespace)
 		return CLOCK_UNKNOWN;

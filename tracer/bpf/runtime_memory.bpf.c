@@ -165,7 +165,7 @@ static __always_inline s64 number_of(struct runtime_span *span, u64 base, s32 of
 /* Where a thread keeps what is its own. */
 static __always_inline u64 thread_local_base(struct task_struct *task)
 {
-	return OFFSET_TASK_FSBASE == UNKNOWN ? 0 : field_u64(task, OFFSET_TASK_FSBASE);
+	return CONSTANT(OFFSET_TASK_FSBASE) == UNKNOWN ? 0 : field_u64(task, OFFSET_TASK_FSBASE);
 }
 
 /* The M that a thread of the current process is, by its thread-local storage. */

@@ -2,8 +2,8 @@
 /*
  * Which target thread has a CPU, and why it left: tables sched_switch, sched_wakeup and block.
  *
- * A row of sched_switch is written when either side of the switch is a target, or, if HOST is
- * defined, always. When a thread leaves its CPU blocked in a system call, its runtime's memory is
+ * A row of sched_switch is written when either side of the switch is a target, or, with HOST,
+ * always. When a thread leaves its CPU blocked in a system call, its runtime's memory is
  * read at the same moment (runtime_state.bpf.c), so no function of the runtime needs a probe for
  * that.
  */
@@ -15,12 +15,13 @@
 
 static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 {
-#ifdef SCHED_SWITCH_HAS_PREV_STATE
+	u32 state;
+
 	/* Since 9c2136be0878 ("sched/tracing: Append prev_state to tp args instead"). */
-	u32 state = ctx->args[3];
-#else
-	u32 state = field_u32((void *)ctx->args[1], OFFSET_TASK_STATE);
-#endif
+	if (CONSTANT(SCHED_SWITCH_HAS_PREV_STATE))
+		state = *(volatile u64 *)&ctx->args[3];
+	else
+		state = field_u32((void *)ctx->args[1], OFFSET_TASK_STATE);
 
 	/* args[0]: taken off the CPU by force, whatever it was about to do. */
 	if (ctx->args[0] || !state)
@@ -101,14 +102,12 @@ int on_sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	struct thread_state *leaves = target((struct task_struct *)ctx->args[1]);
 	struct thread_state *enters = target((struct task_struct *)ctx->args[2]);
 
-#ifndef HOST
 	if (!leaves) {
 		/* Keeps clang from joining the two tests: the verifier refuses pointer | pointer. */
 		asm volatile("" ::: "memory");
-		if (!enters)
+		if (!enters && !CONSTANT(HOST))
 			return 0;
 	}
-#endif
 
 	u32 prev_tid = field_u32((void *)ctx->args[1], OFFSET_TASK_PID);
 	struct sched_switch_record record = {

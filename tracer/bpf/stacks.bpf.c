@@ -19,8 +19,9 @@ struct block_stack {
 	u32 generation;
 	u64 pc[STACK_FRAMES]; /* innermost first; 0 behind the outermost */
 };
-/* By stack_id, which is a part of the hash. Takes memory as stacks come, where the kernel can. */
-BPF_F_TABLE("hash", u32, struct block_stack, stacks, 65536, GROWING_HASH);
+/* By stack_id, which is a part of the hash. Takes memory as stacks come, where the kernel can do that
+ * (tracer/kernel/fitting.py). */
+BPF_F_TABLE("hash", u32, struct block_stack, stacks, 65536, BPF_F_NO_PREALLOC);
 
 struct stack_walk {
 	struct block_stack found;
@@ -46,9 +47,9 @@ static __always_inline u64 stack_hash(u64 hash, u64 word)
  */
 static __always_inline s32 user_stack(struct thread_state *thread, struct runtime_layout *layout)
 {
-#ifdef NO_STACKS
-	return UNKNOWN;
-#endif
+	if (CONSTANT(NO_STACKS))
+		return UNKNOWN;
+
 	int zero = 0;
 	struct stack_walk *walk = stack_walks.lookup(&zero);
 

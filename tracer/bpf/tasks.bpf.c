@@ -145,7 +145,7 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 		runtime_at_fork(parent, child);
 	look_at_new_thread(parent, child);
 	if (child->where != BEFORE_EXEC)
-		tell_task(child, parent->tid, ctx->args[1] + OFFSET_TASK_COMM, TASK_KIND_FORK);
+		tell_task(child, parent->tid, ctx->args[1] + CONSTANT(OFFSET_TASK_COMM), TASK_KIND_FORK);
 	return 0;
 }
 
@@ -169,7 +169,7 @@ int on_sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	thread->generation++;
 	looks_end(thread->tgid);
 	runtime_at_exec(thread, ctx->args[2]);
-	tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXEC);
+	tell_task(thread, UNKNOWN, ctx->args[0] + CONSTANT(OFFSET_TASK_COMM), TASK_KIND_EXEC);
 	return 0;
 }
 
@@ -199,7 +199,7 @@ int on_sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (thread->tid == thread->tgid)
 		looks_end(thread->tgid);
 	if (thread->where != BEFORE_EXEC)
-		tell_task(thread, UNKNOWN, ctx->args[0] + OFFSET_TASK_COMM, TASK_KIND_EXIT);
+		tell_task(thread, UNKNOWN, ctx->args[0] + CONSTANT(OFFSET_TASK_COMM), TASK_KIND_EXIT);
 	else
 		give_room_back(); /* its last switch is not looked at */
 	return 0;

@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from tracer.capture.programs import Programs
 from tracer.errors import PretakeError
 from tracer.kernel import features
 from tracer.kernel.bcc_loader import (
-    INSTALL,
     TRACEFS,
     find_headers,
     kernel_source,
@@ -32,6 +32,7 @@ from tracer.kernel.bcc_loader import (
 )
 from tracer.kernel.btf import VMLINUX_BTF, kernel_btf
 from tracer.kernel.compiler import OPTIONAL_TRACEPOINTS, TRACEPOINTS, UPROBE_PREFIXES
+from tracer.kernel.fitting import source
 from tracer.targets import NoRuntime, look_at
 from tracer.targets.go import GoBinary
 
@@ -100,8 +101,7 @@ def diagnose(binary: Path | None = None) -> list[Check]:
         _tracepoints(),
         _features(),
         _uprobes(),
-        _bcc(),
-        _headers(),
+        *_programs(),
         _tracefs(),
         _perf_level(),
         _jail(),
@@ -122,11 +122,13 @@ def fix() -> list[str]:
     Raises:
         PretakeError: something could not be done.
     """
-    done = []
+    done, compiles = [], False
     if not tracefs_mounted():
         mount_tracefs()
         done.append(f"mounted tracefs at {TRACEFS}")
-    if find_headers() is not None:
+    with contextlib.suppress(PretakeError):
+        compiles = not source().shipped
+    if compiles:
         done.append(f"kernel headers for bcc are at {kernel_source()}")
     return done
 
@@ -177,19 +179,20 @@ def _uprobes() -> Check:
     )
 
 
-def _bcc() -> Check:
+def _programs() -> Iterator[Check]:
+    """Where the BPF programs come from, and, where they are compiled, what with."""
     try:
-        bcc = load_bcc()
+        found = source()
     except PretakeError as error:
-        return Check("bcc", False, error.problem, error.mend)
-    return Check("bcc", True, f"{bcc.__version__}, {Path(bcc.__file__ or '').parent}")
-
-
-def _headers() -> Check:
-    trees = find_headers()
-    if trees is None:
-        return Check("kernel headers", False, "none found", INSTALL)
-    return Check("kernel headers", True, " and ".join(str(tree) for tree in trees))
+        yield Check("BPF programs", False, error.problem, error.mend)
+        return
+    yield Check("BPF programs", True, found.told)
+    if found.shipped:
+        return
+    bcc = load_bcc()
+    yield Check("bcc", True, f"{bcc.__version__}, {Path(bcc.__file__ or '').parent}")
+    trees = find_headers() or ()
+    yield Check("kernel headers", True, " and ".join(str(tree) for tree in trees))
 
 
 def _tracefs() -> Check:

@@ -1,12 +1,12 @@
-"""The BPF programs of ``tracer/bpf``: compiled by bcc, and kept in a cache.
+"""The BPF programs of ``tracer/bpf``, compiled by bcc.
 
 The files are joined into one text, each behind a ``#line`` so that a message names the right
-place, and compiled with the record structs made from :mod:`tracer.trace.schema` and the running
-kernel's offsets from its BTF. What varies goes in as ``-D`` numbers; no text is substituted.
+place, and compiled with the record structs made from :mod:`tracer.trace.schema`. What varies goes
+in as ``-D`` numbers; no text is substituted.
 
 bcc only compiles. The instructions and the shapes of the maps that it makes are an
-:class:`~tracer.kernel.object.Object`, which is kept in a cache and loaded without bcc. So a second
-capture needs no compiler and no headers.
+:class:`~tracer.kernel.object.Object`, which knows nothing of the kernel that it was made on
+(:mod:`tracer.kernel.constants`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,10 @@ from typing import Any, Final
 import numpy as np
 
 from tracer.errors import PretakeError
-from tracer.kernel import bpf
-from tracer.kernel.bcc_loader import cache_folder, kernel_source, load_bcc
-from tracer.kernel.btf import Btf, kernel_btf
+from tracer.kernel.bcc_loader import kernel_source, load_bcc
+from tracer.kernel.constants import constants_header
 from tracer.kernel.object import INSTRUCTION, MapShape, Object, map_references
-from tracer.kernel.own_files import is_own
 from tracer.kernel.records import c_header
-from tracer.kernel.return_flag import find_return_flag
 from tracer.targets.layout import layout_c_header
 from tracer.trace.schema import TABLES
 
@@ -43,11 +40,14 @@ __all__ = [
     "TRACEPOINTS",
     "UPROBE_PREFIXES",
     "compile_programs",
-    "compiled_for",
-    "return_flag",
+    "compile_return_flag",
+    "compiler_version",
+    "sources_digest",
 ]
 
-SOURCES: Final = (
+_CONSTANTS: Final = "constants.bpf.c"
+_SOURCES: Final = (
+    _CONSTANTS,
     "common.bpf.c",
     "rings.bpf.c",
     "runtime_images.bpf.c",
@@ -109,192 +109,63 @@ FOLLOW_PROCESS: Final = "follow_process"
 TELL_CALLS: Final = "tell_calls_over"
 """The program that walks over them at the end; none where calls have tracepoints of their own."""
 
-_OFFSETS: Final = {
-    # The first struct and path that this kernel has.
-    "TASK_PID": (("task_struct", "pid"),),
-    "TASK_TGID": (("task_struct", "tgid"),),
-    "TASK_COMM": (("task_struct", "comm"),),
-    # __state since 2f064a59a11f ("sched: Change task_struct::state").
-    "TASK_STATE": (("task_struct", "__state"), ("task_struct", "state")),
-    # In thread_info since bcf9033e5449 ("sched: move CPU field back into thread_info").
-    "TASK_CPU": (("task_struct", "thread_info.cpu"), ("task_struct", "cpu")),
-    "TASK_FLAGS": (("task_struct", "flags"),),
-    # Of the current system call (arch/x86/include/asm/thread_info.h).
-    "TASK_STATUS": (("task_struct", "thread_info.status"),),
-    # TIF_NEED_FPU_LOAD is one of them (tracer/kernel/return_flag.py).
-    "TASK_THREAD_FLAGS": (("task_struct", "thread_info.flags"),),
-    "TASK_THREAD_PID": (("task_struct", "thread_pid"),),
-    "PID_LEVEL": (("pid", "level"),),
-    "PID_NUMBERS": (("pid", "numbers"),),
-    "TASK_FSBASE": (("task_struct", "thread.fsbase"),),
-    "TASK_MM": (("task_struct", "mm"),),
-    "MM_EXE_FILE": (("mm_struct", "exe_file"),),
-    "MM_START_CODE": (("mm_struct", "start_code"),),
-    "MM_END_CODE": (("mm_struct", "end_code"),),
-    "BINPRM_INTERP": (("linux_binprm", "interp"),),
-    "FILE_INODE": (("file", "f_inode"),),
-    "INODE_INO": (("inode", "i_ino"),),
-    "INODE_SIZE": (("inode", "i_size"),),
-    "INODE_SB": (("inode", "i_sb"),),
-    "SB_DEV": (("super_block", "s_dev"),),
-    # By 13bc24457850 ("fs: rename i_ctime field to __i_ctime") and, since 3aa63a569c64 ("fs:
-    # switch timespec64 fields in inode to discrete integers"), as two numbers.
-    "INODE_CTIME_S": (
-        ("inode", "i_ctime_sec"),
-        ("inode", "__i_ctime.tv_sec"),
-        ("inode", "i_ctime.tv_sec"),
-    ),
-    "INODE_CTIME_NS": (
-        ("inode", "i_ctime_nsec"),
-        ("inode", "__i_ctime.tv_nsec"),
-        ("inode", "i_ctime.tv_nsec"),
-    ),
-    # Since 769071ac9f20 ("ns: Introduce Time Namespace"); before it, there is one clock.
-    "TASK_NSPROXY": (("task_struct", "nsproxy"),),
-    "NSPROXY_TIME": (("nsproxy", "time_ns"),),
-    "TIME_MONOTONIC_S": (("time_namespace", "offsets.monotonic.tv_sec"),),
-    "TIME_MONOTONIC_NS": (("time_namespace", "offsets.monotonic.tv_nsec"),),
-    "TASK_SIGNAL": (("task_struct", "signal"),),
-    "SIGNAL_LIVE": (("signal_struct", "live"),),
-    "REGS_NR": (("pt_regs", "orig_ax"),),
-    "REGS_SP": (("pt_regs", "sp"),),
-    "REGS_BP": (("pt_regs", "bp"),),
-    "REGS_PC": (("pt_regs", "ip"),),
-    "REGS_ARG0": (("pt_regs", "di"),),
-    "REGS_ARG1": (("pt_regs", "si"),),
-    "REGS_ARG2": (("pt_regs", "dx"),),
-    "REGS_RETURN": (("pt_regs", "ax"),),
-    "REGS_R9": (("pt_regs", "r9"),),
-    "REGS_R13": (("pt_regs", "r13"),),
-    "SIGACTION_FLAGS": (("k_sigaction", "sa.sa_flags"),),
-    "SIGACTION_HANDLER": (("k_sigaction", "sa.sa_handler"),),
-}
-
-_UPROBE_LINK: Final = "bpf_uprobe_multi_link"
-_KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build id
-_CACHE_LIMIT: Final = 16 << 20
-_KEPT_MOST: Final = 24
-"""Compiled programs that are kept: some variants, of the last few versions."""
-
-_NO_PREALLOC: Final = 1  # BPF_F_NO_PREALLOC
-_KERNEL_FUNCTIONS: Final = {0x7F000001: "bpf_preempt_disable", 0x7F000002: "bpf_preempt_enable"}
-"""By the number that ``uprobes.bpf.c`` calls."""
-_CALL, _MOVE_IMMEDIATE = 0x85, 0xB7
-_PSEUDO_KERNEL_CALL: Final = 2
+_RETURN_FLAG: Final = "return_flag.bpf.c"
 
 
 def compile_programs(defines: Mapping[str, int]) -> Object:
-    """All programs, compiled now or before.
+    """All programs, compiled now.
 
     Args:
-        defines: ``-D`` numbers, as ``DETAIL_FULL``.
+        defines: ``-D`` numbers, as ``LIVE``.
 
     Raises:
-        PretakeError: bcc or headers are missing, or the kernel lacks something.
+        PretakeError: bcc or headers are missing, or the caller may not make maps.
     """
-    notes = b""
-    with contextlib.suppress(OSError):
-        notes = _KERNEL_NOTES.read_bytes()
-    name = _kept_name(defines, notes)
-    kept = _kept(name) if notes else None
-    if kept is not None:
-        return kept
-    compiled = _compiled(kernel_btf(), return_flag(), defines)
-    _keep(name, compiled)
-    return compiled
+    flags = [f"-D{name}={value}" for name, value in sorted(defines.items())]
+    return _compile(_text(*_SOURCES), flags)
 
 
-def compiled_for(
-    btf: Btf, notes: bytes, return_flag: int | None, defines: Mapping[str, int]
-) -> tuple[str, Callable[[], str]]:
-    """All programs, to be compiled for another kernel than this one.
+def compile_return_flag() -> Object:
+    """The program of :mod:`tracer.kernel.return_flag`; raises as :func:`compile_programs`."""
+    return _compile(_text(_CONSTANTS, _RETURN_FLAG), [])
 
-    Args:
-        btf: that kernel's types.
-        notes: its ELF notes, as its ``/sys/kernel/notes`` has them.
-        return_flag: as :mod:`tracer.kernel.return_flag` finds it there.
-        defines: as for :func:`compile_programs`.
 
-    Returns:
-        A file's name, and what makes its text: one that lies in that machine's
-        ``/var/cache/pretake`` by this name, as root's own, is used there by
-        :func:`compile_programs`.
+def compiler_version() -> str:
+    """Of bcc, for people.
+
+    Raises:
+        PretakeError: it is not installed.
     """
-    return (
-        _kept_name(defines, notes),
-        lambda: _compiled(btf, return_flag, defines).to_json(),
-    )
+    return f"bcc {load_bcc().__version__}"
 
 
-def _kept_name(defines: Mapping[str, int], notes: bytes) -> str:
-    """Of what is kept: by the sources, the options, and the kernel's build id."""
-    parts = [_source_text(), *_headers().values(), *_as_flags(defines)]
-    key = hashlib.sha256("\0".join(parts).encode())
-    key.update(notes)
-    return f"programs-{key.hexdigest()[:32]}.json"
+def sources_digest() -> str:
+    """Of everything that is compiled: other sources have another one."""
+    parts = [_text(*_SOURCES, _RETURN_FLAG), *_headers().values()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _compiled(btf: Btf, return_flag: int | None, defines: Mapping[str, int]) -> Object:
-    kernel = _kernel_defines(btf)
-    if return_flag is not None:
-        kernel["THREAD_FLAG_RETURN"] = return_flag
-    flags = _as_flags(defines) + _as_flags(kernel)
-    return _compile(_source_text(), _headers(), flags, btf)
-
-
-def _as_flags(defines: Mapping[str, int]) -> list[str]:
-    return [f"-D{name}={value}" for name, value in sorted(defines.items())]
-
-
-def return_flag() -> int | None:
-    """The flag that :mod:`tracer.kernel.return_flag` is about; None where it cannot be found."""
-    text = (resources.files("tracer") / "bpf" / "return_flag.bpf.c").read_text()
-    btf = kernel_btf()
-    kernel = _kernel_defines(btf)
-    if -1 in (kernel["OFFSET_TASK_THREAD_FLAGS"], kernel["OFFSET_TASK_STATE"]):
-        return None
-    with contextlib.suppress(bpf.LoadError, OSError):
-        return find_return_flag(_compile(text, {}, _as_flags(kernel), btf))
-    return None
-
-
-def _source_text() -> str:
+def _text(*sources: str) -> str:
     folder = resources.files("tracer") / "bpf"
-    return "\n".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in SOURCES)
+    return "\n".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in sources)
 
 
 def _headers() -> dict[str, str]:
     rings = [f"\tRING_{table.name.upper()}," for table in RING_TABLES]
     numbers = "\n".join(["enum ring {", *rings, "\tRING_COUNT,", "};", ""])
-    return {"records.h": c_header() + "\n" + numbers, "layout.h": layout_c_header()}
+    return {
+        "constants.h": constants_header(),
+        "records.h": c_header() + "\n" + numbers,
+        "layout.h": layout_c_header(),
+    }
 
 
-def _kernel_defines(btf: Btf) -> dict[str, int]:
-    defines: dict[str, int] = {}
-    for name, places in _OFFSETS.items():
-        offset = -1
-        for struct_name, path in reversed(places):
-            with contextlib.suppress(KeyError):
-                offset = btf.offset(struct_name, path)
-        defines[f"OFFSET_{name}"] = offset
-    # preempt, prev, next, and since 5.18 prev_state.
-    if btf.tracepoint_arguments("sched_switch") >= 4:
-        defines["SCHED_SWITCH_HAS_PREV_STATE"] = 1
-    # A hash that takes memory as it grows: from a program that holds a run queue's lock only since
-    # 7c8199e24fa0 ("bpf: Introduce any context BPF specific memory allocator").
-    defines["GROWING_HASH"] = _NO_PREALLOC if btf.has_struct("bpf_mem_alloc") else 0
-    # Since Linux 6.2 task storage can be looked up by who interrupts a look-up of it.
-    if not btf.has_name("bpf_task_storage_get_recur"):
-        defines["STORAGE_REFUSES"] = 1
-    return defines
-
-
-def _compile(text: str, headers: Mapping[str, str], flags: list[str], btf: Btf) -> Object:
+def _compile(text: str, flags: list[str]) -> Object:
     bcc = load_bcc()
     if "BCC_KERNEL_SOURCE" not in os.environ:
         os.environ["BCC_KERNEL_SOURCE"] = str(kernel_source())
     with tempfile.TemporaryDirectory(prefix="pretake-") as folder:
-        for name, content in headers.items():
+        for name, content in _headers().items():
             Path(folder, name).write_text(content)
         try:
             with _stderr_to_text() as log:
@@ -309,12 +180,12 @@ def _compile(text: str, headers: Mapping[str, str], flags: list[str], btf: Btf) 
                 "see 'pretake doctor'",
             ) from error
         try:
-            return _taken_from(bcc.libbcc.lib, bpf.module, btf)
+            return _taken_from(bcc.libbcc.lib, bpf.module)
         finally:
             bpf.cleanup()
 
 
-def _taken_from(lib: Any, module: Any, btf: Btf) -> Object:  # noqa: ANN401 - bcc has no types
+def _taken_from(lib: Any, module: Any) -> Object:  # noqa: ANN401 - bcc has no types
     """Maps and instructions of a module that bcc compiled."""
     handle, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_ulonglong
     # Those that bcc's own Python does not declare.
@@ -351,61 +222,8 @@ def _taken_from(lib: Any, module: Any, btf: Btf) -> Object:  # noqa: ANN401 - bc
         code = np.frombuffer(raw, INSTRUCTION).copy()
         for at in map_references(code):
             code["imm"][at] = by_fd[int(code["imm"][at])]
-        _call_kernel_functions(code, btf)
         functions[name.decode()] = code.tobytes()
-    return Object(tuple(maps), functions, _btf_ids(btf), btf.has_struct(_UPROBE_LINK))
-
-
-def _btf_ids(btf: Btf) -> dict[str, int]:
-    places = {function: f"btf_trace_{name}" for name, function in TRACEPOINTS.items()}
-    for name, behind in TAIL_CALLS.values():
-        places |= dict.fromkeys(behind, f"btf_trace_{name}")
-    places |= dict.fromkeys((FOLLOW_PROCESS, TELL_CALLS), "bpf_iter_task")
-    found = {}
-    for function, place in places.items():
-        with contextlib.suppress(KeyError):
-            found[function] = btf.attach_id(place)
-    return found
-
-
-def _call_kernel_functions(code: np.ndarray, btf: Btf) -> None:
-    """Put the kernel's functions in the place of their numbers; ``r0 = 0`` where it has none."""
-    for number, name in _KERNEL_FUNCTIONS.items():
-        calls = (code["op"] == _CALL) & (code["imm"] == number)
-        code["op"][calls], code["imm"][calls] = _MOVE_IMMEDIATE, 0
-        with contextlib.suppress(KeyError):
-            code["imm"][calls] = btf.attach_id(name)
-            code["op"][calls], code["regs"][calls] = _CALL, _PSEUDO_KERNEL_CALL << 4
-
-
-def _kept(name: str) -> Object | None:
-    path = cache_folder() / name
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    with os.fdopen(fd) as file:
-        # Code for the kernel is taken from nobody but the one who loads it.
-        if not all(map(is_own, (os.fstat(file.fileno()), path.parent.lstat()))):
-            return None
-        try:
-            return Object.from_json(file.read(_CACHE_LIMIT))
-        except (ValueError, KeyError, TypeError):
-            return None
-
-
-def _keep(name: str, compiled: Object) -> None:
-    """Keep it for the next capture; one that cannot be kept is compiled again."""
-    with contextlib.suppress(OSError):
-        folder = cache_folder()
-        # Of another version of the programs, or of another kernel.
-        old = sorted(folder.glob("programs-*.json"), key=lambda path: path.stat().st_mtime)
-        for path in old[:-_KEPT_MOST]:
-            path.unlink(missing_ok=True)
-        aside = folder / f".{name}.{os.getpid()}"
-        aside.touch(mode=0o644)
-        aside.write_text(compiled.to_json())
-        aside.rename(folder / name)
+    return Object(tuple(maps), functions)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """The BPF programs and their maps, in the kernel.
 
-:mod:`tracer.kernel.compiler` makes them; here the maps get their sizes, which are only known now,
+:mod:`tracer.kernel.fitting` gives them; here the maps get their sizes, which are only known now,
 and a program is loaded when something first needs it.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from tracer.errors import PretakeError
 from tracer.kernel import bpf, features
-from tracer.kernel.compiler import UPROBE_PREFIXES, compile_programs
+from tracer.kernel.compiler import UPROBE_PREFIXES
+from tracer.kernel.fitting import fitted_programs
 from tracer.kernel.object import TASK_STORAGE, MapShape
 
 __all__ = ["Loaded"]
@@ -29,19 +30,19 @@ class Loaded:
 
     Args:
         entries: how many entries a map has, by its name, where that is not as declared in C.
-        defines: what the programs are compiled with, for example ``DETAIL_FULL``.
+        defines: what was asked of the programs, for example ``DETAIL_FULL``.
 
     Attributes:
         shapes: what each map's keys and values are, by its name.
         cpus: how many values a per-CPU map has for each key.
 
     Raises:
-        PretakeError: bcc or headers are missing, or the caller lacks the privilege.
+        PretakeError: there are no programs for this kernel, or the caller lacks the privilege.
     """
 
     def __init__(self, entries: Mapping[str, int], defines: Mapping[str, int]) -> None:
         features.require()
-        self._object = compile_programs(defines)
+        self._object = fitted_programs(defines)
         self.shapes = {shape.name: shape for shape in self._object.maps}
         self.cpus = bpf.possible_cpus()
         self._fds: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """What the compiler makes of the BPF programs: their instructions, and the maps they use.
 
-An :class:`Object` knows no file descriptor and no address, so it can be kept as text, or made for
-another kernel; it is loaded without bcc (:mod:`tracer.kernel.loaded`).
+An :class:`Object` knows no file descriptor, no address and no kernel, so it can be kept as text,
+and made on another machine; it is loaded without bcc (:mod:`tracer.kernel.loaded`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["INSTRUCTION", "TASK_STORAGE", "MapShape", "Object", "map_references"]
+__all__ = ["INSTRUCTION", "TASK_STORAGE", "Fitted", "MapShape", "Object", "map_references"]
 
 TASK_STORAGE: Final = 29
 """``enum bpf_map_type`` of a map whose values are on tasks."""
@@ -70,21 +70,16 @@ class MapShape:
 
 @dataclass(frozen=True)
 class Object:
-    """What the compiler made.
+    """What the compiler made: for no kernel in particular.
 
     Args:
         maps: the maps.
         functions: instructions by the function's name; where one refers to a map, its number
             in ``maps`` stands for the file descriptor.
-        btf_ids: of what a function is attached to, by the function's name; those that this
-            kernel lacks are not there.
-        uprobe_links: whether uprobes are to be had without CAP_SYS_ADMIN.
     """
 
     maps: tuple[MapShape, ...]
     functions: Mapping[str, bytes]
-    btf_ids: Mapping[str, int]
-    uprobe_links: bool
 
     def linked(self, function: str, map_fds: Mapping[str, int]) -> bytes:
         """A function's instructions with the file descriptors of its maps."""
@@ -95,28 +90,39 @@ class Object:
         return code.tobytes()
 
     def to_json(self) -> str:
-        """The object as text, for the cache."""
-        return json.dumps(
-            {
-                "maps": [dataclasses.asdict(shape) for shape in self.maps],
-                "functions": {
-                    name: base64.b64encode(code).decode() for name, code in self.functions.items()
-                },
-                "btf_ids": dict(self.btf_ids),
-                "uprobe_links": self.uprobe_links,
-            }
-        )
+        """The object as text, to be kept."""
+        functions = {
+            name: base64.b64encode(code).decode() for name, code in self.functions.items()
+        }
+        maps = [dataclasses.asdict(shape) for shape in self.maps]
+        return json.dumps({"maps": maps, "functions": functions})
 
     @classmethod
-    def from_json(cls, text: str) -> Object:
-        """The object that :meth:`to_json` gave."""
+    def from_json(cls, text: str | bytes) -> Object:
+        """The object that :meth:`to_json` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is another.
+        """
         raw = json.loads(text)
-        return cls(
+        return Object(
             tuple(MapShape(**shape) for shape in raw["maps"]),
             {name: base64.b64decode(code) for name, code in raw["functions"].items()},
-            raw["btf_ids"],
-            raw["uprobe_links"],
         )
+
+
+@dataclass(frozen=True)
+class Fitted(Object):
+    """The same for one kernel, with its offsets (:mod:`tracer.kernel.fitting`).
+
+    Args:
+        btf_ids: of what a function is attached to, by the function's name; those that this
+            kernel lacks are not there.
+        uprobe_links: whether uprobes are to be had without CAP_SYS_ADMIN.
+    """
+
+    btf_ids: Mapping[str, int]
+    uprobe_links: bool
 
 
 def map_references(code: np.ndarray) -> np.ndarray:
