@@ -157,7 +157,7 @@ EPISODES = Frame(
         Field("goid", "goroutine whose call it is"),
         Field("p", "P that it held or had handed off; identified by pid and p together"),
         Field("m", "M that the thread is"),
-        Field("nr", "number of the system call (x86-64)"),
+        Field("nr", "number of the system call, by the architecture of the trace"),
         Field("syscall", "its name", "str"),
         Field("arg0", "its first argument, often a file descriptor"),
         Field("ret", "what it returned; negative is -errno"),

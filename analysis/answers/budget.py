@@ -301,7 +301,7 @@ def _budget(trace: Trace, found: Pass, holds: _Holds) -> Budget:
         trace, {row for row in zip(*waited, strict=True) if row[2] != UNKNOWN}
     )
     asked = set(read(trace, "throttle", ["pid"])["pid"].tolist())
-    named = _Told(sites, functions, asked)
+    named = _Told(sites, functions, asked, trace.manifest.arch)
     processes = [_process(process, found, holds, named) for process in found.processes]
     processes.sort(key=lambda process: -_least_lost_ns(process))
     return {"processes": processes}
@@ -317,6 +317,8 @@ class _Told:
     functions: Mapping[tuple[int, int, int], str]
     asked: Set[int]
     """Processes whose cgroups were asked what their quotas took."""
+    machine: str | None
+    """The architecture of the trace, whose the numbers of system calls are."""
 
     def site(self, stack_id: int) -> Site:
         return self.sites.get(stack_id, NOWHERE)
@@ -375,7 +377,7 @@ def _lost_at(own: Mapping[_Key, Ints], named: _Told) -> list[LostAt]:
         rows.append(
             {
                 "state": STATES[state],
-                "syscall": _call(nr),
+                "syscall": _call(nr, named.machine),
                 "function": site.function,
                 "file": site.file,
                 "line": site.line,
@@ -399,8 +401,8 @@ def _lost_at(own: Mapping[_Key, Ints], named: _Told) -> list[LostAt]:
     return order[:_SITES]
 
 
-def _call(nr: int) -> str | None:
-    name = syscall_names([nr])[0]
+def _call(nr: int, machine: str | None) -> str | None:
+    name = syscall_names([nr], machine)[0]
     return None if name is None else str(name)
 
 
@@ -431,7 +433,7 @@ def _stops(pid: int, found: Pass, named: _Told) -> Stops:
         stack_id, ns, pc = (int(waited[name][at]) for name in ("stack_id", "begin_ns", "pc"))
         function = named.site(stack_id).function or named.functions.get((pid, ns, pc))
         state = STATES[int(waited["state"][at])]
-        sums[function, _call(int(waited["nr"][at])), state] += int(waited["ns"][at])
+        sums[function, _call(int(waited["nr"][at]), named.machine), state] += int(waited["ns"][at])
     return {
         "count": int(own.sum()),
         "unknown": int((own & ~told).sum()),

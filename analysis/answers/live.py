@@ -37,9 +37,15 @@ Counts = Mapping[Call, np.ndarray]
 
 
 class CallSites:
-    """Learns which call site a stack has, and sums counts by it."""
+    """Learns which call site a stack has, and sums counts by it.
 
-    def __init__(self) -> None:
+    Args:
+        machine: the architecture whose numbers of system calls are counted
+            (:func:`analysis.names.syscall_names`).
+    """
+
+    def __init__(self, machine: str | None = None) -> None:
+        self._machine = machine
         self._sites: dict[int, str | None] = {UNKNOWN: None}
         self._lines: dict[str, tuple[str, int]] = {}
 
@@ -64,7 +70,8 @@ class CallSites:
         """
         found: dict[Call, np.ndarray] = {}
         for (number, stack_id), own in counts.items():
-            call = Call(str(syscall_names([number])[0]), self._sites.get(stack_id, OTHER))
+            (name,) = syscall_names([number], self._machine)
+            call = Call(str(name), self._sites.get(stack_id, OTHER))
             found[call] = found[call] + own if call in found else own
         return found
 

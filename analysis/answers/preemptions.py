@@ -91,7 +91,7 @@ INTERRUPTED = Frame(
     "interrupted_calls",
     "a system call that SIGURG interrupted (EINTR)",
     (
-        Field("nr", "number of the system call (x86-64)"),
+        Field("nr", "number of the system call, by the architecture of the trace"),
         Field("syscall", "its name", "str"),
         Field("times", "how often it failed with EINTR"),
     ),
@@ -195,7 +195,7 @@ def interrupted_calls(trace: Trace) -> pd.DataFrame:
     numbers = signals.loc[signals["interrupted_nr"] != UNKNOWN, "interrupted_nr"]
     counts = numbers.value_counts()
     nr = counts.index.to_numpy(np.int64)
-    names = np.array(syscall_names(nr), object)
+    names = np.array(syscall_names(nr, trace.manifest.arch), object)
     return INTERRUPTED.finish({"nr": nr, "syscall": names, "times": counts.to_numpy(np.int64)})
 
 

@@ -133,6 +133,7 @@ class _Profile:
         self._locations: dict[object, int] = {}
         self._mappings: dict[_Program, Any] = {}
         self._programs = _programs(trace)
+        self._machine = trace.manifest.arch
         self._found = found
         self._string("")
         for name, unit, _ in SAMPLE_TYPES:
@@ -143,7 +144,7 @@ class _Profile:
 
     def add_holds(self, held: pd.DataFrame, frames: Mapping[int, list[Placed]]) -> None:
         """One sample for each stack, process, cause, system call and taker."""
-        names = syscall_names(held["nr"].to_numpy(np.int64))
+        names = syscall_names(held["nr"].to_numpy(np.int64), self._machine)
         rows = _rows(held, ("pid", "stack_id", "state", "taker", *_VALUES))
         for (pid, stack_id, state, taker, *values), call in zip(rows, names, strict=True):
             places = [self._place(placed) for placed in frames.get(stack_id, [])]

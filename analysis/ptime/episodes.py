@@ -71,7 +71,8 @@ class Setting:
         losses: its loss table, plain.
         transitions: how many rows of table runtime there are of each kind and reason.
         end_ns: when the capture ended; None for the time of the last row.
-        trace: for what the pass settles of it; None where that is not known.
+        trace: for what the pass settles of it, and for its architecture; None where that is not
+            known.
         settled: what it settled, where it was run already.
     """
 
@@ -81,6 +82,11 @@ class Setting:
     end_ns: int | None = None
     trace: Trace | None = None
     settled: Shares | None = None
+
+    @property
+    def machine(self) -> str | None:
+        """The architecture whose the numbers of system calls are; None is x86-64."""
+        return None if self.trace is None else self.trace.manifest.arch
 
     @cached_property
     def shares(self) -> Shares:
@@ -316,7 +322,7 @@ class EpisodeStream:
         if "comm" in self.columns:
             texts["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
         if "syscall" in self.columns:
-            texts["syscall"] = syscall_names(columns["nr"])
+            texts["syscall"] = syscall_names(columns["nr"], self._setting.machine)
         return EPISODES.finish({**columns, **texts}, self.columns)
 
     def _overlaps_loss(self, columns: Mapping[str, Ints], end_ns: int) -> Ints:

@@ -63,7 +63,7 @@ def _counts(trace: Trace) -> dict[str, int]:
     """Events by figure."""
     found: dict[str, int] = {}
     for (number,), count in _groups(trace, "syscall", ["nr"]):
-        (name,) = syscall_names(np.array([number]))
+        (name,) = syscall_names([number], trace.manifest.arch)
         found[f"syscall.{name or 'unknown'}"] = count
     for (number, kind), count in _groups(trace, "signal", ["signo", "kind"]):
         found[f"signal.{_signal_name(number)}.{_SIGNAL_KINDS[kind]}"] = count

@@ -213,7 +213,7 @@ def _calls_apart(seen: _Seen) -> _Found:
         for tables in seen.of_threads({"syscall": columns}):
             calls = tables["syscall"]
             known = calls[calls["enter_ns"] != UNKNOWN]
-            checked, broken = not_apart(known)
+            checked, broken = not_apart(known, seen.trace.manifest.arch)
             yield checked, _times(known[broken], "enter_ns")
 
     return _together(found())

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.names import syscall_numbers
 from analysis.ptime.engine.noted import RETURN_RACE_NS
 from analysis.schema import PARTS
 from tracer.trace.schema import UNKNOWN
 
 __all__ = ["EPISODE_PARTS", "ROW_PARTS", "Parts", "more_blocks_than_told", "not_apart"]
-
-_NR_RT_SIGRETURN = 15  # x86-64
 
 Broken = tuple[int, np.ndarray]
 """How many rows were looked at, and for each row whether it breaks the rule."""
@@ -149,7 +148,7 @@ EPISODE_PARTS: Mapping[str, Parts] = {
 """Rules about episodes, by name: what they say of the analysis itself."""
 
 
-def not_apart(calls: pd.DataFrame) -> Broken:
+def not_apart(calls: pd.DataFrame, machine: str | None = None) -> Broken:
     """Calls of a thread that begin before the one before them is over.
 
     A call may lie inside another where a signal's handler made it: the outer call goes on after
@@ -158,6 +157,7 @@ def not_apart(calls: pd.DataFrame) -> Broken:
     Args:
         calls: of known entry: ``tid``, ``enter_ns``, ``exit_ns``, ``blocks``, ``nr``; its index
             is that of the result.
+        machine: the architecture of the trace, as its manifest tells it.
     """
     ordered = calls.sort_values(["tid", "enter_ns"], kind="stable")
     longest = ordered.groupby("tid")["exit_ns"].cummax()
@@ -168,7 +168,7 @@ def not_apart(calls: pd.DataFrame) -> Broken:
     end = longest.groupby(ordered["tid"]).shift().fillna(UNKNOWN)
     early = (ordered["enter_ns"] < end).to_numpy()
     of_handler = np.zeros(len(ordered), bool)
-    returned = early & (ordered["nr"] == _NR_RT_SIGRETURN).to_numpy()
+    returned = early & ordered["nr"].isin(syscall_numbers(machine, "rt_sigreturn")).to_numpy()
     of_handler[outer.to_numpy()[returned]] = True
     of_handler |= (ordered["blocks"] >= 2).to_numpy()
     inside = (ordered["exit_ns"] <= end).to_numpy() & of_handler[outer.to_numpy()]

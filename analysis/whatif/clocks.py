@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.names import syscall_numbers
 from analysis.ptime.timeline import rows_around
 from analysis.windowed.asof import Ints
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
 __all__ = ["CpuClock", "IdleClock", "ShortCalls"]
-
-_FUTEX = 202
 
 
 class ShortCalls:
@@ -24,7 +23,8 @@ class ShortCalls:
         rows = rows[rows["blocks"] == 0]
         self.told = bool(len(rows))
         # A futex is the runtime's own: a replay's runtime makes its own, too.
-        rows = rows[rows["nr"] != _FUTEX].sort_values("exit_ns", kind="stable")
+        futex = rows["nr"].isin(syscall_numbers(trace.manifest.arch, "futex"))
+        rows = rows[~futex].sort_values("exit_ns", kind="stable")
         self._lines = {
             int(str(tid)): own.to_numpy() for tid, own in rows.groupby("tid")["exit_ns"]
         }

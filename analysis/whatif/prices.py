@@ -35,6 +35,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from analysis.names import syscall_numbers
 from analysis.ptime.timeline import rows_around
 from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
 from tracer.trace.reader import Trace
@@ -50,9 +51,8 @@ _MONITORS = tuple(_REASON.code(word) for word in ("sysmon", "thread_state"))
 _OF_P = tuple(_KIND.code(word) for word in ("acquirep", "run", "stopm"))
 """What only an M that has or had a P does."""
 _PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
-_FUTEX = 202
-_SLEEPS = (35, 230, _FUTEX)
-"""nanosleep, clock_nanosleep, or a futex with a timeout (x86-64): how a monitor sleeps."""
+_SLEEPS = ("nanosleep", "clock_nanosleep", "futex")
+"""How a monitor sleeps: the last with a timeout."""
 
 FIRST_SLEEP_NS, LONGEST_SLEEP_NS = 20_000, 10_000_000
 """The monitor's sleep after a round that took something, and when nothing goes on for long
@@ -141,6 +141,11 @@ class _Steps:
         self._switches = rows_around(trace, "sched_switch", tuple(names), span)
         self._wakeups = rows_around(trace, "sched_wakeup", ("ts_ns", "tid", "waker_tid"), span)
         self._calls = _calls_in(trace, begin, end)
+        machine = trace.manifest.arch
+        self._futex, self._sleep = (
+            self._calls["nr"].isin(syscall_numbers(machine, *names))
+            for names in (("futex",), _SLEEPS)
+        )
         kinds = self._runtime["kind"].to_numpy()
         self.tells_run = bool((kinds == _KIND.code("run")).any())
         left = self._switches[self._switches["prev_tid"] > 0]
@@ -151,7 +156,7 @@ class _Steps:
         self._came_lines = Timelines(came["next_tid"], came["ts_ns"])
         # The monitor sleeps again and again, and never has a P.
         with_p = self._runtime[self._runtime["kind"].isin(_OF_P)]["tid"]
-        times = self._calls[self._calls["nr"].isin(_SLEEPS)]["tid"].value_counts()
+        times = self._calls[self._sleep]["tid"].value_counts()
         often = times[times >= _FEWEST].index.to_numpy(np.int64)
         self._monitors = np.setdiff1d(often, with_p.unique())
         self._threads = np.union1d(self._runtime["tid"].unique(), self._monitors)
@@ -198,7 +203,7 @@ class _Steps:
 
     def lock_wakes(self) -> Ints:
         """From wake-ups of threads in a futex to the next system call of who did it."""
-        calls = self._calls[self._calls["nr"] == _FUTEX]
+        calls = self._calls[self._futex]
         rows = self._wakeups[self._wakeups["waker_tid"].isin(self._threads)]
         lines = Timelines(calls["tid"], calls["enter_ns"])
         at = lines.last_before(rows["tid"], rows["ts_ns"])
@@ -277,7 +282,7 @@ class _Steps:
 
     def _sleeps(self) -> pd.DataFrame:
         calls = self._calls
-        own = calls["nr"].isin(_SLEEPS) & calls["tid"].isin(self._monitors)
+        own = self._sleep & calls["tid"].isin(self._monitors)
         # No sleep is shorter; what is, was a wait for a lock.
         return calls[own & (calls["blocked_ns"] >= FIRST_SLEEP_NS)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import platform
 import threading
 import time
 from dataclasses import replace
@@ -165,7 +166,7 @@ class _Watcher:
         self._going: GoingPressure | None = None
         self._early: list[LiveRows] = []
         self._lock = threading.Lock()
-        self.sites = CallSites()
+        self.sites = CallSites(platform.machine())
 
     def look(self) -> dict[Call, np.ndarray]:
         with self._lock:
@@ -183,7 +184,8 @@ class _Watcher:
 
         with self._lock:
             told = self._watched.unknown()
-        return {str(syscall_names([number])[0]): count for number, count in told.items()}
+        names = syscall_names(list(told), platform.machine())
+        return dict(zip(map(str, names), told.values(), strict=True))
 
     def step(self, last: bool) -> None:
         """Take the rows that came, where any do; called by the thread that waits for them."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import platform
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+
+from tracer.arch import this_machine
 
 __all__ = ["bpf", "enable_statistics", "open_uprobe", "open_uprobe_link", "task_has"]
 
@@ -23,8 +24,6 @@ _LINK_CREATE: Final = 28
 _ENABLE_STATS: Final = 32
 _UPROBE_MULTI: Final = 48
 
-# By machine: bpf, perf_event_open.
-_NUMBERS: Final = {"x86_64": (321, 298), "aarch64": (280, 241)}
 _PERF_FLAG_FD_CLOEXEC: Final = 8
 _PERF_ATTR_SIZE: Final = 112
 _PERF_IOC_ENABLE: Final = 0x2400
@@ -34,9 +33,8 @@ _UPROBE_TYPE: Final = Path("/sys/bus/event_source/devices/uprobe/type")
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def _syscall(which: int, *arguments: object) -> int:
-    number = _NUMBERS[platform.machine()][which]
-    result = int(_LIBC.syscall(number, *arguments))
+def _syscall(name: str, *arguments: object) -> int:
+    result = int(_LIBC.syscall(this_machine().nr(name), *arguments))
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
@@ -46,7 +44,7 @@ def _syscall(which: int, *arguments: object) -> int:
 def bpf(command: int, attributes: bytes) -> int:
     """One call of bpf(2); OSError where the kernel refuses."""
     buffer = ctypes.create_string_buffer(attributes, max(len(attributes), 128))
-    return _syscall(0, command, buffer, len(buffer))
+    return _syscall("bpf", command, buffer, len(buffer))
 
 
 def open_uprobe(path: str, file_offset: int, program: int, pid: int) -> int:
@@ -71,7 +69,7 @@ def open_uprobe(path: str, file_offset: int, program: int, pid: int) -> int:
     )
     buffer = ctypes.create_string_buffer(attributes, _PERF_ATTR_SIZE)
     # The event is of one thread, but the breakpoint is in the memory that all its threads share.
-    fd = _syscall(1, buffer, pid, -1, -1, _PERF_FLAG_FD_CLOEXEC)
+    fd = _syscall("perf_event_open", buffer, pid, -1, -1, _PERF_FLAG_FD_CLOEXEC)
     try:
         fcntl.ioctl(fd, _PERF_IOC_SET_BPF, program)
         fcntl.ioctl(fd, _PERF_IOC_ENABLE, 0)

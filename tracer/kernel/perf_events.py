@@ -23,6 +23,7 @@ from typing import Final
 
 import numpy as np
 
+from tracer.arch import this_machine
 from tracer.errors import PretakeError
 
 __all__ = [
@@ -34,7 +35,6 @@ __all__ = [
     "paranoid",
 ]
 
-_SYS_PERF_EVENT_OPEN: Final = 298  # x86-64
 _PERF_FLAG_FD_CLOEXEC: Final = 1 << 3
 _PERF_TYPE_SOFTWARE: Final = 1
 _PERF_COUNT_SW_DUMMY: Final = 9
@@ -230,7 +230,7 @@ def _open(tid: int, cpu: int, watermark_bytes: int, more: int) -> int:
     )
     fd = int(
         _LIBC.syscall(
-            ctypes.c_long(_SYS_PERF_EVENT_OPEN),
+            ctypes.c_long(this_machine().nr("perf_event_open")),
             ctypes.c_char_p(attr),
             ctypes.c_int(tid),
             ctypes.c_int(cpu),

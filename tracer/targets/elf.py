@@ -19,6 +19,7 @@ from types import TracebackType
 
 import numpy as np
 
+from tracer import arch
 from tracer.errors import PretakeError
 from tracer.targets.program_file import Bytes, FileBytes, open_program
 
@@ -26,7 +27,6 @@ __all__ = ["Elf", "text_at"]
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _MAGIC = b"\x7fELF\x02\x01"  # 64 bits, the smallest byte first
-_X86_64 = 62
 _DYNAMIC_OBJECT = 3
 _SECTION = np.dtype(
     [
@@ -64,7 +64,6 @@ _SYMBOL = np.dtype(
         ("size", "<u8"),
     ]
 )
-_TPOFF64 = 18
 _TLS_SLOTS_MOST = 16
 _RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 _DYNAMIC = np.dtype([("tag", "<u8"), ("value", "<u8")])
@@ -88,7 +87,9 @@ _LONGEST_NAME = 4096
 
 
 class Elf:
-    """One x86-64 ELF file, open while it is asked. Use it as a context manager.
+    """One ELF file, open while it is asked. Use it as a context manager.
+
+    It is of an architecture of :mod:`tracer.arch`, which is its attribute ``arch``.
 
     Args:
         path: the file; for a running process ``/proc/PID/exe`` does, in any container.
@@ -125,8 +126,12 @@ class Elf:
             self._source.read(0, _HEADER.size)
         )
         _, _, phentsize, phnum, shentsize, shnum, shstrndx = _sizes
-        if not ident.startswith(_MAGIC) or machine != _X86_64:
-            raise PretakeError(f"{self.path} is no x86-64 program", "pretake knows x86-64 only")
+        built_for = arch.of_elf(machine)
+        if not ident.startswith(_MAGIC) or built_for is None:
+            raise PretakeError(
+                f"{self.path} is no program for x86-64 or arm64", "pretake knows these only"
+            )
+        self.arch: arch.Architecture = built_for
         self.position_independent: bool = kind == _DYNAMIC_OBJECT
         self._segments = self._records(_SEGMENT, phoff, phnum, phentsize)
         self._sections = self._records(_SECTION, shoff, shnum, shentsize)
@@ -344,12 +349,12 @@ class Elf:
         return int(symbols["value"][found[0]]) if len(found) else None
 
     def tls_slots(self) -> list[int]:
-        """Where the loader writes offsets from the thread pointer (R_X86_64_TPOFF64)."""
+        """Where the loader writes offsets from the thread pointer."""
         section = self.section(".rela.dyn")
         if section is None:
             return []
         rows = _array(section[1], _RELOCATION)
-        found = rows["offset"][rows["info"] & 0xFFFFFFFF == _TPOFF64]
+        found = rows["offset"][rows["info"] & 0xFFFFFFFF == self.arch.tls_relocation]
         return [int(address) for address in found[:_TLS_SLOTS_MOST]]
 
     def relocated(self, address: int) -> int | None:

@@ -24,11 +24,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracer.arch import HEAD_BYTES
 from tracer.targets.binary import RuntimeBinary
 from tracer.targets.buildinfo import BuildInfo, build_info
 from tracer.targets.dwarf import struct_offsets
 from tracer.targets.elf import Elf
-from tracer.targets.emulated import HEAD_BYTES, emulated_offset
 from tracer.targets.go_data import all_ps_address, scheduler_address, syscalltick_offset
 from tracer.targets.go_offsets import (
     ASSUMED,
@@ -126,9 +126,11 @@ _CALLERS = {
 }
 _CLOSURES_TOO = ("runtime.entersyscallblock",)
 
-_G_TLS = -8
-"""Go's own place for g, just below the thread pointer, unless a C library's variables push it."""
-
+_G_VARIABLES = ("runtime.tlsg", "runtime.tls_g")
+"""The thread-local variable with g: on x86-64, on arm64."""
+_G_BYTES = 8
+_OF_CGO = "crosscall2"
+"""A function of every program with C in it, and of no other."""
 _DO_NOT_STRIP = "build it without -s and -w in -ldflags, and do not strip it"
 _MEASURE_IT = f"{_DO_NOT_STRIP}; or measure its Go by python -m tools.go_offsets"
 _DO_NOT_GARBLE = "build it without garble"
@@ -223,7 +225,7 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         sched=UNKNOWN if sched is None else sched,
         allp=UNKNOWN if allp is None else allp,
         model=model or MODELS[-1],
-        g_tls=UNKNOWN if elf.is_library else _g_tls(elf, missing),
+        g_tls=UNKNOWN if elf.is_library else _g_tls(elf, table, missing),
         callers=_callers(table),
     )
     slot = _g_tls_slot(elf, missing) if elf.is_library else UNKNOWN
@@ -301,16 +303,26 @@ def _g_tls_slot(elf: Elf, missing: list[Missing]) -> int:
     return UNKNOWN
 
 
-def _g_tls(elf: Elf, missing: list[Missing]) -> int:
-    """Offset of g from the thread pointer (the variable ``runtime.tlsg``)."""
+def _g_tls(elf: Elf, table: Pclntab, missing: list[Missing]) -> int:
+    """Offset of g from the thread pointer (the variable ``runtime.tlsg``).
+
+    0 where g is in a register alone (:attr:`~tracer.arch.Architecture.g_without_tls`). A program
+    with C in it has g in that variable, too, for when C calls Go.
+    """
     tls = elf.tls
     if tls is None:
-        return _G_TLS
+        return elf.arch.g_without_tls
     size, alignment = tls
-    variable = elf.symbol("runtime.tlsg")
+    variable = next((at for at in map(elf.symbol, _G_VARIABLES) if at is not None), None)
     if variable is None:
         # Alone in its segment, there is only one place for it.
-        variable = 0 if size == -_G_TLS else None
+        variable = 0 if size == _G_BYTES else None
+    in_register = elf.arch.g_without_tls == 0
+    if variable is None and in_register:
+        if table.function(_OF_CGO) is not None:
+            why = f"{elf.path} is stripped, and C has thread-locals in it"
+            missing.append(Missing("block, p and goid of calls that C makes", why, _DO_NOT_STRIP))
+        return elf.arch.g_without_tls
     if variable is None:
         missing.append(
             Missing(
@@ -322,8 +334,7 @@ def _g_tls(elf: Elf, missing: list[Missing]) -> int:
         return UNKNOWN
     if not 0 <= variable < size < _LARGEST_TLS or alignment > _LARGEST_TLS:
         raise ValueError(f"thread-local variables of {size} bytes, aligned to {alignment}")
-    # The segment ends at the thread pointer, which has the segment's alignment.
-    return variable - (size + max(alignment, 1) - 1) // max(alignment, 1) * max(alignment, 1)
+    return elf.arch.tls_offset(variable, tls)
 
 
 def _callers(table: Pclntab) -> tuple[CallerRange, ...]:
@@ -342,7 +353,7 @@ def _probes(elf: Elf, table: Pclntab, missing: list[Missing]) -> tuple[Probe, ..
     found: list[Probe] = []
 
     def probe(symbol: str, address: int, handler: str) -> None:
-        ahead = emulated_offset(elf.read(address, HEAD_BYTES))
+        ahead = elf.arch.emulated_offset(elf.read(address, HEAD_BYTES))
         offset = elf.file_offset(address + (ahead or 0))
         found.append(Probe(elf.path, symbol, offset, handler, ahead is not None))
 

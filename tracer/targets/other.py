@@ -1,13 +1,14 @@
 """Says what a file is in which no runtime can be read, and what the user can do.
 
 Example: of a program built with ``GOARCH=386`` it is "a 32-bit x86 program", and the mend is to
-build it for amd64; that it is no Go program would be false.
+build it for amd64 or arm64; that it is no Go program would be false.
 """
 
 from __future__ import annotations
 
 import struct
 
+from tracer.arch import ARCHITECTURES, of_elf
 from tracer.targets.binary import NoRuntime
 from tracer.targets.buildinfo import is_before_inline_strings
 from tracer.targets.elf import Elf
@@ -31,9 +32,10 @@ _MACHINES = {
     243: ("RISC-V", "riscv64"),
     258: ("LoongArch", "loong64"),
 }
-_FOR_GO = "build it with GOARCH=amd64"
+_READ = " and ".join(arch.title for arch in ARCHITECTURES)
+_FOR_GO = "build it with " + " or ".join(f"GOARCH={arch.goarch}" for arch in ARCHITECTURES)
 _UPX = b"UPX!"
-_LOADERS = ("ld-linux-x86-64.so", "ld-musl-x86_64.so", "ld.so")
+_LOADERS = (*(name for arch in ARCHITECTURES for name in arch.loaders), "ld.so")
 _ANOTHER_LANGUAGE = NoRuntime(
     "neither a Go program (1.19 or later) nor the reference runtime",
     "give the program itself where this one only starts it",
@@ -41,7 +43,10 @@ _ANOTHER_LANGUAGE = NoRuntime(
 
 
 def other_file(source: Bytes) -> NoRuntime | None:
-    """What a file is that is no x86-64 ELF file; None where it is one, at least by its begin."""
+    """What a file is that is no program of an architecture of :mod:`tracer.arch`.
+
+    None where it is one, at least by its begin.
+    """
     if source.size == 0:
         return NoRuntime("an empty file", "copy or build the program again")
     head = source.read(0, min(_HEAD, source.size))
@@ -57,17 +62,19 @@ def other_file(source: Bytes) -> NoRuntime | None:
         return NoRuntime("a damaged ELF file", "copy or build the program again")
     (machine,) = struct.unpack_from(f"{order}H", head, 18)
     name, go = _MACHINES.get(machine, (f"unknown (e_machine {machine})", ""))
-    if bits == 64 and order == "<" and go == "amd64":
+    if bits == 64 and order == "<" and of_elf(machine) is not None:
         return None
     if go == "amd64":
         name, go = "x32" if bits == 32 else "x86 of another byte order", ""
+    elif of_elf(machine) is not None:
+        name, go = f"{name}, {bits}-bit or of another byte order", ""
     width = f"{bits}-bit " if name in ("x86", "MIPS", "ARM") else ""
     built = f" (GOARCH={go})" if go else ""
-    return NoRuntime(f"a program for {width}{name}{built}; x86-64 can be read", _FOR_GO)
+    return NoRuntime(f"a program for {width}{name}{built}; {_READ} can be read", _FOR_GO)
 
 
 def other_program(elf: Elf, source: Bytes) -> NoRuntime:
-    """What an x86-64 program is that has no runtime to read."""
+    """What a program is that has no runtime to read."""
     if not elf.has_sections:
         if _is_packed(source):
             return NoRuntime("a packed program (UPX)", "unpack it with upx -d, or do not pack it")

@@ -18,14 +18,14 @@ from tracer.errors import PretakeError
 from tracer.targets.buildinfo import uvarint
 from tracer.targets.elf import Elf, text_at
 
-__all__ = ["CALL_SIZE", "Function", "Pclntab"]
+__all__ = ["Function", "Pclntab"]
 
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 _MERGED = ".data.rel.ro"
 """Where a C linker puts the table of a position-independent program, to Go 1.25."""
 _MAGICS = {0xFFFFFFF0, 0xFFFFFFF1}
-_HEADER = re.compile(b"[\xf0\xf1]\xff\xff\xff\0\0\x01\x08")
-"""Magic, two zeros, x86's smallest instruction (1 byte), and its pointer (8)."""
+_HEADER = b"[\xf0\xf1]\xff\xff\xff\0\0%s\x08"
+"""Magic, two zeros, the bytes of the shortest instruction (1 on x86-64), and of a pointer (8)."""
 _PCFILE, _PCLN, _NPCDATA, _UNIT = 20, 24, 28, 32
 """_func.pcfile, pcln, npcdata, cuOffset; entryOff, nameOff, args, deferreturn and pcsp stand
 before them."""
@@ -49,9 +49,6 @@ _NEVER_PREEMPTED = ("runtime.", "runtime/internal/", "internal/runtime/", "refle
 _MODULE_TEXT = 176
 """moduledata.text (runtime/symtab.go): one pointer, five slices, ftab, findfunctab, minpc and
 maxpc stand before it, from Go 1.18 to 1.27."""
-_CALL = 0xE8
-CALL_SIZE = 5
-"""Bytes of a direct call instruction."""
 _MOST_OF_A_NAME = 4
 """Functions that share a name: one, or two where an assembler wrapper has it too."""
 _MOST_CLOSURES = 64
@@ -86,8 +83,8 @@ class Pclntab:
         self._elf = elf
         self._address, self._data = _find(elf)
         try:
-            magic, _, _, _, pointer_size = struct.unpack_from("<IBBBB", self._data)
-            if magic not in _MAGICS or pointer_size != 8:
+            magic, _, _, self._quantum, pointer_size = struct.unpack_from("<IBBBB", self._data)
+            if magic not in _MAGICS or pointer_size != 8 or self._quantum != elf.arch.quantum:
                 raise PretakeError(
                     f"{elf.path}: a Go function table of unknown format ({magic:#x})",
                     "pretake knows those of Go 1.18 to 1.27",
@@ -304,7 +301,8 @@ class Pclntab:
     def _value_at(self, at: int, wanted: int) -> int | None:
         """The value of one table at an offset into its function.
 
-        The table is pairs of a change of value (zigzag) and the bytes of code it holds for.
+        The table is pairs of a change of value (zigzag) and for how much code it holds, in units
+        of the shortest instruction.
         """
         value, end = -1, 0
         for _ in range(_LONGEST_TABLE):
@@ -313,7 +311,7 @@ class Pclntab:
                 return None
             value += (change >> 1) ^ -(change & 1)
             length, at = uvarint(self._data, at)
-            end += length
+            end += length * self._quantum
             if wanted < end:
                 return value
         raise ValueError("a table of a function without an end")
@@ -338,20 +336,12 @@ class Pclntab:
         )
 
     def calls(self, caller: Function, callee: Function) -> list[int]:
-        """Addresses of the direct call instructions in ``caller`` that go to ``callee``.
+        """Addresses of the direct call instructions in ``caller`` that go to ``callee``."""
+        return self._elf.arch.calls(self.code(caller), caller.begin, callee.begin)
 
-        x86-64's ``CALL rel32``. A stray 0xE8 inside another instruction would have to be
-        followed by exactly the right distance to be taken for one.
-        """
-        code = self._elf.read(caller.begin, caller.end - caller.begin)
-        found = []
-        at = code.find(_CALL)
-        while 0 <= at <= len(code) - CALL_SIZE:
-            (distance,) = struct.unpack_from("<i", code, at + 1)
-            if caller.begin + at + CALL_SIZE + distance == callee.begin:
-                found.append(caller.begin + at)
-            at = code.find(_CALL, at + 1)
-        return found
+    def code(self, function: Function) -> bytes:
+        """The machine code of a function, as the file has it."""
+        return self._elf.read(function.begin, function.end - function.begin)
 
 
 def _find(elf: Elf) -> tuple[int, bytes]:
@@ -362,7 +352,7 @@ def _find(elf: Elf) -> tuple[int, bytes]:
     merged = elf.section(_MERGED)
     if merged is not None:
         address, data = merged
-        for header in _HEADER.finditer(data):
+        for header in re.finditer(_HEADER % re.escape(bytes([elf.arch.quantum])), data):
             if (address + header.start()) % 8 == 0:
                 return address + header.start(), data[header.start() :]
     raise PretakeError(f"{elf.path} has no Go function table (.gopclntab)")

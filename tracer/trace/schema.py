@@ -132,8 +132,8 @@ TABLES: dict[str, Table] = {
                 Column(
                     "nr",
                     "i16",
-                    "number of the system call (x86-64); null for one of another table, as 32-bit "
-                    "code makes it",
+                    "number of the system call, by the manifest's `arch`; null for one of another "
+                    "table, as 32-bit code makes it",
                     nullable=True,
                 ),
                 _CPU,
@@ -211,8 +211,8 @@ TABLES: dict[str, Table] = {
                 Column(
                     "nr",
                     "i16",
-                    "number of the system call (x86-64); null for one of another table, as 32-bit "
-                    "code makes it",
+                    "number of the system call, by the manifest's `arch`; null for one of another "
+                    "table, as 32-bit code makes it",
                     nullable=True,
                 ),
                 _CPU,

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from tracer.arch import X86_64
 from tracer.errors import PretakeError
 from tracer.targets.buildinfo import go_version
 from tracer.targets.elf import Elf
@@ -22,6 +23,7 @@ class File:
     """As much of an open ELF file as the tables' readers ask for."""
 
     path = Path("server")
+    arch = X86_64
 
     def __init__(
         self,

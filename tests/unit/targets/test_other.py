@@ -40,6 +40,9 @@ def head(bits: int = 2, order: int = 1, machine: int = 62) -> bytes:
     return b"\x7fELF" + bytes([bits, order, 1]) + bytes(9) + numbers + bytes(60)
 
 
+READ = "; x86-64 and arm64 can be read"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -47,12 +50,21 @@ def head(bits: int = 2, order: int = 1, machine: int = 62) -> bytes:
         (b"#!/bin/sh\nexec ./server\n", "a script"),
         (b"MZ\x90\0" + bytes(100), "no ELF file"),
         (b"\x7fELF\x02\x01", "an ELF file that is cut short"),
-        (head(bits=1, machine=3), "a program for 32-bit x86 (GOARCH=386); x86-64 can be read"),
-        (head(machine=183), "a program for arm64 (GOARCH=arm64); x86-64 can be read"),
-        (head(order=2, machine=22), "a program for s390x (GOARCH=s390x); x86-64 can be read"),
-        (head(bits=1, machine=40), "a program for 32-bit ARM (GOARCH=arm); x86-64 can be read"),
-        (head(bits=1, machine=62), "a program for x32; x86-64 can be read"),
-        (head(machine=999), "a program for unknown (e_machine 999); x86-64 can be read"),
+        (
+            head(bits=1, machine=3),
+            "a program for 32-bit x86 (GOARCH=386); x86-64 and arm64 can be read",
+        ),
+        (head(bits=1, machine=183), "a program for arm64, 32-bit or of another byte order; "),
+        (
+            head(order=2, machine=22),
+            "a program for s390x (GOARCH=s390x); x86-64 and arm64 can be read",
+        ),
+        (
+            head(bits=1, machine=40),
+            "a program for 32-bit ARM (GOARCH=arm); x86-64 and arm64 can be read",
+        ),
+        (head(bits=1, machine=62), "a program for x32" + READ),
+        (head(machine=999), "a program for unknown (e_machine 999)" + READ),
         (head(bits=7), "a damaged ELF file"),
         (made_elf({".text": b"\xc3"}), ELSE),
         (made_elf({".go.buildinfo": b"\xff Go buildinf:" + bytes(30)}), "a Go program of Go 1.17"),

@@ -13,31 +13,29 @@ import platform
 import struct
 from typing import Final
 
+from tracer.arch import of_trace
+
 __all__ = ["ALLOWED", "forbid_new_privileges", "install"]
 
-# linux/audit.h, asm/unistd.h: numbers of the calls below, in their order.
-_ARCHITECTURES: Final = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-
-ALLOWED: Final = {
-    # Name: its number on x86-64 and on arm64.
-    "read": (0, 63),
-    "pread64": (17, 67),
-    "lseek": (8, 62),
-    "fstat": (5, 80),
-    "close": (3, 57),
-    "brk": (12, 214),
-    "munmap": (11, 215),
-    "mremap": (25, 216),
-    "madvise": (28, 233),
-    "futex": (202, 98),
-    "clock_gettime": (228, 113),
-    "rt_sigreturn": (15, 139),
-    "exit": (60, 93),
-    "exit_group": (231, 94),
-}
+ALLOWED: Final = (
+    "read",
+    "pread64",
+    "lseek",
+    "fstat",
+    "close",
+    "brk",
+    "munmap",
+    "mremap",
+    "madvise",
+    "futex",
+    "clock_gettime",
+    "rt_sigreturn",
+    "exit",
+    "exit_group",
+)
 """All of it; mmap and mprotect besides, as long as they ask for no executable memory."""
 
-_NO_CODE: Final = {"mmap": (9, 222), "mprotect": (10, 226)}
+_NO_CODE: Final = ("mmap", "mprotect")
 _PROT_EXEC: Final = 4
 _X32: Final = 0x40000000
 
@@ -74,24 +72,23 @@ def install() -> None:
 
 
 def _program() -> bytes:
-    machine = platform.machine()
-    if machine not in _ARCHITECTURES:
-        raise OSError(f"no filter for {machine}")
-    architecture, column = _ARCHITECTURES[machine]
+    machine = of_trace(platform.machine())
+    if machine is None:
+        raise OSError(f"no filter for {platform.machine()}")
     # Each test skips its own return where it does not hold, so that no jump is ever long.
     rows = [
         (_LOAD, 0, 0, _ARCHITECTURE),
-        (_EQUAL, 1, 0, architecture),
+        (_EQUAL, 1, 0, machine.audit),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _NUMBER),
         (_AT_LEAST, 0, 1, _X32),
         (_RETURN, 0, 0, _KILL),
     ]
-    for numbers in ALLOWED.values():
-        rows += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ALLOW)]
-    for numbers in _NO_CODE.values():
+    for name in ALLOWED:
+        rows += [(_EQUAL, 0, 1, machine.nr(name)), (_RETURN, 0, 0, _ALLOW)]
+    for name in _NO_CODE:
         rows += [
-            (_EQUAL, 0, 4, numbers[column]),
+            (_EQUAL, 0, 4, machine.nr(name)),
             (_LOAD, 0, 0, _THIRD_ARGUMENT),
             (_ANY_OF, 1, 0, _PROT_EXEC),
             (_RETURN, 0, 0, _ALLOW),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.targets.emulated import emulated_offset
+from tracer.arch import X86_64
 
 STACK_CHECK = bytes.fromhex("493b6610")  # cmp 0x10(%r14),%rsp
 FAR_CHECK = bytes.fromhex("4c8d6424e8 4d3b6618")  # lea -0x18(%rsp),%r12; cmp 0x18(%r14),%r12
@@ -31,4 +31,4 @@ PUSH, MOVE, TAKE = b"\x55", bytes.fromhex("4889e5"), bytes.fromhex("4883ec20")
     ],
 )
 def test_the_first_instruction_that_is_emulated(code: bytes, offset: int | None) -> None:
-    assert emulated_offset(code) == offset
+    assert X86_64.emulated_offset(code) == offset
