@@ -2,8 +2,9 @@
 
     python tools/go_offsets.py /usr/lib/go-1.19 CACHE/go-1.21.13/go ...
 
-Each argument is a GOROOT. A small program is built with each, its DWARF is read as that of any
-binary would be, and the offsets become the row of its version. Rows of other versions stay.
+Each argument is a GOROOT. A small program is built with each, for each architecture, its DWARF is
+read as that of any binary would be, and the offsets become the row of its version there. Rows of
+other versions stay.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tracer.arch import ARCHITECTURES
 from tracer.targets.buildinfo import go_version
 from tracer.targets.elf import Elf
 from tracer.targets.go import GO_FIELDS, measure_offsets
@@ -24,8 +26,8 @@ TABLE = Path(__file__).parent.parent / "tracer" / "targets" / "go_offsets.json"
 PROGRAM = "package main\n\nfunc main() {}\n"
 
 
-def measure(goroot: Path) -> tuple[str, dict[str, int]]:
-    """Build a program with a toolchain and read its version and offsets."""
+def measure(goroot: Path, goarch: str) -> tuple[str, dict[str, int]]:
+    """Build a program with a toolchain for an architecture and read its version and offsets."""
     with tempfile.TemporaryDirectory() as folder:
         source, binary = Path(folder) / "main.go", Path(folder) / "main"
         source.write_text(PROGRAM)
@@ -33,6 +35,8 @@ def measure(goroot: Path) -> tuple[str, dict[str, int]]:
             "GOROOT": str(goroot),
             "GOTOOLCHAIN": "local",
             "GO111MODULE": "off",
+            "GOARCH": goarch,
+            "CGO_ENABLED": "0",
             "GOFLAGS": "",
             "GOCACHE": os.environ.get("GOCACHE", str(Path(folder) / "cache")),
         }
@@ -48,14 +52,19 @@ def measure(goroot: Path) -> tuple[str, dict[str, int]]:
 
 def main(goroots: list[str]) -> None:
     """Add or replace the row of each toolchain."""
-    rows = json.loads(TABLE.read_text())["versions"] if TABLE.exists() else {}
+    table = json.loads(TABLE.read_text()) if TABLE.exists() else {}
     for goroot in goroots:
-        version, offsets = measure(Path(goroot))
-        rows[version] = offsets
-        print(version)
+        for goarch in (arch.goarch for arch in ARCHITECTURES):
+            version, offsets = measure(Path(goroot), goarch)
+            table.setdefault(goarch, {})[version] = offsets
+            print(version, goarch)
+    ordered = {goarch: _by_age(rows) for goarch, rows in table.items()}
+    TABLE.write_text(json.dumps(ordered, indent=1) + "\n")
+
+
+def _by_age(rows: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
     ages = {version: told for version in rows if (told := version_of(version))}
-    ordered = {version: rows[version] for version in sorted(ages, key=lambda v: (ages[v], v))}
-    TABLE.write_text(json.dumps({"versions": ordered}, indent=1) + "\n")
+    return {version: rows[version] for version in sorted(ages, key=lambda v: (ages[v], v))}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _SERVER = """
 from tracer.targets import go
 from tracer.targets.jail import server
 from tracer.targets.jail.server import main
-go.shipped_offsets = lambda: {rows!r}
+go.shipped_offsets = lambda _: {rows!r}
 """
 
 

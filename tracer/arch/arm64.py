@@ -50,8 +50,7 @@ _SIMULATED = (
     (0x7C000000, 0x14000000),  # b, bl
     (0xFF000010, 0x54000000),  # b.CONDITION
     (0x7C000000, 0x34000000),  # cbz, cbnz, tbz, tbnz
-    (0xFFDFFC1F, 0xD61F0000),  # br, ret
-    (0xFFFFFC1F, 0xD63F0000),  # blr
+    (0xFF9FFC1F, 0xD61F0000),  # br, blr, ret
     (0x1F000000, 0x10000000),  # adr, adrp
     (0xBF000000, 0x18000000),  # ldr REGISTER, DISTANCE
 )

@@ -398,7 +398,7 @@ def _offsets(
     missing: list[Missing],
 ) -> tuple[Mapping[str, int], str | None]:
     """Offsets for :class:`RuntimeLayout`, and where they are from."""
-    choice = offsets_of_build(info, shipped_offsets())
+    choice = offsets_of_build(info, shipped_offsets(elf.arch.goarch))
     if choice.exact and not deep:
         return choice.offsets, choice.told
     measured = _measured(elf, missing)
@@ -432,7 +432,7 @@ def _assumed(
         missing.append(Missing(what, why, _MEASURE_IT))
         return {}, None
     offsets = dict(choice.offsets)
-    p_tick = shipped_offsets()[choice.rows[0]].get("p_syscalltick", UNKNOWN)
+    p_tick = shipped_offsets(elf.arch.goarch)[choice.rows[0]].get("p_syscalltick", UNKNOWN)
     tick = syscalltick_offset(elf, table, p_tick)
     if tick is not None:
         offsets |= {"p_syscalltick": p_tick, "m_syscalltick": tick}

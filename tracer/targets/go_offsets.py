@@ -112,9 +112,13 @@ class Choice:
 
 
 @functools.cache
-def shipped_offsets() -> dict[str, dict[str, int]]:
-    """The shipped table: offsets by version (``go1.27.3``)."""
-    rows: dict[str, dict[str, int]] = json.loads(_SHIPPED.read_text())["versions"]
+def shipped_offsets(goarch: str = "amd64") -> dict[str, dict[str, int]]:
+    """The shipped table of an architecture: offsets by version (``go1.27.3``).
+
+    Args:
+        goarch: :attr:`tracer.arch.Architecture.goarch`.
+    """
+    rows: dict[str, dict[str, int]] = json.loads(_SHIPPED.read_text())[goarch]
     return rows
 
 

@@ -122,7 +122,7 @@ def test_a_shipped_offset_that_is_wrong_is_told(
 ) -> None:
     rows = go_offsets.shipped_offsets()
     wrong = rows["go1.27.3"] | {name: rows["go1.27.3"][name] + 4}
-    monkeypatch.setattr(go, "shipped_offsets", lambda: rows | {"go1.27.3": wrong})
+    monkeypatch.setattr(go, "shipped_offsets", lambda _: rows | {"go1.27.3": wrong})
     path = toolchains.build("blockread", "1.27.3", "static")
     with Elf(path) as elf:
         found, fast = go.look(elf, deep=True), go.look(elf, deep=False)

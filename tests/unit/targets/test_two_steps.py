@@ -128,7 +128,7 @@ def test_the_model_of_a_p_in_a_system_call_is_the_versions(version: str) -> None
 def test_rows_that_differ_in_what_is_needed_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = go_offsets.shipped_offsets()
     rows = {name: shipped[name] for name in ("go1.25.5", "go1.27.0")}
-    monkeypatch.setattr(go, "shipped_offsets", lambda: rows)
+    monkeypatch.setattr(go, "shipped_offsets", lambda _: rows)
     fast, deep = looks(toolchains.build("blockread", "1.26.6", "stripped"))
     assert fast == deep
     assert fast.offsets_from is None
@@ -142,7 +142,7 @@ def test_rows_that_differ_in_what_is_needed_tell_nothing(monkeypatch: pytest.Mon
 def test_where_rows_differ_the_code_tells_the_tick(monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = go_offsets.shipped_offsets()
     rows = {name: shipped[name] for name in ("go1.19.8", "go1.22.10")}
-    monkeypatch.setattr(go, "shipped_offsets", lambda: rows)
+    monkeypatch.setattr(go, "shipped_offsets", lambda _: rows)
     fast, _ = looks(toolchains.build("blockread", "1.21.13", "stripped"))
     assert fast.offsets_from == "assumed from go1.19.8 and go1.22.10"
     # 668 in the one, 952 in the other.

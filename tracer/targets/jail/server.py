@@ -20,6 +20,7 @@ from typing import Final
 
 import numpy as np
 
+from tracer.arch import ARCHITECTURES
 from tracer.errors import PretakeError
 from tracer.targets.elf import Elf
 from tracer.targets.go_offsets import shipped_offsets
@@ -50,7 +51,8 @@ def main(control_fd: int) -> None:
     Each message brings four descriptors: the file; the question and room for the answer, both in
     memory; a pipe that is told how the child ended.
     """
-    shipped_offsets()
+    for arch in ARCHITECTURES:
+        shipped_offsets(arch.goarch)
     become_nobody()
     gc.collect()
     gc.freeze()
