@@ -45,11 +45,12 @@ __all__ = ["PROGRAMS", "HangError", "clocked", "read"]
 
 PROGRAMS = (
     # Three versions of Go, and three ways to link: with everything, position-independent with
-    # C in it, stripped.
-    ("1.19.8", "static"),
-    ("1.24.11", "cgo-pie"),
-    ("1.27.3", "static"),
-    ("1.27.3", "stripped"),
+    # C in it, stripped; and one for another architecture.
+    ("blockread", "1.19.8", "static"),
+    ("blockread", "1.24.11", "cgo-pie"),
+    ("blockread", "1.27.3", "static"),
+    ("blockread", "1.27.3", "stripped"),
+    ("sleeps", "1.27.3", "arm64"),
 )
 _SAVE_PERIOD = 2000
 _ADDRESSES = 6
@@ -164,7 +165,7 @@ def main() -> int:
     if asked.state.exists():
         state |= json.loads(asked.state.read_text())
     # The compiler takes more than the parser may.
-    programs = [laid_open(toolchains.build("blockread", *program)) for program in PROGRAMS]
+    programs = [laid_open(toolchains.build(*program)) for program in PROGRAMS]
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
     _fuzz(programs, asked.inputs, state, asked.state)
     print(_line(state))

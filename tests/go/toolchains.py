@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = [
+    "CROSS",
     "LINKAGES",
     "VERSIONS",
     "Linkage",
@@ -56,6 +57,7 @@ class Linkage:
     linker: tuple[str, ...] = ()
     cgo: bool = False
     strip: bool = False
+    goarch: str = "amd64"
 
 
 LINKAGES = {
@@ -73,6 +75,17 @@ LINKAGES = {
     )
 }
 """Every way that a program of production is linked."""
+
+CROSS = {
+    linkage.name: linkage
+    for linkage in (
+        Linkage("arm64", goarch="arm64"),
+        Linkage("arm64-pie", ("-buildmode=pie",), goarch="arm64"),
+        Linkage("arm64-no-symbols", linker=("-s", "-w"), goarch="arm64"),
+        Linkage("arm64-no-symbols-pie", ("-buildmode=pie",), ("-s", "-w"), goarch="arm64"),
+    )
+}
+"""Programs for another machine than this one, to be read and not to be run."""
 
 
 def cache_folder() -> Path:
@@ -123,13 +136,13 @@ def build(
     Args:
         program: the name of its folder.
         version: one of :data:`VERSIONS`.
-        linkage: one of :data:`LINKAGES`.
+        linkage: one of :data:`LINKAGES`, or of :data:`CROSS`.
         among: the folder that the program's own is in; this one if not given.
 
     Raises:
         LookupError: the toolchain cannot be had.
     """
-    how = LINKAGES[linkage]
+    how = (LINKAGES | CROSS)[linkage]
     own = sorted((among / program).iterdir())
     shared = [_HERE / "go.mod", *sorted((_HERE / "timer").iterdir())]
     text = b"".join(source.read_bytes() for source in (*own, *shared))
@@ -158,7 +171,7 @@ def build(
     subprocess.run(
         [*command, *how.flags, "-o", program],
         check=True,
-        env=environment(version) | {"CGO_ENABLED": str(int(how.cgo))},
+        env=environment(version) | {"CGO_ENABLED": str(int(how.cgo)), "GOARCH": how.goarch},
         cwd=aside / program,
     )
     if how.strip:

@@ -27,7 +27,7 @@ THROUGH_THE_JAIL = 40
 
 @pytest.fixture(scope="module")
 def programs() -> list[Program]:
-    return [laid_open(toolchains.build("blockread", *program)) for program in PROGRAMS]
+    return [laid_open(toolchains.build(*program)) for program in PROGRAMS]
 
 
 def test_a_program_laid_open_is_read_as_it_was(programs: list[Program]) -> None:
