@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from tracer.kernel.fitting import source
 from tracer.targets import NoRuntime, look_at
 from tracer.targets.go import GoBinary
 
-__all__ = ["Check", "diagnose", "fix"]
+__all__ = ["Check", "diagnose", "fix", "of_binary"]
 
 _PARANOID: Final = Path("/proc/sys/kernel/perf_event_paranoid")
 _UPROBES: Final = Path("/sys/bus/event_source/devices/uprobe/type")
@@ -109,7 +110,7 @@ def diagnose(binary: Path | None = None) -> list[Check]:
     able = all(check.ok for check in checks if check.needed)
     checks += [_mode(mode, able=able) for mode in MODES]
     if binary is not None:
-        checks += _binary(binary)
+        checks += of_binary(binary)
     return checks
 
 
@@ -274,7 +275,8 @@ def _mend(error: PretakeError) -> str:
     return error.mend if error.mend and _HERE not in error.mend else _REFUSED_MEND
 
 
-def _binary(path: Path) -> Iterator[Check]:
+def of_binary(path: Path) -> Iterator[Check]:
+    """What can be captured of a program or a library, and what not."""
     try:
         found = look_at(path)
     except PretakeError as error:
@@ -290,6 +292,15 @@ def _binary(path: Path) -> Iterator[Check]:
         )
         return
     version = found.version if found.runtime == "go" else f"{found.runtime} {found.version}"
+    if found.arch != platform.machine():
+        yield Check(
+            f"{path}",
+            False,
+            f"{version}, for {found.arch}: nothing of it runs on {platform.machine()}",
+            f"capture it on {found.arch}",
+            needed=False,
+        )
+        return
     yield Check(f"{path}", True, version, needed=False)
     if isinstance(found, GoBinary) and found.assumed:
         told = f"{found.offsets_from}; a capture uses them once the running process confirms them"

@@ -36,6 +36,7 @@ class RuntimeBinary:
         path: the file that was inspected.
         runtime: ``go`` or ``reference``.
         version: of the runtime, for Go as in ``go1.27.3``.
+        arch: what it was built for (:attr:`tracer.arch.Architecture.name`).
         build_id: the GNU build id in hexadecimal, where the linker wrote one.
         layout: for the BPF map; with link-time addresses (see :meth:`RuntimeLayout.at`).
         probes: for uprobes.
@@ -45,6 +46,7 @@ class RuntimeBinary:
     path: Path
     runtime: str
     version: str
+    arch: str
     build_id: str | None
     layout: RuntimeLayout
     probes: tuple[Probe, ...]

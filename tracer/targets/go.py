@@ -237,6 +237,7 @@ def look(elf: Elf, *, deep: bool) -> GoBinary | None:
         path=elf.path,
         runtime="go",
         version=info.version,
+        arch=elf.arch.name,
         build_id=elf.build_id,
         position_independent=elf.position_independent,
         is_library=elf.is_library,

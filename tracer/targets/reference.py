@@ -104,6 +104,7 @@ def look(elf: Elf) -> RuntimeBinary | None:
         path=elf.path,
         runtime="reference",
         version="compiled",
+        arch=elf.arch.name,
         build_id=elf.build_id,
         layout=RuntimeLayout(int_size=_INT_SIZE).with_offsets(offsets),
         probes=tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.conftest import BOTH_MODELS
 from tests.go import toolchains
 from tests.unit.targets.damage import laid_open
 from tracer.arch import ARM64
+from tracer.capture.doctor import of_binary
 from tracer.targets import go, jail
 from tracer.targets.elf import Elf
 from tracer.targets.find import look_at
@@ -116,3 +118,11 @@ def test_the_jail_reads_one() -> None:
         os.close(fd)
     assert jailed == go.inspect(path)
     assert look_at(path) == jailed
+
+
+@pytest.mark.skipif(platform.machine() == "aarch64", reason="it runs there")
+def test_doctor_says_where_it_runs() -> None:
+    (check,) = of_binary(toolchains.build("sleeps", BOTH_MODELS[-1], "arm64"))
+    assert (check.ok, check.needed) == (False, False)
+    told = f"go{BOTH_MODELS[-1]}, for aarch64: nothing of it runs on {platform.machine()}"
+    assert (check.detail, check.mend) == (told, "capture it on aarch64")

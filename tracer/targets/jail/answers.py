@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from tracer.arch import ARCHITECTURES
 from tracer.targets.binary import NoRuntime, RuntimeBinary
 from tracer.targets.go import GoBinary
 from tracer.targets.layout import CALLERS, MAX_CALLERS, MODELS, CallerRange, Probe, RuntimeLayout
@@ -70,6 +71,7 @@ def layout_to_bytes(found: RuntimeBinary | NoRuntime) -> bytes:
     told = {
         "runtime": found.runtime,
         "version": found.version,
+        "arch": found.arch,
         "build_id": found.build_id,
         "layout": layout | {"callers": [(c.begin, c.end, c.caller) for c in found.layout.callers]},
         "probes": [(p.symbol, p.file_offset, p.handler, p.emulated) for p in found.probes],
@@ -112,6 +114,7 @@ def layout_from_bytes(data: bytes, path: Path, size: int) -> RuntimeBinary | NoR
         "path": path,
         "runtime": runtime,
         "version": _line(told["version"]),
+        "arch": _arch(told["arch"]),
         "build_id": None if build_id is None else bytes.fromhex(_line(build_id)).hex(),
         "layout": _layout(told["layout"]),
         "probes": tuple(
@@ -191,6 +194,12 @@ def _line(value: object) -> str:
 def _caller(value: object) -> str:
     if value not in CALLERS:
         raise ValueError("no such caller")
+    return str(value)
+
+
+def _arch(value: object) -> str:
+    if value not in [arch.name for arch in ARCHITECTURES]:
+        raise ValueError("no such architecture")
     return str(value)
 
 
