@@ -1,0 +1,156 @@
+"""The last seconds of a watch's records, in memory, up to a number of bytes.
+
+Example: with 30 s and 128 MiB, a program that makes 1 MB of records a second has its last 30 s
+here. One that makes 10 MB a second has its last 12 s, and :attr:`Window.cut` says so.
+
+Records stay as the ring had them, which is half of what Arrow needs for few rows at a time. They
+lie in *slices* of about a second by when they came. Whole slices go, the oldest first, and who
+keeps what was true before the window (:mod:`tracer.capture.head`) is given what goes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+__all__ = ["Slice", "Window"]
+
+_SLICE_NS: Final = 1_000_000_000
+_SLICES: Final = 32
+"""A slice has at most this part of the memory, so that no more than that goes at once."""
+
+
+class Slice(NamedTuple):
+    """What came in one span of time; nothing of it changes any more.
+
+    Args:
+        begin_ns: the first moment, CLOCK_MONOTONIC. Rows may be older than it: they came late.
+        end_ns: the last one; no row is later.
+        records: by table, in the order in which they came.
+        tables: rows that came through no ring and have texts, by table.
+        nbytes: of all.
+    """
+
+    begin_ns: int
+    end_ns: int
+    records: Mapping[str, np.ndarray]
+    tables: Mapping[str, pa.Table]
+    nbytes: int
+
+
+@dataclass
+class _Open:
+    """The slice that rows are added to."""
+
+    begin_ns: int
+    records: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def sealed(self, end_ns: int) -> Slice:
+        records = {
+            name: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+            for name, pieces in self.records.items()
+        }
+        tables = {name: pa.concat_tables(pieces) for name, pieces in self.tables.items()}
+        return Slice(self.begin_ns, end_ns, records, tables, self.nbytes)
+
+
+class Window:
+    """Keeps the last seconds.
+
+    Args:
+        span_ns: how long the window is to be, at least while there is memory for it.
+        limit_bytes: of records. One piece that is larger is kept alone.
+        begin_ns: when the watch began, CLOCK_MONOTONIC.
+        gone: is given each slice that goes.
+
+    Attributes:
+        cut: whether the window is shorter now than it was to be, for want of memory.
+        nbytes: of all records that are kept.
+        keep_ns: nothing that came at or after it goes for its age; None for no such moment.
+    """
+
+    def __init__(
+        self, span_ns: int, limit_bytes: int, begin_ns: int, gone: Callable[[Slice], None]
+    ) -> None:
+        self.cut = False
+        self.nbytes = 0
+        self.keep_ns: int | None = None
+        self._span_ns = span_ns
+        self._limit_bytes = limit_bytes
+        self._gone = gone
+        self._slices: deque[Slice] = deque()
+        self._open = _Open(begin_ns)
+
+    @property
+    def begin_ns(self) -> int:
+        """From when on all that came is here."""
+        return self._slices[0].begin_ns if self._slices else self._open.begin_ns
+
+    def add(self, table: str, records: np.ndarray, now_ns: int) -> None:
+        """Keep a copy of records that just came.
+
+        Args:
+            table: of them.
+            records: of the table's record type; they may be the ring's own memory.
+            now_ns: the time, CLOCK_MONOTONIC, later than each record's.
+        """
+        if len(records):
+            self._make_room(records.nbytes, now_ns)
+            self._open.records.setdefault(table, []).append(records.copy())
+            self._count(records.nbytes)
+
+    def add_table(self, table: str, rows: pa.Table, now_ns: int) -> None:
+        """Keep rows that came through no ring."""
+        if rows.num_rows:
+            self._make_room(rows.nbytes, now_ns)
+            self._open.tables.setdefault(table, []).append(rows)
+            self._count(rows.nbytes)
+
+    def step(self, now_ns: int) -> None:
+        """Let go of what is too old; call it often, also if nothing comes."""
+        if now_ns - self._open.begin_ns >= _SLICE_NS:
+            self._seal(now_ns)
+        oldest_ns = now_ns - self._span_ns
+        if self.keep_ns is not None:
+            oldest_ns = min(oldest_ns, self.keep_ns)
+        while self._slices and self._slices[0].end_ns < oldest_ns:
+            self._let_go()
+            self.cut = False
+        if self.begin_ns <= oldest_ns:
+            self.cut = False
+
+    def slices(self, now_ns: int) -> list[Slice]:
+        """All that is here, by when it came."""
+        self._seal(now_ns)
+        return list(self._slices)
+
+    def _count(self, nbytes: int) -> None:
+        self._open.nbytes += nbytes
+        self.nbytes += nbytes
+
+    def _make_room(self, nbytes: int, now_ns: int) -> None:
+        if self._open.nbytes >= self._limit_bytes // _SLICES:
+            self._seal(now_ns)
+        while self.nbytes and self.nbytes + nbytes > self._limit_bytes:
+            if not self._slices:
+                self._seal(now_ns)
+            self._let_go()
+            self.cut = True
+
+    def _seal(self, now_ns: int) -> None:
+        # The next one begins a moment later, so that each moment is in one of them.
+        end_ns = max(now_ns, self._open.begin_ns)
+        self._slices.append(self._open.sealed(end_ns))
+        self._open = _Open(end_ns + 1)
+
+    def _let_go(self) -> None:
+        oldest = self._slices.popleft()
+        self.nbytes -= oldest.nbytes
+        self._gone(oldest)
