@@ -24,11 +24,11 @@ from typing import Final
 
 from tracer.capture.capabilities import become
 from tracer.capture.cost import Samples
+from tracer.capture.privilege import NOBODY, capture_user
 from tracer.trace.parts import Owner
 
-__all__ = ["KEPT", "Attendant"]
+__all__ = ["KEPT", "Attendant", "give", "leave_attendant"]
 
-_NOBODY: Final = 65534
 _COUNTED: Final = struct.Struct("dd")
 """Of :class:`Samples`: ``counted_s`` and ``begin_s``."""
 # linux/capability.h: chown, dac_override (to remove a folder from another's), sys_admin (for
@@ -43,9 +43,10 @@ class Attendant:
         folder: a descriptor of the trace's folder.
         writer: the user that writes the trace.
         owner: user and group that are given the files that nobody made; None for no one.
+        counts: whether it has the kernel count what the BPF programs take.
     """
 
-    def __init__(self, folder: int, writer: int, owner: Owner) -> None:
+    def __init__(self, folder: int, writer: int, owner: Owner, counts: bool = True) -> None:
         self._shared = mmap.mmap(-1, mmap.PAGESIZE)
         lives, self._alive = os.pipe2(os.O_CLOEXEC)
         begun, begins = os.pipe2(os.O_CLOEXEC)
@@ -60,8 +61,12 @@ class Attendant:
                 kept = sorted((folder, lives, begins))
                 for low, high in zip([3, *(fd + 1 for fd in kept)], [*kept, 1 << 20], strict=True):
                     os.closerange(low, high)
-                become(_NOBODY, _NOBODY, keep=KEPT)
-                _attend(lives, begins, self._shared)
+                become(NOBODY, NOBODY, keep=KEPT)
+                if counts:
+                    _attend(lives, begins, self._shared)
+                else:
+                    os.close(begins)
+                    os.read(lives, 1)
                 if os.fstat(folder).st_uid == writer:
                     _settle(folder, owner)
             finally:
@@ -85,6 +90,19 @@ class Attendant:
             self._alive = -1
 
 
+def leave_attendant(folder: int, counts: bool = True) -> Attendant:
+    """An attendant for what the tracer writes in a folder once it has become another user.
+
+    Args:
+        folder: a descriptor of it; it stays the caller's.
+        counts: as for :class:`Attendant`.
+    """
+    writer = capture_user()[0]
+    # Root's own trace is written by nobody, and root's again at the end.
+    owner = (os.geteuid(), os.getegid()) if writer == NOBODY != os.geteuid() else None
+    return Attendant(folder, writer, owner, counts)
+
+
 def _attend(lives: int, begins: int, shared: mmap.mmap) -> None:
     samples = Samples()
     poll = select.poll()
@@ -105,18 +123,18 @@ def _settle(folder: int, owner: Owner) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(path.name, dir_fd=parent)
     elif owner is not None:
-        _give(folder, *owner)
+        give(folder, *owner)
 
 
-def _give(folder: int, uid: int, gid: int) -> None:
-    """Give a trace's files to who asked for it; nothing but what nobody's capture made."""
+def give(folder: int, uid: int, gid: int, of: int = NOBODY) -> None:
+    """Give a trace's files to who asked for it; nothing but what the user ``of`` has there."""
     for name in os.listdir(folder):
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if status.st_uid != _NOBODY:
+        if status.st_uid != of:
             continue
         if stat.S_ISDIR(status.st_mode):
             inner = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-            _give(inner, uid, gid)
+            give(inner, uid, gid, of)
             os.close(inner)
         elif not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             continue

@@ -21,7 +21,7 @@ from tracer.kernel.table_rings import LossSpan, TableRings
 from tracer.trace.schema import TABLES
 from tracer.trace.writer import TraceWriter
 
-__all__ = ["Drain", "loss_rows"]
+__all__ = ["Drain", "loss_records", "loss_rows"]
 
 _FILL_WANTED: Final = 0.2
 _PERIOD_MIN_S: Final = 0.002
@@ -140,10 +140,15 @@ class Drain:
 
 def loss_rows(spans: list[LossSpan]) -> pa.Table:
     """Table loss: a row a span."""
+    return TABLES["loss"].to_arrow(loss_records(spans))
+
+
+def loss_records(spans: list[LossSpan]) -> np.ndarray:
+    """The same as records."""
     table = TABLES["loss"]
     rows = np.zeros(len(spans), table.dtype)
     code = table.column("table").code
     for row, span in zip(rows, spans, strict=True):
         row["begin_ns"], row["end_ns"] = span.begin_ns, span.end_ns
         row["lost"], row["cpu"], row["table"] = span.lost, span.cpu, code(span.table)
-    return table.to_arrow(rows)
+    return rows

@@ -91,6 +91,12 @@ class Images:
         """A process is no more; its symbols may still be asked for."""
         self._current.pop(pid, None)
 
+    def forget(self, image: Image) -> None:
+        """Nobody asks for its symbols any more."""
+        key = image.pid, image.generation
+        if self._images.get(key) is image:
+            del self._images[key]
+
     def of(self, pid: int, generation: int) -> Image | None:
         """One image."""
         return self._images.get((pid, generation))

@@ -106,6 +106,16 @@ class RunningProcess:
         """The file it runs, in whatever mount namespace it is."""
         return Path(f"/proc/{self.pid}/exe")
 
+    @property
+    def pids(self) -> list[int]:
+        """The process alone, as of :class:`tracer.capture.several.Several`."""
+        return [self.pid]
+
+    @property
+    def fd(self) -> int:
+        """A descriptor of it, which is readable when it has ended."""
+        return self._fd
+
     def wait(self, seconds: float, or_fd: int | None = None) -> bool:
         """Wait up to ``seconds``, or until ``or_fd`` is readable; True if it has ended."""
         return _ended(self._fd, seconds, or_fd)

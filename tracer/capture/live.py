@@ -12,6 +12,7 @@ do all rows leave the kernel, as in a capture.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.capture.binaries import Binaries
-from tracer.capture.drain import loss_rows
+from tracer.capture.drain import loss_records
 from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import KernelStack
 from tracer.capture.late import LateRuntimes
@@ -31,6 +32,7 @@ from tracer.capture.privilege import check_privilege, give_up
 from tracer.capture.programs import Programs
 from tracer.capture.reach import reach_table
 from tracer.capture.runtimes import Runtimes
+from tracer.capture.several import Several
 from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.capture.target_files import TargetFiles
@@ -90,7 +92,7 @@ class Live:
 
     def __init__(
         self,
-        target: Command | RunningProcess,
+        target: Command | RunningProcess | Several,
         programs: Programs,
         options: CaptureOptions,
         drop: bool,
@@ -98,6 +100,7 @@ class Live:
     ) -> None:
         self._clock = KernelClock()
         self._kept: dict[str, list[pa.Table]] | None = {} if rows else None
+        self._period_s = _ROWS_PERIOD_S if rows else math.inf
         self._throttles = Throttles()
         self._target = target
         self._programs = programs
@@ -115,9 +118,7 @@ class Live:
             give_up(programs.loaded)
         self.begin_ns = self._clock.now_ns()
         """When the watch began, CLOCK_MONOTONIC."""
-        present = begin(target, programs)
-        if self._kept is not None and present:
-            self._keep_present(target.pid, present)
+        self._begin()
 
     def wait(self, seconds: float) -> bool:
         """Watch for so long; True if the program has ended.
@@ -129,10 +130,9 @@ class Live:
             self._take()
             more = self._runtimes.step() or self._late.step()
             left_s = max(deadline - time.monotonic(), 0)
-            if self._kept is not None:
+            if self._period_s < math.inf:
                 self._throttles.step(self._clock.now_ns())
-            period_s = left_s if self._kept is None else min(left_s, _ROWS_PERIOD_S)
-            wait_s = 0 if more else min(period_s, self._runtimes.wait_s)
+            wait_s = 0 if more else min(left_s, self._period_s, self._runtimes.wait_s)
             if self._target.wait(wait_s, self._programs.rings.wake_fd):
                 self._take()
                 return True
@@ -149,14 +149,23 @@ class Live:
             return None
         until_ns = self._clock.now_ns() - (0 if last else _LATE_NS)
         self._take()
-        spans = self._programs.rings.take_loss_spans()
+        throttle = self._take_beside()
         kept, self._kept = self._kept, {}
         tables = {name: pa.concat_tables(pieces) for name, pieces in kept.items()}
-        if spans:
-            tables["loss"] = loss_rows(spans)
         tables["reach"] = reach_table(self._images)
-        tables["throttle"] = self._throttles.take()
+        tables["throttle"] = throttle
         return LiveRows(until_ns, tables)
+
+    def _begin(self) -> None:
+        assert not isinstance(self._target, Several)
+        present = begin(self._target, self._programs)
+        if present:
+            self._add_present(self._target.pid, present)
+
+    def _add_present(self, pid: int, tids: list[int]) -> None:
+        rows = present_rows(pid, tids, self._clock.now_ns())
+        self._throttles.on_tasks(rows)
+        self._seen("task", rows)
 
     def _take(self) -> None:
         for name, ring in self._programs.rings.rings.items():
@@ -167,15 +176,20 @@ class Live:
                     self._runtimes.on_tasks(rows)
                     self._late.on_tasks(rows)
                     self._throttles.on_tasks(rows)
-                if self._kept is not None:
-                    self._kept.setdefault(name, []).append(TABLES[name].to_arrow(records))
+                self._seen(name, records)
             ring.release()
 
-    def _keep_present(self, pid: int, tids: list[int]) -> None:
-        rows = present_rows(pid, tids, self._clock.now_ns())
-        self._throttles.on_tasks(rows)
-        assert self._kept is not None
-        self._kept["task"] = [TABLES["task"].to_arrow(rows)]
+    def _take_beside(self) -> pa.Table:
+        """Take what comes through no ring: losses, and table throttle, which is returned."""
+        spans = self._programs.rings.take_loss_spans()
+        if spans:
+            self._seen("loss", loss_records(spans))
+        return self._throttles.take()
+
+    def _seen(self, table: str, records: np.ndarray) -> None:
+        """Records came, which are the ring's own memory."""
+        if self._kept is not None:
+            self._kept.setdefault(table, []).append(TABLES[table].to_arrow(records))
 
     @property
     def runtime(self) -> str:

@@ -25,7 +25,7 @@ from typing import Final
 
 import numpy as np
 
-from tracer.capture.attendant import Attendant
+from tracer.capture.attendant import Attendant, leave_attendant
 from tracer.capture.binaries import Binaries
 from tracer.capture.cost import Samples, tell_cost
 from tracer.capture.drain import Drain
@@ -35,10 +35,11 @@ from tracer.capture.late import LateRuntimes
 from tracer.capture.launch import Command, RunningProcess, present_rows
 from tracer.capture.machine import MachineWatch
 from tracer.capture.options import CaptureOptions, Progress, probe_defines
-from tracer.capture.privilege import NOBODY, capture_user, check_privilege, give_up
+from tracer.capture.privilege import capture_user, check_privilege, give_up
 from tracer.capture.programs import Programs
 from tracer.capture.reach import reach_table
 from tracer.capture.runtimes import Runtimes
+from tracer.capture.several import Several
 from tracer.capture.start import attach, begin
 from tracer.capture.symbols import Symbols
 from tracer.capture.target_files import TargetFiles
@@ -53,7 +54,7 @@ from tracer.trace.schema import TABLES
 from tracer.trace.unknown import UNKNOWN_RESULT
 from tracer.trace.writer import TraceWriter, check_output
 
-__all__ = ["new_manifest", "record", "stopped_by_signals"]
+__all__ = ["left_out", "new_manifest", "record", "stopped_by_signals"]
 
 _PROGRESS_PERIOD_S: Final = 0.25
 _THROTTLES_KEPT: Final = 10_000
@@ -327,7 +328,10 @@ class _Capture:
         manifest.target.path = found.path or manifest.target.path
         manifest.target.build_id = found.build_id or manifest.target.build_id
         manifest.attached += self._runtimes.attached
-        manifest.missing += [*self._runtimes.missing, *self._left_out()]
+        manifest.missing += [
+            *self._runtimes.missing,
+            *left_out(self._symbols, self._programs, self._options),
+        ]
         manifest.capture.wall_s = wall_s
         manifest.capture.map_bytes = self._programs.loaded.map_bytes()
         manifest.capture.cpu_s = time.process_time() - cpu_s
@@ -371,47 +375,45 @@ class _Capture:
         if self._attendant is not None:
             self._attendant.end()
 
-    def _left_out(self) -> Iterator[Missing]:
-        for path, count in self._symbols.unknown.items():
-            yield Missing(f"{count} code addresses of {path}", "the file is not there any more")
-        exact = self._options.as_asked()["calls"] == "exact"
-        if not exact and TELL_CALLS not in self._programs.loaded.functions:
-            yield Missing(
-                "calls without their tracepoints",
-                "this kernel does not show when a thread was in user code: every other process "
-                "pays for its calls, as with '--calls exact'",
-            )
-        missed = self._programs.followed.missed()
-        if missed:
-            limit = self._options.max_threads
-            yield Missing(
-                f"{missed} threads, and those that they made",
-                f"more than {limit} lived at one time",
-            )
-        for name, count in self._programs.followed.shortfalls().items():
-            if count:
-                what, why = _SHORTFALLS[name]
-                yield Missing(what.format(count), why)
-        for name, numbers in self._programs.loaded.run_statistics().items():
-            if numbers["recursion_misses"]:
-                yield Missing(
-                    f"{numbers['recursion_misses']} runs of {name}",
-                    "the program ran already on that CPU",
-                )
-
 
 def _leave_attendant(path: Path) -> Attendant:
-    writer = capture_user()[0]
-    # Root's own trace is written by nobody, and root's again at the end.
-    owner = (os.geteuid(), os.getegid()) if writer == NOBODY != os.geteuid() else None
     folder = os.open(path, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return Attendant(folder, writer, owner)
+        return leave_attendant(folder)
     finally:
         os.close(folder)
 
 
-def new_manifest(target: Command | RunningProcess, options: CaptureOptions) -> Manifest:
+def left_out(symbols: Symbols, programs: Programs, options: CaptureOptions) -> Iterator[Missing]:
+    """What the programs in the kernel and the symbols could not tell, since they were loaded."""
+    for path, count in symbols.unknown.items():
+        yield Missing(f"{count} code addresses of {path}", "the file is not there any more")
+    exact = options.as_asked()["calls"] == "exact"
+    if not exact and TELL_CALLS not in programs.loaded.functions:
+        yield Missing(
+            "calls without their tracepoints",
+            "this kernel does not show when a thread was in user code: every other process "
+            "pays for its calls, as with '--calls exact'",
+        )
+    missed = programs.followed.missed()
+    if missed:
+        yield Missing(
+            f"{missed} threads, and those that they made",
+            f"more than {options.max_threads} lived at one time",
+        )
+    for name, count in programs.followed.shortfalls().items():
+        if count:
+            what, why = _SHORTFALLS[name]
+            yield Missing(what.format(count), why)
+    for name, numbers in programs.loaded.run_statistics().items():
+        if numbers["recursion_misses"]:
+            yield Missing(
+                f"{numbers['recursion_misses']} runs of {name}",
+                "the program ran already on that CPU",
+            )
+
+
+def new_manifest(target: Command | RunningProcess | Several, options: CaptureOptions) -> Manifest:
     """What is known of a capture before it begins."""
     manifest = Manifest(
         boot_id=_BOOT_ID.read_text().strip(),

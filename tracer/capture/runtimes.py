@@ -169,8 +169,7 @@ class Runtimes:
             self._missing.append(Missing("runtime", why))
             return
         program = [m for m in maps if m.executable]
-        with contextlib.suppress(OSError):
-            image.path = str(Path(f"/proc/{pid}/exe").readlink())
+        image.path = self.files.program_of(pid)
         # The program first, which is the runtime's home more often than a library.
         program.sort(key=lambda mapping: mapping.path != image.path)
         for mapping in program:

@@ -17,19 +17,20 @@ from __future__ import annotations
 from tracer.capture.launch import Command, RunningProcess, threads_of
 from tracer.capture.programs import Programs
 from tracer.capture.runtimes import Runtimes
+from tracer.capture.several import Several
 
-__all__ = ["attach", "begin"]
+__all__ = ["attach", "begin", "follow"]
 
 
 def attach(
-    target: Command | RunningProcess,
+    target: Command | RunningProcess | Several,
     programs: Programs,
     runtimes: Runtimes,
 ) -> list[str]:
     """Put everything in its place, and tell nothing yet.
 
     Args:
-        target: the process to come.
+        target: the process to come, or those that run.
         programs: what is attached.
         runtimes: looks at the target's binaries.
 
@@ -42,7 +43,8 @@ def attach(
     if isinstance(target, Command):
         runtimes.expect(target.pid, target.executable)
     else:
-        runtimes.attach_running(target.pid)
+        for pid in target.pids:
+            runtimes.attach_running(pid)
     keeper = programs.start_keeper(target.pid, runtimes.uprobes)
     attached = programs.probes.attach()
     programs.followed.prepare()
@@ -62,10 +64,19 @@ def begin(target: Command | RunningProcess, programs: Programs) -> list[int]:
         programs.followed.follow(target.pid, before_exec=True)
         target.open_gate()
         return []
+    return follow(target.pid, programs)
+
+
+def follow(pid: int, programs: Programs) -> list[int]:
+    """Make a running process a target.
+
+    Returns:
+        Its threads; none where it has ended.
+    """
     # One that a thread makes before it is a target itself is seen by the next look; one that it
     # makes afterwards is a target from birth.
     known: set[int] = set()
-    while new := set(threads_of(target.pid)) - known:
-        programs.followed.follow(target.pid)
+    while new := set(threads_of(pid)) - known:
+        programs.followed.follow(pid)
         known |= new
     return sorted(known)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,19 @@ class TargetFiles:
             return open_program(path)
         except PretakeError as error:
             raise OSError(2, error.problem) from None
+
+    def program_of(self, pid: int) -> str | None:
+        """The path of a process's program; None where it has ended."""
+        with contextlib.suppress(OSError):
+            return str(Path(f"/proc/{pid}/exe").readlink())
+        # Another user's, and the capabilities are the keeper's by now.
+        with contextlib.suppress(OSError):
+            fd = self.open(pid, "exe")
+            try:
+                return str(Path(f"/proc/self/fd/{fd}").readlink())
+            finally:
+                os.close(fd)
+        return None
 
     def maps_of(self, pid: int) -> list[Mapping]:
         """The files that a process has mapped.

@@ -1,0 +1,192 @@
+"""The processes of a watch: some by number, others as soon as they are there.
+
+Example: ``--name 'api-*'`` finds each process whose program or name is so called, also the one
+that a supervisor starts in the place of one that ended. ``--cgroup /system.slice/api.service``
+finds all of a service, or of a container.
+
+Processes are looked for once a second, and only those are read that are new, for a machine may
+have thousands. One that becomes another program late is found within half a minute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import select
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from tracer.capture.launch import RunningProcess
+from tracer.errors import PretakeError
+
+__all__ = ["Several"]
+
+_PERIOD_S: Final = 1.0
+_YOUNG_S: Final = 10.0
+"""For so long a process is looked at again: a fork becomes the program it was made for."""
+_ALL_AGAIN_S: Final = 30.0
+_PROC: Final = Path("/proc")
+_CGROUPS: Final = "/sys/fs/cgroup"
+
+
+class Several:
+    """Holds the processes that are watched.
+
+    Args:
+        pids: processes that run.
+        names: patterns, as a shell has them, of a program's file name or a process's name.
+        cgroups: paths below the root of all cgroups, or of their folders.
+        proc: where processes are told.
+
+    Attributes:
+        came: how many were found by name or cgroup.
+        ended: how many have ended.
+
+    Raises:
+        PretakeError: nothing is asked for, or a process is not there.
+    """
+
+    def __init__(
+        self,
+        pids: Sequence[int] = (),
+        names: Sequence[str] = (),
+        cgroups: Sequence[str] = (),
+        proc: Path = _PROC,
+    ) -> None:
+        if not (pids or names or cgroups):
+            raise PretakeError("there is nothing to watch", "give --pid, --name or --cgroup")
+        self.came = self.ended = 0
+        self._proc = proc
+        self._names = tuple(names)
+        self._cgroups = tuple(_cgroup(path) for path in cgroups)
+        self._seen_s: dict[int, float] = {}
+        self._next_s = self._all_s = 0.0
+        self._gone: list[int] = []
+        self._held: dict[int, RunningProcess] = {}
+        try:
+            for pid in dict.fromkeys(pids):
+                self._held[pid] = RunningProcess(pid)
+        except PretakeError:
+            self.close()
+            raise
+        for pid in self._looked_for():
+            self._hold(pid)
+
+    @property
+    def pids(self) -> list[int]:
+        """Those that are held, and live as far as is known."""
+        return list(self._held)
+
+    @property
+    def pid(self) -> int:
+        """The first of them; 0 while there is none."""
+        return next(iter(self._held), 0)
+
+    @property
+    def executable(self) -> Path:
+        """The file that the first one runs."""
+        return self._proc / str(self.pid) / "exe"
+
+    @property
+    def more_may_come(self) -> bool:
+        """Whether some are looked for by name or cgroup."""
+        return bool(self._names or self._cgroups)
+
+    def find(self) -> list[int]:
+        """Processes that are there since the last time, held from now on."""
+        now_s = time.monotonic()
+        if not self.more_may_come or now_s < self._next_s:
+            return []
+        self._next_s = now_s + _PERIOD_S
+        return [pid for pid in self._looked_for() if self._hold(pid)]
+
+    def take_ended(self) -> list[int]:
+        """Those that have ended since the last time."""
+        gone, self._gone = self._gone, []
+        return gone
+
+    def wait(self, seconds: float, or_fd: int | None = None) -> bool:
+        """Wait up to ``seconds``, until one ends, or until ``or_fd`` is readable.
+
+        Returns:
+            True if all have ended and none may come.
+        """
+        poll = select.poll()
+        by_fd = {process.fd: pid for pid, process in self._held.items()}
+        for fd in (*by_fd, *(() if or_fd is None else (or_fd,))):
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(max(seconds, 0) * 1000):
+            if fd in by_fd:
+                pid = by_fd[fd]
+                self._held.pop(pid).close()
+                self._gone.append(pid)
+                self.ended += 1
+        return not self._held and not self.more_may_come
+
+    def close(self) -> None:
+        """Let go of all; they go on."""
+        for process in self._held.values():
+            process.close()
+        self._held.clear()
+
+    def _hold(self, pid: int) -> bool:
+        if pid in self._held:
+            return False
+        try:
+            process = RunningProcess(pid)
+        except PretakeError:
+            return False
+        # Held: its number is nobody else's from here on.
+        if not self._is_wanted(pid):
+            process.close()
+            return False
+        self._held[pid] = process
+        self.came += 1
+        return True
+
+    def _looked_for(self) -> Iterator[int]:
+        if not self.more_may_come:
+            return
+        now_s = time.monotonic()
+        again = now_s >= self._all_s
+        if again:
+            self._all_s = now_s + _ALL_AGAIN_S
+        there = {int(name) for name in os.listdir(self._proc) if name.isdigit()}  # noqa: PTH208
+        self._seen_s = {pid: s for pid, s in self._seen_s.items() if pid in there}
+        for pid in sorted(there):
+            seen_s = self._seen_s.setdefault(pid, now_s)
+            if (again or now_s - seen_s < _YOUNG_S) and self._is_wanted(pid):
+                yield pid
+
+    def _is_wanted(self, pid: int) -> bool:
+        folder = self._proc / str(pid)
+        found = False
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            program = (folder / "cmdline").read_bytes().split(b"\0")[0]
+            if not program:
+                return False  # the kernel's own, or it has ended
+            if self._names:
+                comm = os.fsdecode((folder / "comm").read_bytes().rstrip(b"\n"))
+                called = comm, os.path.basename(os.fsdecode(program))  # noqa: PTH119
+                found = any(fnmatch.fnmatchcase(c, n) for c in called for n in self._names)
+            if not found and self._cgroups:
+                lines = (folder / "cgroup").read_text().splitlines()
+                own = [line.split(":", 2)[2] for line in lines]
+                found = any(f"{path}/".startswith(f"{c}/") for path in own for c in self._cgroups)
+            # Neither the watch itself, nor what it has started.
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            return found and os.getpid() not in (pid, parent)
+        return False
+
+
+def _cgroup(path: str) -> str:
+    """Below the root of all cgroups, however it was named."""
+    inside = os.path.normpath(path)
+    for mount in (f"{_CGROUPS}/unified", _CGROUPS):
+        if inside == mount or inside.startswith(f"{mount}/"):
+            inside = inside[len(mount) :]
+            break
+    return "/" + inside.strip("/") if inside.strip("/") else ""
