@@ -6,7 +6,7 @@ are late, because rows may come late and because the pass looks one second ahead
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -43,9 +43,17 @@ class GoingPressure:
         begin_ns: begin of the watch, CLOCK_MONOTONIC.
         runtime: ``go`` or ``reference``: what it tells decides how the pass reads its rows.
         exact: whether uprobes tell its transitions.
+        on_settled: is given the results of the pass as they are settled, by name
+            (:data:`analysis.ptime.engine.account.RESULTS`).
     """
 
-    def __init__(self, begin_ns: int, runtime: str, exact: bool = False) -> None:
+    def __init__(
+        self,
+        begin_ns: int,
+        runtime: str,
+        exact: bool = False,
+        on_settled: Callable[[str, Mapping[str, np.ndarray]], None] | None = None,
+    ) -> None:
         own = runtime == "reference"
         self._runner = PassRunner(
             PassSetting(
@@ -66,6 +74,7 @@ class GoingPressure:
             _SECOND_NS,
             False,
         )
+        self._on_settled = on_settled
         self._begin_ns = begin_ns
         self._fed_ns = begin_ns
         self._early: dict[str, Columns] = {}
@@ -102,12 +111,15 @@ class GoingPressure:
         self._fed_ns = until_ns
         self._runner.settle_all()
         for name in ("holds", "latencies", "stops", "waited", "spans"):
-            self._runner.take(name)
+            self._settled(name, self._runner.take(name))
         self._keep(self._runner.take("bins"))
 
     def finish(self) -> None:
         """Nothing comes any more: what was fed is told up to its last moment."""
-        self._keep(self._runner.close(None, self._fed_ns).bins)
+        found = self._runner.close(None, self._fed_ns)
+        for name in ("holds", "stops"):
+            self._settled(name, getattr(found, name))
+        self._keep(found.bins)
 
     def told(self) -> list[ProcessPressure]:
         """Every process with Ps that had a whole second lately; most stalled first."""
@@ -133,9 +145,14 @@ class GoingPressure:
         """The first moment that is not fed yet."""
         return self._fed_ns + (self._fed_ns > self._begin_ns)
 
+    def _settled(self, name: str, rows: Mapping[str, np.ndarray]) -> None:
+        if self._on_settled is not None and len(rows["pid"]):
+            self._on_settled(name, rows)
+
     def _keep(self, bins: Mapping[str, np.ndarray]) -> None:
         if not len(bins["pid"]):
             return
+        self._settled("bins", bins)
         if self._bins:
             bins = {name: np.r_[self._bins[name], values] for name, values in bins.items()}
         kept = bins["ts_ns"] >= self._fed_ns - _KEPT_NS

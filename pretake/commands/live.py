@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import platform
-import threading
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,10 +19,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from analysis.answers.going import GoingPressure
     from analysis.answers.live import Call
     from analysis.answers.pressure import ProcessPressure
-    from tracer.capture.live import Live, LiveRows
+    from pretake.watcher import Watcher
+    from tracer.capture.live import Live
 
 
 @click.command()
@@ -103,6 +100,7 @@ def command(
     if pid is not None and not program:
         tell_process(pid)
     import_without_threads()
+    from pretake.watcher import Watcher
     from tracer.capture.live import live
 
     _import_all()
@@ -117,7 +115,7 @@ def command(
         watched = stack.enter_context(
             live(list(program) or None, pid, drop=True, probes=probes, rows=pressure)
         )
-        watcher = _Watcher(watched, probes == "exact")
+        watcher = Watcher(watched, probes == "exact")
         if served is not None:
             told = watcher.pressure if pressure else None
             served_to = served.serving(watcher.look, sites, watcher.unknown, told)
@@ -131,8 +129,6 @@ def command(
             note("stall time by cause was not told: it takes all rows of a capture (--pressure)")
 
 
-_EARLY = 3
-"""Periods whose rows are kept whole while no runtime was found."""
 _SPARE = ("harm p50", "p50", "harm p99")
 """Columns that a narrow terminal does without, the first of them first."""
 
@@ -155,68 +151,9 @@ def _import_all() -> None:
     told.print(_table([]), *_pressure([]))
 
 
-class _Watcher:
-    """What was counted, by name; asked by the screen and, on another thread, by Prometheus."""
-
-    def __init__(self, watched: Live, exact: bool) -> None:
-        from analysis.answers.live import CallSites
-
-        self._watched = watched
-        self._exact = exact
-        self._going: GoingPressure | None = None
-        self._early: list[LiveRows] = []
-        self._lock = threading.Lock()
-        self.sites = CallSites(platform.machine())
-
-    def look(self) -> dict[Call, np.ndarray]:
-        with self._lock:
-            counts = self._watched.counts()
-            new = self._watched.new_stacks()
-            if new:
-                from analysis.answers.places import places_of
-
-                self.sites.learn(places_of(new["stack"].to_pandas(), new["address"].to_pandas()))
-            return self.sites.sum(counts)
-
-    def unknown(self) -> dict[str, int]:
-        """Ps that were taken, by system call, nobody knows how long after the block."""
-        from analysis.names import syscall_names
-
-        with self._lock:
-            told = self._watched.unknown()
-        names = syscall_names(list(told), platform.machine())
-        return dict(zip(map(str, names), told.values(), strict=True))
-
-    def step(self, last: bool) -> None:
-        """Take the rows that came, where any do; called by the thread that waits for them."""
-        from analysis.answers.going import GoingPressure
-
-        rows = self._watched.rows(last)
-        if rows is None:
-            return
-        runtime = self._watched.runtime
-        with self._lock:
-            if self._going is None and runtime == "none":
-                # Which of them tells what: until it is known, they wait.
-                self._early = _forget_early([*self._early, rows])
-                return
-            if self._going is None:
-                self._going = GoingPressure(self._watched.begin_ns, runtime, self._exact)
-            for piece in (*self._early, rows):
-                self._going.feed(piece.tables, piece.until_ns)
-            self._early = []
-            if last:
-                self._going.finish()
-
-    def pressure(self) -> list[ProcessPressure]:
-        """Stall time by cause of each process, of what is settled."""
-        with self._lock:
-            return [] if self._going is None else self._going.told()
-
-
 def _show(
     watched: Live,
-    watcher: _Watcher,
+    watcher: Watcher,
     period: float,
     seconds: float | None,
     sites: int,
@@ -274,7 +211,7 @@ def _show(
             click.echo(json.dumps(line))
 
 
-def _site_row(call: Call, counts: np.ndarray, watcher: _Watcher) -> dict[str, Any]:
+def _site_row(call: Call, counts: np.ndarray, watcher: Watcher) -> dict[str, Any]:
     file, line = watcher.sites.line_of(call.site)
     where = {"call_site": call.site, "file": file, "line": line}
     return {"syscall": call.syscall, **where, **_numbers(counts)}
@@ -312,20 +249,6 @@ def _table(rows: list[dict[str, Any]]) -> Any:  # noqa: ANN401 - a rich renderab
         for row in rows
     ]
     return table("P-retake latency and harm", columns, cells, left=2, spare=_SPARE)
-
-
-def _forget_early(pieces: list[LiveRows]) -> list[LiveRows]:
-    """Of rows before any runtime was found: the last ones, and of older ones who lives.
-
-    No P is in reach then, so all else would only fill the memory of who watches no Go program.
-    """
-    older, newer = pieces[:-_EARLY], pieces[-_EARLY:]
-    lives = [
-        replace(piece, tables={"task": piece.tables["task"]})
-        for piece in older
-        if len(piece.tables.get("task", ()))
-    ]
-    return [*lives, *newer]
 
 
 def _unknown_text(unknown: dict[str, int]) -> list[str]:

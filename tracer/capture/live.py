@@ -113,7 +113,7 @@ class Live:
         # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
         self._stack_ids: dict[int, int] = {}
         self._new_stacks: dict[int, KernelStack] = {}
-        attach(target, programs, self._runtimes)
+        self._attached = attach(target, programs, self._runtimes)
         if drop:
             give_up(programs.loaded)
         self.begin_ns = self._clock.now_ns()

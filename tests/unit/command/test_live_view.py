@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 
-from pretake.commands.live import _forget_early, _unknown_text
+from pretake.commands.live import _unknown_text
 from pretake.prometheus import _Counted
+from pretake.watcher import forget_early
 from tracer.capture.live import LiveRows
 from tracer.trace.schema import TABLES
 
@@ -33,7 +34,7 @@ def test_rows_before_any_runtime_do_not_pile_up() -> None:
     kept: list[LiveRows] = []
     for period in range(100):
         tables = {"sched_switch": switch} if period else {"sched_switch": switch, "task": task}
-        kept = _forget_early([*kept, LiveRows(period, tables)])
+        kept = forget_early([*kept, LiveRows(period, tables)])
     assert [(piece.until_ns, sorted(piece.tables)) for piece in kept] == [
         (0, ["task"]),
         *((period, ["sched_switch"]) for period in (97, 98, 99)),
