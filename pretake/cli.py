@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "doctor": "Say what this machine can capture, and what to do about what is missing.",
     "record": "Capture a program into a trace.",
     "live": "Show P-retake latency and harm while a program runs, and store nothing.",
+    "watch": "Keep the last seconds of running programs, and write a trace when it matters.",
     "summary": "How much P time was lost, to what, and what helps.",
     "budget": "Show where every P-second went, and whose work waited.",
     "episodes": "List each system call that blocked with a P.",

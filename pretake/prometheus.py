@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -24,12 +25,14 @@ from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
 
 if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
     import numpy as np
 
     from analysis.answers.live import Call
     from analysis.answers.pressure import ProcessPressure
 
-__all__ = ["UNKNOWN_SITE", "Server"]
+__all__ = ["UNKNOWN_SITE", "Server", "Stalls", "buckets"]
 
 UNKNOWN_SITE = "unknown"
 """Label of the calls whose stack was not to be had."""
@@ -40,6 +43,10 @@ _MEANINGS = {
 }
 _BOUNDS = range(4 * 10, 4 * 35, 4)
 """An octave a bucket, from a microsecond to half a minute."""
+_CLIENTS = 16
+"""Who is answered at one time; the next one is turned away, and may ask again."""
+_PATIENCE_S = 10.0
+"""A client that neither asks nor reads for so long is left."""
 
 
 class Server:
@@ -90,8 +97,14 @@ class Server:
         registry = CollectorRegistry()
         registry.register(_Counted(look, most, unknown))
         if pressure is not None:
-            registry.register(_Stalls(pressure))
-        self._server.set_app(make_wsgi_app(registry))
+            registry.register(Stalls(pressure))
+        with self.answering(make_wsgi_app(registry)):
+            yield
+
+    @contextlib.contextmanager
+    def answering(self, application: WSGIApplication) -> Iterator[None]:
+        """Answer by an application, on another thread."""
+        self._server.set_app(application)
         thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
@@ -110,6 +123,12 @@ class Server:
 
 
 class _Handler(WSGIRequestHandler):
+    timeout = _PATIENCE_S
+
+    def get_stderr(self) -> TextIO:
+        """Errors are the client's: one that went, or that never reads."""
+        return io.StringIO()
+
     def log_message(self, format: str, *args: object) -> None:
         """The terminal is the program's."""
 
@@ -119,6 +138,28 @@ class _Handler(WSGIRequestHandler):
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    _room = threading.BoundedSemaphore(_CLIENTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer on a thread of its own, as long as there are few."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """On that thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away, or that never reads, is no error of ours."""
 
     def server_bind(self) -> None:
         # The base class asks the name service for the machine's name.
@@ -180,7 +221,7 @@ class _Counted(Collector):
             family = _family(what)
             for call, counts in told.items():
                 labels = [call.syscall, call.site or UNKNOWN_SITE]
-                family.add_metric(labels, _buckets(counts[number]), sum_value=None)
+                family.add_metric(labels, buckets(counts[number]), sum_value=None)
             yield family
         lacking = _unknown_family()
         for syscall, count in self._unknown().items():
@@ -196,14 +237,22 @@ def _unknown_family() -> CounterMetricFamily:
     )
 
 
-class _Stalls(Collector):
+class Stalls(Collector):
+    """Stall time by cause.
+
+    Args:
+        pressure: stall time of each process; called for each question.
+    """
+
     def __init__(self, pressure: Callable[[], Sequence[ProcessPressure]]) -> None:
         self._pressure = pressure
 
     def describe(self) -> Iterator[Metric]:
+        """What there would be."""
         yield from families(())
 
     def collect(self) -> Iterator[Metric]:
+        """What there is now."""
         yield from families(self._pressure())
 
 
@@ -213,7 +262,8 @@ def _family(what: str) -> HistogramMetricFamily:
     )
 
 
-def _buckets(counts: np.ndarray) -> list[tuple[str, float]]:
+def buckets(counts: np.ndarray) -> list[tuple[str, float]]:
+    """Counts of a :class:`~tracer.capture.live.Histogram` as Prometheus has them, in seconds."""
     below = counts.cumsum()
-    buckets = [(repr(lower_ns(b) / 1e9), float(below[b - 1])) for b in _BOUNDS]
-    return [*buckets, ("+Inf", float(below[-1]))]
+    told = [(repr(lower_ns(b) / 1e9), float(below[b - 1])) for b in _BOUNDS]
+    return [*told, ("+Inf", float(below[-1]))]

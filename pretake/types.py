@@ -32,7 +32,10 @@ class _Size(click.ParamType[int]):
 
 
 class _Where(click.ParamType[int | Path]):
-    """A port, or a socket in the file system: ``9100``, ``unix:/run/pretake.sock``."""
+    """A port of loopback, or a socket in the file system.
+
+    ``9100``, ``127.0.0.1:9100``, ``unix:/run/pretake.sock``.
+    """
 
     name = "port"
 
@@ -43,9 +46,10 @@ class _Where(click.ParamType[int | Path]):
         text = str(value)
         if text.startswith("unix:/"):
             return Path(text.removeprefix("unix:"))
-        if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        port = text.removeprefix("127.0.0.1:").removeprefix("localhost:")
+        if not port.isdecimal() or not 1 <= int(port) <= 65535:
             self.fail(f"{text!r} is neither a port (1 to 65535) nor unix:/PATH", param, ctx)
-        return int(text)
+        return int(port)
 
 
 SIZE = _Size()

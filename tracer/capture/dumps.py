@@ -100,6 +100,11 @@ class Dumps:
         """Where a dump is made: a path that needs no right on the way to the folder."""
         return Path(f"/proc/self/fd/{self.fd}/.{name}")
 
+    def scratch(self) -> str:
+        """The name of a trace that is made to be read once, and removed."""
+        self._number += 1
+        return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{self._number}.pprof"
+
     def make_room(self, nbytes: int) -> None:
         """Remove the oldest dumps until so many more bytes fit, or none is left."""
         sizes = {name: self._bytes_of(name) for name in self.names()}

@@ -107,15 +107,24 @@ class Watch(Live):
             return None
         return super().rows(last)
 
-    def step(self) -> None:
-        """Find new processes, and forget what no window needs; call it once a second."""
+    def step(self) -> list[str]:
+        """Find new processes, and forget what no window needs; call it once a second.
+
+        Returns:
+            Lines that say who came and who ended.
+        """
+        lines = []
         for pid in self._target.find():
             # A target first: the keeper opens files of targets alone.
             present = follow(pid, self._programs)
             self._runtimes.attach_running(pid)
             note_clocks(self._ahead, [pid])
             self._add_present(pid, present)
+            image = self._images.current(pid)
+            name = image.comm if image is not None and image.comm else "a process"
+            lines.append(f"watching {name} ({pid})")
         for pid in self._target.take_ended():
+            lines.append(f"process {pid} has ended")
             self._ahead.pop(str(pid), None)
         now_ns = self._clock.now_ns()
         self._moments.append(self._clock.moment())
@@ -125,6 +134,7 @@ class Watch(Live):
             self._forgotten_ns = now_ns
             self._forget_images(now_ns)
             self._forget_stacks()
+        return lines
 
     @property
     def targets(self) -> Several:

@@ -29,6 +29,7 @@ TAKES_NO_TRACE = {
     "doctor": "is about the machine",
     "record": "makes a trace",
     "live": "shows a program while it runs",
+    "watch": "watches programs that run",
     "run": "runs a workload",
     "import": "reads what other tools wrote",
     "bench": "makes traces",

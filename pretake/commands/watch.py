@@ -1,0 +1,198 @@
+"""``pretake watch``: a flight recorder, which writes a trace of what was before an event."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from pretake.libraries import import_without_threads
+from pretake.types import SIZE, WHERE
+
+
+@click.command()
+@click.option(
+    "--pid", "pids", type=int, multiple=True, metavar="PID", help="Watch this process. [several]"
+)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="GLOB",
+    help="Watch each process with this name, also those that come later: 'api-*'. [several]",
+)
+@click.option(
+    "--cgroup",
+    "cgroups",
+    multiple=True,
+    metavar="PATH",
+    help="Watch each process of a cgroup, also those that come later: "
+    "/system.slice/api.service. [several]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("pretake-dumps"),
+    show_default=True,
+    metavar="DIR",
+    help="Folder for dumps, and for nothing else.",
+)
+@click.option(
+    "--when",
+    "whens",
+    multiple=True,
+    metavar="RULE",
+    help="Write a dump when this holds: 'lost_p > 20 % for 1 s', 'hold_ns > 50 ms' or "
+    "'stw_ns > 10 ms'. [several]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds before the event that a dump has.",
+)
+@click.option(
+    "--after",
+    type=click.FloatRange(0, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds after the event that a dump has.",
+)
+@click.option(
+    "--memory",
+    type=SIZE,
+    default="128M",
+    show_default=True,
+    metavar="SIZE",
+    help="Memory for the records of those seconds. If it is too small, a dump begins later, and "
+    "says so.",
+)
+@click.option(
+    "--dumps-per-hour",
+    type=click.IntRange(1),
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="Write no more dumps than this in an hour.",
+)
+@click.option(
+    "--disk",
+    type=SIZE,
+    default="1G",
+    show_default=True,
+    metavar="SIZE",
+    help="Remove the oldest dumps when all take more than this.",
+)
+@click.option(
+    "--listen",
+    type=WHERE,
+    metavar="127.0.0.1:PORT|unix:PATH",
+    help="Serve /metrics, /debug/pprof/ptime and POST /dump. Every user of this machine can ask "
+    "the port; only you the socket.",
+)
+@click.option(
+    "--probes",
+    type=click.Choice(("none", "exact")),
+    default="none",
+    show_default=True,
+    help="How transitions of Go's runtime are found, as in 'pretake record'.",
+)
+@click.option(
+    "--buffer",
+    type=SIZE,
+    default=None,
+    show_default="2M to 32M, by the machine's memory",
+    metavar="SIZE",
+    help="Memory for the records of each CPU, until they are read.",
+)
+def command(
+    pids: tuple[int, ...],
+    names: tuple[str, ...],
+    cgroups: tuple[str, ...],
+    output: Path,
+    whens: tuple[str, ...],
+    seconds: float,
+    after: float,
+    memory: int,
+    dumps_per_hour: int,
+    disk: int,
+    listen: int | Path | None,
+    probes: str,
+    buffer: int | None,
+) -> None:
+    """Keep the last seconds of running programs in memory, and write a trace when it matters.
+
+    \b
+    Examples:
+      pretake watch --pid 4242 --when 'hold_ns > 50 ms'
+      pretake watch --name 'api-*' --when 'lost_p > 20 % for 3 s' --listen 127.0.0.1:9110
+      kill -USR1 $(pgrep -f 'pretake watch')
+
+    A dump is an ordinary trace, for 'pretake summary' and all others. It has the time before the
+    event and some after it. Events are rules that hold (--when), SIGUSR1, and POST /dump.
+    Nothing else is written, so a watch may run for weeks. Ctrl-C and SIGTERM end it.
+
+    lost_p is the share of P time that was lost in each of so many seconds in a row. hold_ns is
+    how long a blocked thread kept its P, and stw_ns how long a stop-the-world took. Each is known
+    when it is over. It needs root, or CAP_BPF and CAP_PERFMON.
+    """
+    import_without_threads()
+    from analysis.answers.alarms import parse_rule
+
+    rules = [parse_rule(text) for text in whens]
+    # All of it now: who has become nobody may not read modules that lie in root's home.
+    from pretake.recording import Recording
+    from pretake.views import note
+    from tracer.capture.options import CaptureOptions
+    from tracer.capture.record import stopped_by_signals
+    from tracer.capture.recorder import Recorder
+    from tracer.capture.several import Several
+    from tracer.capture.watch import WatchOptions, watch
+    from tracer.targets import reference
+
+    targets = Several(pids, names, cgroups)
+    options = CaptureOptions(buffer_bytes=buffer, probes=probes, reference_module=reference.find())
+    kept = WatchOptions(seconds, memory, rows=bool(rules) or listen is not None)
+    stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+        stack.callback(targets.close)
+        server = None
+        if listen is not None:
+            from pretake.prometheus import Server
+            from pretake.recording_page import application
+
+            server = stack.enter_context(contextlib.closing(Server(listen)))
+        stack.enter_context(stopped_by_signals(stop))
+        watched, dumps = stack.enter_context(
+            watch(
+                targets,
+                output,
+                options=options,
+                kept=kept,
+                per_hour=dumps_per_hour,
+                disk_bytes=disk,
+                drop=True,
+            )
+        )
+        recorder = Recorder(watched, dumps, seconds, after)
+        recording = Recording(watched, dumps, recorder, rules, probes == "exact")
+        before = signal.signal(signal.SIGUSR1, recording.by_signal)
+        stack.callback(signal.signal, signal.SIGUSR1, before)
+        if server is not None:
+            stack.enter_context(server.answering(application(recording)))
+        found = ", ".join(map(str, targets.pids)) or "none yet"
+        note(f"watching {found}; dumps go to {output}; Ctrl-C ends, SIGUSR1 writes a dump")
+        recording.run(stop, note)
+        for missing in watched.missing:
+            note(f"not captured: {missing}")
+        if recorder.last is not None:
+            path = shlex.quote(str(output / recorder.last))
+            note(f"next: pretake summary {path}")

@@ -1,0 +1,175 @@
+"""``pretake watch`` at work: rows to the rules, rules to dumps, and what others ask of it.
+
+One thread does it all but writing and answering: it reads the rings, asks the rules and begins
+dumps. The threads that answer hand it what they want, and wait.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from analysis.answers.alarms import Alarms, Rule
+from analysis.formats.pprof import write_pprof
+from analysis.names import syscall_names
+from pretake.watcher import Watcher
+from tracer.capture.recorder import Decision, Recorder
+from tracer.capture.watch import LATE_NS
+from tracer.errors import PretakeError
+from tracer.trace.reader import Trace
+
+if TYPE_CHECKING:
+    from analysis.answers.pressure import ProcessPressure
+    from tracer.capture.dumps import Dumps
+    from tracer.capture.watch import Watch
+
+__all__ = ["Recording"]
+
+_PERIOD_S: Final = 0.25
+_ROWS_PERIOD_S: Final = 1.0
+_PATIENCE_S: Final = 30.0
+_BUCKETS: Final = 256
+
+
+class Recording:
+    """Joins a watch, its rules and its dumps.
+
+    Args:
+        watched: gives the rows.
+        dumps: the folder.
+        recorder: writes there.
+        rules: begin a dump where they hold.
+        exact: whether uprobes tell the runtime's transitions.
+
+    Attributes:
+        alarms: how often each rule held, by its text.
+        holds: how long Ps were held, by system call: counts as of a
+            :class:`~tracer.capture.live.Histogram`.
+    """
+
+    def __init__(
+        self,
+        watched: Watch,
+        dumps: Dumps,
+        recorder: Recorder,
+        rules: Sequence[Rule],
+        exact: bool = False,
+    ) -> None:
+        self.watched = watched
+        self.dumps = dumps
+        self.recorder = recorder
+        self.alarms: Counter[str] = Counter({rule.text: 0 for rule in rules})
+        self.holds: dict[str, np.ndarray] = {}
+        self._alarms = Alarms(rules)
+        self._watcher = Watcher(watched, exact, self._settled)
+        self._asked: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._profiles = threading.Lock()
+        self._by_signal = False
+        self._rows_s = 0.0
+
+    def by_signal(self, *_: object) -> None:
+        """SIGUSR1 came: a dump at the next step."""
+        self._by_signal = True
+
+    def run(self, stop: threading.Event, say: Callable[[str], None]) -> None:
+        """Watch until it is told to stop, or all processes have ended and none may come.
+
+        Args:
+            stop: set from a handler of signals, or another thread.
+            say: is given each line that there is to tell.
+        """
+        ended = False
+        while not (ended or stop.is_set()):
+            ended = self.watched.wait(_PERIOD_S)
+            for line in self.step():
+                say(line)
+        if ended:
+            say("all processes have ended")
+        self._watcher.step(last=True)
+        for line in self.recorder.finish():
+            say(line)
+
+    def step(self) -> list[str]:
+        """Do what is due."""
+        lines = []
+        if time.monotonic() - self._rows_s >= _ROWS_PERIOD_S:
+            self._rows_s = time.monotonic()
+            self._watcher.step(last=False)
+            lines += self.watched.step()
+        if self._by_signal:
+            self._by_signal = False
+            self.recorder.trigger("SIGUSR1")
+        while not self._asked.empty():
+            wanted, answer = self._asked.get()
+            try:
+                answer.set_result(wanted())
+            except BaseException as error:
+                answer.set_exception(error)
+        return lines + self.recorder.step()
+
+    def pressure(self) -> list[ProcessPressure]:
+        """Stall time by cause of each process, of what is settled."""
+        return self._watcher.pressure()
+
+    def dump(self, reason: str) -> Decision:
+        """Begin a dump; for other threads.
+
+        Raises:
+            TimeoutError: the watch has no time.
+        """
+        decision: Decision = self._ask(lambda: self.recorder.trigger(reason))
+        return decision
+
+    def profile(self, seconds: float) -> bytes:
+        """The last seconds as a gzipped pprof profile; for other threads.
+
+        Raises:
+            PretakeError: another one is made, or it cannot be made.
+            TimeoutError: the watch has no time.
+        """
+        if not self._profiles.acquire(blocking=False):
+            raise PretakeError("another profile is being made", "ask again")
+        name = self.dumps.scratch()
+        path = self.dumps.making(name)
+        try:
+            end_ns = self.watched.now_ns - LATE_NS
+            begin_ns = end_ns - round(seconds * 1e9)
+            frozen = self._ask(lambda: self.watched.freeze(begin_ns, end_ns, {}))
+            frozen.write(path)
+            write_pprof(Trace(path), path / "profile")
+            return (path / "profile").read_bytes()
+        finally:
+            self.dumps.remove(f".{name}")
+            self._profiles.release()
+
+    def _ask(self, wanted: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
+        answer: Future[Any] = Future()
+        self._asked.put((wanted, answer))
+        return answer.result(_PATIENCE_S)
+
+    def _settled(self, name: str, rows: Mapping[str, np.ndarray]) -> None:
+        if name == "holds":
+            self._count_holds(rows)
+        for fired in self._alarms.ask(name, rows):
+            self.alarms[fired.rule.text] += 1
+            reason = f"{fired.rule.text} ({fired.what} in process {fired.pid})"
+            self.recorder.trigger(reason, fired.event_ns)
+
+    def _count_holds(self, rows: Mapping[str, np.ndarray]) -> None:
+        took = np.maximum(rows["end_ns"] - rows["block_ns"], 1).astype(np.float64)
+        # As tracer/bpf/live.bpf.c has them: four buckets an octave.
+        mantissa, exponent = np.frexp(took)
+        buckets = 4 * (exponent - 1) + np.floor((2 * mantissa - 1) * 4).astype(np.int64)
+        for number in np.unique(rows["nr"]).tolist():
+            own = buckets[rows["nr"] == number]
+            (named,) = syscall_names([number])
+            counts = np.bincount(own, minlength=_BUCKETS)[:_BUCKETS]
+            syscall = str(named) if number >= 0 else "page fault"
+            self.holds[syscall] = self.holds.get(syscall, 0) + counts
