@@ -141,7 +141,8 @@ class Dumps:
 
     def names(self) -> list[str]:
         """All dumps, the oldest first."""
-        return sorted(name for name in _entries(self.fd) if _NAME.fullmatch(name))
+        names = (name for name in _entries(self.fd) if _NAME.fullmatch(name))
+        return sorted(names, key=_when)
 
     def bytes(self) -> int:
         """What all dumps take."""
@@ -181,6 +182,12 @@ class Dumps:
                         if stat.S_ISREG(status.st_mode):
                             total += status.st_size
         return total
+
+
+def _when(name: str) -> tuple[str, int]:
+    """When a dump was begun, and of those of one second, its number."""
+    begun, number = name.removesuffix(".pretake").split("-")
+    return begun, int(number)
 
 
 def _entries(folder: int) -> list[str]:
