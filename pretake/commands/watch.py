@@ -148,8 +148,7 @@ def command(
     from analysis.answers.alarms import parse_rule
 
     rules = [parse_rule(text) for text in whens]
-    # All of it now: who has become nobody may not read modules that lie in root's home.
-    from pretake.recording import Recording
+    from pretake.recording import Recording, import_late
     from pretake.views import note
     from tracer.capture.options import CaptureOptions
     from tracer.capture.record import stopped_by_signals
@@ -161,6 +160,7 @@ def command(
     targets = Several(pids, names, cgroups)
     options = CaptureOptions(buffer_bytes=buffer, probes=probes, reference_module=reference.find())
     kept = WatchOptions(seconds, memory, rows=bool(rules) or listen is not None)
+    import_late()
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(targets.close)
