@@ -17,10 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
-from analysis.answers.alarms import Alarms, Rule
-from analysis.formats.pprof import write_pprof
-from analysis.names import syscall_names
-from pretake.watcher import Watcher
 from tracer.capture.recorder import Decision, Recorder
 from tracer.capture.watch import LATE_NS
 from tracer.errors import PretakeError
@@ -28,6 +24,8 @@ from tracer.trace.reader import Trace
 
 if TYPE_CHECKING:
     from analysis.answers.pressure import ProcessPressure
+    from analysis.answers.rules import Rule
+    from pretake.watcher import Watcher
     from tracer.capture.dumps import Dumps
     from tracer.capture.watch import Watch
 
@@ -40,8 +38,14 @@ _BUCKETS: Final = 256
 
 
 def import_late() -> None:
-    """Have imported what libraries import when they are first used: who has become nobody may not
-    read modules that lie in root's home."""
+    """Import what a watch with rules or with a listener needs, down to what libraries import when
+    they are first used: who has become nobody may not read modules that lie in root's home."""
+    import analysis.answers.alarms
+    import analysis.formats.pprof  # noqa: F401
+    import pretake.recording_page
+    import pretake.watcher  # noqa: F401
+    from analysis.names import syscall_names
+
     syscall_names([0])
     pa.table({"x": [0]}).to_pandas()
 
@@ -55,6 +59,7 @@ class Recording:
         recorder: writes there.
         rules: begin a dump where they hold.
         exact: whether uprobes tell the runtime's transitions.
+        analysed: whether stall time is computed, for rules and metrics.
 
     Attributes:
         alarms: how often each rule held, by its text.
@@ -69,14 +74,20 @@ class Recording:
         recorder: Recorder,
         rules: Sequence[Rule],
         exact: bool = False,
+        analysed: bool = True,
     ) -> None:
         self.watched = watched
         self.dumps = dumps
         self.recorder = recorder
         self.alarms: Counter[str] = Counter({rule.text: 0 for rule in rules})
         self.holds: dict[str, np.ndarray] = {}
-        self._alarms = Alarms(rules)
-        self._watcher = Watcher(watched, exact, self._settled)
+        self._watcher: Watcher | None = None
+        if analysed:
+            from analysis.answers.alarms import Alarms
+            from pretake.watcher import Watcher
+
+            self._alarms = Alarms(rules)
+            self._watcher = Watcher(watched, exact, self._settled)
         self._asked: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._profiles = threading.Lock()
         self._by_signal = False
@@ -100,7 +111,7 @@ class Recording:
                 say(line)
         if ended:
             say("all processes have ended")
-        self._watcher.step(last=True)
+        self._take_rows(last=True)
         for line in self.recorder.finish():
             say(line)
 
@@ -109,7 +120,7 @@ class Recording:
         lines = []
         if time.monotonic() - self._rows_s >= _ROWS_PERIOD_S:
             self._rows_s = time.monotonic()
-            self._watcher.step(last=False)
+            self._take_rows()
             lines += self.watched.step()
         if self._by_signal:
             self._by_signal = False
@@ -124,7 +135,7 @@ class Recording:
 
     def pressure(self) -> list[ProcessPressure]:
         """Stall time by cause of each process, of what is settled."""
-        return self._watcher.pressure()
+        return [] if self._watcher is None else self._watcher.pressure()
 
     def dump(self, reason: str) -> Decision:
         """Begin a dump; for other threads.
@@ -142,6 +153,8 @@ class Recording:
             PretakeError: another one is made, or it cannot be made.
             TimeoutError: the watch has no time.
         """
+        from analysis.formats.pprof import write_pprof
+
         if not self._profiles.acquire(blocking=False):
             raise PretakeError("another profile is being made", "ask again")
         name = self.dumps.scratch()
@@ -157,6 +170,12 @@ class Recording:
             self.dumps.remove(f".{name}")
             self._profiles.release()
 
+    def _take_rows(self, last: bool = False) -> None:
+        if self._watcher is not None:
+            self._watcher.step(last)
+        else:
+            self.watched.rows(last)
+
     def _ask(self, wanted: Callable[[], Any]) -> Any:  # noqa: ANN401 - what it returns
         answer: Future[Any] = Future()
         self._asked.put((wanted, answer))
@@ -171,6 +190,8 @@ class Recording:
             self.recorder.trigger(reason, fired.event_ns)
 
     def _count_holds(self, rows: Mapping[str, np.ndarray]) -> None:
+        from analysis.names import syscall_names
+
         took = np.maximum(rows["end_ns"] - rows["block_ns"], 1).astype(np.float64)
         # As tracer/bpf/live.bpf.c has them: four buckets an octave.
         mantissa, exponent = np.frexp(took)

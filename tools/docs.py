@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from pretake.cli import group
+from tools.deploy import dashboard, rules
 from tracer.trace.columns import Column
 from tracer.trace.schema import SCHEMA_VERSION, TABLES
 
@@ -114,6 +115,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/trace-format.md": trace_format,
     "docs/tables.md": analysis_tables,
     "docs/command.md": command_reference,
+    "deploy/prometheus/pretake.rules.yml": rules,
+    "deploy/grafana/pretake.json": dashboard,
 }
 
 

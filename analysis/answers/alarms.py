@@ -1,8 +1,4 @@
-"""Rules that a watch asks of what the pass settles, such as ``hold_ns > 50 ms``.
-
-Examples:
-    >>> parse_rule("lost_p > 20 % for 3 s")
-    Rule(text='lost_p > 20 % for 3 s', metric='lost_p', limit=0.2, seconds=3)
+"""Asks rules (:mod:`analysis.answers.rules`) of what the pass settles.
 
 ``lost_p``: the share of a process's P time that was lost, at least, in each of so many whole
 seconds in a row (1 if none are named). It fires once, and again only after a second in which it
@@ -15,8 +11,6 @@ All three are known when they are over, and up to two seconds late: the pass loo
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,43 +18,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from analysis.answers.rules import Rule
 from analysis.ptime.engine.state import STATES
 from analysis.units import duration_text, percent_text
-from tracer.errors import PretakeError
 
-__all__ = ["METRICS", "Alarms", "Fired", "Rule", "parse_rule"]
+__all__ = ["Alarms", "Fired"]
 
-METRICS: Final = {
-    "lost_p": "share of P time that was lost, in each second",
-    "hold_ns": "how long a blocked thread kept its P",
-    "stw_ns": "how long a stop-the-world took",
-}
-_UNIT_NS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9}
-_RULE: Final = re.compile(
-    r"\s*(?P<metric>\w+)\s*>\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>%|[a-zµμ]+)"
-    r"(?:\s+for\s+(?P<seconds>\d+)\s*s)?\s*"
-)
-_MEND: Final = "say for example 'lost_p > 20 % for 1 s', 'hold_ns > 50 ms' or 'stw_ns > 10 ms'"
 _LOST: Final = tuple(f"least_{state}_ns" for state in STATES[1:7])
 
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is asked.
-
-    Args:
-        text: as it was given.
-        metric: one of :data:`METRICS`.
-        limit: it holds above: a share (0.2 is 20 %) of ``lost_p``, else ns.
-        seconds: of ``lost_p``: in how many seconds in a row.
-    """
-
-    text: str
-    metric: str
-    limit: float
-    seconds: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,40 +44,6 @@ class Fired:
     event_ns: int
     pid: int
     what: str
-
-
-def parse_rule(text: str) -> Rule:
-    """Read a rule.
-
-    Raises:
-        PretakeError: it is none; the message is one line.
-    """
-    shown = "".join(c if c.isprintable() else "?" for c in text)
-    match = _RULE.fullmatch(text)
-    if match is None:
-        raise PretakeError(f"'{shown}' is no rule", _MEND)
-    metric, number, unit = match["metric"], float(match["number"]), match["unit"]
-    if metric not in METRICS:
-        raise PretakeError(
-            f"'{shown}': there is no metric {metric}", f"one of {', '.join(METRICS)}"
-        )
-    if metric == "lost_p":
-        if unit != "%":
-            raise PretakeError(f"'{shown}': lost_p is a share of P time in %", _MEND)
-        if number >= 100:
-            raise PretakeError(f"'{shown}': no more than 100 % can be lost", _MEND)
-        seconds = int(match["seconds"] or 1)
-        if not 1 <= seconds <= 3600:
-            raise PretakeError(f"'{shown}': for takes 1 to 3600 whole seconds", _MEND)
-        return Rule(text.strip(), metric, number / 100, seconds)
-    if unit not in _UNIT_NS:
-        raise PretakeError(f"'{shown}': {metric} is a time in ns, us, ms or s", _MEND)
-    if match["seconds"] is not None:
-        raise PretakeError(f"'{shown}': only lost_p is asked 'for' some seconds", _MEND)
-    limit = number * _UNIT_NS[unit]
-    if not math.isfinite(limit) or limit >= 1 << 62:
-        raise PretakeError(f"'{shown}': no time is that long", _MEND)
-    return Rule(text.strip(), metric, limit)
 
 
 class Alarms:

@@ -16,22 +16,26 @@ from pretake.types import SIZE, WHERE
 
 @click.command()
 @click.option(
-    "--pid", "pids", type=int, multiple=True, metavar="PID", help="Watch this process. [several]"
+    "--pid",
+    "pids",
+    type=int,
+    multiple=True,
+    metavar="PID",
+    help="Watch this process. This option, --name, --cgroup and --when may be given repeatedly.",
 )
 @click.option(
     "--name",
     "names",
     multiple=True,
     metavar="GLOB",
-    help="Watch each process with this name, also those that come later: 'api-*'. [several]",
+    help="Watch each process with this name, also those that come later: 'api-*'.",
 )
 @click.option(
     "--cgroup",
     "cgroups",
     multiple=True,
     metavar="PATH",
-    help="Watch each process of a cgroup, also those that come later: "
-    "/system.slice/api.service. [several]",
+    help="Watch each process of a cgroup, also those that come later: /system.slice/api.service.",
 )
 @click.option(
     "-o",
@@ -48,7 +52,7 @@ from pretake.types import SIZE, WHERE
     multiple=True,
     metavar="RULE",
     help="Write a dump when this holds: 'lost_p > 20 % for 1 s', 'hold_ns > 50 ms' or "
-    "'stw_ns > 10 ms'. [several]",
+    "'stw_ns > 10 ms'.",
 )
 @click.option(
     "--seconds",
@@ -144,10 +148,10 @@ def command(
     how long a blocked thread kept its P, and stw_ns how long a stop-the-world took. Each is known
     when it is over. It needs root, or CAP_BPF and CAP_PERFMON.
     """
-    import_without_threads()
-    from analysis.answers.alarms import parse_rule
+    from analysis.answers.rules import parse_rule
 
     rules = [parse_rule(text) for text in whens]
+    import_without_threads()
     from pretake.recording import Recording, import_late
     from pretake.views import note
     from tracer.capture.options import CaptureOptions
@@ -160,7 +164,8 @@ def command(
     targets = Several(pids, names, cgroups)
     options = CaptureOptions(buffer_bytes=buffer, probes=probes, reference_module=reference.find())
     kept = WatchOptions(seconds, memory, rows=bool(rules) or listen is not None)
-    import_late()
+    if kept.rows:
+        import_late()
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(targets.close)
@@ -183,7 +188,7 @@ def command(
             )
         )
         recorder = Recorder(watched, dumps, seconds, after)
-        recording = Recording(watched, dumps, recorder, rules, probes == "exact")
+        recording = Recording(watched, dumps, recorder, rules, probes == "exact", kept.rows)
         before = signal.signal(signal.SIGUSR1, recording.by_signal)
         stack.callback(signal.signal, signal.SIGUSR1, before)
         if server is not None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.answers.alarms import Alarms, Fired, Rule, parse_rule
+from analysis.answers.alarms import Alarms, Fired
 from analysis.answers.going import GoingPressure
+from analysis.answers.rules import Rule, parse_rule
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.engine.sums import BIN
 from analysis.windowed.columns import TIME_COLUMN
