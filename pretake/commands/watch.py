@@ -169,6 +169,9 @@ def command(
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(targets.close)
+        # Until it can be answered, it ends neither us nor what we start.
+        before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        stack.callback(signal.signal, signal.SIGUSR1, before)
         server = None
         if listen is not None:
             from pretake.prometheus import Server
@@ -189,8 +192,7 @@ def command(
         )
         recorder = Recorder(watched, dumps, seconds, after)
         recording = Recording(watched, dumps, recorder, rules, probes == "exact", kept.rows)
-        before = signal.signal(signal.SIGUSR1, recording.by_signal)
-        stack.callback(signal.signal, signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR1, recording.by_signal)
         if server is not None:
             stack.enter_context(server.answering(application(recording)))
         found = ", ".join(map(str, targets.pids)) or "none yet"
