@@ -24,6 +24,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pretake.prometheus import Stalls, buckets
+from tracer.capture.containers import Container
 from tracer.errors import PretakeError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ POST /dump                            write a trace of the last seconds and the 
 
 def metric_families() -> list[Metric]:
     """Every metric that a watch serves, without samples: the list that others are made from."""
-    return [*Stalls(lambda: ()).describe(), *_families()]
+    return [*Stalls(lambda: ()).describe(), *vars(_Families()).values()]
 
 
 class Recorded(Collector):
@@ -59,76 +60,80 @@ class Recorded(Collector):
 
     def describe(self) -> Iterator[Metric]:
         """What there would be."""
-        yield from _families()
+        yield from vars(_Families()).values()
 
     def collect(self) -> Iterator[Metric]:
         """What there is now."""
-        recording = self._recording
+        recording, told = self._recording, _Families()
         watched, recorder = recording.watched, recording.recorder
-        holds, records, lost, dumps, alarms, removed, disk, window, memory, targets, ended = (
-            _families()
-        )
         for syscall, counts in list(recording.holds.items()):
-            holds.add_metric([syscall], buckets(counts), sum_value=None)
-        records.add_metric([], watched.events())
+            told.holds.add_metric([syscall], buckets(counts), sum_value=None)
+        told.records.add_metric([], watched.events())
         for table, count in watched.losses().items():
-            lost.add_metric([table], count)
+            told.lost.add_metric([table], count)
         last = Exemplar({"dump": recorder.last}, 1.0) if recorder.last is not None else None
         for result, count in recorder.counts.items():
-            dumps.add_metric([result], count, exemplar=last if result == "written" else None)
+            exemplar = last if result == "written" else None
+            told.dumps.add_metric([result], count, exemplar=exemplar)
         for rule, count in recording.alarms.items():
-            alarms.add_metric([rule], count, exemplar=last if count else None)
-        removed.add_metric([], recording.dumps.removed)
-        disk.add_metric([], recording.dumps.bytes())
-        window.add_metric([], (watched.now_ns - watched.window.begin_ns) / 1e9)
-        memory.add_metric([], watched.window.nbytes)
-        targets.add_metric([], len(watched.targets.pids))
-        ended.add_metric([], watched.targets.ended)
-        yield from (holds, records, lost, dumps, alarms, removed, disk, window, memory, targets)
-        yield ended
+            told.alarms.add_metric([rule], count, exemplar=last if count else None)
+        told.removed.add_metric([], recording.dumps.removed)
+        told.disk.add_metric([], recording.dumps.bytes())
+        told.window.add_metric([], (watched.now_ns - watched.window.begin_ns) / 1e9)
+        told.memory.add_metric([], watched.window.nbytes)
+        pids = watched.targets.pids
+        told.processes.add_metric([], len(pids))
+        for pid in pids:
+            where = watched.containers.get(pid, Container(None))
+            labels = [str(pid), watched.comm_of(pid) or "", *(x or "" for x in where)]
+            told.info.add_metric(labels, 1)
+        told.ended.add_metric([], watched.targets.ended)
+        yield from vars(told).values()
 
 
-def _families() -> tuple[
-    HistogramMetricFamily,
-    CounterMetricFamily,
-    CounterMetricFamily,
-    CounterMetricFamily,
-    CounterMetricFamily,
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    GaugeMetricFamily,
-    GaugeMetricFamily,
-    GaugeMetricFamily,
-    CounterMetricFamily,
-]:
-    return (
-        HistogramMetricFamily(
+class _Families:
+    """Each metric of a watch's own, without samples."""
+
+    def __init__(self) -> None:
+        self.holds = HistogramMetricFamily(
             "pretake_hold_seconds",
             "How long blocked threads kept their P, by system call",
             labels=["syscall"],
-        ),
-        CounterMetricFamily("pretake_watch_records", "Records that the kernel sent"),
-        CounterMetricFamily(
+        )
+        self.records = CounterMetricFamily("pretake_watch_records", "Records that the kernel sent")
+        self.lost = CounterMetricFamily(
             "pretake_watch_lost_records", "Records that found no room in a ring", labels=["table"]
-        ),
-        CounterMetricFamily(
+        )
+        self.dumps = CounterMetricFamily(
             "pretake_watch_dumps",
             "Triggers by what became of them: a dump that was written, or that failed, a dump "
             "that another one had begun (joined), or none, because of --dumps-per-hour (refused)",
             labels=["result"],
-        ),
-        CounterMetricFamily("pretake_watch_alarms", "How often a rule held", labels=["rule"]),
-        CounterMetricFamily(
+        )
+        self.alarms = CounterMetricFamily(
+            "pretake_watch_alarms", "How often a rule held", labels=["rule"]
+        )
+        self.removed = CounterMetricFamily(
             "pretake_watch_dumps_removed", "Dumps that had to go because of --disk"
-        ),
-        GaugeMetricFamily("pretake_watch_disk_bytes", "What all dumps take on the disk"),
-        GaugeMetricFamily(
+        )
+        self.disk = GaugeMetricFamily(
+            "pretake_watch_disk_bytes", "What all dumps take on the disk"
+        )
+        self.window = GaugeMetricFamily(
             "pretake_watch_window_seconds", "How far the window reaches back from now"
-        ),
-        GaugeMetricFamily("pretake_watch_window_bytes", "Memory of the window's records"),
-        GaugeMetricFamily("pretake_watch_processes", "Processes that are watched"),
-        CounterMetricFamily("pretake_watch_processes_ended", "Watched processes that have ended"),
-    )
+        )
+        self.memory = GaugeMetricFamily(
+            "pretake_watch_window_bytes", "Memory of the window's records"
+        )
+        self.processes = GaugeMetricFamily("pretake_watch_processes", "Processes that are watched")
+        self.info = GaugeMetricFamily(
+            "pretake_watch_process_info",
+            "1 for each process that is watched; empty labels for what it is not in",
+            labels=("pid", "comm", *Container._fields),
+        )
+        self.ended = CounterMetricFamily(
+            "pretake_watch_processes_ended", "Watched processes that have ended"
+        )
 
 
 def application(recording: Recording) -> WSGIApplication:

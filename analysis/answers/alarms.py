@@ -77,11 +77,6 @@ class Alarms:
             return []
         return sorted(found, key=lambda fired: fired.event_ns)
 
-    def forget(self, pid: int) -> None:
-        """A process is no more."""
-        self._sums.pop(pid, None)
-        self._lasted = {key: n for key, n in self._lasted.items() if key[1] != pid}
-
     def _longer(self, metric: str, rows: Mapping[str, Ints], begins: str) -> Iterator[Fired]:
         took = rows["end_ns"] - rows[begins]
         for rule in self._rules:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.capture.attendant import leave_attendant
+from tracer.capture.containers import cgroup_of, container_of
 from tracer.capture.dumps import Dumps
 from tracer.capture.frozen import Frozen, reach_in_span
 from tracer.capture.head import Head
@@ -74,6 +75,8 @@ class Watch(Live):
 
     Attributes:
         window: the last seconds.
+        containers: where each process is that was asked for, by its id; also of one that has
+            ended, as long as the window may have it.
     """
 
     _target: Several
@@ -94,8 +97,10 @@ class Watch(Live):
         self._old: dict[tuple[int, int], int] = {}
         self._forgotten_ns = 0
         self._stacks_refused = 0
+        self._told_cut = False
         self.lost = 0
         note_clocks(self._ahead, targets.pids)
+        self.containers = {pid: container_of(cgroup_of(pid)) for pid in targets.pids}
         self._manifest = new_manifest(targets, options)
         super().__init__(targets, programs, options, drop, kept.rows)
 
@@ -119,10 +124,9 @@ class Watch(Live):
             present = follow(pid, self._programs)
             self._runtimes.attach_running(pid)
             note_clocks(self._ahead, [pid])
+            self.containers[pid] = container_of(cgroup_of(pid))
             self._add_present(pid, present)
-            image = self._images.current(pid)
-            name = image.comm if image is not None and image.comm else "a process"
-            lines.append(f"watching {name} ({pid})")
+            lines.append(f"watching {self.comm_of(pid) or 'a process'} ({pid})")
         for pid in self._target.take_ended():
             lines.append(f"process {pid} has ended")
             self._ahead.pop(str(pid), None)
@@ -134,6 +138,12 @@ class Watch(Live):
             self._forgotten_ns = now_ns
             self._forget_images(now_ns)
             self._forget_stacks()
+        if self.window.cut and not self._told_cut:
+            self._told_cut = True
+            reach_s = (now_ns - self.window.begin_ns) / 1e9
+            lines.append(
+                f"--memory has room for the last {reach_s:.1f} s now, and not for --seconds"
+            )
         return lines
 
     @property
@@ -145,6 +155,11 @@ class Watch(Live):
     def now_ns(self) -> int:
         """CLOCK_MONOTONIC of the machine."""
         return self._clock.now_ns()
+
+    def comm_of(self, pid: int) -> str | None:
+        """The name of a process that lives; None where it is not known."""
+        image = self._images.current(pid)
+        return None if image is None else image.comm
 
     def events(self) -> int:
         """Records that the kernel sent since the begin."""
@@ -198,7 +213,15 @@ class Watch(Live):
                     "give a larger --memory",
                 )
             )
-        manifest.asked["watch"] = {**about, "before_s": self._kept_options.seconds}
+        manifest.asked["watch"] = {
+            **about,
+            "before_s": self._kept_options.seconds,
+            "processes": {
+                str(pid): container._asdict()
+                for pid, container in self.containers.items()
+                if pid in pids
+            },
+        }
         return Frozen(
             begin_ns,
             end_ns,
@@ -283,6 +306,7 @@ class Watch(Live):
                 self._images.forget(image)
         lives = {str(image.pid) for image in self._images}
         self._ahead = {pid: ahead for pid, ahead in self._ahead.items() if pid in lives}
+        self.containers = {pid: c for pid, c in self.containers.items() if str(pid) in lives}
 
     def _forget_stacks(self) -> None:
         """Where the kernel had no room for another stack: those that no row of the window has."""
