@@ -200,7 +200,10 @@ class _Predicted:
 
     def add_predicted(self, source: str, row: dict[Any, Any]) -> None:
         self.source = source
-        for values, name in ((self.predicted, "retake_p50_ns"), (self.errors, "error_percent")):
+        for values, name in (
+            (self.predicted, "retake_p50_ns"),
+            (self.errors, "retake_p50_error_percent"),
+        ):
             if not pd.isna(row[name]):
                 values.append(float(row[name]))
 

@@ -181,7 +181,7 @@ def traced(program: Path, workload: Workload, way: str, folder: Path) -> dict[st
 
 
 def predicted(trace: LoadedTrace) -> dict[str, float | None] | None:
-    """P-retake latency p50 by way, as whatif has it; null where the run cannot be replayed."""
+    """P-retake latency p50 by way, as whatif has it; null where that does not tell it."""
     try:
         rows = trace.whatif(list(PREDICTED.values()), play, limit=4000)
     except PretakeError:

@@ -89,6 +89,7 @@ def render(materials: Sequence[Material]) -> str:
                 "advice": tables.advice(material),
                 "factors": tables.factors(material),
                 "whatif": tables.whatif(material),
+                "withheld": tables.withheld_columns(material),
                 "preemptions": tables.preemptions(material),
                 "events": tables.events(material),
                 "capture": tables.capture(material),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from analysis.units import (
     percent_text,
     runtime_text,
 )
+from analysis.whatif.errors import COLUMNS, error_name, signed_text, withheld
 from analysis.whatif.predict import machine_text
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "preemptions",
     "pressure",
     "whatif",
+    "withheld_columns",
 ]
 
 
@@ -69,6 +72,10 @@ def _duration(value: object) -> Cell:
 
 def _count(value: object) -> Cell:
     return _cell(value, count_text)
+
+
+def _rounded(value: object) -> Cell:
+    return _count(None if value is None else round(float(str(value))))
 
 
 def _share(value: object) -> Cell:
@@ -250,31 +257,41 @@ def preemptions(material: Material) -> Grid:
 
 
 def whatif(material: Material) -> Grid:
-    """The run under other policies, and the error of the replay beside each."""
+    """The run under other policies; above them the error of each column."""
+    columns: dict[str, tuple[str, Callable[[object], Cell]]] = {
+        "retake_p50_ns": ("retake p50", _duration),
+        "retake_p90_ns": ("p90", _duration),
+        "retake_p99_ns": ("p99", _duration),
+        "without_p50_ns": ("P without a goroutine p50", _duration),
+        "harm_ns": ("lost P time", _duration),
+        "calls_per_s": ("calls a second", _rounded),
+        "handoffs": ("handoffs", _count),
+    }
     rows = []
-    table = pd.DataFrame() if material.whatif is None else material.whatif
-    found = table.astype(object).where(table.notna(), None).to_dict("records")
-    first = found[0] if found else {}
+    found = _whatif_rows(material)
     for row in found:
         captured = row["source"] == "captured"
         name = f"{row['policy']}, as captured" if captured else str(row["policy"])
         if not captured:
-            name += machine_text(row, first)
-        error = row["error_percent"]
-        rows.append(
-            [
-                Cell(name if row["ends"] else f"{name}: would never end"),
-                *(_duration(row[f"retake_{share}_ns"]) for share in ("p50", "p90", "p99")),
-                _duration(row["harm_ns"]),
-                _count(None if pd.isna(row["calls_per_s"]) else round(row["calls_per_s"])),
-                _count(row["handoffs"]),
-                Cell("")
-                if captured
-                else _cell(error, lambda value: f"{float(str(value)):+.0f} %"),
-            ]
-        )
-    headings = ("retake p50", "p90", "p99", "harm", "calls a second", "handoffs", "error")
-    return Grid(("policy", *headings), rows)
+            name += machine_text(row, found[0])
+        cells = [cell(row[column]) for column, (_, cell) in columns.items()]
+        rows.append([Cell(name if row["ends"] else f"{name}: would never end"), *cells])
+    if len(found) > 1:
+        errors = [found[1][error_name(column)] for column in columns]
+        rows.insert(1, [Cell("error of a replay"), *(Cell(signed_text(e)) for e in errors)])
+    return Grid(("policy", *(heading for heading, _ in columns.values())), rows)
+
+
+def withheld_columns(material: Material) -> list[str]:
+    """Why columns of :func:`whatif` are not told."""
+    headings = dict(zip(COLUMNS, whatif(material).columns[1:], strict=True))
+    return withheld(_whatif_rows(material), headings)
+
+
+def _whatif_rows(material: Material) -> list[dict[Any, Any]]:
+    """The what-if table of a trace as rows, None for null; the capture is the first."""
+    table = pd.DataFrame() if material.whatif is None else material.whatif
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def events(material: Material) -> Grid:

@@ -11,7 +11,8 @@ and computes the error.
    thread is woken, and under ``sysmon`` in the median hold.
 2. The *second* half is replayed, under the policy that was really used and under the others.
 3. The replay under the policy that was used is compared with the second half itself, which it has
-   not seen. The difference is the error that stands beside every prediction.
+   not seen: an error for each column. A column that is too far off is told for no policy
+   (:mod:`analysis.whatif.errors`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,17 @@ import pandas as pd
 from analysis.ptime.episodes import episode_windows
 from analysis.schema import Field, Frame
 from analysis.stats.quantiles import quantiles
+from analysis.units import duration_text
+from analysis.whatif.errors import (
+    COLUMNS,
+    LIMIT_PERCENT,
+    Error,
+    Figures,
+    error_fields,
+    error_name,
+    errors_of,
+    why_name,
+)
 from analysis.whatif.prices import Price, busy_cpus, prices
 from analysis.whatif.quota import Quota, quota_of
 from analysis.whatif.scripts import Goroutine, Scripts, scripts
@@ -55,20 +67,11 @@ WHATIF = Frame(
             "quota, so its row shows the run without it. Null if no cgroup was read",
         ),
         Field("calls", "system calls that blocked"),
-        Field("retake_p50_ns", "median P-retake latency"),
-        Field("retake_p90_ns", "its 90th percentile"),
-        Field("retake_p99_ns", "its 99th percentile"),
-        Field("harm_ns", "time in which goroutines waited for Ps that blocked threads held"),
-        Field("calls_per_s", "calls per second of wall (or virtual) time", "float"),
-        Field("handoffs", "Ps given away before a call"),
-        Field(
-            "error_percent",
-            "by how much the median latency of the used policy's replay differs from the capture, "
-            "in the part without throttling; the same for all rows. Null if that policy is not "
-            "known or has no latency, or if nearly all of the run was throttled",
-            "float",
+        *(
+            Field(name, meaning, "float" if name == "calls_per_s" else "int")
+            for name, meaning in COLUMNS.items()
         ),
-        Field("calls_error_percent", "the same for calls_per_s", "float"),
+        *error_fields(),
         Field(
             "ends",
             "whether the replay came to an end. It does not if goroutines wait for each other in "
@@ -116,20 +119,24 @@ class Replay:
         hold_ns: holds.
         move_ns: from P's release to its next goroutine.
         ahead_ns: from a handoff before a call to the block.
-        harm_ns: all harm together.
+        without_ns: from the block, or the handoff before it, until P ran a goroutine again.
+        harm_ns: all harm together, at least.
         calls: system calls made.
         elapsed_ns: from the first step to the last.
         handoffs: Ps given away before a call.
+        harm_most_ns: what the harm can have been at most; None of a simulator, which knows it.
     """
 
     retake_ns: Ints
     hold_ns: Ints
     move_ns: Ints
     ahead_ns: Ints
+    without_ns: Ints
     harm_ns: int
     calls: int
     elapsed_ns: int
     handoffs: int
+    harm_most_ns: int | None = None
 
 
 class Replayer(Protocol):
@@ -199,7 +206,7 @@ def whatif(
     used = used_policy(trace)
     measured = _measured(known[middle:], second)
     quota = quota_of(trace, _process_of(known))
-    error = calls_error = None
+    told = seen = None
     if used is not None:
         untouched = quota.untouched(known[:middle])
         fitting = untouched if len(untouched) >= _FEWEST else known[:middle]
@@ -207,24 +214,25 @@ def whatif(
         as_used = Machine(own.procs, own.cpus, 1.0, costs)
         told = replay(second.goroutines, used, as_used, _bound(second))
         seen = _without_quota(measured, known[middle:], second, quota)
-        if told is not None and seen is not None:
-            error = _percent_apart(_median(told.retake_ns), _median(seen.retake_ns))
-            calls_error = _percent_apart(_rate(told), _rate(seen))
+    errors = errors_of(
+        None if told is None else _figures(told),
+        None if seen is None else _figures(seen),
+        used,
+        "CPU quotas throttled nearly all of the run, and a replay has none",
+    )
     asked = Machine(procs or own.procs, cpus or own.cpus, syscall_cost, costs)
-    rows = [_row(used or "unknown", "captured", own, measured, True)]
+    vague = {"harm_ns": Error(None, _vague(measured))}
+    rows = [_row(used or "unknown", "captured", own, measured, True, vague)]
     taken_ns = quota.taken_ns(second.begin_ns, second.end_ns)
     rows[0]["throttled_ns"] = UNKNOWN if taken_ns is None else taken_ns
     for policy in policies:
         told = replay(second.goroutines, policy, asked, _bound(second))
-        rows.append(_row(policy, "replayed", asked, told, policy == used))
+        rows.append(_row(policy, "replayed", asked, told, policy == used, errors))
     if one_more and used is not None:
         for more in (replace(asked, procs=asked.procs + 1), replace(asked, cpus=asked.cpus + 1)):
             told = replay(second.goroutines, used, more, _bound(second))
-            rows.append(_row(used, "replayed", more, told, True))
+            rows.append(_row(used, "replayed", more, told, True, errors))
     table = pd.DataFrame(rows)
-    replayed = (table["source"] == SOURCES.index("replayed")).to_numpy()
-    for name, value in (("error_percent", error), ("calls_error_percent", calls_error)):
-        table[name] = np.where(replayed & (value is not None), value or 0.0, np.nan)
     return WHATIF.finish({str(name): table[name].to_numpy() for name in table})
 
 
@@ -299,15 +307,20 @@ def _measured(known: pd.DataFrame, own: Scripts) -> Replay:
     """The capture itself, in the words of a replay."""
     went_on = known["run_ns"].fillna(known["acquirep_ns"])
     given = known["outcome"].eq("handed_off") & went_on.notna()
+    left_ns = known[["block_ns", "release_ns"]].min(axis=1)
+    # Of a hold whose share is not known, all of it can have been harm.
+    longest_ns = known["hold_ns"].fillna(known["exit_ns"] - known["block_ns"])
     return Replay(
         plain.numbers(known["retake_ns"]),
         plain.numbers(known["hold_ns"].where(known["outcome"].eq("retaken"))),
         plain.numbers(went_on - known["release_ns"]),
         plain.numbers((known["block_ns"] - known["release_ns"]).where(given)),
+        plain.numbers((went_on - left_ns).where(known["release_ns"].notna())),
         int(known["harm_ns"].fillna(0).sum()),
         own.calls,
         own.end_ns - own.begin_ns,
         int(known["outcome"].eq("handed_off").sum()),
+        int(known["harm_most_ns"].fillna(longest_ns).fillna(0).sum()),
     )
 
 
@@ -355,8 +368,15 @@ def _correct(
 
 
 def _row(
-    policy: str, source: str, machine: Machine, told: Replay | None, used: bool
+    policy: str,
+    source: str,
+    machine: Machine,
+    told: Replay | None,
+    used: bool,
+    errors: Mapping[str, Error],
 ) -> dict[str, object]:
+    """One row; a column whose error says so is left out of it."""
+    figures: Figures = {} if told is None else _figures(told)
     row: dict[str, object] = {
         "policy": policy,
         "source": SOURCES.index(source),
@@ -365,24 +385,37 @@ def _row(
         "cpus": machine.cpus,
         "syscall_cost": machine.syscall_cost,
         "throttled_ns": 0,
-        "calls": UNKNOWN,
-        **dict.fromkeys(("retake_p50_ns", "retake_p90_ns", "retake_p99_ns"), UNKNOWN),
-        "harm_ns": UNKNOWN,
-        "calls_per_s": np.nan,
-        "handoffs": UNKNOWN,
+        "calls": UNKNOWN if told is None else told.calls,
         "ends": told is not None,
     }
-    if told is None:
-        return row
-    spread = quantiles(told.retake_ns[told.retake_ns != UNKNOWN], 0.5, 0.9, 0.99)
-    for name, value in spread.items():
-        row[f"retake_{name}_ns"] = UNKNOWN if value is None else value
-    return row | {
-        "calls": told.calls,
-        "harm_ns": told.harm_ns,
+    for column in COLUMNS:
+        error = errors.get(column, Error(None, None))
+        value = figures.get(column) if error.why is None else None
+        nothing = np.nan if column == "calls_per_s" else UNKNOWN
+        row[column] = nothing if value is None else value
+        row[error_name(column)] = np.nan if error.percent is None else error.percent
+        row[why_name(column)] = error.why
+    return row
+
+
+def _figures(told: Replay) -> Figures:
+    """What a replay, or a capture, has in each column."""
+    latency = quantiles(told.retake_ns[told.retake_ns != UNKNOWN], 0.5, 0.9, 0.99)
+    return {
+        **{f"retake_{name}_ns": value for name, value in latency.items()},
+        "without_p50_ns": _median(told.without_ns),
+        "harm_ns": told.harm_ns if _vague(told) is None else None,
         "calls_per_s": _rate(told),
         "handoffs": told.handoffs,
     }
+
+
+def _vague(told: Replay) -> str | None:
+    """What is said of harm that is only known to be in a wide range."""
+    least, most = told.harm_ns, told.harm_most_ns
+    if most is None or most - least <= LIMIT_PERCENT / 100 * most:
+        return None
+    return f"the capture tells only that it is {duration_text(least)} to {duration_text(most)}"
 
 
 def _rate(told: Replay) -> float:
@@ -391,12 +424,3 @@ def _rate(told: Replay) -> float:
 
 def _median(values: Ints) -> int | None:
     return quantiles(values[values != UNKNOWN], 0.5)["p50"]
-
-
-def _percent_apart(predicted: float | None, measured: float | None) -> float | None:
-    """Difference in percent of what was measured."""
-    if predicted is None or measured is None:
-        return None
-    if measured == 0:
-        return 0.0 if predicted == 0 else None
-    return 100 * (predicted - measured) / measured

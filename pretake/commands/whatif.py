@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from analysis.whatif.scripts import Goroutine, Step
     from reference_runtime.sim import replay as sim
 
-_SPARE = ("p90", "handoffs", "calls/s", "p99")
+_HEADS = {
+    "retake_p50_ns": "retake p50",
+    "retake_p90_ns": "p90",
+    "retake_p99_ns": "p99",
+    "without_p50_ns": "P without G",
+    "harm_ns": "lost P",
+    "calls_per_s": "calls/s",
+    "handoffs": "handoffs",
+}
+_SPARE = ("p90", "handoffs", "calls/s", "p99", "P without G")
 """Columns that a narrow terminal does without, the first of them first."""
 
 
@@ -64,9 +73,17 @@ def command(
 
     The first half of the run shows what each step costs on its machine, such as waking a thread.
     The second half is replayed under each policy. It is also replayed under the policy that was
-    really used, and the error of that replay stands beside each prediction.
+    really used, and each column of that replay is compared with the run. A column that is more
+    than 25 % off there is not predicted for any policy.
     """
     from analysis import load
+    from analysis.whatif.errors import (
+        COLUMNS,
+        LIMIT_PERCENT,
+        error_name,
+        signed_text,
+        withheld,
+    )
 
     loaded = load(trace)
     policies = retake.split(",") if retake else usual_policies(loaded.manifest.target.runtime)
@@ -82,25 +99,25 @@ def command(
     if as_json:
         write_rows(predicted)
         return
-    head = ("policy", "retake p50", "p90", "p99", "harm", "calls/s", "handoffs", "error")
     captured, *replayed = cells(predicted)
     rows = [
         (
             _name(row, captured),
-            duration(row["retake_p50_ns"]) if row["ends"] else "no end",
-            *(duration(row[f"retake_{name}_ns"]) for name in ("p90", "p99")),
-            duration(row["harm_ns"]),
-            None if row["calls_per_s"] is None else f"{row['calls_per_s']:,.0f}",
-            None if row["handoffs"] is None else f"{row['handoffs']:,}",
-            "" if row is captured else _percent_apart_text(row["error_percent"]),
+            *(_text(column, row[column]) if row["ends"] else "no end" for column in COLUMNS),
         )
         for row in (captured, *replayed)
     ]
+    errors = [signed_text(replayed[0][error_name(column)]) for column in COLUMNS]
+    rows.insert(1, ("error of a replay", *errors))
     terminal = console()
-    terminal.print(table(f"What if: {captured['calls']:,} calls", head, rows, spare=_SPARE))
+    title = f"What if: {captured['calls']:,} calls"
+    terminal.print(table(title, ("policy", *_HEADS.values()), rows, spare=_SPARE))
     terminal.print(
-        "(run): as captured. error: how far a replay of the captured policy is from it."
+        "(run): as captured. error of a replay: how far a replay of the captured policy is above "
+        f"the run. A column with more than {LIMIT_PERCENT:g} % is not told."
     )
+    for line in withheld((captured, *replayed), _HEADS):
+        terminal.print(line, markup=False)
     _tell_quota(terminal, captured)
     if syscall_cost != 1 and loaded.manifest.asked.get("detail") != "full":
         terminal.print(
@@ -116,7 +133,7 @@ def _tell_quota(terminal: Console, captured: dict[str, Any]) -> None:
     elif taken_ns:
         terminal.print(
             f"no quota: CPU quotas throttled the run for {duration(taken_ns)}, and a replay has "
-            "no quota. Its error is that of the part which was not throttled. A larger quota is "
+            "no quota. Its errors are of the part which was not throttled. A larger quota is "
             "not predicted, because the trace does not say how large the quota was."
         )
 
@@ -138,8 +155,10 @@ def _name(row: dict[str, Any], captured: dict[str, Any]) -> str:
     return f"{row['policy']}{machine_text(row, captured)}"
 
 
-def _percent_apart_text(value: float | None) -> str | None:
-    return None if value is None else f"{value:+.0f} %"
+def _text(column: str, value: float | None) -> str | None:
+    if column.endswith("_ns"):
+        return duration(value)
+    return None if value is None else f"{value:,.0f}"
 
 
 def play(
@@ -175,12 +194,14 @@ def play(
     except (DeadlockError, LivelockError):
         return None
     known = [e for e in told.episodes if e.release_ns != UNKNOWN]
-    given = [e for e in known if e.outcome() == "handed_off" and e.run_ns != UNKNOWN]
+    ran = [e for e in known if e.run_ns != UNKNOWN]
+    given = [e for e in ran if e.outcome() == "handed_off"]
     return Replay(
         np.array(told.retake_ns, np.int64),
         np.array([e.hold_ns() for e in known if e.outcome() == "retaken"], np.int64),
-        np.array([e.run_ns - e.release_ns for e in known if e.run_ns != UNKNOWN], np.int64),
+        np.array([e.run_ns - e.release_ns for e in ran], np.int64),
         np.array([e.block_ns - e.release_ns for e in given], np.int64),
+        np.array([e.run_ns - min(e.block_ns, e.release_ns) for e in ran], np.int64),
         told.harm_ns,
         told.calls,
         told.elapsed_ns,

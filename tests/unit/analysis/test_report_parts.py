@@ -41,7 +41,8 @@ def predicted(trace: Trace) -> pd.DataFrame:
             "source": pd.Series([0, 1, 1]).to_numpy(),
             "retake_p50_ns": pd.Series([90 * US, 7 * US, -1]).to_numpy(),
             "calls_per_s": pd.Series([1_000.4, 20_000.0, float("nan")]).to_numpy(),
-            "error_percent": pd.Series([float("nan"), 12.4, 12.4]).to_numpy(),
+            "retake_p50_error_percent": pd.Series([float("nan"), 12.4, 12.4]).to_numpy(),
+            "harm_why": pd.Series([None, HOSTILE, HOSTILE], dtype="str"),
             "ends": pd.Series([1, 1, 0]).to_numpy(),
         }
     )
@@ -71,12 +72,14 @@ def test_a_prediction_has_its_error_beside_it(tmp_path: Path) -> None:
     materials = gather([ten_calls().write(tmp_path)], predicted)
     rows = [[cell.text for cell in row] for row in tables.whatif(materials[0]).rows]
     assert rows[0][:2] == ["sysmon, as captured", "90 µs"]
-    assert (rows[0][5], rows[0][7]) == ("1,000", "")
-    assert rows[1][:2] == [HOSTILE, "7 µs"]
-    assert rows[1][7] == "+12 %"
-    assert rows[2][0] == "raw: would never end"
-    assert rows[2][1:3] == ["–", "–"]
+    assert rows[0][6] == "1,000"
+    assert rows[1][:3] == ["error of a replay", "+12.4 %", "–"]
+    assert rows[2][:2] == [HOSTILE, "7 µs"]
+    assert rows[3][0] == "raw: would never end"
+    assert rows[3][1:3] == ["–", "–"]
+    assert tables.withheld_columns(materials[0]) == [f"lost P time is not told: {HOSTILE}"]
     page = render(materials)
+    assert "lost P time is not told" in page
     assert "replayed under each policy" in page
     assert "<script>alert" not in page
 
