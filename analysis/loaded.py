@@ -128,10 +128,16 @@ class LoadedTrace:
         return interrupted_calls(self.trace)
 
     def factors(self) -> pd.DataFrame:
-        """What the latency is correlated with: :data:`analysis.answers.factors.FACTORS`."""
+        """What the latency goes with: :data:`analysis.answers.factors.FACTORS`."""
         from analysis.answers.factors import factors
 
-        return factors(self.trace)
+        return factors(self.trace, places=self._places)
+
+    def latency(self) -> pd.DataFrame:
+        """The parts of the mean latency: :data:`analysis.answers.latency.LATENCY`."""
+        from analysis.answers.latency import decompose_trace
+
+        return decompose_trace(self.trace, self._places)
 
     def advise(self) -> pd.DataFrame:
         """Which way of calling fits each site: :data:`analysis.answers.advise.ADVICE`."""

@@ -30,7 +30,7 @@ SUBCOMMANDS = {
     "episodes": "List each system call that blocked with a P.",
     "callsites": "Show which calls held Ps, the most harmful first.",
     "preemptions": "Show who asked goroutines to stop, and whether they stopped.",
-    "factors": "Show what the P-retake latency is correlated with.",
+    "factors": "Show what the P-retake latency consists of, and what it goes with.",
     "advise": "Show for each call site which way of calling costs least P time.",
     "whatif": "Replay the run under other policies, or on another machine.",
     "compare": "Show many traces in one table, on a cluster if there is one.",

@@ -23,6 +23,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.answers.places import call_sites
 from analysis.ptime.episodes import episode_windows
 from analysis.schema import Field, Frame
 from analysis.stats.resample import interval, resampled_mean
@@ -188,13 +189,6 @@ def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
     """What the estimates need of each call whose end is known, in the smallest types."""
     known = episodes[~episodes["lost_overlap"] & episodes["exit_ns"].notna()]
     known = known[~_by_the_runtime(known, places)]
-    stack = known["stack_id"]
-    site = known["syscall"].fillna("unknown").astype(object)
-    at = "stack " + stack.astype(str).astype(object)
-    if places is not None:
-        named = stack.map(places.set_index("stack_id")["site"].astype(object)).astype(object)
-        at = at.where(named.isna(), named)
-    site = site.where(stack.isna(), site + " at " + at)
     numbers = {name: _floats(known[name]) for name in _SIGNALS}
     queued = np.fmax(numbers["runq"], numbers["global_runq"])
     alone = (numbers["npidle"] == 0) & ~(numbers["nmspinning"] > 0)
@@ -204,7 +198,7 @@ def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
         {
             "block_ns": known["block_ns"].to_numpy(np.int64),
             "tid": known["tid"].to_numpy(np.int32),
-            "site": pd.Categorical(site.astype("str")),
+            "site": pd.Categorical(call_sites(known, places)),
             "nr": known["nr"].to_numpy(np.int16, na_value=UNKNOWN),
             "blocked_ns": (known["exit_ns"] - known["block_ns"]).to_numpy(np.int64),
             "waiting": np.where(told, (queued > 0) & alone, UNKNOWN).astype(np.int8),

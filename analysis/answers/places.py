@@ -17,7 +17,7 @@ from analysis.schema import Field, Frame
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["PLACES", "places", "places_of"]
+__all__ = ["PLACES", "call_sites", "places", "places_of"]
 
 PLACES = Frame(
     "places",
@@ -86,3 +86,20 @@ def places_of(stacks: pd.DataFrame, addresses: pd.DataFrame) -> pd.DataFrame:
             "stack": texts.reindex(sites.index).to_numpy(object),
         }
     )
+
+
+def call_sites(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.Series[str]:
+    """What to call the site of each episode: ``read at main.load``.
+
+    Args:
+        episodes: syscall and stack_id of :data:`analysis.schema.EPISODES`.
+        places: the trace's stacks by name; those of one call site are one site. Without them each
+            stack is one site.
+    """
+    stack = episodes["stack_id"]
+    site = episodes["syscall"].fillna("unknown").astype(object)
+    at = "stack " + stack.astype(str).astype(object)
+    if places is not None:
+        named = stack.map(places.set_index("stack_id")["site"].astype(object)).astype(object)
+        at = at.where(named.isna(), named)
+    return site.where(stack.isna(), site + " at " + at).astype("str")

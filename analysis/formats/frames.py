@@ -5,6 +5,7 @@ from __future__ import annotations
 from analysis.answers.advise import ADVICE
 from analysis.answers.compare import COMPARISON
 from analysis.answers.factors import FACTORS
+from analysis.answers.latency import LATENCY
 from analysis.answers.places import PLACES
 from analysis.answers.preemptions import INTERRUPTED, LEDGER, PREEMPTIONS
 from analysis.answers.sites import SITES
@@ -23,6 +24,7 @@ FRAMES: tuple[Frame, ...] = (
     PREEMPTIONS,
     LEDGER,
     INTERRUPTED,
+    LATENCY,
     FACTORS,
     ADVICE,
     WHATIF,

@@ -87,6 +87,7 @@ def render(materials: Sequence[Material]) -> str:
                 "places": tables.places(material),
                 "worst": _worst(material, number, pictures),
                 "advice": tables.advice(material),
+                "latency": tables.latency(material),
                 "factors": tables.factors(material),
                 "whatif": tables.whatif(material),
                 "withheld": tables.withheld_columns(material),

@@ -11,6 +11,7 @@ from analysis.answers.advise import advise
 from analysis.answers.budget import Budget, budget_over_time
 from analysis.answers.compare import trace_label
 from analysis.answers.factors import factors
+from analysis.answers.latency import decompose
 from analysis.answers.places import places
 from analysis.answers.preemptions import PREEMPTIONS, preemptions
 from analysis.answers.summary import Summary, SummaryBuilder
@@ -35,7 +36,7 @@ WORST = 6
 has one at least."""
 
 _COLUMNS = (
-    *("tid", "pid", "comm", "goid", "p", "nr", "syscall", "arg0", "blocked_ns"),
+    *("tid", "pid", "comm", "goid", "p", "nr", "syscall", "arg0", "blocked_ns", "cpu"),
     *("enter_ns", "block_ns", "release_ns", "acquirep_ns", "run_ns", "pidle_ns", "exit_ns"),
     *("hold_ns", "retake_ns", "harm_ns", "outcome", "reason", "taker_tid", "runner_tid"),
     *("runq", "global_runq", "npidle", "nmspinning", "p_use", "class", "lost_overlap", "censored"),
@@ -67,7 +68,8 @@ class Material:
         worst: those with the most harm (then the longest hold).
         lanes: their time lines.
         places: the stacks that its threads blocked with, by name.
-        factors: what the latency is correlated with.
+        latency: the parts of the mean latency.
+        factors: what the latency goes with, of what was so before the block.
         advice: which way of calling fits each site.
         preemptions: requests to stop a goroutine.
         whatif: the run under other policies; None where nobody was asked, or it cannot be told.
@@ -83,6 +85,7 @@ class Material:
     worst: pd.DataFrame
     lanes: pd.DataFrame
     places: pd.DataFrame
+    latency: pd.DataFrame
     factors: pd.DataFrame
     advice: pd.DataFrame
     preemptions: pd.DataFrame
@@ -138,7 +141,8 @@ def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> M
         worst,
         timelines(trace, worst),
         stacks,
-        factors(trace, rows),
+        decompose(rows, stacks),
+        factors(trace, rows, places=stacks),
         advise(rows, trace.frame("syscall", ["nr", "blocks"]), places=stacks),
         preemptions(trace) if asked else PREEMPTIONS.finish({}),
         None if predict is None else predict(trace),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.answers.compare import compare
+from analysis.answers.factors import SHOWN
 from analysis.answers.now import range_text
 from analysis.answers.preemptions import ledger
 from analysis.answers.pressure import distinct_windows, stalls_of
@@ -35,6 +36,7 @@ __all__ = [
     "comparison",
     "events",
     "factors",
+    "latency",
     "parts",
     "places",
     "preemptions",
@@ -42,6 +44,10 @@ __all__ = [
     "whatif",
     "withheld_columns",
 ]
+
+
+_PARTS = 40
+"""Rows of the table of parts: of all calls together and of the first four sites."""
 
 
 @dataclass(frozen=True)
@@ -219,23 +225,46 @@ def advice(material: Material) -> Grid:
     )
 
 
+def latency(material: Material) -> Grid:
+    """The parts of the mean latency, of all calls and of the sites with most of it."""
+    table = material.latency
+    rows = []
+    for row in table[table["sum_ns"].gt(0)].head(_PARTS).to_dict("records"):
+        of_all = pd.isna(row["site"])
+        rows.append(
+            [
+                Cell("all calls") if of_all else _word(row["site"]),
+                Cell("") if of_all else _word(row["reason"]),
+                _word(row["meaning"]),
+                _duration(row["mean_ns"]),
+                _share(row["share"]),
+                _count(row["episodes"]),
+            ]
+        )
+    return Grid(("site", "reason", "part", "mean", "share", "episodes"), rows)
+
+
 def factors(material: Material) -> Grid:
-    """What the latency is correlated with; factors without a known effect are left out."""
+    """What the latency goes with; factors without a known effect are left out."""
     rows = []
     for row in material.factors.dropna(subset=["effect"]).to_dict("records"):
         effect, low, high = (float(row[name]) for name in ("effect", "effect_low", "effect_high"))
         rows.append(
             [
+                _word(row["site"]),
+                _word(row["reason"]),
                 _word(row["meaning"]),
                 Cell(f"{effect:+.2f}", effect),
                 Cell(f"{low:+.2f} … {high:+.2f}"),
+                Cell("yes" if row["p_holm"] < SHOWN else "no"),
                 _duration(row["low_p50_ns"]),
                 _duration(row["high_p50_ns"]),
                 _count(row["episodes"]),
             ]
         )
-    headings = ("correlation", "95 % interval", "latency with least", "with most", "episodes")
-    return Grid(("factor", *headings), rows)
+    headings = ("correlation", "95 % interval", "more than chance")
+    ends = ("latency with least", "with most", "episodes")
+    return Grid(("site", "reason", "factor", *headings, *ends), rows)
 
 
 def preemptions(material: Material) -> Grid:

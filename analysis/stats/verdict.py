@@ -38,6 +38,7 @@ __all__ = [
     "apart",
     "block_noise",
     "detectable",
+    "holm",
     "judge",
     "surely_above",
 ]
@@ -106,7 +107,7 @@ def judge(
     family = max(sum(len(x) > 1 and len(y) > 1 for x, y in pairs[first:]), 1)
     rows = [_compare(x, y, 1 if at < first else family) for at, (x, y) in enumerate(pairs)]
     ps = [row["p"] for row in rows]
-    corrected = [*ps[:first], *_holm(ps[first:])]
+    corrected = [*ps[:first], *holm(ps[first:])]
     columns: dict[str, list[object]] = {name: [] for name in DIFFERENCE.names}
     for name, row, p_holm in zip(figures, rows, corrected, strict=True):
         verdict, why = _verdict(row, p_holm)
@@ -239,7 +240,7 @@ def _verdict(row: Mapping[str, float], p_holm: float) -> tuple[str, str | None]:
     return "same", None
 
 
-def _holm(ps: Sequence[float]) -> list[float]:
+def holm(ps: Sequence[float]) -> list[float]:
     """Holm's step-down correction; what was not tested (NaN) is not of the family."""
     tested = sorted((p, at) for at, p in enumerate(ps) if not math.isnan(p))
     found = [math.nan] * len(ps)

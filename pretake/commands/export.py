@@ -11,7 +11,7 @@ from pretake.views import note
 
 FORMATS = ("perfetto", "pprof", "prometheus", "parquet", "csv", "json", "folded")
 _TABULAR = ("parquet", "csv", "json")
-TABLES = ("episodes", "sites", "factors", "advise")
+TABLES = ("episodes", "sites", "latency", "factors", "advise")
 
 
 class _Command(click.Command):
@@ -97,6 +97,11 @@ def command(
     elif name in (None, "episodes"):
         write_table(loaded.episodes_in_pieces(), form, output)
     else:
-        make = {"sites": loaded.sites, "factors": loaded.factors, "advise": loaded.advise}
+        make = {
+            "sites": loaded.sites,
+            "latency": loaded.latency,
+            "factors": loaded.factors,
+            "advise": loaded.advise,
+        }
         write_table([make[name]()], form, output)
     note(f"{output} is written")

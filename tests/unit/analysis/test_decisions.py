@@ -1,4 +1,4 @@
-"""Factors and advice, on numbers whose answers are known."""
+"""Sites and advice, on numbers whose answers are known."""
 
 from __future__ import annotations
 
@@ -7,50 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from analysis import load
 from analysis.answers.advise import ADVICE, advise
-from analysis.answers.factors import FACTORS, factors
 from analysis.answers.sites import SITES, sites
 from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import POLL, READ, US, Scene
-
-
-def test_latency_that_grows_with_the_queue(tmp_path: Path) -> None:
-    """Twelve episodes: latency = 10 µs x (queue + 1), on a machine that never changes."""
-    scene = Scene()
-    for call in range(12):
-        at = call * 1_000
-        scene.block(at + 100, 11, at + 90, 0, runq=call, global_runq=0, npidle=0, nmspinning=0)
-        scene.runtime(at + 105, "retake", 19, 0)
-        scene.runtime(at + 110 + 10 * call, "run", 12, 0)
-        scene.exit(at + 900, 11, at + 90)
-    table = factors(scene.write(tmp_path))
-    assert tuple(table.columns) == FACTORS.names
-    first = table.iloc[0]
-    assert (first["factor"], first["episodes"]) == ("runq", 12)
-    assert first["effect"] == pytest.approx(1.0)
-    assert first["effect_low"] > 0.99
-    assert (first["low_p50_ns"], first["high_p50_ns"]) == (20 * US, 100 * US)
-    rest = table.iloc[1:]
-    assert rest["effect"].isna().all()
-
-
-def test_effect_is_spearmans_and_its_interval_holds_it(tmp_path: Path) -> None:
-    """Ranks 1 to 10 against 2 1 4 3 6 5 8 7 10 9: rho = 1 - 6 x 10 / (10 x 99) = 0.9394."""
-    scene = Scene()
-    for call, latency in enumerate((2, 1, 4, 3, 6, 5, 8, 7, 10, 9)):
-        at = call * 1_000
-        scene.block(at + 100, 11, at + 90, 0, runq=call)
-        scene.runtime(at + 100 + latency, "retake", 19, 0)
-        scene.runtime(at + 110 + latency, "run", 12, 0)
-        scene.exit(at + 900, 11, at + 90)
-    first = factors(scene.write(tmp_path)).iloc[0]
-    assert first["effect"] == pytest.approx(1 - 60 / 990)
-    # tanh(atanh(rho) -/+ 1.96 sqrt((1 + rho^2 / 2) / 7))
-    assert first["effect_low"] == pytest.approx(0.6877, abs=1e-4)
-    assert first["effect_high"] == pytest.approx(0.9895, abs=1e-4)
 
 
 def test_sites_by_hand(tmp_path: Path) -> None:
