@@ -89,28 +89,32 @@ def tell_difference(
 ) -> int:
     """Print the verdict on two sides; the exit status, which is 1 where a condition holds."""
     from analysis.answers.runs import FIGURES, PRIMARY, run_of, would_show
-    from analysis.stats.condition import parse_condition
+    from analysis.stats.condition import outcomes, parse_condition
     from analysis.stats.rates import rates
     from analysis.stats.verdict import judge
 
-    asked = [(text, parse_condition(text)) for text in conditions]
+    asked = [parse_condition(text) for text in conditions]
     sides = {"a": [run_of(trace) for trace in a], "b": [run_of(trace) for trace in b]}
     values = {side: [run.values for run in its] for side, its in sides.items()}
     figures = judge(values["a"], values["b"], FIGURES)
     events = rates(a, b)
     runs = [row for side, its in sides.items() for row in _run_rows(side, its, PRIMARY)]
     said = would_show(sides["a"], sides["b"])
+    found = outcomes(asked, *([run.told for run in sides[side]] for side in ("b", "a")))
     if as_json:
         told = {"figures": cells(figures), "rates": cells(events), "runs": runs, "note": said}
+        told["conditions"] = [
+            {"condition": text, "met": outcome.met, "p_holm": outcome.p}
+            for text, outcome in zip(conditions, found, strict=True)
+        ]
         print_json(told)
     else:
         _show(figures, events, runs, said)
     status = 0
-    for text, condition in asked:
-        met = condition.holds([r.told for r in sides["b"]], [r.told for r in sides["a"]])
-        if met is None:
-            note(f"no verdict on {text}: {said or 'the figure is not known'}")
-        elif met:
+    for text, outcome in zip(conditions, found, strict=True):
+        if outcome.met is None:
+            note(f"no verdict on {text}: {said or 'too few runs have the figure'}")
+        elif outcome.met:
             note(f"it holds that {text}")
             status = 1
     return status

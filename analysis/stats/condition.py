@@ -1,20 +1,21 @@
 """Conditions on a summary, for a verdict in CI: ``harm_ns.p99 > 1.1 * baseline``.
 
 A condition without a baseline is a matter of one run. One with a baseline compares runs: it holds
-only where the runs of both sides show it (:func:`analysis.stats.verdict.surely_above`).
+only where the runs of both sides show it, by the one-sided test of :mod:`analysis.stats.verdict`.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.stats.verdict import surely_above
+from analysis.stats.verdict import LEVEL, holm, p_above
 from tracer.errors import PretakeError
 
-__all__ = ["Condition", "parse_condition"]
+__all__ = ["Condition", "Outcome", "outcomes", "parse_condition"]
 
 _UNITS = {"": 1.0, "ns": 1.0, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "%": 1.0}
 _CONDITION = re.compile(
@@ -42,37 +43,81 @@ class Condition:
     limit: float
     relative: bool
 
-    def holds(
-        self, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]] = ()
-    ) -> bool | None:
-        """Whether the condition is met; None where that cannot be told.
+    def met_by_one(self, runs: Sequence[Mapping[str, Any]]) -> bool | None:
+        """Whether a condition without a baseline is met by any run; None where none tells."""
+        met = [_compared(value, self.sign, self.limit) for value in _values(runs, self.figure)]
+        return any(met) if met else None
 
-        Args:
-            runs: the summary of each run. Without a baseline the condition is met if it is for
-                any of them.
-            baseline: the summary of each run to compare with. One run of a side cannot be
-                compared: None.
+    def p(
+        self, runs: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
+    ) -> float | None:
+        """How often chance alone meets a condition with a baseline so far.
+
+        Returns:
+            p of the one-sided test over runs; None where fewer than two runs of a side have the
+            figure.
 
         Raises:
             PretakeError: a summary has no such figure, or there is no baseline.
         """
-        values = [_figure(run, self.figure) for run in runs]
-        known = [value for value in values if value is not None]
-        if not self.relative:
-            met = [_compared(value, self.sign, self.limit) for value in known]
-            return any(met) if met else None
         if not baseline:
             raise PretakeError(
                 "the condition speaks of a baseline, and there is none",
                 "name a second trace to compare with",
             )
-        others = [_figure(run, self.figure) for run in baseline]
-        limits = [value for value in others if value is not None]
-        if min(len(known), len(limits)) < 2:
-            return None
+        known, limits = (_values(side, self.figure) for side in (runs, baseline))
         if self.sign.startswith(">"):
-            return surely_above(known, limits, self.limit)
-        return surely_above([self.limit * value for value in limits], known)
+            return p_above(known, limits, self.limit)
+        return p_above([self.limit * value for value in limits], known)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one condition.
+
+    Args:
+        met: whether it holds; None where there is no verdict.
+        p: of its test, corrected for the number of conditions; None without a test.
+    """
+
+    met: bool | None
+    p: float | None = None
+
+
+def outcomes(
+    conditions: Sequence[Condition],
+    runs: Sequence[Mapping[str, Any]],
+    baseline: Sequence[Mapping[str, Any]] = (),
+) -> list[Outcome]:
+    """Judge conditions together, so that identical sides meet any of them in 5 % of cases.
+
+    Args:
+        conditions: as they were asked for.
+        runs: the summary of each run.
+        baseline: the summary of each run to compare with.
+
+    Returns:
+        An outcome for each. One without a baseline is met if it is for any of the runs. Those
+        with one are tested over runs, as one family (Holm).
+
+    Raises:
+        PretakeError: a summary has no such figure, or there is no baseline.
+    """
+    ps = [c.p(runs, baseline) if c.relative else None for c in conditions]
+    corrected = holm([math.nan if p is None else p for p in ps])
+    return [
+        Outcome(condition.met_by_one(runs))
+        if not condition.relative
+        else Outcome(None)
+        if p is None
+        else Outcome(p_holm < LEVEL, p_holm)
+        for condition, p, p_holm in zip(conditions, ps, corrected, strict=True)
+    ]
+
+
+def _values(runs: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    found = [_figure(run, name) for run in runs]
+    return [value for value in found if value is not None]
 
 
 def _compared(value: float, sign: str, limit: float) -> bool:

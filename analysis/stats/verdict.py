@@ -34,13 +34,14 @@ from analysis.schema import Field, Frame
 __all__ = [
     "DIFFERENCE",
     "FEW",
+    "LEVEL",
     "VERDICTS",
     "apart",
     "block_noise",
     "detectable",
     "holm",
     "judge",
-    "surely_above",
+    "p_above",
 ]
 
 VERDICTS = ("lower", "higher", "same", "none")
@@ -76,7 +77,9 @@ DIFFERENCE = Frame(
 FEW = 5
 """Runs a side that are a good beginning; what they would show is told where there are fewer."""
 
-_LEVEL = 0.05
+LEVEL = 0.05
+"""How often something may be called different where nothing is."""
+
 _POWER = 0.8
 _DOUBLED = 1.0
 _APART = 3.5
@@ -125,19 +128,20 @@ def judge(
     )
 
 
-def surely_above(values: Sequence[float], limits: Sequence[float], factor: float = 1.0) -> bool:
-    """Whether one side's values lie above ``factor`` times the other's, by a one-sided test.
+def p_above(values: Sequence[float], limits: Sequence[float], factor: float = 1.0) -> float | None:
+    """How often chance alone lifts one side's values above ``factor`` times the other's so far.
 
-    False with fewer than two runs a side: there is no saying.
+    Returns:
+        p of the one-sided test; None with fewer than two runs of a side: there is no saying.
     """
     if min(len(values), len(limits)) < 2:
-        return False
+        return None
     x, y = np.array(limits, np.float64) * factor, np.array(values, np.float64)
     if min(x.min(), y.min()) > 0:
         x, y = np.log(x), np.log(y)
     if _spread(x) == _spread(y) == 0:
-        return bool(y.mean() > x.mean())
-    return bool(stats.ttest_ind(y, x, equal_var=False, alternative="greater").pvalue < _LEVEL)
+        return float(y.mean() <= x.mean())
+    return float(stats.ttest_ind(y, x, equal_var=False, alternative="greater").pvalue)
 
 
 def apart(values: Sequence[float | None]) -> list[bool]:
@@ -220,7 +224,7 @@ def _compare(a: Floats, b: Floats, family: int) -> dict[str, float]:
     test = stats.ttest_ind(y, x, equal_var=False)
     found["p"] = float(test.pvalue)
     if logs:
-        low, high = test.confidence_interval(1 - _LEVEL)
+        low, high = test.confidence_interval(1 - LEVEL)
         found["ratio_low"], found["ratio_high"] = _exp(low), _exp(high)
         error = math.sqrt(x.var(ddof=1) / len(x) + y.var(ddof=1) / len(y))
         found["detectable"] = _least(error, float(test.df), family)
@@ -233,7 +237,7 @@ def _verdict(row: Mapping[str, float], p_holm: float) -> tuple[str, str | None]:
         return "none", "no run of one side has it"
     if 1 in runs:
         return "none", "one run of a side says nothing of how runs differ"
-    if p_holm < _LEVEL:
+    if p_holm < LEVEL:
         return ("higher" if row["b"] > row["a"] else "lower"), None
     if row["detectable"] > _DOUBLED:
         return "none", "the runs scatter so much that twice as much would be missed"
@@ -252,7 +256,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def _least(error: float, df: float, figures: int) -> float:
-    t = float(stats.t.ppf(1 - _LEVEL / 2 / figures, df) + stats.t.ppf(_POWER, df))
+    t = float(stats.t.ppf(1 - LEVEL / 2 / figures, df) + stats.t.ppf(_POWER, df))
     return _exp(t * error) - 1
 
 

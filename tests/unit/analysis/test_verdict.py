@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from analysis.stats.condition import Condition, parse_condition
+from analysis.stats.condition import Condition, outcomes, parse_condition
 from analysis.stats.verdict import (
     DIFFERENCE,
     apart,
     block_noise,
     detectable,
     judge,
-    surely_above,
+    p_above,
 )
 from tracer.errors import PretakeError
 
@@ -153,13 +154,22 @@ def test_blocks_grow_until_neighbours_differ() -> None:
     assert longer > 2 * independent
 
 
-def test_surely_above_is_one_sided() -> None:
-    low, high = [10.0, 10.2, 9.9, 10.1], [12.0, 12.3, 11.9, 12.2]
-    assert surely_above(high, low)
-    assert not surely_above(low, high)
-    assert surely_above(high, low, 1.1)
-    assert not surely_above(high, low, 1.3)
-    assert not surely_above([12.0], low)
+def test_p_above_is_one_sided() -> None:
+    """Logarithms 1 2 3 below 3 4 5: half of the two-sided 0.0705."""
+    low, high = np.exp([1, 2, 3]).tolist(), np.exp([3, 4, 5]).tolist()
+    assert p_above(high, low) == pytest.approx(0.03525, abs=3e-4)
+    assert p_above(low, high) == pytest.approx(1 - 0.03525, abs=3e-4)
+    assert p_above(high, low, np.exp(2)) == pytest.approx(0.5)
+    assert p_above(high[:1], low) is None
+    assert (p_above([3, 3], [2, 2]), p_above([2, 2], [2, 2])) == (0, 1)
+
+
+def met(
+    text: str, runs_: Sequence[dict[str, object]], baseline: Sequence[dict[str, object]] = ()
+) -> bool | None:
+    """What becomes of one condition."""
+    (outcome,) = outcomes([parse_condition(text)], runs_, baseline)
+    return outcome.met
 
 
 def summary(p99: float | None) -> dict[str, object]:
@@ -190,19 +200,19 @@ def test_what_is_no_condition_is_refused(text: str) -> None:
 
 
 def test_a_condition_without_a_baseline_is_a_matter_of_one_run() -> None:
-    assert parse_condition("lost > 0").holds([summary(1)]) is True
-    assert parse_condition("harm_ns.p99 > 105").holds([summary(100), summary(110)]) is True
-    assert parse_condition("harm_ns.p99 > 200").holds([summary(100), summary(110)]) is False
-    assert parse_condition("harm_ns.p50 > 0").holds([summary(1)]) is None
+    assert met("lost > 0", [summary(1)]) is True
+    assert met("harm_ns.p99 > 105", [summary(100), summary(110)]) is True
+    assert met("harm_ns.p99 > 200", [summary(100), summary(110)]) is False
+    assert met("harm_ns.p50 > 0", [summary(1)]) is None
     for text in ("harm_ns > 0", "policy > 0", "nothing.p50 > 0"):
         with pytest.raises(PretakeError):
-            parse_condition(text).holds([summary(1)])
+            met(text, [summary(1)])
 
 
 def test_a_condition_with_a_baseline_is_judged_over_runs() -> None:
     low = [summary(v) for v in (100, 102, 99, 101)]
     high = [summary(v) for v in (120, 123, 119, 122)]
-    for text, runs_, base, met in (
+    for text, runs_, base, told in (
         ("harm_ns.p99 > 1.1 * baseline", high, low, True),
         ("harm_ns.p99 > 1.3 * baseline", high, low, False),
         ("harm_ns.p99 > baseline", low, low, False),
@@ -210,6 +220,39 @@ def test_a_condition_with_a_baseline_is_judged_over_runs() -> None:
         ("harm_ns.p99 < 0.8 * baseline", low, high, False),
         ("harm_ns.p99 > baseline", high[:1], low[:1], None),
     ):
-        assert parse_condition(text).holds(runs_, base) is met, text
+        assert met(text, runs_, base) is told, text
     with pytest.raises(PretakeError, match="baseline"):
-        parse_condition("lost > baseline").holds(high)
+        met("lost > baseline", high)
+
+
+def test_several_conditions_are_one_family() -> None:
+    """p 0.03525 by itself is below 0.05; of two such conditions neither is."""
+    low, high = ([summary(float(np.exp(v))) for v in logs] for logs in ((1, 2, 3), (3, 4, 5)))
+    text = "harm_ns.p99 > baseline"
+    (alone,) = outcomes([parse_condition(text)], high, low)
+    assert (alone.met, alone.p) == (True, pytest.approx(0.03525, abs=3e-4))
+    both = [parse_condition(text), parse_condition("harm_ns.p99 >= baseline")]
+    assert [(o.met, o.p) for o in outcomes(both, high, low)] == [
+        (False, pytest.approx(0.0705, abs=6e-4))
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "at_most"),
+    [
+        # Binomial(400): 5 % is 20 -/+ 3 x 4.4.
+        (("harm_ns.p99 > baseline",), 33),
+        (("harm_ns.p99 > baseline", "harm_ns.p99 < baseline", "lost > baseline"), 33),
+        # What is no longer than 1.1 times as long is no alarm either.
+        (("harm_ns.p99 > 1.1 * baseline",), 20),
+    ],
+)
+def test_identical_runs_hardly_ever_meet_a_condition(texts: tuple[str, ...], at_most: int) -> None:
+    """400 times the same program, five runs a side, whose p99 varies by 30 % from run to run."""
+    random = np.random.default_rng(4)
+    conditions = [parse_condition(text) for text in texts]
+    alarms = 0
+    for _ in range(400):
+        sides = [[summary(float(v)) for v in np.exp(random.normal(10, 0.3, 5))] for _ in "ab"]
+        alarms += any(o.met for o in outcomes(conditions, *sides))
+    assert alarms <= at_most

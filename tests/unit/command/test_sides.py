@@ -87,6 +87,18 @@ def test_a_condition_on_one_run_each_is_no_verdict(runs: tuple[list[str], list[s
     assert "no verdict on hold_ns.p50 > baseline" in done.stderr
 
 
+def test_conditions_are_in_the_document(runs: tuple[list[str], list[str]]) -> None:
+    a, b = runs
+    asked = ["--fail-if", "hold_ns.p50 > baseline", "--fail-if", "hold_ns.p50 > 1ms"]
+    told = json.loads(
+        CliRunner().invoke(diff.command, ["--a", *a, "--b", *b, "--json", *asked]).stdout
+    )
+    relative, absolute = told["conditions"]
+    assert (relative["condition"], relative["met"]) == ("hold_ns.p50 > baseline", True)
+    assert 0 < relative["p_holm"] < 0.05
+    assert absolute == {"condition": "hold_ns.p50 > 1ms", "met": False, "p_holm": None}
+
+
 @pytest.mark.parametrize("args", ["x", "--a x", "x y --a x --b y", "--a"])
 def test_sides_that_are_not_two_are_refused(args: str) -> None:
     assert CliRunner().invoke(diff.command, args.split()).exit_code == 2
