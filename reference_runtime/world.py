@@ -59,7 +59,11 @@ def stop_the_world(sched: Sched, m: M, reason: i64) -> None:
     host = sched.host
     begin_ns = host.nanotime()
     transition(STW_START, m, m.p, m.curg, reason, NO_TID)
+    own = m.p
+    own.lock.acquire()
+    # Under the lock under which others look at it, so that none is half way to a request.
     m.holds_world = True
+    own.lock.release()
     # Somebody may have asked it before.
     withdraw(sched, m, m.curg)
     sched.lock.acquire()

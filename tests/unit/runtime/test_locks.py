@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import traceback
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,7 @@ from reference_runtime.real_host import RealHost
 from reference_runtime.sim.locks import SimLock
 from reference_runtime.sim.sim_host import SimHost
 from reference_runtime.stopping import stopped_world, suspended
+from tests.unit.sim.packages import COPY, NO_MUTANT, load
 
 US = 1_000
 REAL = sorted(set(POLICIES) - {"ums"})
@@ -185,3 +188,25 @@ def test_a_simulated_thread_may_not_wait_while_it_holds_a_lock() -> None:
     host.wait_for_end(ended)
     host.close()
     assert told == ["refused"]
+
+
+def test_who_stops_the_world_says_so_under_the_lock_of_its_p() -> None:
+    """``preemptone`` looks at it under that lock, and may else be half way to asking."""
+    told: list[tuple[bool, int]] = []
+    with load(NO_MUTANT) as package:
+        host = package.sim_host.SimHost(2)
+        values: dict[int, bool] = {}
+
+        def say(m: Any, value: bool) -> None:  # noqa: ANN401  an M of the interpreted copy
+            values[id(m)] = value
+            told.append((value, int(host.machine.running.locks)))
+
+        m_class = importlib.import_module(f"{COPY}.gmp").M
+        m_class.holds_world = property(lambda m: values[id(m)], say)
+
+        async def main() -> None:
+            async with package.stopping.stopped_world():
+                await package.goroutines.spin(US)
+
+        package.runtime.Runtime(1, host=host).run(main)
+    assert told[-2:] == [(True, 1), (False, 1)]

@@ -92,5 +92,16 @@ def test_a_file_of_the_users_runs(tmp_path: Path) -> None:
         run_workload(f"{file}:main")
 
 
+def test_what_a_file_returns_is_one_field_and_none_of_the_runs_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "async def main():\n    return {'policy': 'mine', 'runtime': 1, 'rounds': 2}\n"
+    )
+    result: dict[str, Any] = run_workload(f"{file}:main", policy="block")
+    assert result["result"] == {"policy": "mine", "runtime": 1, "rounds": 2}
+    assert (result["policy"], result["rounds"]) == ("block", None)
+    assert result["runtime"]["threads"] == 1
+
+
 def test_every_workload_says_what_it_does() -> None:
     assert all((cls.__doc__ or "").strip().splitlines()[0] for cls in WORKLOADS.values())
