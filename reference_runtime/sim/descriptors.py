@@ -12,7 +12,7 @@ from reference_runtime.polldesc import PollWaiter
 from reference_runtime.sim.files import File, make_pipe, make_socket_pair
 from reference_runtime.sim.gil import Gil
 from reference_runtime.sim.machine import Machine
-from reference_runtime.sim.threads import Thread
+from reference_runtime.sim.threads import BLOCKED, Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -57,6 +57,9 @@ class Descriptors:
         stream = file.reads
         if stream is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if count == 0:
+            # No read of nothing waits, on Linux either.
+            return b""
         while not stream.data:
             if stream.ended:
                 return b""
@@ -74,6 +77,8 @@ class Descriptors:
         stream = file.writes
         if stream is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        if not data:
+            return 0
         while True:
             if stream.broken:
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -98,7 +103,7 @@ class Descriptors:
         if timeout_ns >= 0:
             deadline = machine.clock() + timeout_ns + self.slack_ns()
         while True:
-            ready = file.ready() & wanted
+            ready = (file.ready() & wanted) | file.hung_up()
             if ready or timeout_ns == 0:
                 return int(ready)
             left: i64 = FOR_EVER
@@ -111,6 +116,16 @@ class Descriptors:
             machine.block("events in poll", left)
             if thread in file.pollers:
                 file.pollers.remove(thread)
+
+    def blocked_on(self, thread: Thread, fd: int) -> bool:
+        """Whether a thread is blocked in a read or write of the descriptor.
+
+        Not in a poll: the first argument of ppoll(2) is no descriptor.
+        """
+        file = self.files.get(fd)
+        if file is None or thread.state != BLOCKED:
+            return False
+        return thread in file.readers or thread in file.writers
 
     def pipe(self) -> tuple[int, int]:
         """As :meth:`Host.pipe`."""

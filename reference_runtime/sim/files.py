@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 PIPE_BYTES = 65_536
+POLLERR = 8
+POLLHUP = 16
+"""What poll(2) tells unasked where the other end of a pipe is closed: to the writer POLLERR."""
 
 
 class Stream:
@@ -62,6 +65,15 @@ class File:
             events |= WRITABLE
         if self.block_ns >= 0:
             events = READABLE | WRITABLE
+        return events
+
+    def hung_up(self) -> i64:
+        """What poll(2) tells although nobody asked for it."""
+        events: i64 = 0
+        if self.reads is not None and self.writes is None and self.reads.ended:
+            events |= POLLHUP
+        if self.writes is not None and self.reads is None and self.writes.broken:
+            events |= POLLERR
         return events
 
 

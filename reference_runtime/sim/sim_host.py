@@ -117,6 +117,12 @@ class SimHost(Host):
         thread = self.machine.threads.get(int(tid))
         return thread is not None and thread.state == BLOCKED
 
+    def blocked_on(self, tid: i64, fd: int) -> bool:
+        """As :meth:`Host.blocked_on`, at the price of a look at a thread's state."""
+        self.machine.owe(self.costs.thread_state_ns)
+        thread = self.machine.threads.get(int(tid))
+        return thread is not None and self.descriptors.blocked_on(thread, fd)
+
     def watch_switches(self, upcall: bool) -> SwitchWatch:
         """As :meth:`Host.watch_switches`; this kernel has upcalls."""
         return SimSwitchWatch(self.machine, upcall, self.syscall_ns, self.gil)

@@ -14,7 +14,7 @@ from reference_runtime.sim.sim_host import SimHost
 from tests.unit.runtime.any_host import MS, NO_FD, Machine, waiter
 from tracer.errors import PretakeError
 
-SIGURG = 23
+POLLERR, POLLHUP = 8, 16
 
 
 # Time, chance, threads.
@@ -79,8 +79,6 @@ def test_a_blocked_thread_is_seen_as_such_and_in_which_call(machine: Machine) ->
         host.write(write_fd, b"x")
         return seen
 
-    if isinstance(host, SimHost):
-        pytest.skip("the simulated host is not asked in which call a thread is")
     assert machine.run(reader, watcher) == [b"x", (True, False)]
 
 
@@ -109,6 +107,54 @@ def test_a_lock_lets_one_in(machine: Machine) -> None:
 
     machine.run(body, body)
     assert counts == [200]
+
+
+def test_who_is_busy_lets_others_at_what_they_share(machine: Machine) -> None:
+    host = machine.host
+    told: list[str] = []
+
+    def busy() -> str:
+        while not told:
+            host.let_others_run()
+        return "saw it"
+
+    assert machine.run(busy, lambda: told.append("there")) == ["saw it", None]
+
+
+def test_the_end_of_code_is_nothing_to_a_thread_that_is_gone(machine: Machine) -> None:
+    host = machine.host
+    (tid,) = machine.run(host.thread_id)
+    assert isinstance(tid, int)
+    host.end_code(tid)
+    host.end_code(NO_FD)
+    assert machine.run(lambda: 1) == [1]
+
+
+def test_a_host_is_closed_beside_a_thread_that_waits_for_ever(machine: Machine) -> None:
+    host = machine.host
+    read_fd, write_fd = host.pipe()
+    ended = host.new_note()
+    begun = host.new_note()
+
+    def stuck() -> None:
+        begun.wakeup()
+        host.read(read_fd, 1)
+        ended.wakeup()
+
+    def arms() -> None:
+        begun.sleep()
+        host.netpoll_arm(host.tcp_pair()[0], READABLE, waiter())
+
+    host.start_thread(stuck, "stuck")
+    machine.run(arms)
+    host.close()
+    if isinstance(host, SimHost):
+        # Nothing of it is left.
+        assert host.machine.threads == {}
+    else:
+        # A thread of the machine's cannot be ended in a call; it goes on when that returns.
+        host.write(write_fd, b"x")
+        ended.sleep()
 
 
 def test_a_loop_goes_on_until_loops_are_ended(machine: Machine) -> None:
@@ -217,7 +263,49 @@ def test_a_pipe_without_reader_is_broken(machine: Machine) -> None:
     machine.run(body)
 
 
-# Switches and signals.
+def test_what_is_of_no_length_never_waits(machine: Machine) -> None:
+    """A read of nothing is no way to ask for readiness: it is over at once."""
+    host = machine.host
+
+    def body() -> list[object]:
+        read_fd, write_fd = host.pipe()
+        one, _ = host.tcp_pair()
+        got: list[object] = [host.read(read_fd, 0), host.write(write_fd, b""), host.read(one, 0)]
+        host.write(write_fd, b"xy")
+        got += [host.read(read_fd, 0), host.read(read_fd, 1), host.read(read_fd, 1)]
+        return got
+
+    assert machine.run(body) == [[b"", 0, b"", b"", b"x", b"y"]]
+
+
+def test_the_other_ends_close_is_told_unasked(machine: Machine) -> None:
+    host = machine.host
+
+    def body() -> tuple[int, int]:
+        read_fd, write_fd = host.pipe()
+        host.close_fd(write_fd)
+        at_reader = host.poll(read_fd, 0, -1) & POLLHUP
+        host.close_fd(read_fd)
+        read_fd, write_fd = host.pipe()
+        host.close_fd(read_fd)
+        return at_reader, host.poll(write_fd, 0, -1) & POLLERR
+
+    assert machine.run(body) == [(POLLHUP, POLLERR)]
+
+
+def test_a_pipe_has_no_offsets(machine: Machine) -> None:
+    host = machine.host
+
+    def body() -> int | None:
+        read_fd, _ = host.pipe()
+        with pytest.raises(OSError, match="seek") as told:
+            host.pread(read_fd, 1, 0)
+        return told.value.errno
+
+    assert machine.run(body) == [errno.ESPIPE]
+
+
+# Switches.
 
 
 def test_a_switch_watch_tells_who_blocks(machine: Machine) -> None:
@@ -252,50 +340,3 @@ def test_only_the_simulated_kernel_makes_upcalls(machine: Machine) -> None:
         return
     with pytest.raises(PretakeError, match="simulated host"):
         machine.host.watch_switches(True)
-
-
-class FakeM:
-    """A stopper only hands on what it was given."""
-
-
-def test_a_stopper_stops_a_thread_in_a_kernel_and_lets_it_go_on(machine: Machine) -> None:
-    host = machine.host
-    host.end_loops(False)
-    stopper = host.new_stopper()
-    assert stopper is not None
-    from reference_runtime.gmp import NO_G, NO_P, M, Sched
-    from reference_runtime.policies.sysmon import SysmonPolicy
-    from reference_runtime.record import Record
-
-    sched = Sched(host, SysmonPolicy(), 1, 4, Record())
-    m = M(0, sched, host.new_note(), host.new_note())
-    there = host.new_note()
-    slots: list[int] = []
-
-    def loops() -> None:
-        m.tid = host.thread_id()
-        slots.append(stopper.thread_begins(m))
-        stopper.runs_goroutines(slots[0], True)
-        there.wakeup()
-        host.endless_loop(False)
-        stopper.thread_ends()
-
-    def stops() -> list[object]:
-        there.sleep()
-        slot = slots[0]
-        told: list[object] = [stopper.stopped(slot)]
-        while not stopper.stopped(slot):
-            seen = stopper.count()
-            if stopper.ask(slot, m.tid, NO_P, NO_G):
-                host.tgkill(m.tid, SIGURG)
-            if not stopper.stopped(slot):
-                stopper.wait(seen, MS)
-        told.append(stopper.ask(slot, m.tid, NO_P, NO_G))  # it stands already
-        host.end_loops(True)
-        stopper.resume(slot, NO_P, NO_G)
-        told.append(stopper.stopped(slot))
-        return told
-
-    assert machine.run(loops, stops)[1] == [False, False, False]
-    host.tgkill(m.tid, SIGURG)  # it is gone, and that is no error
-    assert stopper.end()[0] == 1
