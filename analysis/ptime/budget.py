@@ -21,13 +21,16 @@ from analysis.ptime.engine.rows import COLUMNS, Rows
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.engine.sums import STALLS
 from analysis.ptime.setting import Edge, PassSetting, edge_columns, has_rows, pass_setting
-from analysis.windowed.columns import Columns, column_bytes, column_windows
+from analysis.windowed.columns import Columns, column_windows, row_bytes
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
 __all__ = ["Pass", "PassRunner", "ProcessBudget", "run_pass"]
 
-_WINDOW_ROWS = 500_000
+_WINDOW_ROWS = 1 << 16
+"""What is read of so many rows stays in the cache of a CPU."""
+_EPISODES_ONLY = ("ret", "blocked_ns")
+"""Columns that only the loop over episodes asks."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -102,7 +105,7 @@ def run_pass(
     setting = setting or pass_setting(trace)
     runner = PassRunner(setting, bin_ns, spans)
     wanted = {
-        name: tuple(column for column in columns if column in TABLES[name].arrow_schema.names)
+        name: tuple(column for column in columns if column not in _EPISODES_ONLY)
         for name, columns in COLUMNS
         if name in TABLES and has_rows(trace, name)
     }
@@ -180,21 +183,17 @@ class PassRunner:
         counts = {name: len(next(iter(held.values()))) for name, held in tables.items()}
         edges = self._edges_until(until_ns)
         counts["edge"] = len(edges["ts_ns"])
-        given = {
-            name: [
-                column_bytes(
-                    edges if name == "edge" else tables.get(name), column, counts.get(name, 0)
-                )
-                for column in columns
-            ]
+        given = [
+            (
+                row_bytes(
+                    edges if name == "edge" else tables.get(name), columns, counts.get(name, 0)
+                ),
+                counts.get(name, 0),
+            )
             for name, columns in COLUMNS
-        }
-        for half in (0, 1):
-            rows = [Rows(given[name], counts.get(name, 0)) for name, _ in COLUMNS]
-            if half == 0:
-                self._owners.feed(rows)
-            else:
-                self._waiting.append((until_ns, rows))
+        ]
+        self._owners.feed([Rows(*told) for told in given])
+        self._waiting.append((until_ns, [Rows(*told) for told in given]))
         self._settle(until_ns - REACH_NS - 1)
 
     def close(
@@ -242,9 +241,10 @@ class PassRunner:
             self._collect(name)
 
     def _collect(self, name: str) -> None:
-        columns = [np.asarray(out.take(), np.int64) for out in self._account.out(name)]
-        if len(columns[0]):
-            self._pieces[name].append(dict(zip(RESULTS[name], columns, strict=True)))
+        columns = RESULTS[name]
+        rows = np.asarray(self._account.out(name).take(), np.int64).reshape(-1, len(columns))
+        if len(rows):
+            self._pieces[name].append({c: rows[:, at] for at, c in enumerate(columns)})
 
     def _edges_until(self, until_ns: int) -> dict[str, Ints]:
         end = int(np.searchsorted(self._edges["ts_ns"], until_ns, "right"))

@@ -33,15 +33,15 @@ import pandas as pd
 
 from analysis.names import syscall_names
 from analysis.ptime.classify import classify
-from analysis.ptime.engine.episodes import EPISODE_COLUMNS, Episodes
+from analysis.ptime.engine.episodes import Episodes
 from analysis.ptime.engine.noted import EPISODE
-from analysis.ptime.engine.rows import Rows
+from analysis.ptime.engine.rows import COLUMNS, Rows
 from analysis.ptime.harm import Shares, shares_of
 from analysis.ptime.tasks import Tasks
 from analysis.schema import EPISODES, OUTCOMES, PARTS
 from analysis.windowed import plain
 from analysis.windowed.asof import Ints
-from analysis.windowed.columns import Columns, column_bytes, column_windows
+from analysis.windowed.columns import Columns, column_windows, row_bytes
 from analysis.windowed.windows import WINDOW_ROWS
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
@@ -269,8 +269,8 @@ class EpisodeStream:
         """
         self._until_ns = max(self._until_ns, until_ns)
         rows = [
-            Rows([column_bytes(window.get(table), name, count) for name in names], count)
-            for table, names in EPISODE_COLUMNS
+            Rows(row_bytes(window.get(table), names, count), count)
+            for table, names in COLUMNS
             for count in (len(window[table][names[0]]) if table in window else 0,)
         ]
         self._engine.feed(rows, self._until_ns)
@@ -300,10 +300,8 @@ class EpisodeStream:
 
     def _done(self) -> pd.DataFrame:
         """What the engine gave out, beside what the first row of each said."""
-        done = {
-            name: np.asarray(out.take(), np.int64)
-            for name, out in zip(EPISODE, self._engine.done, strict=True)
-        }
+        rows = np.asarray(self._engine.done.take(), np.int64).reshape(-1, len(EPISODE))
+        done = {name: rows[:, at] for at, name in enumerate(EPISODE)}
         at = np.searchsorted(self._open["serial"], done["serial"])
         first = {name: values[at] for name, values in self._open.items()}
         self._open = {name: np.delete(values, at) for name, values in self._open.items()}

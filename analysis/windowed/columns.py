@@ -27,15 +27,15 @@ __all__ = [
     "ColumnWindow",
     "Columns",
     "capture_span",
-    "column_bytes",
     "column_windows",
     "from_arrow",
     "plain_array",
     "read",
+    "row_bytes",
 ]
 
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
-"""Rows of one table: int64 by name of the column (texts: objects), all of one length."""
+"""Rows of one table: whole numbers by name of the column (texts: objects), all of one length."""
 
 TIME_COLUMN: Mapping[str, str] = {
     name: {"syscall": "exit_ns", "loss": "begin_ns"}.get(name, "ts_ns")
@@ -66,11 +66,18 @@ class ColumnWindow:
     tables: Mapping[str, Columns]
 
 
-def from_arrow(table: str, rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
-    """Rows of a trace's table, of any of its columns, in the order of time."""
+def from_arrow(table: str, rows: pa.Table, narrow: bool = False) -> dict[str, npt.NDArray[Any]]:
+    """Rows of a trace's table, of any of its columns, in the order of time.
+
+    Args:
+        table: its name.
+        rows: the rows.
+        narrow: whether numbers keep the width that they are stored in; else they are int64.
+    """
     declared = TABLES[table]
     columns = {
-        name: plain_array(declared.column(name), rows.column(name)) for name in rows.column_names
+        name: plain_array(declared.column(name), rows.column(name), narrow)
+        for name in rows.column_names
     }
     return _in_order(table, columns)
 
@@ -91,7 +98,7 @@ def column_windows(
         trace: the trace.
         columns: tables to read and their columns; the one that a table's rows are ordered by
             (:data:`TIME_COLUMN`) must be among them.
-        rows: how many a window shall hold.
+        rows: how many a window shall hold. Numbers have the width that they are stored in.
 
     Row groups may overlap in time (rings are drained one after the other); a row waits until
     its time has come.
@@ -119,31 +126,71 @@ def column_windows(
             due = int(np.searchsorted(held[TIME_COLUMN[name]], until_ns, "right"))
             ready[name] = {column: values[:due] for column, values in held.items()}
             waiting[name] = {column: values[due:] for column, values in held.items()}
-        yield ColumnWindow(min(until_ns, _last_ns(ready)), ready)
+        yield from _pieces(ColumnWindow(min(until_ns, _last_ns(ready)), ready), rows)
 
 
-def column_bytes(columns: Columns | None, name: str, count: int) -> bytes:
-    """A column as the engine reads it; -1 everywhere where the trace has none."""
-    if columns is None or name not in columns:
-        return (-1).to_bytes(8, "little", signed=True) * count
-    values = np.ascontiguousarray(columns[name], np.int64)
-    # Whoever made the trace may have written any number, and the engine keeps room for each P.
+def _pieces(window: ColumnWindow, rows: int) -> Iterator[ColumnWindow]:
+    """A window in pieces of about as many rows each: row groups may be larger than that."""
+    times = {name: held[TIME_COLUMN[name]] for name, held in window.tables.items()}
+    count = sum(map(len, times.values())) // max(rows, 1)
+    if count < 2:
+        yield window
+        return
+    longest = max(times.values(), key=len)
+    begins = dict.fromkeys(times, 0)
+    for piece in range(1, count + 1):
+        until_ns = window.until_ns
+        if piece < count:
+            until_ns = int(longest[len(longest) * piece // count])
+        ends = {
+            name: len(own) if piece == count else int(np.searchsorted(own, until_ns, "right"))
+            for name, own in times.items()
+        }
+        yield ColumnWindow(
+            until_ns,
+            {
+                name: {column: own[begins[name] : ends[name]] for column, own in held.items()}
+                for name, held in window.tables.items()
+            },
+        )
+        begins = ends
+
+
+def row_bytes(columns: Columns | None, names: Sequence[str], count: int) -> bytes:
+    """Columns as the engine reads them: int64, one after the other; -1 where the trace has no such
+    column."""
+    rows = np.empty((len(names), count), np.int64)
+    for at, name in enumerate(names):
+        if columns is None or name not in columns:
+            rows[at] = UNKNOWN
+        else:
+            rows[at] = _bounded(name, columns[name])
+    return rows.tobytes()
+
+
+def _bounded(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Values that the engine can take: whoever made the trace may have written any number."""
     if name in ("p", "gomaxprocs"):
-        values = np.where(values < _MOST_PS, values, UNKNOWN)
-    elif name.endswith("_ns"):
-        values = np.minimum(values, LAST_NS)
-    return values.tobytes()
+        # It keeps room for each P.
+        if len(values) and values.max() >= _MOST_PS:
+            return np.where(values < _MOST_PS, values, UNKNOWN)
+    elif name.endswith("_ns") and len(values) and values.max() > LAST_NS:
+        return np.minimum(values, LAST_NS)
+    return values
 
 
-def plain_array(column: Column, values: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """One column's values."""
+def plain_array(
+    column: Column, values: pa.ChunkedArray, narrow: bool = False
+) -> npt.NDArray[Any]:
+    """One column's values, int64 or, where ``narrow``, of the width that they are stored in."""
     if column.is_text:
         return np.asarray(values.to_numpy(zero_copy_only=False))
     if column.words:
         values = _codes(column, values)
     if values.null_count:
         values = pc.fill_null(values, UNKNOWN)
-    return np.asarray(values.to_numpy().astype(np.int64, copy=False))
+    numbers = values.to_numpy()
+    return numbers if narrow else numbers.astype(np.int64, copy=False)
 
 
 def _codes(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -200,7 +247,7 @@ def _decoded(
     """The rows of each piece, in order, read by a thread that is a few pieces ahead."""
 
     def read_piece(name: str, group: RowGroup) -> dict[str, npt.NDArray[Any]]:
-        return from_arrow(name, trace.read_row_group(name, group, columns[name]))
+        return from_arrow(name, trace.read_row_group(name, group, columns[name]), narrow=True)
 
     with ThreadPoolExecutor(1) as reader:
         ahead: deque[Future[dict[str, npt.NDArray[Any]]]] = deque()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from analysis.windowed.columns import column_windows
@@ -43,7 +44,13 @@ def windows(
     }
     for window in column_windows(trace, wanted, rows):
         frames = {
-            name: pd.DataFrame(dict(held), columns=list(wanted[name]))
+            name: pd.DataFrame(
+                {
+                    column: values if values.dtype == object else values.astype(np.int64)
+                    for column, values in held.items()
+                },
+                columns=list(wanted[name]),
+            )
             for name, held in window.tables.items()
         }
         yield Window(window.until_ns, frames)

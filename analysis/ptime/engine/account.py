@@ -179,21 +179,28 @@ class Account:
         move_ns: i64 = moves[0].ns if count > 0 else NEVER
         while True:
             ns = switch.ts_ns
-            first = switch
+            first: i64 = SWITCH
             if wakeup.ts_ns < ns:
-                ns, first = wakeup.ts_ns, wakeup
+                ns = wakeup.ts_ns
+                first = WAKEUP
             if signal.ts_ns < ns:
-                ns, first = signal.ts_ns, signal
+                ns = signal.ts_ns
+                first = SIGNAL
             if runtime.ts_ns <= ns:
-                ns, first = runtime.ts_ns, runtime
+                ns = runtime.ts_ns
+                first = RUNTIME
             if syscall.ts_ns <= ns:
-                ns, first = syscall.ts_ns, syscall
+                ns = syscall.ts_ns
+                first = SYSCALL
             if block.ts_ns <= ns:
-                ns, first = block.ts_ns, block
+                ns = block.ts_ns
+                first = BLOCK
             if task.ts_ns <= ns:
-                ns, first = task.ts_ns, task
+                ns = task.ts_ns
+                first = TASK
             if edge.ts_ns <= ns:
-                ns, first = edge.ts_ns, edge
+                ns = edge.ts_ns
+                first = EDGE
             if move_ns <= ns:
                 if move_ns > until_ns or move_ns == NEVER:
                     return
@@ -205,26 +212,33 @@ class Account:
             if ns > until_ns or ns == NEVER:
                 return
             census.at(ns)
-            if first is switch:
+            if first == SWITCH:
                 self.on_switch(switch)
-            elif first is wakeup:
+                switch.next()
+            elif first == WAKEUP:
                 self.on_wakeup(wakeup.get(1))
-            elif first is runtime:
+                wakeup.next()
+            elif first == RUNTIME:
                 self.on_running(runtime.get(2))
-            elif first is syscall:
+                runtime.next()
+            elif first == SYSCALL:
                 self.on_exit(syscall.get(2))
-            elif first is block:
+                syscall.next()
+            elif first == BLOCK:
                 self.on_block(block)
-            elif first is signal:
+                block.next()
+            elif first == SIGNAL:
                 if signal.get(3) == SIGNAL_DELIVER:
                     thread = census.thread(signal.get(1))
                     if thread is not None:
                         self.stops.signal_met(thread, signal.get(2))
-            elif first is task:
+                signal.next()
+            elif first == TASK:
                 self.on_task(task)
+                task.next()
             else:
                 self.on_edge(edge)
-            first.seek(first.at + 1)
+                edge.next()
 
     def settle_all(self, ns: i64) -> None:
         """Bring the sums of every process up to a moment, though it has no row there."""
@@ -483,8 +497,8 @@ class Account:
             self.sums.put_bin(process)
         process.ended = True
 
-    def out(self, name: str) -> list[Out]:
-        """The columns of one table of :data:`RESULTS`, with the rows since they were taken."""
+    def out(self, name: str) -> Out:
+        """The rows of one table of :data:`RESULTS` since they were taken."""
         outs = {
             "holds": self.holds.holds,
             "latencies": self.holds.latencies,

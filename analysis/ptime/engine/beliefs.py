@@ -91,6 +91,8 @@ class Beliefs:
         self.threads: list[Thread] = []
         """By the places of ``tids``."""
         self.processes: dict[int, Process] = {}
+        self.last: Process | None = None
+        """The one that was asked for last: of most traces the only one, and asked at each row."""
         self.now_ns: i64 = 0
         """The time of the row at hand."""
         self.nonsense: i64 = 0
@@ -199,10 +201,14 @@ class Beliefs:
 
     def process(self, pid: i64) -> Process:
         """The process of that number."""
+        last = self.last
+        if last is not None and last.pid == pid:
+            return last
         found = self.processes.get(pid)
         if found is None:
             found = Process(pid)
             self.processes[pid] = found
+        self.last = found
         return found
 
     def process_of(self, thread: Thread) -> Process:

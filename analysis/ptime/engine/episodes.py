@@ -28,13 +28,10 @@ call with P. Without such a return it is only known that P was ``gone``.
 
 from __future__ import annotations
 
-from typing import Final
-
 from librt.vecs import append
 from mypy_extensions import i64
 
 from analysis.ptime.engine.noted import (
-    EPISODE,
     RETURN_RACE_NS,
     CallingThread,
     FollowedP,
@@ -43,7 +40,17 @@ from analysis.ptime.engine.noted import (
     Way,
     give_out,
 )
-from analysis.ptime.engine.rows import NEVER, Out, Rows
+from analysis.ptime.engine.rows import (
+    BLOCK,
+    NEVER,
+    RUNTIME,
+    SWITCH,
+    SYSCALL,
+    TASK,
+    WAKEUP,
+    Out,
+    Rows,
+)
 from analysis.ptime.engine.tids import Tids
 from analysis.ptime.engine.words import (
     ACQUIREP,
@@ -58,20 +65,7 @@ from analysis.ptime.engine.words import (
     USE_HANDED_OFF,
 )
 
-__all__ = ["EPISODE_COLUMNS", "Episodes"]
-
-
-EPISODE_COLUMNS: Final = (
-    ("sched_switch", ("ts_ns", "next_tid")),
-    ("syscall", ("exit_ns", "enter_ns", "tid", "ret", "blocks", "blocked_ns")),
-    ("task", ("ts_ns", "tid", "pid", "kind")),
-    ("block", ("ts_ns", "enter_ns", "tid", "p", "p_use")),
-    ("sched_wakeup", ("ts_ns", "tid")),
-    ("runtime", ("ts_ns", "tid", "p", "kind", "reason", "target_tid")),
-)
-"""Tables and columns that this reads, the time first; rows of one moment are taken in this order.
-A block is told with the switch that follows it, and whoever comes onto the CPU then may be the one
-that takes P; a call returns before the thread's next one blocks."""
+__all__ = ["Episodes"]
 
 
 class Episodes:
@@ -97,7 +91,8 @@ class Episodes:
         self.begun: Out = Out()
         """Rows of table block, in the window at hand, that began an episode: in the order of
         their serials."""
-        self.done: list[Out] = [Out() for _ in EPISODE]
+        self.done: Out = Out()
+        """Columns of :data:`analysis.ptime.engine.noted.EPISODE`."""
 
     # What the driver calls.
 
@@ -109,39 +104,52 @@ class Episodes:
         """Take the rows of one window, and give out what is done.
 
         Args:
-            tables: by :data:`EPISODE_COLUMNS`.
+            tables: by :data:`analysis.ptime.engine.rows.COLUMNS`.
             until_ns: every row up to it is here, or was before.
         """
-        switch, syscall, task = tables[0], tables[1], tables[2]
-        block, wakeup, runtime = tables[3], tables[4], tables[5]
+        switch, syscall, task = tables[SWITCH], tables[SYSCALL], tables[TASK]
+        block, wakeup, runtime = tables[BLOCK], tables[WAKEUP], tables[RUNTIME]
+        # Of one moment they are taken in this order: a block is told with the switch that follows
+        # it, and whoever comes onto the CPU then may be the one that takes P; a call returns
+        # before the thread's next one blocks.
         while True:
             ns = switch.ts_ns
-            first = switch
+            first: i64 = SWITCH
             if syscall.ts_ns < ns:
-                ns, first = syscall.ts_ns, syscall
+                ns = syscall.ts_ns
+                first = SYSCALL
             if task.ts_ns < ns:
-                ns, first = task.ts_ns, task
+                ns = task.ts_ns
+                first = TASK
             if block.ts_ns < ns:
-                ns, first = block.ts_ns, block
+                ns = block.ts_ns
+                first = BLOCK
             if wakeup.ts_ns < ns:
-                ns, first = wakeup.ts_ns, wakeup
+                ns = wakeup.ts_ns
+                first = WAKEUP
             if runtime.ts_ns < ns:
-                ns, first = runtime.ts_ns, runtime
+                ns = runtime.ts_ns
+                first = RUNTIME
             if ns == NEVER:
                 break
-            if first is switch:
-                self.thread(switch.get(1)).switch_ns = ns
-            elif first is wakeup:
+            if first == SWITCH:
+                self.thread(switch.get(2)).switch_ns = ns
+                switch.next()
+            elif first == WAKEUP:
                 self.on_wakeup(ns, self.thread(wakeup.get(1)))
-            elif first is runtime:
+                wakeup.next()
+            elif first == RUNTIME:
                 self.on_runtime(ns, runtime)
-            elif first is syscall:
+                runtime.next()
+            elif first == SYSCALL:
                 self.on_exit(ns, syscall)
-            elif first is block:
+                syscall.next()
+            elif first == BLOCK:
                 self.on_block(ns, block, runtime)
+                block.next()
             else:
                 self.on_task(ns, task)
-            first.seek(first.at + 1)
+                task.next()
         self.give(until_ns, False)
 
     def close(self) -> None:
@@ -175,9 +183,9 @@ class Episodes:
         thread = self.thread(row.get(2))
         thread.exit_ns = ns
         thread.exit_enter_ns = row.get(1)
-        thread.exit_ret = row.get(3)
+        thread.exit_ret = row.get(5)
         thread.exit_blocks = row.get(4)
-        thread.exit_blocked_ns = row.get(5)
+        thread.exit_blocked_ns = row.get(6)
         if thread.unreturned:
             for e in thread.unreturned:
                 self.end_by_exit(e, thread)
@@ -246,7 +254,7 @@ class Episodes:
             before.end(enter_ns if enter_ns >= 0 else ns, False)
         e = OpenEpisode(self.serial, thread, ns, enter_ns)
         self.serial += 1
-        self.begun.put(row.at)
+        self.begun.put(row.at // 8)
         self.open.append(e)
         thread.last = e
         thread.unreturned.append(e)
@@ -273,12 +281,12 @@ class Episodes:
         at = runtime.at
         while runtime.ts_ns == ns:
             if (
-                runtime.get(1) == thread.tid
-                and runtime.get(3) == HANDOFF
-                and runtime.get(4) == BY_SYSCALL_BLOCK
+                runtime.get(2) == thread.tid
+                and runtime.get(5) == HANDOFF
+                and runtime.get(6) == BY_SYSCALL_BLOCK
             ):
-                self.on_own_handoff(ns, thread, runtime.get(2))
-            runtime.seek(runtime.at + 1)
+                self.on_own_handoff(ns, thread, runtime.get(3))
+            runtime.next()
         runtime.seek(at)
 
     def on_own_handoff(self, ns: i64, thread: CallingThread, number: i64) -> None:
@@ -311,8 +319,8 @@ class Episodes:
 
     def on_runtime(self, ns: i64, row: Rows) -> None:
         """A transition of the runtime."""
-        number, kind = row.get(2), row.get(3)
-        tid = row.get(1)
+        number, kind = row.get(3), row.get(5)
+        tid = row.get(2)
         if kind == EXIT_SLOW:
             self.on_exit_slow(ns, self.thread(tid))
             return
@@ -324,7 +332,7 @@ class Episodes:
             self.follow(p, ns, kind, thread)
         if p.watching:
             self.watch(p, ns, kind, thread, row)
-        if kind == HANDOFF and row.get(4) == BY_SYSCALL_BLOCK:
+        if kind == HANDOFF and row.get(6) == BY_SYSCALL_BLOCK:
             self.on_own_handoff(ns, thread, number)
 
     def on_exit_slow(self, ns: i64, thread: CallingThread) -> None:
@@ -350,9 +358,9 @@ class Episodes:
                 if e.next_ns < 0:
                     e.next_ns = ns
                     e.next_kind = kind
-                    e.next_reason = row.get(4)
+                    e.next_reason = row.get(6)
                     e.next_tid = thread.tid
-                    e.next_target = row.get(5)
+                    e.next_target = row.get(4)
                     if thread.switch_ns >= e.block_ns:
                         e.notice_ns = thread.switch_ns
                     way = Way(ns, e.number)

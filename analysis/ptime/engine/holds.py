@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from librt.vecs import append
 from mypy_extensions import i64
 
 from analysis.ptime.engine.rows import LARGEST, Out, capped
@@ -47,8 +48,8 @@ class Holds:
     def __init__(self, census: Census, sums: Sums) -> None:
         self.census: Census = census
         self.sums: Sums = sums
-        self.holds: list[Out] = [Out() for _ in HOLD]
-        self.latencies: list[Out] = [Out() for _ in LATENCY]
+        self.holds: Out = Out()
+        self.latencies: Out = Out()
 
     def begin(self, p: P, thread: Thread, state: i64) -> None:
         """The thread that has P blocks."""
@@ -89,23 +90,24 @@ class Holds:
         self.end_piece(p)
         p.mark_least, p.mark_most = process.share_least, process.share_most
         p.mark_monitor = process.monitor_ns
-        out = self.holds
-        out[0].put(process.pid)
-        out[1].put(p.number)
-        out[2].put(p.hold_tid)
-        out[3].put(p.hold_ns)
-        out[4].put(self.census.now_ns)
-        out[5].put(p.hold_nr)
-        out[6].put(p.hold_stack)
-        out[7].put(p.hold_state)
-        out[8].put(how)
-        out[9].put(p.blocked_ns)
-        out[10].put(p.awake_ns)
-        out[11].put(p.least // SCALE)
-        out[12].put(p.most // SCALE)
-        out[13].put(p.awake_least // SCALE)
-        out[14].put(p.awake_most // SCALE)
-        out[15].put(p.monitor_ns)
+        row = self.holds.values
+        row = append(row, process.pid)
+        row = append(row, p.number)
+        row = append(row, p.hold_tid)
+        row = append(row, p.hold_ns)
+        row = append(row, self.census.now_ns)
+        row = append(row, p.hold_nr)
+        row = append(row, p.hold_stack)
+        row = append(row, p.hold_state)
+        row = append(row, how)
+        row = append(row, p.blocked_ns)
+        row = append(row, p.awake_ns)
+        row = append(row, p.least // SCALE)
+        row = append(row, p.most // SCALE)
+        row = append(row, p.awake_least // SCALE)
+        row = append(row, p.awake_most // SCALE)
+        row = append(row, p.monitor_ns)
+        self.holds.values = row
         p.hold_ns = -1
         if how == KEPT:
             p.without_ns = -1
@@ -113,9 +115,9 @@ class Holds:
     def end_latency(self, p: P, how: i64) -> None:
         """A goroutine runs on P again, or none will, or nobody knows."""
         out = self.latencies
-        out[0].put(p.process.pid)
-        out[1].put(p.number)
-        out[2].put(p.without_ns)
-        out[3].put(self.census.now_ns)
-        out[4].put(how)
+        out.put(p.process.pid)
+        out.put(p.number)
+        out.put(p.without_ns)
+        out.put(self.census.now_ns)
+        out.put(how)
         p.without_ns = -1

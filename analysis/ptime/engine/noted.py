@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from librt.vecs import vec
+from librt.vecs import append, vec
 from mypy_extensions import i64, mypyc_attr
 
 from analysis.ptime.engine.rows import NEVER, Out
@@ -247,44 +247,46 @@ class OpenEpisode:
         self.way = way
 
 
-def give_out(out: list[Out], e: OpenEpisode, tells_run: bool) -> None:
+def give_out(out: Out, e: OpenEpisode, tells_run: bool) -> None:
     """Put a settled episode into columns of :data:`EPISODE`."""
-    out[0].put(e.serial)
-    out[1].put(e.pid)
-    out[2].put(e.number)
-    out[3].put(e.pid * P_KEY_SPAN + e.number if e.number >= 0 else -1)
-    out[4].put(e.end_ns)
-    out[5].put(e.end_told)
-    out[6].put(e.exit_ns)
-    out[7].put(e.ret)
-    out[8].put(e.blocks)
-    out[9].put(e.blocked_ns)
-    out[10].put(e.release_ns)
-    out[11].put(e.reason)
-    out[12].put(e.taker)
-    out[13].put(e.taken_ns)
+    row = out.values
+    row = append(row, e.serial)
+    row = append(row, e.pid)
+    row = append(row, e.number)
+    row = append(row, e.pid * P_KEY_SPAN + e.number if e.number >= 0 else -1)
+    row = append(row, e.end_ns)
+    row = append(row, e.end_told)
+    row = append(row, e.exit_ns)
+    row = append(row, e.ret)
+    row = append(row, e.blocks)
+    row = append(row, e.blocked_ns)
+    row = append(row, e.release_ns)
+    row = append(row, e.reason)
+    row = append(row, e.taker)
+    row = append(row, e.taken_ns)
     way = e.way
     if way is None:
-        at: i64 = 14
-        while at < 20:
-            out[at].put(-1)
+        at: i64 = 0
+        while at < 6:
+            row = append(row, -1)
             at += 1
     else:
         went_on_ns = way.run_ns if tells_run else way.acquirep_ns
         idle = way.pidle_ns >= 0 and (went_on_ns < 0 or way.pidle_ns < went_on_ns)
-        out[14].put(way.handoff_ns)
-        out[15].put(way.startm_ns)
-        out[16].put(way.acquirep_ns)
-        out[17].put(way.run_ns)
-        out[18].put(way.pidle_ns)
-        out[19].put(-1 if idle else way.runner)
+        row = append(row, way.handoff_ns)
+        row = append(row, way.startm_ns)
+        row = append(row, way.acquirep_ns)
+        row = append(row, way.run_ns)
+        row = append(row, way.pidle_ns)
+        row = append(row, -1 if idle else way.runner)
         if idle:
             way.wake_ns = way.oncpu_ns = -1
-    out[20].put(e.slow_ns)
-    out[21].put(e.next_ns)
-    out[22].put(e.gone)
-    out[23].put(1 if e.given else 0)
-    out[24].put(e.notice_ns)
-    out[25].put(-1 if way is None else way.wake_ns)
-    out[26].put(-1 if way is None else way.oncpu_ns)
-    out[27].put(e.wake_ns)
+    row = append(row, e.slow_ns)
+    row = append(row, e.next_ns)
+    row = append(row, e.gone)
+    row = append(row, 1 if e.given else 0)
+    row = append(row, e.notice_ns)
+    row = append(row, -1 if way is None else way.wake_ns)
+    row = append(row, -1 if way is None else way.oncpu_ns)
+    row = append(row, e.wake_ns)
+    out.values = row

@@ -126,44 +126,56 @@ class Owners:
         beliefs, looks = self.beliefs, self.looks
         while True:
             ns = task.ts_ns
-            first = task
+            first: i64 = TASK
             if block.ts_ns < ns:
-                ns, first = block.ts_ns, block
+                ns = block.ts_ns
+                first = BLOCK
             if syscall.ts_ns < ns:
-                ns, first = syscall.ts_ns, syscall
+                ns = syscall.ts_ns
+                first = SYSCALL
             if runtime.ts_ns < ns:
-                ns, first = runtime.ts_ns, runtime
-            elif runtime.ts_ns == ns and first is syscall and runtime.get(5) == ACQUIREP:
+                ns = runtime.ts_ns
+                first = RUNTIME
+            elif runtime.ts_ns == ns and first == SYSCALL and runtime.get(5) == ACQUIREP:
                 # An M that was given a P as it woke has it before its wait is over.
-                first = runtime
+                first = RUNTIME
             if pstate.ts_ns < ns:
-                ns, first = pstate.ts_ns, pstate
+                ns = pstate.ts_ns
+                first = PSTATE
             if waiting.ts_ns < ns:
-                ns, first = waiting.ts_ns, waiting
+                ns = waiting.ts_ns
+                first = WAITING
             if edge.ts_ns < ns:
-                ns, first = edge.ts_ns, edge
+                ns = edge.ts_ns
+                first = EDGE
             if ns == NEVER:
                 return
             if ns > beliefs.now_ns:
                 beliefs.now_ns = ns
-            if first is syscall:
-                self.on_exit(syscall.get(2), syscall.get(3), syscall.get(4))
-            elif first is block:
-                self.on_block(block)
-            elif first is runtime:
+            if first == RUNTIME:
                 self.on_runtime(runtime)
-            elif first is pstate:
+                runtime.next()
+            elif first == SYSCALL:
+                self.on_exit(syscall.get(2), syscall.get(3), syscall.get(4))
+                syscall.next()
+            elif first == BLOCK:
+                self.on_block(block)
+                block.next()
+            elif first == PSTATE:
                 self.on_pstate(pstate)
-            elif first is waiting:
+                pstate.next()
+            elif first == WAITING:
                 looks.of_waiting(beliefs.process(waiting.get(3)), beliefs.now_ns, waiting)
-            elif first is edge:
+                waiting.next()
+            elif first == EDGE:
                 if edge.get(2) == LOSS_ENDS:
                     self.lost(edge.ts_ns)
+                edge.next()
             else:
                 beliefs.thread(task.get(1)).pid = task.get(2)
                 if task.get(3) == TASK_EXEC:
                     self.on_exec(task.get(2))
-            first.seek(first.at + 1)
+                task.next()
 
     def lost(self, end_ns: i64) -> None:
         """Rows were lost up to here: nothing that was known before is known after."""

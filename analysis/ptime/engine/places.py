@@ -66,7 +66,7 @@ class Places:
         self.stops: Stops = stops
         self.has_switches: bool = has_switches
         self.wants_spans: bool = spans
-        self.spans: list[Out] = [Out() for _ in SPAN]
+        self.spans: Out = Out()
 
     def become(self, thread: Thread, k: i64) -> None:
         """A thread does something else from now on."""
@@ -240,13 +240,13 @@ class Places:
         if self.census.now_ns <= p.since_ns or p.process.ended:
             return
         out = self.spans
-        out[0].put(p.process.pid)
-        out[1].put(p.number)
-        out[2].put(p.tid)
-        out[3].put(p.state)
-        out[4].put(p.since_ns)
-        out[5].put(self.census.now_ns)
-        out[6].put(p.nr)
+        out.put(p.process.pid)
+        out.put(p.number)
+        out.put(p.tid)
+        out.put(p.state)
+        out.put(p.since_ns)
+        out.put(self.census.now_ns)
+        out.put(p.nr)
 
     # How many Ps there are.
 

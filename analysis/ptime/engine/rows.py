@@ -21,7 +21,6 @@ __all__ = [
     "BLOCK",
     "COLUMNS",
     "EDGE",
-    "EMPTY",
     "ENDS",
     "FITS",
     "LOSS_BEGINS",
@@ -74,7 +73,7 @@ COLUMNS: Final = (
     ("task", ("ts_ns", "tid", "pid", "kind")),
     ("block", ("ts_ns", "enter_ns", "tid", "p", "p_use", "why", "nr", "stack_id",
                "runq", "global_runq", "npidle", "nmspinning")),
-    ("syscall", ("exit_ns", "enter_ns", "tid", "nr", "blocks")),
+    ("syscall", ("exit_ns", "enter_ns", "tid", "nr", "blocks", "ret", "blocked_ns")),
     ("runtime", ("ts_ns", "since_ns", "tid", "p", "target_tid", "kind", "reason",
                  "runq", "global_runq", "npidle", "nmspinning")),
     ("pstate", ("ts_ns", "since_ns", "pid", "p", "tid", "status")),
@@ -85,7 +84,8 @@ COLUMNS: Final = (
     ("signal", ("ts_ns", "tid", "pc", "kind")),
     ("edge", ("ts_ns", "pid", "kind", "value")),
 )  # fmt: skip
-"""Tables and the columns that the pass reads, in its own order; the first is the time."""
+"""Tables and the columns that the pass reads, in its own order; the first is the time. What a call
+returned, and how long it was blocked, only the loop over episodes asks."""
 
 
 # What an edge says; edges are no table of a trace, but made of the small ones and the manifest.
@@ -112,27 +112,36 @@ class Rows:
     """The rows of one table in one window of time, in the order of time.
 
     Args:
-        columns: the bytes of each int64 column of :data:`COLUMNS`, null as -1.
+        numbers: the bytes of the columns of :data:`COLUMNS` as int64, one after the other; null
+            is -1. They lie in one object, since each object that is asked costs as much as the
+            number in it.
         count: rows; each column has eight bytes for each.
     """
 
-    def __init__(self, columns: Sequence[bytes], count: i64) -> None:
-        self.columns: list[bytes] = list(columns)
-        self.count: i64 = count
+    def __init__(self, numbers: bytes, count: i64) -> None:
+        self.numbers: bytes = numbers
+        self.length: i64 = count * 8
+        """Of a column, in bytes."""
         self.at: i64 = 0
-        """The next row to be taken."""
+        """Where the next row to be taken lies in each column."""
         self.ts_ns: i64 = NEVER
         """Its time."""
         self.seek(0)
 
-    def seek(self, row: i64) -> None:
-        """Go to a row; behind the last one the time is :data:`NEVER`."""
-        self.at = row
-        self.ts_ns = read_i64_le(self.columns[0], row * 8) if row < self.count else NEVER
+    def seek(self, at: i64) -> None:
+        """Go to a row by its place; behind the last one the time is :data:`NEVER`."""
+        self.at = at
+        self.ts_ns = read_i64_le(self.numbers, at) if at < self.length else NEVER
+
+    def next(self) -> None:
+        """Go to the row behind this one."""
+        at = self.at + 8
+        self.at = at
+        self.ts_ns = read_i64_le(self.numbers, at) if at < self.length else NEVER
 
     def get(self, column: i64) -> i64:
         """The number in a column of the row that is next."""
-        return read_i64_le(self.columns[column], self.at * 8)
+        return read_i64_le(self.numbers, column * self.length + self.at)
 
 
 def capped(total: i64, more: i64) -> i64:
@@ -152,22 +161,22 @@ def capped_product(count: i64, ns: i64) -> i64:
     return LARGEST if ns > 0 and count > LARGEST // ns else count * ns
 
 
-EMPTY: Final = Rows([b""], 0)
-
-
 @mypyc_attr(acyclic=True)
 class Out:
-    """One column of results: numpy takes it without a copy."""
+    """Rows of results, all columns of a row side by side: numpy takes them without a copy.
+
+    Who puts a long row appends to :attr:`values` itself.
+    """
 
     def __init__(self) -> None:
         self.values: vec[i64] = vec[i64]()
 
     def put(self, value: i64) -> None:
-        """Add a number at the end."""
+        """Add the number of the next column, or of the first one of the next row."""
         self.values = append(self.values, value)
 
     def take(self) -> memoryview:
-        """What was put so far, as bytes of int64; the column is empty afterwards."""
+        """What was put so far, as bytes of int64; there is nothing afterwards."""
         taken = self.values
         self.values = vec[i64]()
         return memoryview(taken)

@@ -207,6 +207,8 @@ class Census:
         self.threads: list[Thread] = []
         """By the places of ``tids``."""
         self.processes: dict[int, Process] = {}
+        self.last: Process | None = None
+        """The one that was asked for last: of most traces the only one, and asked at each move."""
 
     def at(self, ns: i64) -> None:
         """It is that late; never earlier than it was."""
@@ -215,6 +217,9 @@ class Census:
 
     def process(self, pid: i64) -> Process:
         """The process of that number."""
+        last = self.last
+        if last is not None and last.pid == pid:
+            return last
         found = self.processes.get(pid)
         if found is None:
             found = Process(pid, self.begin_ns)
@@ -222,6 +227,7 @@ class Census:
             if self.bin_ns > 0:
                 found.bin_end_ns = self.begin_ns + self.bin_ns
             self.processes[pid] = found
+        self.last = found
         return found
 
     def thread(self, tid: i64) -> Thread | None:

@@ -44,8 +44,8 @@ class Stops:
     def __init__(self, census: Census, tells_stands: bool) -> None:
         self.census: Census = census
         self.tells_stands: bool = tells_stands
-        self.stops: list[Out] = [Out() for _ in STOP]
-        self.waited: list[Out] = [Out() for _ in WAITED]
+        self.stops: Out = Out()
+        self.waited: Out = Out()
 
     def begin(self, process: Process, tid: i64) -> None:
         """This thread wants the world to stop; -1 where nobody told who does."""
@@ -67,11 +67,11 @@ class Stops:
         self.end_waiting(process)
         process.stopping = False
         out = self.stops
-        out[0].put(process.pid)
-        out[1].put(process.stopper)
-        out[2].put(process.stop_begin_ns)
-        out[3].put(process.stand_ns)
-        out[4].put(self.census.now_ns)
+        out.put(process.pid)
+        out.put(process.stopper)
+        out.put(process.stop_begin_ns)
+        out.put(process.stand_ns)
+        out.put(self.census.now_ns)
 
     def end_waiting(self, process: Process) -> None:
         """Nobody is waited for any more: pieces that are open are cut here."""
@@ -128,14 +128,14 @@ class Stops:
             return
         out = self.waited
         in_kernel = state in (IN_SYSCALL, FAULT)
-        out[0].put(process.pid)
-        out[1].put(process.stop_begin_ns)
-        out[2].put(p.number)
-        out[3].put(-1 if thread is None else thread.tid)
-        out[4].put(state)
-        out[5].put(-1 if thread is None or state != IN_SYSCALL else thread.nr)
-        out[6].put(-1 if thread is None or not in_kernel else thread.stack_id)
+        out.put(process.pid)
+        out.put(process.stop_begin_ns)
+        out.put(p.number)
+        out.put(-1 if thread is None else thread.tid)
+        out.put(state)
+        out.put(-1 if thread is None or state != IN_SYSCALL else thread.nr)
+        out.put(-1 if thread is None or not in_kernel else thread.stack_id)
         # Where it was before the stop asked for it says nothing of what it waits for.
         placed = thread is not None and not in_kernel and thread.pc_ns >= process.stop_begin_ns
-        out[7].put(thread.pc if placed and thread is not None else -1)
-        out[8].put(ns)
+        out.put(thread.pc if placed and thread is not None else -1)
+        out.put(ns)

@@ -39,6 +39,9 @@ from analysis.ptime.engine.state import (
 SCALE: Final = 5040
 """Shares of lost P time are kept in this part of a ns."""
 
+LONG_NS: Final = 1_000_000_000
+"""With as many Ps as Go allows, the shares of so long a time are far below what an i64 holds."""
+
 STALLS: Final = tuple(
     f"{kind}_{end}_{cause}_ns"
     for kind in ("some", "full")
@@ -69,7 +72,7 @@ class Sums:
     def __init__(self, census: Census, has_looks: bool) -> None:
         self.census: Census = census
         self.has_looks: bool = has_looks
-        self.bins: list[Out] = [Out() for _ in BIN]
+        self.bins: Out = Out()
 
     def look(self, process: Process, move: Move) -> None:
         """What waits from here on, and who could take it (LOOK)."""
@@ -98,15 +101,19 @@ class Sums:
 
     def settle_to(self, process: Process, now_ns: i64) -> None:
         """The same, within one bin."""
+        ns = now_ns - process.at_ns
+        if ns <= 0:
+            return
         fresh_until_ns = process.fresh_until_ns
         if process.old and process.at_ns < fresh_until_ns < now_ns:
             self.settle_to(process, fresh_until_ns)
         if process.at_ns < process.timer_ns < now_ns:
             self.settle_to(process, process.timer_ns)
-        # So that no share of lost time, which is counted in SCALE, exceeds an i64: days, mostly.
-        step_ns = FITS // (SCALE * (process.count + 1))
-        while now_ns - process.at_ns > step_ns:
-            self.settle_to(process, process.at_ns + step_ns)
+        if ns > LONG_NS:
+            # So that no share of lost time, which is counted in SCALE, exceeds an i64.
+            step_ns = FITS // (SCALE * (process.count + 1))
+            while now_ns - process.at_ns > step_ns:
+                self.settle_to(process, process.at_ns + step_ns)
         ns = now_ns - process.at_ns
         if ns <= 0:
             return
@@ -180,8 +187,11 @@ class Sums:
                 process.some_least[ANY] += ns
             if none_least:
                 process.full_least[ANY] += ns
-            share_least = ns * lost_least * SCALE // going
-            share_most = ns * lost_most * SCALE // going
+            share_least = ns * lost_least * SCALE
+            share_most = ns * lost_most * SCALE
+            if going > 1:
+                share_least //= going
+                share_most //= going
             process.share_least += share_least
             process.share_most += share_most
             state = IN_SYSCALL
@@ -206,26 +216,21 @@ class Sums:
     def put_bin(self, process: Process) -> None:
         """All sums so far."""
         out = self.bins
-        out[0].put(process.pid)
-        out[1].put(process.at_ns)
-        out[2].put(process.p_ns)
-        at: i64 = 3
+        out.put(process.pid)
+        out.put(process.at_ns)
+        out.put(process.p_ns)
         state: i64 = 0
         while state < N_STATES:
-            out[at].put(process.ns[state])
-            at += 1
+            out.put(process.ns[state])
             state += 1
-        state = IN_SYSCALL
-        while state <= STOPPED_WORLD:
-            out[at].put(process.lost_least[state])
-            out[at + 6].put(process.lost_most[state])
-            at += 1
-            state += 1
-        at += 6
-        out[at].put(process.wait_least_ns)
-        out[at + 1].put(process.wait_most_ns)
-        out[at + 2].put(process.wait_unknown_ns)
-        at += 3
+        for lost in (process.lost_least, process.lost_most):
+            state = IN_SYSCALL
+            while state <= STOPPED_WORLD:
+                out.put(lost[state])
+                state += 1
+        out.put(process.wait_least_ns)
+        out.put(process.wait_most_ns)
+        out.put(process.wait_unknown_ns)
         for sums in (
             process.some_least,
             process.some_most,
@@ -234,6 +239,5 @@ class Sums:
         ):
             state = ANY
             while state <= STOPPED_WORLD:
-                out[at].put(sums[state])
-                at += 1
+                out.put(sums[state])
                 state += 1

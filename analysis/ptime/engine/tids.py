@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from librt.vecs import vec
+from librt.vecs import append, vec
 from mypy_extensions import i64
 
 __all__ = ["MAX_TID", "Tids"]
@@ -15,7 +15,8 @@ __all__ = ["MAX_TID", "Tids"]
 MAX_TID: Final = 1 << 23
 """The kernel numbers threads below 2^22 (PID_MAX_LIMIT, include/linux/threads.h)."""
 
-PAGE: Final = 1024
+PAGE_BITS: Final = 10
+PAGE: Final = 1 << PAGE_BITS
 
 
 class Tids:
@@ -26,7 +27,9 @@ class Tids:
     """
 
     def __init__(self) -> None:
-        self.pages: list[vec[i64]] = []
+        self.pages: vec[i64] = vec[i64]([-1] * (MAX_TID // PAGE))
+        """Where the numbers of each page begin in :attr:`places`; -1 for a page without any."""
+        self.places: vec[i64] = vec[i64]()
         self.odd: dict[int, int] = {}
         """Those whose numbers the kernel does not give; a trace may have any."""
         self.count: i64 = 0
@@ -35,19 +38,28 @@ class Tids:
         """The place of a thread."""
         if tid < 0 or tid >= MAX_TID:
             return self.place_of_odd(tid)
-        number = tid // PAGE
-        while len(self.pages) <= number:
-            self.pages.append(vec[i64]())
-        page = self.pages[number]
-        if len(page) == 0:
-            page = vec[i64]([-1] * PAGE)
-            self.pages[number] = page
-        place = page[tid % PAGE]
-        if place < 0:
-            place = self.count
-            page[tid % PAGE] = place
-            self.pages[number] = page
-            self.count += 1
+        begin = self.pages[tid >> PAGE_BITS]
+        if begin >= 0:
+            place = self.places[begin + (tid & (PAGE - 1))]
+            if place >= 0:
+                return place
+        return self.new_place(tid)
+
+    def new_place(self, tid: i64) -> i64:
+        """The same of a thread that has none yet."""
+        begin = self.pages[tid >> PAGE_BITS]
+        if begin < 0:
+            begin = len(self.places)
+            self.pages[tid >> PAGE_BITS] = begin
+            places = self.places
+            left: i64 = PAGE
+            while left > 0:
+                places = append(places, -1)
+                left -= 1
+            self.places = places
+        place = self.count
+        self.places[begin + (tid & (PAGE - 1))] = place
+        self.count += 1
         return place
 
     def place_of_odd(self, tid: i64) -> i64:
