@@ -61,7 +61,9 @@ def command(
         before, after = ([load(path).trace for path in side] for side in sides)
         return tell_difference(before, after, as_json, conditions)
     if conditions:
-        raise click.UsageError("--fail-if judges the runs of two sides: name them with --a and --b")
+        raise click.UsageError(
+            "--fail-if judges the runs of two sides: name them with --a and --b"
+        )
     if not traces:
         raise click.UsageError("Missing argument 'TRACE...'.")
     from analysis.answers.cluster import compare_all
