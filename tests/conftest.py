@@ -66,7 +66,12 @@ NEEDS = {
 
 
 # folder: what each test in it needs
-FOLDERS = {"kernel": ("kernel",), "go": ("kernel", "go"), "browser": ("browser",)}
+FOLDERS = {
+    "kernel": ("kernel",),
+    "go": ("kernel", "go"),
+    "browser": ("browser",),
+    "wheel": ("kernel", "go"),
+}
 
 BOTH_MODELS = ("1.25.5", "1.27.3")
 """The versions of Go that ``make test`` runs programs of: the newest with each model of a P in a

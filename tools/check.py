@@ -15,7 +15,7 @@ import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("pretake", "analysis", "reference_runtime", "tracer")
-SLOW = ("tests.kernel", "tests.go", "tests.browser")
+SLOW = ("tests.kernel", "tests.go", "tests.browser", "tests.wheel")
 
 
 def module_of(file: str) -> str:

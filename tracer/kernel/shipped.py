@@ -14,13 +14,14 @@ import json
 import os
 import platform
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib import resources
 from importlib.resources.abc import Traversable
 from multiprocessing import get_context
-from typing import Any, Final
+from typing import Final
 
 from tracer.errors import PretakeError
 from tracer.kernel.compiler import (
@@ -31,10 +32,11 @@ from tracer.kernel.compiler import (
 )
 from tracer.kernel.object import Object
 
-__all__ = ["Shipped", "archive_path", "ship", "variants"]
+__all__ = ["Shipped", "archive_path", "ship", "variants", "write"]
 
 _ABOUT: Final = "about.json"
 _RETURN_FLAG: Final = "return_flag.json"
+_DAMAGE: Final = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError)
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """Of every member, so that the same programs give the same file."""
 _MODES: Final[tuple[dict[str, int], ...]] = (
@@ -116,9 +118,6 @@ class Shipped:
         return PretakeError(f"the byte code in {self._archive} is damaged ({error})")
 
 
-_DAMAGE: Final = (zipfile.BadZipFile, EOFError, ValueError, KeyError, TypeError)
-
-
 def ship(path: str | os.PathLike[str]) -> None:
     """Compile the programs of every mode, and write them into a file.
 
@@ -127,25 +126,41 @@ def ship(path: str | os.PathLike[str]) -> None:
     Raises:
         PretakeError: they cannot be compiled here.
     """
-    about: dict[str, Any] = {"sources": sources_digest(), "made_by": compiler_version()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as members:
+    flag = compile_return_flag()
+    # Processes of their own: where LLVM gives up, it ends the one that it is in.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+        try:
+            made = list(workers.map(compile_programs, variants()))
+        except BrokenProcessPool as error:
+            raise PretakeError("LLVM gave up on the BPF programs") from error
+    write(path, compiler_version(), flag, list(zip(variants(), made, strict=True)))
+
+
+def write(
+    path: str | os.PathLike[str],
+    made_by: str,
+    return_flag: Object,
+    programs: Sequence[tuple[Mapping[str, int], Object]],
+) -> None:
+    """Write what was compiled of the sources as they are now.
+
+    Args:
+        path: the file.
+        made_by: the compiler, for people.
+        return_flag: the program of :mod:`tracer.kernel.return_flag`.
+        programs: the ``-D`` numbers of each set of programs, and the set.
+    """
+    with zipfile.ZipFile(path, "w") as members:
 
         def put(name: str, text: str) -> None:
             member = zipfile.ZipInfo(name, _EPOCH)
             member.compress_type = zipfile.ZIP_DEFLATED
             members.writestr(member, text)
 
-        put(_ABOUT, json.dumps(about))
-        put(_RETURN_FLAG, compile_return_flag().to_json())
-        # Processes of their own: where LLVM gives up, it ends the one that it is in.
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
-            try:
-                for defines, made in zip(
-                    variants(), workers.map(compile_programs, variants()), strict=True
-                ):
-                    put(_name(defines), made.to_json())
-            except BrokenProcessPool as error:
-                raise PretakeError("LLVM gave up on the BPF programs") from error
+        put(_ABOUT, json.dumps({"sources": sources_digest(), "made_by": made_by}))
+        put(_RETURN_FLAG, return_flag.to_json())
+        for defines, made in programs:
+            put(_name(defines), made.to_json())
 
 
 def _name(defines: Mapping[str, int]) -> str:
