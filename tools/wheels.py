@@ -19,12 +19,19 @@ from pathlib import Path
 from typing import Final
 
 from tracer.kernel.compiler import compiler_version, sources_digest
-from tracer.kernel.shipped import archive_path, ship
+from tracer.kernel.shipped import archive_name, ship
 
-__all__ = ["build", "byte_code"]
+__all__ = ["MACHINES", "build", "byte_code"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DIST: Final = ROOT / "dist"
+MACHINES: Final[dict[str, dict[str, str]]] = {"x86_64": {}}
+"""The architectures that byte code is shipped for, and what bcc is told to compile for them.
+
+With ``{"ARCH": "arm64", "BCC_KERNEL_SOURCE": folder}`` bcc compiles for ``aarch64`` on x86-64; the
+folder has Debian's arm64 headers over the common ones
+(:func:`~tracer.kernel.bcc_loader.merge_headers`).
+"""
 _INTERPRETED: Final = {"PRETAKE_NO_COMPILE": "1", "PRETAKE_NO_NATIVE": "1"}
 _SDIST: Final = """
 import sys
@@ -33,15 +40,19 @@ build_sdist(sys.argv[1])
 """
 
 
-def byte_code() -> Path:
-    """The byte code of these sources, compiled if it was not before."""
+def byte_code(machine: str) -> Path:
+    """The byte code of these sources, compiled if it was not before.
+
+    Args:
+        machine: one of :data:`MACHINES`.
+    """
     made_of = hashlib.sha256(f"{sources_digest()} {compiler_version()}".encode()).hexdigest()[:16]
-    path = ROOT / "build" / "byte-code" / made_of / archive_path().name
+    path = ROOT / "build" / "byte-code" / made_of / archive_name(machine)
     if not path.exists():
         print("compiling the BPF programs of every mode (some minutes)", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{os.getpid()}")
-        ship(aside)
+        ship(aside, MACHINES[machine])
         aside.rename(path)
     return path
 
@@ -81,7 +92,8 @@ def _stage(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    shutil.copy(byte_code(), folder / "tracer" / "bpf")
+    for machine in MACHINES:
+        shutil.copy(byte_code(machine), folder / "tracer" / "bpf")
 
 
 def _wheel(sources: Path, into: Path, env: Mapping[str, str]) -> Path:

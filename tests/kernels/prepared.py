@@ -6,6 +6,7 @@ the byte code that a wheel brings to a machine without a compiler, and fits it t
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Final
 
@@ -22,4 +23,4 @@ USE: Final = (
 
 def prepare() -> Path:
     """A folder that holds the byte code of these sources."""
-    return byte_code().parent
+    return byte_code(platform.machine()).parent

@@ -21,11 +21,11 @@ from typing import Any, Final
 import pytest
 
 from tests.go import toolchains
-from tracer.kernel.shipped import archive_path, ship
+from tools.wheels import MACHINES
+from tracer.kernel.shipped import archive_name, ship
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 WHEELS: Final = "PRETAKE_WHEELS"
-BYTE_CODE: Final = f"tracer/bpf/{archive_path().name}"
 HIDDEN: Final = (
     *("/usr/lib/python3/dist-packages/bcc", "/usr/src", "/lib/modules", "/var/cache/pretake"),
     *(str(ROOT / name) for name in ("analysis", "pretake", "reference_runtime", "tracer")),
@@ -91,16 +91,18 @@ def installed(
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("machine", MACHINES)
 def test_the_byte_code_in_each_file_is_that_of_a_rebuild(
-    files: dict[str, Path], tmp_path: Path
+    files: dict[str, Path], tmp_path: Path, machine: str
 ) -> None:
-    ship(tmp_path / "rebuilt")
+    ship(tmp_path / "rebuilt", MACHINES[machine])
     rebuilt = (tmp_path / "rebuilt").read_bytes()
+    byte_code = f"tracer/bpf/{archive_name(machine)}"
     for wheel in (files["compiled"], files["interpreted"]):
         with zipfile.ZipFile(wheel) as members:
-            assert members.read(BYTE_CODE) == rebuilt, wheel.name
+            assert members.read(byte_code) == rebuilt, wheel.name
     with tarfile.open(files["sources"]) as members:
-        [name] = [name for name in members.getnames() if name.endswith(BYTE_CODE)]
+        [name] = [name for name in members.getnames() if name.endswith(byte_code)]
         member = members.extractfile(name)
         assert member is not None
         assert member.read() == rebuilt

@@ -32,7 +32,7 @@ from tracer.kernel.compiler import (
 )
 from tracer.kernel.object import Object
 
-__all__ = ["Shipped", "archive_path", "ship", "variants", "write"]
+__all__ = ["Shipped", "archive_name", "archive_path", "ship", "variants", "write"]
 
 _ABOUT: Final = "about.json"
 _RETURN_FLAG: Final = "return_flag.json"
@@ -59,7 +59,12 @@ def variants() -> Iterator[dict[str, int]]:
 
 def archive_path() -> Traversable:
     """Where the byte code for this machine's architecture lies, if there is any."""
-    return resources.files("tracer") / "bpf" / f"{platform.machine()}.zip"
+    return resources.files("tracer") / "bpf" / archive_name(platform.machine())
+
+
+def archive_name(machine: str) -> str:
+    """The file's name for an architecture, as ``uname -m`` calls it."""
+    return f"{machine}.zip"
 
 
 class Shipped:
@@ -118,18 +123,24 @@ class Shipped:
         return PretakeError(f"the byte code in {self._archive} is damaged ({error})")
 
 
-def ship(path: str | os.PathLike[str]) -> None:
+def ship(path: str | os.PathLike[str], bcc_env: Mapping[str, str] | None = None) -> None:
     """Compile the programs of every mode, and write them into a file.
 
     The same sources and the same compiler give the same bytes.
 
+    Args:
+        path: the file.
+        bcc_env: what bcc is told by its environment, to compile for another architecture.
+
     Raises:
         PretakeError: they cannot be compiled here.
     """
-    flag = compile_return_flag()
     # Processes of their own: where LLVM gives up, it ends the one that it is in.
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as workers:
+    with ProcessPoolExecutor(
+        mp_context=get_context("spawn"), initializer=os.environ.update, initargs=(bcc_env or {},)
+    ) as workers:
         try:
+            flag = workers.submit(compile_return_flag).result()
             made = list(workers.map(compile_programs, variants()))
         except BrokenProcessPool as error:
             raise PretakeError("LLVM gave up on the BPF programs") from error
