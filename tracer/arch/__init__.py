@@ -18,6 +18,7 @@ __all__ = [
     "ARCHITECTURES",
     "ARM64",
     "HEAD_BYTES",
+    "KERNEL_FIELDS",
     "X86_64",
     "Architecture",
     "of_elf",
@@ -26,6 +27,12 @@ __all__ = [
 ]
 
 ARCHITECTURES: Final[tuple[Architecture, ...]] = (X86_64, ARM64)
+
+KERNEL_FIELDS: Final = {
+    name: tuple(place for arch in ARCHITECTURES for place in arch.kernel_fields.get(name, ()))
+    for name in dict.fromkeys(name for arch in ARCHITECTURES for name in arch.kernel_fields)
+}
+"""Of all of them, by name: a kernel has the fields of one."""
 
 
 def of_elf(machine: int) -> Architecture | None:

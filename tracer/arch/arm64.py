@@ -86,8 +86,9 @@ _SYSTEM_CALLS = {
 }
 _KERNEL_FIELDS = {
     # TIF_32BIT is one of them (arch/arm64/include/asm/thread_info.h).
-    "TASK_COMPAT": (("task_struct", "thread_info.flags"),),
-    "TASK_THREAD_POINTER": (("task_struct", "thread.uw.tp_value"),),
+    "TASK_STATUS": (("task_struct", "thread_info.flags"),),
+    # The thread pointer, as it was at the last switch; x86-64 has it in FS.
+    "TASK_FSBASE": (("task_struct", "thread.uw.tp_value"),),
     "REGS_NR": (("pt_regs", "syscallno"),),
     "REGS_SP": (("pt_regs", "sp"),),
     "REGS_FRAME": (("pt_regs", "regs.29"),),

@@ -67,8 +67,8 @@ _SYSTEM_CALLS = {
 }
 _KERNEL_FIELDS = {
     # Of the current system call (arch/x86/include/asm/thread_info.h): TS_COMPAT.
-    "TASK_COMPAT": (("task_struct", "thread_info.status"),),
-    "TASK_THREAD_POINTER": (("task_struct", "thread.fsbase"),),
+    "TASK_STATUS": (("task_struct", "thread_info.status"),),
+    "TASK_FSBASE": (("task_struct", "thread.fsbase"),),
     "REGS_NR": (("pt_regs", "orig_ax"),),
     "REGS_SP": (("pt_regs", "sp"),),
     "REGS_FRAME": (("pt_regs", "bp"),),

@@ -14,13 +14,6 @@
  *   call_sends_signal()   the thread sends a signal
  */
 
-/* x86-64 */
-#define NR_RT_SIGRETURN 15
-#define NR_EXECVE 59
-#define NR_RESTART_SYSCALL 219
-#define NR_TGKILL 234
-#define NR_EXECVEAT 322
-
 /* What a call that a signal ends returns inside the kernel (include/linux/errno.h). */
 #define EINTR 4
 #define EAGAIN 11

@@ -22,9 +22,6 @@
 
 #ifdef CALLS_EXACT
 
-/* Of a system call's instruction (syscall, int 0x80, sysenter). */
-#define SYSCALL_BYTES 2
-
 /* Whether the call that is entered is one that was begun before, which then goes on. */
 static __always_inline int call_goes_on(struct thread_state *thread, s16 nr)
 {
@@ -92,7 +89,7 @@ static __always_inline void call_ended(struct thread_state *thread, s64 ret)
 static __always_inline void handler_returned(struct thread_state *thread)
 {
 	if (thread->broken == SET_ASIDE &&
-	    user_register(OFFSET_REGS_PC) == thread->aside.pc - SYSCALL_BYTES &&
+	    user_register(OFFSET_REGS_PC) == thread->aside.pc - CALL_INSTRUCTION_BYTES &&
 	    user_register(OFFSET_REGS_SP) == thread->aside.sp)
 		thread->broken = TO_RESUME;
 }
@@ -117,7 +114,7 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 		call_begins(thread);
 		thread->call.enter_ns = UNKNOWN;
 		thread->call.enter_since_ns = UNKNOWN;
-		thread->call.nr = call_number(user_register(OFFSET_REGS_NR));
+		thread->call.nr = call_number(user_call());
 		thread->call.arg0 = call_arg0(thread);
 		thread->call.blocks = 1;
 	}
@@ -126,8 +123,15 @@ int on_sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (is_broken_off(ret) && thread->broken == NOT_BROKEN) {
 		thread->broken = BROKEN_OFF;
 		thread->broken_by = -ret;
+		/* Now: where a signal is delivered, arm64 is back at the call's instruction. */
+		thread->call.pc = user_register(OFFSET_REGS_PC);
+		thread->call.sp = user_register(OFFSET_REGS_SP);
 		return 0;
 	}
+#ifdef bpf_target_arm64
+	thread->broken_by = ret == -EINTR ? EINTR : 0;
+	thread->call.pc = user_register(OFFSET_REGS_PC);
+#endif
 	call_ended(thread, ret);
 	return 0;
 }
@@ -168,8 +172,6 @@ static __always_inline void call_meets_signal(struct thread_state *thread, int h
 		return;
 	}
 	thread->broken = SET_ASIDE;
-	thread->call.pc = user_register(OFFSET_REGS_PC);
-	thread->call.sp = user_register(OFFSET_REGS_SP);
 	thread->aside = thread->call;
 	call_begins(thread);
 }

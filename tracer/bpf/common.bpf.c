@@ -233,9 +233,6 @@ static __always_inline struct thread_state *current_target(void)
 #define user_register(name)                                                                       \
 	((s64)field_u64((void *)bpf_task_pt_regs(bpf_get_current_task_btf()), name))
 
-/* arch/x86/include/asm/thread_info.h: the current call came by the 32-bit entry. */
-#define TS_COMPAT 0x0002
-
 /*
  * The number of a thread's system call, from the register that has it. UNKNOWN for a
  * call through the 32-bit entry, which a 64-bit program can make too: its table has other numbers
@@ -245,7 +242,8 @@ static __always_inline s16 call_number_of(struct task_struct *task, s64 nr)
 {
 	if (nr != (s16)nr || nr < 0)
 		return UNKNOWN;
-	if (CONSTANT(OFFSET_TASK_STATUS) != UNKNOWN && field_u32(task, OFFSET_TASK_STATUS) & TS_COMPAT)
+	if (CONSTANT(OFFSET_TASK_STATUS) != UNKNOWN &&
+	    field_u32(task, OFFSET_TASK_STATUS) & TASK_STATUS_COMPAT)
 		return UNKNOWN;
 	return nr;
 }

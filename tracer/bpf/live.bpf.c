@@ -96,7 +96,7 @@ static __always_inline u64 live_stack_of(u64 regs)
 	if (!thread || !layout || layout->g_tls == UNKNOWN)
 		return LIVE_NO_STACK;
 	at.pc = kernel_pointer(regs, OFFSET_REGS_PC);
-	at.frame = kernel_pointer(regs, OFFSET_REGS_BP);
+	at.frame = kernel_pointer(regs, OFFSET_REGS_FRAME);
 	/* FNV-1a, a word at a time. */
 	u64 hash = 0xcbf29ce484222325 ^ ((u64)thread->generation << 32 | thread->tgid);
 #pragma unroll

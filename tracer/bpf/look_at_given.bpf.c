@@ -62,13 +62,20 @@ static __always_inline void look_at_waking(struct thread_state *woken, s64 now)
 /*
  * The current thread makes another one. Go's own way to do that (newosproc, sys_linux_amd64.s) has
  * the new M and its g0 in registers, and g0 is the first field of an M: that tells that it is one.
+ * On arm64 (sys_linux_arm64.s) g0 alone is in a register.
  */
 static __always_inline void look_at_new_thread(struct thread_state *by, struct thread_state *made)
 {
-	u64 m = user_register(OFFSET_REGS_R13), g0 = user_register(OFFSET_REGS_R9);
+	u64 g0 = user_register(OFFSET_REGS_NEW_G);
 
-	if (by->tgid != made->tgid || user_register(OFFSET_REGS_NR) != NR_CLONE)
+	if (by->tgid != made->tgid || user_call() != NR_CLONE)
 		return;
+#ifdef bpf_target_arm64
+	struct runtime_layout *layout = layout_of(by);
+	u64 m = layout ? runtime_pointer(g0, layout->g_m) : 0;
+#else
+	u64 m = user_register(OFFSET_REGS_NEW_M);
+#endif
 	if (!m || runtime_pointer(m, 0) != g0)
 		return;
 	look_at_given(by, made, m, bpf_ktime_get_ns());

@@ -147,7 +147,8 @@ int who_left(struct bpf_raw_tracepoint_args *ctx)
 	if (!looker_at_switch(&looker, thread, self))
 		return 0;
 	int without = self->m && !self->p && !self->curg;
-	if (without && user_register(OFFSET_REGS_NR) == NR_NANOSLEEP)
+	/* sysmon is the one M that has neither P nor goroutine, and sleeps by this call (usleep). */
+	if (without && user_call() == NR_NANOSLEEP)
 		thread->is_sysmon = 1;
 	if (thread->is_sysmon) {
 		looker.process->sysmon_tid = thread->tid;
@@ -159,7 +160,7 @@ int who_left(struct bpf_raw_tracepoint_args *ctx)
 #endif
 	thread->parked = without && !thread->is_sysmon;
 	/* Negative where it is not in the kernel for a call. */
-	if (!self->blocked && (s64)user_register(OFFSET_REGS_NR) >= 0)
+	if (!self->blocked && user_call() >= 0)
 		find_own_p(&looker, self);
 	if (self->p || self->lost)
 		look_at_own_p(&looker, self);

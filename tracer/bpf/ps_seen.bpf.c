@@ -27,9 +27,6 @@
 #define LOOK_PS 8
 /* A process is looked at as often at most, but when its sysmon goes to sleep. */
 #define LOOK_PERIOD_NS 100000
-/* sysmon is the one M that has neither P nor goroutine, and sleeps by this call (usleep). */
-#define NR_NANOSLEEP 35
-#define NR_CLONE 56
 #define PS_MOST 65536
 
 struct p_key {

@@ -153,11 +153,10 @@ static __always_inline u32 next_slot(struct ring_end *end, int ring)
 	return NO_SLOT;
 }
 
-/* The record is in its slot: the reader may see it. x86-64 keeps the order of the two stores. */
+/* The record is in its slot: the reader may see it. */
 static __always_inline void slot_filled(struct ring_end *end)
 {
-	asm volatile("" ::: "memory");
-	end->produced++;
+	PUBLISH(&end->produced, end->produced + 1);
 }
 
 #define SIGNO_URG 23

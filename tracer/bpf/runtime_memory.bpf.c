@@ -168,10 +168,20 @@ static __always_inline u64 thread_local_base(struct task_struct *task)
 	return CONSTANT(OFFSET_TASK_FSBASE) == UNKNOWN ? 0 : field_u64(task, OFFSET_TASK_FSBASE);
 }
 
-/* The M that a thread of the current process is, by its thread-local storage. */
+/*
+ * The M that a thread of the current process is, by its thread-local storage. On arm64 nothing is
+ * there in a program without C, and g is in its register: as it was when the thread entered the
+ * kernel last. Who asks has to see whether the M is that thread's.
+ */
 static __always_inline u64 runtime_m_of(struct runtime_layout *layout, struct task_struct *task)
 {
-	return runtime_pointer(runtime_pointer(thread_local_base(task), layout->g_tls), layout->g_m);
+	u64 g = runtime_pointer(thread_local_base(task), layout->g_tls);
+
+#ifdef bpf_target_arm64
+	if (!layout->g_tls || !g)
+		g = field_u64((void *)bpf_task_pt_regs(task), OFFSET_REGS_G);
+#endif
+	return runtime_pointer(g, layout->g_m);
 }
 
 /* The M that the current thread is, or 0 for a thread that is none. */

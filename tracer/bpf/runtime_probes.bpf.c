@@ -7,8 +7,9 @@
  * the probe stands on the call instructions inside handoffp instead. There are no uretprobes: Go
  * moves its stacks, and a replaced return address would be lost.
  *
- * Go passes arguments in AX, BX, CX ... (ABIInternal, from 1.17); at a function's first
- * instruction its caller's return address is on top of the stack.
+ * Go passes arguments in registers (ABIInternal, from 1.17): AX, BX, CX ..., on arm64 x0, x1, x2 ...
+ * At a function's first instruction its caller's return address is on top of the stack, on arm64
+ * in x30.
  */
 
 /* A transition of the current process's runtime, while it is being told. */
@@ -122,7 +123,7 @@ static __always_inline int runtime_emit(struct runtime_event *event, s8 kind, s8
 /* Which function of the runtime called the probed one, by the return address. */
 static __always_inline s64 go_caller(struct runtime_layout *layout, struct pt_regs *ctx)
 {
-	s64 address = runtime_pointer(PT_REGS_SP(ctx), 0);
+	s64 address = PROBED_RETURNS_TO(ctx);
 
 	if (!address)
 		return RUNTIME_CALLER_OTHER;
@@ -163,7 +164,7 @@ static __always_inline int tell_go_handoffp(struct pt_regs *ctx)
 	if (!runtime_event(&event))
 		return 0;
 	s64 caller = go_caller(event.layout, ctx);
-	runtime_event_p(&event, ctx->ax);
+	runtime_event_p(&event, PROBED_ARGUMENT(ctx));
 	if (caller == RUNTIME_CALLER_RETAKE) {
 		runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_SYSMON);
 		return runtime_emit(&event, RUNTIME_KIND_HANDOFF, RUNTIME_REASON_SYSMON);
@@ -186,13 +187,13 @@ static __always_inline int go_about_p(u64 p, s8 kind)
 /* A call of startm(pp, spinning, lockheld) inside handoffp: an M is found or made for P. */
 static __always_inline int tell_go_startm(struct pt_regs *ctx)
 {
-	return go_about_p(ctx->ax, RUNTIME_KIND_STARTM);
+	return go_about_p(PROBED_ARGUMENT(ctx), RUNTIME_KIND_STARTM);
 }
 
 /* A call of pidleput(pp, now) inside handoffp: nothing to run, P goes idle. */
 static __always_inline int tell_go_pidleput(struct pt_regs *ctx)
 {
-	return go_about_p(ctx->ax, RUNTIME_KIND_PIDLE);
+	return go_about_p(PROBED_ARGUMENT(ctx), RUNTIME_KIND_PIDLE);
 }
 
 /* exitsyscall0(gp), from 1.26 exitsyscallNoP(gp): the call returned and no P was to be had. */
@@ -202,7 +203,7 @@ static __always_inline int tell_go_exitsyscall_slow(struct pt_regs *ctx)
 
 	if (!runtime_event(&event))
 		return 0;
-	runtime_event_g(&event, ctx->ax);
+	runtime_event_g(&event, PROBED_ARGUMENT(ctx));
 	return runtime_emit(&event, RUNTIME_KIND_EXIT_SLOW, UNKNOWN);
 }
 
@@ -217,11 +218,11 @@ static __always_inline int tell_go_exitsyscall_try(struct pt_regs *ctx)
 
 	if (!runtime_event(&event))
 		return 0;
-	u64 m = runtime_pointer(ctx->ax, event.layout->p_m);
+	u64 m = runtime_pointer(PROBED_ARGUMENT(ctx), event.layout->p_m);
 	u64 curg = runtime_curg(&event, m);
 	if (!runtime_in_syscall(&event, curg))
 		return 0;
-	runtime_event_p(&event, ctx->ax);
+	runtime_event_p(&event, PROBED_ARGUMENT(ctx));
 	runtime_event_g(&event, curg);
 	runtime_event_target(&event, m);
 	return runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_EXITSYSCALL);
@@ -234,14 +235,14 @@ static __always_inline int tell_go_preemptone(struct pt_regs *ctx)
 
 	if (!runtime_event(&event))
 		return 0;
-	u64 m = runtime_pointer(ctx->ax, event.layout->p_m);
+	u64 m = runtime_pointer(PROBED_ARGUMENT(ctx), event.layout->p_m);
 	u64 curg = runtime_curg(&event, m);
 	/* preemptone returns at once: nobody runs on P, or itself, or a goroutine in a call. */
 	if (event.layout->p_m != UNKNOWN && !m)
 		return 0;
 	if ((m && m == event.m) || runtime_in_syscall(&event, curg))
 		return 0;
-	runtime_event_p(&event, ctx->ax);
+	runtime_event_p(&event, PROBED_ARGUMENT(ctx));
 	runtime_event_g(&event, curg);
 	runtime_event_target(&event, m);
 	s8 reason = any_value(go_reason(go_caller(event.layout, ctx)), event.now);
@@ -255,7 +256,7 @@ static __always_inline int tell_go_preemptone(struct pt_regs *ctx)
 static __always_inline int tell_go_suspend(struct pt_regs *ctx)
 {
 	struct runtime_event event;
-	u64 m = ctx->ax;
+	u64 m = PROBED_ARGUMENT(ctx);
 
 	if (!runtime_event(&event))
 		return 0;

@@ -7,8 +7,6 @@
  * on only the goroutine has (runtime_still_held).
  */
 
-#define NR_FUTEX 202
-
 /* Go's numbers (runtime2.go), which the reference runtime shares. */
 #define G_SYSCALL 3
 #define G_SCAN_BIT 0x1000

@@ -49,7 +49,7 @@ BPF_PERCPU_ARRAY(block_rooms, struct block_record, 1);
 static __always_inline void thread_blocked(struct thread_state *thread, s64 now,
 					   struct runtime_layout *layout, struct runtime_self *self)
 {
-	s64 nr = user_register(OFFSET_REGS_NR);
+	s64 nr = user_call();
 
 	thread->block_ns = now;
 	/* Negative for a thread that is in the kernel for another reason than a call. */

@@ -42,7 +42,7 @@ int on_signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		.kind = SIGNAL_KIND_GENERATE,
 	};
 	emit_signal(&record);
-	if (sender && signo == SIGNO_URG && user_register(OFFSET_REGS_NR) == NR_TGKILL)
+	if (sender && signo == SIGNO_URG && user_call() == NR_TGKILL)
 		look_at_tgkill(sender, thread, (struct task_struct *)ctx->args[2], record.ts_ns);
 	return 0;
 }
@@ -67,6 +67,26 @@ static __always_inline int fails_by_handler(s64 returned, u64 action)
 	}
 }
 
+/*
+ * The call that the current thread comes back from, and what it returned in the kernel; negative
+ * where it is interrupted in user code, or in a fault.
+ */
+static __always_inline s64 call_that_returns(struct thread_state *thread, s64 *ret)
+{
+#ifdef bpf_target_arm64
+	/* By now the registers have forgotten it (do_signal, arch/arm64/kernel/signal.c). */
+	*ret = -thread->broken_by;
+	if (thread->broken == BROKEN_OFF)
+		return thread->call.nr;
+	if (thread->broken_by == EINTR && user_register(OFFSET_REGS_PC) == thread->call.pc)
+		return thread->call.nr;
+	return UNKNOWN;
+#else
+	*ret = user_register(OFFSET_REGS_RETURN);
+	return user_call();
+#endif
+}
+
 /* args: signo, siginfo, sigaction; on the thread itself, before its handler's frame is made */
 int on_signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -77,9 +97,9 @@ int on_signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 	if (!thread)
 		return 0;
 
-	/* Negative where it is interrupted in user code, or in a fault. */
-	s64 nr = user_register(OFFSET_REGS_NR);
-	int fails = nr >= 0 && fails_by_handler(user_register(OFFSET_REGS_RETURN), action);
+	s64 ret = 0;
+	s64 nr = call_that_returns(thread, &ret);
+	int fails = nr >= 0 && fails_by_handler(ret, action);
 	call_meets_signal(thread, kernel_pointer(action, OFFSET_SIGACTION_HANDLER) > LAST_NO_HANDLER,
 			  fails);
 	if (!signal_wanted(signo))

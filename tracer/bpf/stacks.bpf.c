@@ -58,7 +58,7 @@ static __always_inline s32 user_stack(struct thread_state *thread, struct runtim
 
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	u64 top = field_u64(regs, OFFSET_REGS_SP);
-	u64 at = field_u64(regs, OFFSET_REGS_BP);
+	u64 at = field_u64(regs, OFFSET_REGS_FRAME);
 	u64 pc = field_u64(regs, OFFSET_REGS_PC);
 	u64 copied = sizeof(walk->words);
 	u64 hash = stack_hash((u64)thread->generation << 32 | thread->tgid, pc);

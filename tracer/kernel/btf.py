@@ -125,7 +125,8 @@ class Btf:
 
         Args:
             struct_name: for example ``task_struct``.
-            path: members with dots, for example ``thread.fsbase``.
+            path: members with dots, for example ``thread.fsbase``. A number is an element of an
+                array of 8 bytes, as in ``regs.29``.
 
         Raises:
             KeyError: this kernel has no such struct or member.
@@ -138,6 +139,9 @@ class Btf:
             raise KeyError(struct_name)
         bits = 0
         for member in path.split("."):
+            if member.isdecimal():
+                bits += 64 * int(member)
+                continue
             found = self._member(type_id, member)
             if found is None:
                 raise KeyError(f"{struct_name}.{path}")

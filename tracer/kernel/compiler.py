@@ -27,7 +27,7 @@ from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import kernel_source, load_bcc
 from tracer.kernel.constants import constants_header
 from tracer.kernel.object import INSTRUCTION, MapShape, Object, map_references
-from tracer.kernel.records import c_header
+from tracer.kernel.records import arch_c_header, c_header
 from tracer.targets.layout import layout_c_header
 from tracer.trace.schema import TABLES
 
@@ -48,6 +48,7 @@ __all__ = [
 _CONSTANTS: Final = "constants.bpf.c"
 _SOURCES: Final = (
     _CONSTANTS,
+    "arch.bpf.c",
     "common.bpf.c",
     "rings.bpf.c",
     "runtime_images.bpf.c",
@@ -157,6 +158,7 @@ def _headers() -> dict[str, str]:
         "constants.h": constants_header(),
         "records.h": c_header() + "\n" + numbers,
         "layout.h": layout_c_header(),
+        "arch.h": arch_c_header(),
     }
 
 

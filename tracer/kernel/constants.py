@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from tracer.arch import KERNEL_FIELDS
 from tracer.errors import PretakeError
 from tracer.kernel.btf import Btf
 
@@ -36,14 +37,11 @@ _OFFSETS: Final = {
     # In thread_info since bcf9033e5449 ("sched: move CPU field back into thread_info").
     "TASK_CPU": (("task_struct", "thread_info.cpu"), ("task_struct", "cpu")),
     "TASK_FLAGS": (("task_struct", "flags"),),
-    # Of the current system call (arch/x86/include/asm/thread_info.h).
-    "TASK_STATUS": (("task_struct", "thread_info.status"),),
     # TIF_NEED_FPU_LOAD is one of them (tracer/kernel/return_flag.py).
     "TASK_THREAD_FLAGS": (("task_struct", "thread_info.flags"),),
     "TASK_THREAD_PID": (("task_struct", "thread_pid"),),
     "PID_LEVEL": (("pid", "level"),),
     "PID_NUMBERS": (("pid", "numbers"),),
-    "TASK_FSBASE": (("task_struct", "thread.fsbase"),),
     "TASK_MM": (("task_struct", "mm"),),
     "MM_EXE_FILE": (("mm_struct", "exe_file"),),
     "MM_START_CODE": (("mm_struct", "start_code"),),
@@ -73,18 +71,9 @@ _OFFSETS: Final = {
     "TIME_MONOTONIC_NS": (("time_namespace", "offsets.monotonic.tv_nsec"),),
     "TASK_SIGNAL": (("task_struct", "signal"),),
     "SIGNAL_LIVE": (("signal_struct", "live"),),
-    "REGS_NR": (("pt_regs", "orig_ax"),),
-    "REGS_SP": (("pt_regs", "sp"),),
-    "REGS_BP": (("pt_regs", "bp"),),
-    "REGS_PC": (("pt_regs", "ip"),),
-    "REGS_ARG0": (("pt_regs", "di"),),
-    "REGS_ARG1": (("pt_regs", "si"),),
-    "REGS_ARG2": (("pt_regs", "dx"),),
-    "REGS_RETURN": (("pt_regs", "ax"),),
-    "REGS_R9": (("pt_regs", "r9"),),
-    "REGS_R13": (("pt_regs", "r13"),),
     "SIGACTION_FLAGS": (("k_sigaction", "sa.sa_flags"),),
     "SIGACTION_HANDLER": (("k_sigaction", "sa.sa_handler"),),
+    **KERNEL_FIELDS,
 }
 """By the constant's name: structs and members. The first that this kernel has is meant."""
 

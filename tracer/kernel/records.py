@@ -1,10 +1,11 @@
-"""The C structs of the records that the BPF programs put into the rings."""
+"""C headers for the BPF programs: the records that they put into the rings, and numbers."""
 
 from __future__ import annotations
 
+from tracer.arch import ARM64, X86_64, Architecture
 from tracer.trace.schema import TABLES
 
-__all__ = ["c_header"]
+__all__ = ["arch_c_header", "c_header"]
 
 
 def c_header() -> str:
@@ -30,3 +31,22 @@ def c_header() -> str:
                 lines += [f"\t{prefix}{w.upper()} = {i}," for i, w in enumerate(column.words)]
                 lines += ["};", ""]
     return "\n".join(lines)
+
+
+def arch_c_header() -> str:
+    """Numbers of system calls (``NR_READ``), for the architecture that is compiled for."""
+    lines = ["/* Made from tracer/arch; do not edit. */", "#pragma once", ""]
+    lines += [
+        "#ifdef bpf_target_arm64",
+        *_numbers(ARM64),
+        "#else",
+        *_numbers(X86_64),
+        "#endif",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(arch: Architecture) -> list[str]:
+    calls = [f"#define NR_{name.upper()} {nr}" for name, nr in arch.system_calls.items()]
+    return [*calls, f"#define CALL_INSTRUCTION_BYTES {arch.call_instruction_bytes}"]

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from tracer.arch import this_machine
 from tracer.kernel import bpf
 from tracer.kernel.btf import kernel_btf
 
@@ -83,6 +84,8 @@ def find_return_flag(compiled: Object) -> int | None:
         LoadError: the kernel refuses the program.
         OSError: or the map.
     """
+    if not this_machine().tells_user_code:
+        return None
     (shape,) = compiled.maps
     with contextlib.ExitStack() as stack:
 
