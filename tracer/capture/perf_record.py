@@ -14,6 +14,7 @@ and ``block`` (:mod:`tracer.trace.own_record`).
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 import time
@@ -44,7 +45,6 @@ __all__ = ["record_by_perf"]
 
 _PERIOD_S: Final = 0.005
 _PROGRESS_PERIOD_S: Final = 0.25
-_PAGE: Final = 4096
 _MLOCK: Final = Path("/proc/sys/kernel/perf_event_mlock_kb")
 _PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
 _BLOCKED = TABLES["sched_switch"].column("prev_state").code("blocked")
@@ -133,8 +133,8 @@ def _open_events(
 def _ring_pages(limit: int) -> int:
     """A power of two; an ordinary user's rings have to fit into what he may lock."""
     if os.geteuid() != 0:
-        limit = min(limit, int(_MLOCK.read_text()) * 1024 - _PAGE)
-    return 1 << (max(limit // _PAGE, 1).bit_length() - 1)
+        limit = min(limit, int(_MLOCK.read_text()) * 1024 - mmap.PAGESIZE)
+    return 1 << (max(limit // mmap.PAGESIZE, 1).bit_length() - 1)
 
 
 class _Capture:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import mmap
 import os
 import time
 from collections import deque
@@ -41,7 +42,6 @@ __all__ = ["Runtimes"]
 
 _KIND: Final = TABLES["task"].column("kind")
 _FORK, _EXEC, _EXIT = (_KIND.code(word) for word in ("fork", "exec", "exit"))
-_PAGE: Final = 4096
 _PATIENCE_S: Final = 0.1
 """How long a capture waits at its begin for a process to confirm what is assumed of it."""
 _NOT_LOOKED: Final = Missing(
@@ -312,7 +312,7 @@ class Runtimes:
         layout = known.binary.layout
         bias = 0
         if layout.first_code != UNKNOWN:
-            bias = mapping.begin - layout.first_code // _PAGE * _PAGE
+            bias = mapping.begin - layout.first_code // mmap.PAGESIZE * mmap.PAGESIZE
         image.parts.append(Part(mapping.begin, mapping.end, bias, known))
         if image.runtime is None:
             image.runtime = known

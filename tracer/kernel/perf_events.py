@@ -25,6 +25,7 @@ import numpy as np
 
 from tracer.arch import this_machine
 from tracer.errors import PretakeError
+from tracer.kernel.fence import fence
 
 __all__ = [
     "SWITCH_RECORD",
@@ -183,6 +184,7 @@ class SwitchEvent:
         if self._map is None:
             return b""
         (head,) = _POSITION.unpack_from(self._map, _DATA_HEAD)
+        fence()
         length = head - self._tail
         if length == 0:
             return b""
@@ -192,6 +194,7 @@ class SwitchEvent:
         if first < length:
             data += self._map[self._start : self._start + length - first]
         self._tail = head
+        fence()
         _POSITION.pack_into(self._map, _DATA_TAIL, head)
         return data
 

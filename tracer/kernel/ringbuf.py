@@ -20,6 +20,8 @@ from typing import Final
 
 import numpy as np
 
+from tracer.kernel.fence import fence
+
 __all__ = ["Ring", "RingError", "committed"]
 
 _HEADER: Final = 8
@@ -69,6 +71,8 @@ def committed(data: np.ndarray, dtype: np.dtype[np.void]) -> tuple[np.ndarray, i
     )
     headers = cells["header"]
     busy = headers >= _BUSY
+    # A record is read after its header.
+    fence()
     if busy.any():
         cells = cells[: int(busy.argmax())]
         headers = cells["header"]
@@ -115,13 +119,15 @@ class Ring:
         """The records that wait, as a view of the ring; good until :meth:`release`."""
         consumer = int(self._consumer[0])
         length = int(self._producer[0]) - consumer
+        fence()
         begin = consumer & (self.size - 1)
         records, self._pending = committed(self._data[begin : begin + length], self.dtype)
         return records
 
     def release(self) -> None:
         """Give the kernel back the room of the records that :meth:`peek` returned."""
-        # A store that other CPUs see after our loads: x86-64 never reorders the two.
+        # A store that other CPUs see after our loads.
+        fence()
         self._consumer[0] += np.uint64(self._pending)
         self._pending = 0
 

@@ -15,6 +15,8 @@ from typing import Final
 
 import numpy as np
 
+from tracer.kernel.fence import fence
+
 __all__ = ["END_DTYPE", "SlotRing", "slots_of"]
 
 END_DTYPE: Final = np.dtype(
@@ -88,6 +90,7 @@ class SlotRing:
         pieces: list[np.ndarray] = []
         # Once: what is produced meanwhile is for the next time.
         produced = self._ends["produced"].copy()
+        fence()
         for cpu in np.flatnonzero(produced != self._ends["consumed"]).tolist():
             begin, end = int(self._ends["consumed"][cpu]), int(produced[cpu])
             self._pending.append((cpu, end))
@@ -101,7 +104,8 @@ class SlotRing:
 
     def release(self) -> None:
         """Give the kernel back the slots of the records that :meth:`peek` returned."""
-        # A store that other CPUs see after our loads: x86-64 never reorders the two.
+        # A store that other CPUs see after our loads.
+        fence()
         for cpu, end in self._pending:
             self._ends["consumed"][cpu] = end
         self._pending.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,6 @@ _SHARES: Final = {
     "signal": 2,
     "task": 2,
 }
-_PAGE: Final = 4096
 # For CPUs that are not there, but may come: as large a ring as others have, if there are few.
 _SPARE_BYTES: Final = 64 << 20
 _SPARE_LEAST: Final = 64 << 10
@@ -73,7 +73,7 @@ class RingSizes:
     def ring_bytes(self, table: Table) -> int:
         """Of a ring buffer that all CPUs share: a power of two, of a page at least."""
         wanted = self.cpu_bytes * len(self.online) * _SHARES[table.name] // 64
-        return 1 << (max(wanted, _PAGE).bit_length() - 1)
+        return 1 << (max(wanted, mmap.PAGESIZE).bit_length() - 1)
 
     def entries(self) -> dict[str, int]:
         """How many entries the maps that make up the rings have, by map."""
