@@ -44,7 +44,7 @@ packages() {
         say "Not a Debian: install bcc's Python package, kernel headers and gcc by your own means"
         return
     }
-    local missing=() wanted=(python3-bpfcc linux-headers-amd64 gcc libc6-dev) asked package python
+    local missing=() wanted=(python3-bpfcc "linux-headers-$(dpkg --print-architecture)" gcc libc6-dev) asked package python
     python=$(find_python) || wanted+=(python3)
     # Python's own headers and venv come apart on Debian, and only for Debian's Python.
     if [ -z "${python:-}" ] || [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ]; then
