@@ -54,7 +54,7 @@ packages() {
         case $asked in
         browser) wanted+=(chromium chromium-driver) ;;
         go) wanted+=(golang-1.19-go binutils) ;;
-        qemu) wanted+=(qemu-system-x86 busybox-static kmod xz-utils zstd) ;;
+        qemu) wanted+=(qemu-system-x86 qemu-system-arm busybox-static kmod xz-utils zstd) ;;
         *) fail "no such set of packages: $asked" ;;
         esac
     done

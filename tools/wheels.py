@@ -40,11 +40,12 @@ build_sdist(sys.argv[1])
 """
 
 
-def byte_code(machine: str) -> Path:
+def byte_code(machine: str, bcc_env: Mapping[str, str] | None = None) -> Path:
     """The byte code of these sources, compiled if it was not before.
 
     Args:
-        machine: one of :data:`MACHINES`.
+        machine: an architecture, as ``uname -m`` calls it.
+        bcc_env: what bcc is told, to compile for another than this machine's.
     """
     made_of = hashlib.sha256(f"{sources_digest()} {compiler_version()}".encode()).hexdigest()[:16]
     path = ROOT / "build" / "byte-code" / made_of / archive_name(machine)
@@ -52,7 +53,7 @@ def byte_code(machine: str) -> Path:
         print("compiling the BPF programs of every mode (some minutes)", flush=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{os.getpid()}")
-        ship(aside, MACHINES[machine])
+        ship(aside, bcc_env)
         aside.rename(path)
     return path
 
@@ -92,8 +93,8 @@ def _stage(folder: Path) -> None:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    for machine in MACHINES:
-        shutil.copy(byte_code(machine), folder / "tracer" / "bpf")
+    for machine, bcc_env in MACHINES.items():
+        shutil.copy(byte_code(machine, bcc_env), folder / "tracer" / "bpf")
 
 
 def _wheel(sources: Path, into: Path, env: Mapping[str, str]) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-__all__ = ["KERNELS", "Image", "Kernel", "fetch"]
+__all__ = ["KERNELS", "Image", "Kernel", "apt_options", "cache_folder", "fetch"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Kernel:
         return_flag: what tracer/kernel/return_flag.py finds there: TIF_NEED_FPU_LOAD. The guest
             tries it, and says where it is another.
         refused: what is told there in every mode that needs BPF; empty where all is to work.
+        arch: Debian's name of its architecture; of another than this machine's, nothing is there
+            that this machine compiled (:mod:`tests.kernels.foreign`).
     """
 
     name: str
@@ -35,6 +37,7 @@ class Kernel:
     packages: tuple[str, ...]
     return_flag: int = 1 << 14
     refused: str = ""
+    arch: str = "amd64"
 
 
 _SIGNED = r"linux-image-{}[.0-9+a-z-]*-{}"
@@ -54,8 +57,9 @@ KERNELS = (
         (r"linux-binary-7[.0-9+a-z-]*-ARCH", r"linux-modules-7[.0-9+a-z-]*-ARCH"),
         return_flag=1 << 19,
     ),
+    Kernel("arm64", "trixie", (_SIGNED.format(r"6\.12", "ARCH"),), arch="arm64"),
 )
-"""The oldest first. Others are added here: nothing else names a kernel."""
+"""The oldest first, then other architectures'. Others are added here: nothing else names one."""
 
 # The oldest CPU that numpy's and Arrow's wheels run on: wide vectors are dear to emulate.
 _QEMU = {
@@ -145,12 +149,13 @@ class Image:
         return list(found)
 
 
-def fetch(kernel: Kernel, arch: str = "amd64") -> Image:
+def fetch(kernel: Kernel) -> Image:
     """Download a kernel, once."""
-    base = _cache()
+    arch = kernel.arch
+    base = cache_folder()
     folder = base / f"{kernel.name}-{arch}"
     if not (folder / "complete").exists():
-        apt = _apt(kernel.suite, arch)
+        apt = apt_options(kernel.suite, arch)
         names = [_newest(apt, pattern.replace("ARCH", arch)) for pattern in kernel.packages]
         packages = folder / "packages"
         packages.mkdir(parents=True, exist_ok=True)
@@ -172,14 +177,15 @@ def fetch(kernel: Kernel, arch: str = "amd64") -> Image:
     return Image(kernel, arch, folder / "root")
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where kernels, and what goes with them, stay between runs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "pretake" / "kernels"
 
 
-def _apt(suite: str, arch: str) -> list[str]:
+def apt_options(suite: str, arch: str) -> list[str]:
     """Options that make apt know one suite of the mirror that this machine uses, and no other."""
-    state = _cache() / f"apt-{suite}-{arch}"
+    state = cache_folder() / f"apt-{suite}-{arch}"
     for part in ("lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
     form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"

@@ -6,21 +6,32 @@ the byte code that a wheel brings to a machine without a compiler, and fits it t
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
-from typing import Final
 
-from tools.wheels import ROOT, byte_code
+from tests.kernels.foreign import bcc_environment
+from tests.kernels.images import Image
+from tools.wheels import byte_code
 from tracer.kernel.fitting import FORCE
 
-__all__ = ["USE", "prepare"]
-
-USE: Final = (
-    f"cp /out/inputs/* {ROOT}/tracer/bpf/ && rm -rf /var/cache/pretake && export {FORCE}=shipped"
-)
-"""A shell command for the guest: it uses what :func:`prepare` made, and nothing else."""
+__all__ = ["prepare", "use"]
 
 
-def prepare() -> Path:
-    """A folder that holds the byte code of these sources."""
-    return byte_code(platform.machine()).parent
+def use(tree: Path | str) -> str:
+    """A shell command for the guest: it uses what :func:`prepare` made, and nothing else.
+
+    Args:
+        tree: where the project's files are there.
+    """
+    forced = f"rm -rf /var/cache/pretake && export {FORCE}=shipped"
+    return f"cp /out/inputs/* {tree}/tracer/bpf/ && {forced}"
+
+
+def prepare(image: Image, machine: str) -> Path:
+    """A folder that holds the byte code of these sources.
+
+    Args:
+        image: the kernel.
+        machine: its architecture, as ``uname -m`` calls it.
+    """
+    foreign = image.arch != "amd64"
+    return byte_code(machine, bcc_environment(image) if foreign else None).parent

@@ -1,6 +1,6 @@
 """Boots each kernel and tries every mode of the command on it: ``make test-kernels`` (as root).
 
-Needs Debian's qemu-system-x86, busybox-static, kmod and zstd. The table goes to
+Needs Debian's qemu-system-x86, qemu-system-arm, busybox-static, kmod and zstd. The table goes to
 ``bench/results/kernels.json`` and into ``docs/where-it-runs.md``; the exit status is 1 where a
 mode does not work that should. ``own`` is this machine's own kernel, without an emulator.
 """
@@ -13,6 +13,7 @@ import json
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,16 +23,19 @@ from typing import Any, Final
 
 from bench import results
 from tests.go import toolchains
+from tests.kernels.foreign import TREE, foreign_root
 from tests.kernels.guest import FLAG, MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
-from tests.kernels.prepared import USE, prepare
+from tests.kernels.prepared import prepare, use
 from tests.kernels.vm import Outcome, run
+from tracer.arch import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = results.FOLDER / "kernels.json"
 PAGE = ROOT / "docs/where-it-runs.md"
 BEGIN, END = "<!-- table: make test-kernels -->", "<!-- end of table -->"
 OWN = "own"
+REFERENCE = "record, reference runtime"
 WITHOUT_BPF = "record --backend perf"
 """The mode that is to work where the kernel is refused for its BPF."""
 BOOT_S: Final = 300
@@ -61,9 +65,17 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
         seen: is called with what is known so far; the last call has all.
     """
     image = fetch(kernel)
-    program = toolchains.build("sleeps", linkage="stripped")
-    inputs = None if kernel.refused else prepare()
-    told: dict[str, Any] = {"kernel": image.version, "arch": platform.machine()}
+    machine = next(arch.name for arch in ARCHITECTURES if arch.goarch == kernel.arch)
+    inputs = None if kernel.refused else prepare(image, machine)
+    if machine == platform.machine():
+        program = toolchains.build("sleeps", linkage="stripped")
+        root, tree, python = Path("/"), str(ROOT), sys.executable
+    else:
+        root, tree, python = foreign_root(kernel.arch), TREE, "PRETAKE_NO_COMPILE=1 python3"
+        program = Path(TREE) / "sleeps.of.go"
+        built = toolchains.build("sleeps", linkage=f"{kernel.arch}-no-symbols")
+        shutil.copy(built, root / str(program).strip("/"))
+    told: dict[str, Any] = {"kernel": image.version, "arch": machine}
     told |= {part: {} for part in PARTS}
     left = list(modes)
 
@@ -75,13 +87,15 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
     # A mode that ends the machine does not end the others: it is booted again for those.
     while left:
         words = [program, "/tmp/pretake-guest", f"--seconds={seconds}", *left]
-        if not kernel.refused:
+        if FLAG in left:
             words.append(f"--flag={kernel.return_flag}")
         command = (
-            f"{USE}; cd {ROOT} && {_SLOW}"
-            f" && {sys.executable} -m tests.kernels.guest {shlex.join(map(str, words))}"
+            f"{use(tree)}; cd {tree} && {_SLOW}"
+            f" && {python} -m tests.kernels.guest {shlex.join(map(str, words))}"
         )
-        outcome = run(image, command, inputs=inputs, quiet_s=seconds + BOOT_S, seen=heard)
+        outcome = run(
+            image, command, root=root, inputs=inputs, quiet_s=seconds + BOOT_S, seen=heard
+        )
         heard(outcome.stdout)
         booted = _told(outcome.stdout) is not None
         left = [mode for mode in left if mode not in told["modes"]]
@@ -168,6 +182,18 @@ def write(figures: dict[str, Any]) -> None:
     PAGE.write_text(old.sub(lambda _: new, PAGE.read_text()))
 
 
+def _modes(kernel: Kernel | None) -> list[str]:
+    """What there is to try on a kernel; None is this machine's own."""
+    without = set()
+    if kernel is None or kernel.refused or kernel.arch != "amd64":
+        without.add(FLAG)
+    if kernel is not None and kernel.arch != "amd64":
+        # It is interpreted there, and an interpreted function has no address to probe; and what
+        # its workloads count with has no wheel.
+        without |= {REFERENCE, WITHOUT_BPF}
+    return [mode for mode in MODES if mode not in without]
+
+
 def try_kernel(
     name: str, kernel: Kernel | None, only: Sequence[str] | None, seconds: int
 ) -> list[str]:
@@ -182,9 +208,7 @@ def try_kernel(
     Returns:
         The modes that do otherwise than they should.
     """
-    modes = only or [
-        mode for mode in MODES if mode != FLAG or (kernel is not None and not kernel.refused)
-    ]
+    modes = only or _modes(kernel)
     known: dict[str, Any] = {part: {} for part in PARTS}
     if only and FIGURES.exists():
         known |= json.loads(FIGURES.read_text()).get(name, {})

@@ -66,12 +66,13 @@ def test_a_mode_that_ends_the_machine_does_not_end_the_others(
         _image: Image,
         command: str,
         *,
+        root: Path,
         inputs: Path,
         quiet_s: float,
         seen: Callable[[str], None],
     ) -> Outcome:
         """A machine on which ``live`` is the end, and ``check`` is well."""
-        assert (inputs, quiet_s) == (tmp_path, 60 + runs.BOOT_S)
+        assert (root, inputs, quiet_s) == (Path("/"), tmp_path, 60 + runs.BOOT_S)
         left = [mode for mode in ("doctor", "live", "check") if mode in command.split()]
         boots.append(left)
         told = {"kernel": "6.1.0-50", "arch": "x86_64", "modes": {}, "seconds": {}}

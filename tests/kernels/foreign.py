@@ -1,0 +1,123 @@
+"""A machine of another architecture than this one, to be emulated: its files, and its programs.
+
+The root file system is Debian's packages, unpacked and never configured, with wheels of the same
+versions as here. The project's own files are copied into it, without what was compiled for this
+machine: so the runtime and the pass are interpreted there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Final
+
+from tests.kernels.images import Image, apt_options, cache_folder
+from tracer.kernel.bcc_loader import merge_headers
+
+__all__ = ["TREE", "bcc_environment", "foreign_root"]
+
+TREE: Final = "/pretake"
+"""Where the project's files are there."""
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_FOLDERS: Final = ("analysis", "bench", "pretake", "reference_runtime", "tests", "tracer")
+_SUITE: Final = "bookworm"
+_PYTHON: Final = "3.11"
+"""Of that suite."""
+_PACKAGES: Final = (
+    *("bash", "busybox-static", "coreutils", "dash", "grep", "iproute2", "libstdc++6"),
+    *("python3", "sed"),
+)
+_WHEELS_FOR: Final = ("manylinux2014", *(f"manylinux_2_{minor}" for minor in (17, 24, 27, 28)))
+_NO_WHEELS: Final = ("hdrhistogram",)
+"""Of the reference runtime's workloads, which do not run there."""
+_MACHINES: Final = {"arm64": "aarch64"}
+_USERS: Final = "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
+_GROUPS: Final = "root:x:0:\nnogroup:x:65534:\n"
+
+
+def foreign_root(arch: str) -> Path:
+    """The root of a machine of an architecture: made once, with the project as it is now.
+
+    Args:
+        arch: Debian's name of it.
+    """
+    root = cache_folder() / f"root-{arch}"
+    if not (root / "complete").exists():
+        shutil.rmtree(root, ignore_errors=True)
+        _unpack(arch, root)
+        _add_wheels(arch, root)
+        (root / "complete").touch()
+    tree = root / TREE.strip("/")
+    shutil.rmtree(tree, ignore_errors=True)
+    skipped = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in _FOLDERS:
+        shutil.copytree(_ROOT / name, tree / name, ignore=skipped)
+    subprocess.run([f"python{_PYTHON}", "-m", "compileall", "-q", tree], check=False)
+    return root
+
+
+def _unpack(arch: str, root: Path) -> None:
+    apt = apt_options(_SUITE, arch)
+    options = ("install", "-y", "-qq", "--download-only", "--no-install-recommends")
+    subprocess.run(["apt-get", *apt, *options, *_PACKAGES], check=True)
+    for name in ("bin", "sbin", "lib"):
+        # Packages have their files in either of the two.
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for package in (cache_folder() / f"apt-{_SUITE}-{arch}/cache/archives").glob("*.deb"):
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=-1) as files:
+            unpack = ["tar", "-x", "--keep-directory-symlink", "-C", root]
+            subprocess.run(unpack, stdin=files.stdout, check=True)
+    for name in ("dev", "out", "proc", "run", "sys", "tmp", "var/cache"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "etc/passwd").write_text(_USERS)
+    (root / "etc/group").write_text(_GROUPS)
+
+
+def _add_wheels(arch: str, root: Path) -> None:
+    wheels = root / "var/cache/wheels"
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]
+    platforms = [f"--platform={kind}_{_MACHINES[arch]}" for kind in _WHEELS_FOR]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:"),
+            *("--python-version", _PYTHON, "--dest", wheels, "-c", _ROOT / "constraints.txt"),
+            *platforms,
+            *(name for name in project["dependencies"] if not name.startswith(_NO_WHEELS)),
+        ],
+        check=True,
+    )
+    for wheel in wheels.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as files:
+            files.extractall(root / "usr/lib/python3/dist-packages")
+    subprocess.run(
+        [f"python{_PYTHON}", "-m", "compileall", "-q", root / "usr/lib/python3/dist-packages"],
+        check=False,
+    )
+
+
+def bcc_environment(image: Image) -> dict[str, str]:
+    """What bcc is told, to compile for the architecture of an image with its kernel's headers."""
+    return {"ARCH": image.arch, "BCC_KERNEL_SOURCE": str(_headers(image))}
+
+
+def _headers(image: Image) -> Path:
+    merged = image.folder.parent / "headers"
+    if merged.exists():
+        return merged
+    common = image.version.removesuffix(f"-{image.arch}") + "-common"
+    apt = apt_options(image.kernel.suite, image.arch)
+    packages = image.folder.parent / "packages-of-headers"
+    packages.mkdir(exist_ok=True)
+    names = [f"linux-headers-{name}:{image.arch}" for name in (image.version, common)]
+    subprocess.run(["apt-get", *apt, "download", "-qq", *names], cwd=packages, check=True)
+    for package in packages.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, packages], check=True)
+    sources = packages / "usr/src"
+    return merge_headers(
+        sources / f"linux-headers-{common}", sources / f"linux-headers-{image.version}", merged
+    )
