@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from analysis.answers.going import GoingPressure
 from analysis.answers.live import Call, CallSites
 from analysis.answers.places import places_of
@@ -23,6 +26,10 @@ __all__ = ["Watcher", "forget_early"]
 
 _EARLY = 3
 """Periods whose rows are kept whole while no runtime was found."""
+_LIVES_MOST = 60
+"""Older ones whose lives are kept apart."""
+_THREADS_MOST = 200_000
+"""The pass begins again when it has heard of so many: a watch of weeks may see millions."""
 
 
 class Watcher:
@@ -79,6 +86,8 @@ class Watcher:
                 self._going = GoingPressure(
                     self._watched.begin_ns, runtime, self._exact, self._on_settled
                 )
+            elif self._going.threads > _THREADS_MOST:
+                self._going = self._going.renewed()
             for piece in (*self._early, rows):
                 self._going.feed(piece.tables, piece.until_ns)
             self._early = []
@@ -102,4 +111,16 @@ def forget_early(pieces: list[LiveRows]) -> list[LiveRows]:
         for piece in older
         if len(piece.tables.get("task", ()))
     ]
+    if len(lives) > _LIVES_MOST:
+        tasks = pa.concat_tables([piece.tables["task"] for piece in lives])
+        lives = [replace(lives[-1], tables={"task": _living(tasks)})]
     return [*lives, *newer]
+
+
+def _living(tasks: pa.Table) -> pa.Table:
+    """Of rows of table task, in the order in which they came: the last one of each thread that
+    lives."""
+    numbered = tasks.select(["tid"]).append_column("at", pa.array(range(len(tasks))))
+    last = numbered.group_by("tid").aggregate([("at", "max")])["at_max"]
+    rows = tasks.take(last.combine_chunks().sort())
+    return rows.filter(pc.not_equal(rows["kind"].cast(pa.string()), "exit"))

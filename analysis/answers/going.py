@@ -45,6 +45,9 @@ class GoingPressure:
         exact: whether uprobes tell its transitions.
         on_settled: is given the results of the pass as they are settled, by name
             (:data:`analysis.ptime.engine.account.RESULTS`).
+
+    Attributes:
+        threads: how many were told so far; the pass keeps something of each.
     """
 
     def __init__(
@@ -74,6 +77,9 @@ class GoingPressure:
             _SECOND_NS,
             False,
         )
+        self.threads = 0
+        self._runtime = runtime
+        self._exact = exact
         self._on_settled = on_settled
         self._begin_ns = begin_ns
         self._fed_ns = begin_ns
@@ -114,6 +120,21 @@ class GoingPressure:
             self._settled(name, self._runner.take(name))
         self._keep(self._runner.take("bins"))
 
+    def renewed(self) -> GoingPressure:
+        """One that begins where this one is, and knows only of those that live.
+
+        What was fed and is not settled, a second, is told by neither. All sums begin again.
+        """
+        other = GoingPressure(self._fed_ns, self._runtime, self._exact, self._on_settled)
+        for pid, tids in self._living.items():
+            other._living[pid] = set(tids)
+            if pid in self._comms:
+                other._comms[pid] = self._comms[pid]
+            for tid in tids:
+                other._know(tid, pid)
+        other._early = self._early
+        return other
+
     def finish(self) -> None:
         """Nothing comes any more: what was fed is told up to its last moment."""
         found = self._runner.close(None, self._fed_ns)
@@ -141,6 +162,10 @@ class GoingPressure:
             )
         return sorted(found, key=lambda process: -process["pressure"]["total"]["some"])
 
+    def _know(self, tid: int, pid: int) -> None:
+        self.threads += 1
+        self._runner.know(tid, pid)
+
     def _first_ns(self) -> int:
         """The first moment that is not fed yet."""
         return self._fed_ns + (self._fed_ns > self._begin_ns)
@@ -165,7 +190,7 @@ class GoingPressure:
         names = ("ts_ns", "tid", "pid", "kind", "comm")
         rows = from_arrow("task", tables["task"].select(names))
         for ns, tid, pid, kind, comm in zip(*(rows[n].tolist() for n in names), strict=True):
-            self._runner.know(tid, pid)
+            self._know(tid, pid)
             living = self._living.setdefault(pid, set())
             if kind == _KIND.code("exit"):
                 living.discard(tid)

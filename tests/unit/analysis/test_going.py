@@ -111,3 +111,23 @@ def test_before_the_first_second_there_is_nothing() -> None:
     assert going.told() == []
     going.feed({}, 10)
     assert going.told() == []
+
+
+def test_renewed_it_goes_on_from_where_it_is(tmp_path: Path) -> None:
+    """The P is held from 12 to 18 s; the pass begins again at 15 s."""
+    trace = held_for_six_seconds().write(tmp_path)
+    tables = {name: trace.arrow(name) for name in (*TIME_COLUMN, "reach")}
+    going = GoingPressure(0, "reference")
+    # All that comes by 15 s, and rows that came early wait for their time.
+    going.feed(tables, 15 * SECOND * US)
+    first = going.threads
+    renewed = going.renewed()
+    assert 0 < renewed.threads <= first
+    renewed.feed({"reach": tables["reach"]}, 22_500_000_000)
+    renewed.finish()
+    (process,) = renewed.told()
+    assert (process["pid"], process["comm"]) == (7, "server")
+    assert process["pressure"]["total"]["seconds"] == 7.5
+    assert sum(process["states"].values()) == 7_500_000_000
+    # What the P was doing at 15 s is not known; what came since is.
+    assert process["states"]["fault"] == SECOND * US // 2

@@ -39,3 +39,31 @@ def test_rows_before_any_runtime_do_not_pile_up() -> None:
         (0, ["task"]),
         *((period, ["sched_switch"]) for period in (97, 98, 99)),
     ]
+
+
+def task(ts_ns: int, tid: int, kind: str) -> np.ndarray:
+    table = TABLES["task"]
+    record = np.zeros(1, table.dtype)
+    record["ts_ns"], record["tid"], record["pid"] = ts_ns, tid, tid
+    record["kind"] = table.column("kind").code(kind)
+    return record
+
+
+def test_of_many_lives_before_any_runtime_those_that_ended_are_forgotten() -> None:
+    """Process 7 lives all the time, and each period another one is born and ends; 8 twice."""
+    kept: list[LiveRows] = []
+    for period in range(500):
+        born = 8 if period in (10, 499) else 1000 + period
+        rows = [task(period, born, "fork")]
+        if period == 0:
+            rows.append(task(period, 7, "present"))
+        if period != 499:
+            rows.append(task(period, born, "exit"))
+        tables = {"task": TABLES["task"].to_arrow(np.concatenate(rows))}
+        kept = forget_early([*kept, LiveRows(period, tables)])
+        assert len(kept) <= 64
+    living: set[int] = set()
+    for piece in kept:
+        for row in piece.tables["task"].to_pylist():
+            living = living - {row["tid"]} if row["kind"] == "exit" else living | {row["tid"]}
+    assert living == {7, 8}

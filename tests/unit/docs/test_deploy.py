@@ -17,6 +17,7 @@ from tools import deploy
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy/prometheus/pretake.rules.yml"
 DASHBOARD = ROOT / "deploy/grafana/pretake.json"
+FORCE_PROMETHEUS = "PRETAKE_FORCE_PROMETHEUS"
 SELECTOR = re.compile(r"(?P<name>pretake_\w+)(?:\{(?P<labels>[^}]*)\})?")
 
 
@@ -59,7 +60,7 @@ def test_a_metric_or_label_that_is_not_there_is_refused() -> None:
 def promtool() -> str:
     found = shutil.which("promtool")
     if found is None:
-        lacking("promtool is not installed: apt-get install prometheus", "PRETAKE_FORCE_PROMTOOL")
+        lacking("promtool is not installed: apt-get install prometheus", FORCE_PROMETHEUS)
     return found
 
 
