@@ -198,7 +198,7 @@ def test_a_program_is_found_by_name_each_time_that_it_starts(tmp_path: Path) -> 
     program, folder = tmp_path / f"reads-{os.getpid()}", tmp_path / "dumps"
     shutil.copy(toolchains.build("blockread"), program)
     pids = []
-    options = ["-o", folder, "--seconds", 30, "--after", 2, "--dumps-per-hour", 2]
+    options = ["-o", folder, "--seconds", 30, "--after", 1, "--dumps-per-hour", 2]
     with watching("--name", f"{program.name[:8]}*", *options) as watch:
         for round_ in range(2):
             running = start([str(program), "0"])

@@ -75,39 +75,48 @@ def test_a_full_disk_is_one_line_and_the_next_dump_may_have_room(small_disk: Pat
     dumps.close()
 
 
-@pytest.mark.parametrize("user", [(0, 0), (1234, 4321)])
-def test_dumps_belong_to_who_asked_for_them_and_go_on_with_the_next_watch(
-    user: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if user != (0, 0):
-        monkeypatch.setenv("SUDO_UID", str(user[0]))
-        monkeypatch.setenv("SUDO_GID", str(user[1]))
+def test_dumps_are_roots_and_go_on_with_the_next_watch(tmp_path: Path) -> None:
     folder = tmp_path / "dumps"
     with subprocess.Popen(python("calls", 10**9, 0)) as running:
         # It may hold one dump: that of the first watch goes when the second watch writes its own.
         options = ["--pid", running.pid, "-o", folder, "--after", 0, "--disk", "120K"]
         names = []
-        for _ in range(1 if user[0] else 2):
+        for _ in range(2):
             with watching(*options, "--memory", "1M", "--seconds", "1") as watch:
-                watch.send_signal(signal.SIGUSR1)
-                line = line_with(watch, ".pretake: SIGUSR1, ")
-                names.append(Path(line.removeprefix("pretake: ").partition(": ")[0]).name)
-            files = [folder, *folder.rglob("*")]
-            assert {(f.lstat().st_uid, f.lstat().st_gid) for f in files} == {user}
+                names.append(dump_by_signal(watch))
+            assert owners(folder) == {(0, 0)}
         running.kill()
     assert names[-1] in entries(folder)
 
 
-def test_when_the_process_has_ended_so_has_the_watch(tmp_path: Path) -> None:
+def dump_by_signal(watch: subprocess.Popen[str]) -> str:
+    """The name of a dump that is asked for by SIGUSR1."""
+    watch.send_signal(signal.SIGUSR1)
+    line = line_with(watch, ".pretake: SIGUSR1, ")
+    return Path(line.removeprefix("pretake: ").partition(": ")[0]).name
+
+
+def owners(folder: Path) -> set[tuple[int, int]]:
+    files = [folder, *folder.rglob("*")]
+    return {(file.lstat().st_uid, file.lstat().st_gid) for file in files}
+
+
+def test_when_the_process_has_ended_so_has_the_watch_and_the_dump_is_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUDO_UID", "1234")
+    monkeypatch.setenv("SUDO_GID", "4321")
+    folder = tmp_path / "dumps"
     with subprocess.Popen(python("calls", 10**9, 0)) as running:
-        command = [*PRETAKE, "watch", "--pid", str(running.pid), "-o", tmp_path / "dumps"]
+        command = [*PRETAKE, "watch", "--pid", str(running.pid), "-o", folder, "--after", "0"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watch:
             line_with(watch, "; dumps go to ")
+            name = dump_by_signal(watch)
             running.kill()
             line_with(watch, "all processes have ended")
             assert watch.wait() == 0
-    # It leaves no empty folder.
-    assert not (tmp_path / "dumps").exists()
+    assert entries(folder) == [name]
+    assert owners(folder) == {(1234, 4321)}
 
 
 def answer(port: int, path: str, method: str, headers: dict[str, str]) -> tuple[int, bytes]:
@@ -187,6 +196,7 @@ def fires(data: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.every
 def test_a_real_prometheus_reads_the_metrics_and_its_alarm_fires(tmp_path: Path) -> None:
     port = free_port()
     with subprocess.Popen(python("calls", 10**9, 0)) as running:
