@@ -36,6 +36,7 @@ from tracer.capture.record import left_out, new_manifest
 from tracer.capture.several import Several
 from tracer.capture.start import follow
 from tracer.capture.window import Slice, Window
+from tracer.errors import PretakeError
 from tracer.targets import jail
 from tracer.trace.clock import Moment, note_clocks
 from tracer.trace.manifest import Missing
@@ -120,13 +121,13 @@ class Watch(Live):
         """
         lines = []
         for pid in self._target.find():
-            # A target first: the keeper opens files of targets alone.
-            present = follow(pid, self._programs)
-            self._runtimes.attach_running(pid)
-            note_clocks(self._ahead, [pid])
-            self.containers[pid] = container_of(cgroup_of(pid))
-            self._add_present(pid, present)
-            lines.append(f"watching {self.comm_of(pid) or 'a process'} ({pid})")
+            try:
+                self._join(pid)
+            except (OSError, PretakeError) as error:
+                # The others are watched on.
+                lines.append(f"process {pid} cannot be watched: {error}")
+            else:
+                lines.append(f"watching {self.comm_of(pid) or 'a process'} ({pid})")
         for pid in self._target.take_ended():
             lines.append(f"process {pid} has ended")
             self._ahead.pop(str(pid), None)
@@ -232,6 +233,14 @@ class Watch(Live):
             self._symbols,
             manifest,
         )
+
+    def _join(self, pid: int) -> None:
+        # A target first: the keeper opens files of targets alone.
+        present = follow(pid, self._programs)
+        self._runtimes.attach_running(pid)
+        note_clocks(self._ahead, [pid])
+        self.containers[pid] = container_of(cgroup_of(pid))
+        self._add_present(pid, present)
 
     def _begin(self) -> None:
         kept = self._kept_options
