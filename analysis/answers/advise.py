@@ -6,13 +6,22 @@ each site, the P time that a call costs is estimated for each of the three ways:
 - *raw*: P is never taken. It is lost for as long as the call blocks, in those calls during which
   work waits and no other P or M can take it (the *waiting share*).
 - *normal*: what was captured, which is the harm until P was retaken, and then the time of P's
-  way to the next goroutine (the *move*). It is known only if calls were captured that were made
-  this way.
+  way to the next goroutine (the *move*), where work waited for it. It is known only if calls were
+  captured that were made this way.
 - *block*: the move, in every call, whether it blocks or not. There is no hold.
 
-The move is the median time from release to the next goroutine in this trace. It too counts only
-where work waits, because a P without work loses nothing on its way. The time that the returning
-goroutine waits for a P is not in it, so the gain of *block* is an upper bound.
+The move of *block* is the median time from release to the next goroutine in this trace. It too
+counts only where work waits, because a P without work loses nothing on its way. Under another way
+of calling threads sleep for other times and wake otherwise, so half and twice as much are within
+its interval. The time that the returning goroutine waits for a P is not in it, so the gain of
+*block* is an upper bound.
+
+There are two gains: that of the caller's P, in P time, and that of who waits. If three goroutines
+wait for a P that is lost for 100 µs, they lose 300 µs. Only those are counted that were in P's own
+queue and in the global one at the block.
+
+The intervals are for another run of the same program on the same machine under the same load. How
+far the cost of now varies is taken from blocks of time (:mod:`analysis.stats.blocks`).
 
 ``pays_from_ns`` is the length of a call at which raw costs as much as block. ``pays_to_ns`` is the
 length at which the loss of normal is a hundredth of the call.
@@ -26,7 +35,8 @@ import pandas as pd
 from analysis.answers.places import call_sites
 from analysis.ptime.episodes import episode_windows
 from analysis.schema import Field, Frame
-from analysis.stats.resample import interval, resampled_mean
+from analysis.stats.blocks import Estimate, block_mean
+from analysis.stats.quantiles import quantiles
 from analysis.windowed import plain
 from analysis.windowed.windows import WINDOW_ROWS
 from tracer.trace.reader import Trace
@@ -70,6 +80,13 @@ ADVICE = Frame(
         Field("gain_ns", "P time gained for each call by a change to that way", "float"),
         Field("gain_low_ns", "lower end of its 95 % interval", "float"),
         Field("gain_high_ns", "upper end", "float"),
+        Field(
+            "wait_gain_ns",
+            "time for which goroutines wait less, of all that wait, for each call",
+            "float",
+        ),
+        Field("wait_gain_low_ns", "lower end of its 95 % interval", "float"),
+        Field("wait_gain_high_ns", "upper end", "float"),
         Field("pays_from_ns", "length of a call from which block costs less than raw"),
         Field("pays_to_ns", "length of a call above which normal loses less than 1 % of it"),
         Field("evidence", "what the advice is based on, and what is not known", "str"),
@@ -80,6 +97,11 @@ _FEWEST = 20
 """Fewer calls than these are no ground for advice."""
 
 _NEGLIGIBLE = 0.01
+_MOVE = 2.0
+"""By which factor a move may be longer or shorter under another way of calling."""
+_GAINS = tuple(
+    f"{kind}{end}_ns" for kind in ("gain", "wait_gain") for end in ("", "_low", "_high")
+)
 _RUNTIME_SLEEPS = ";runtime.futex"
 _SIGNALS = ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")
 _COLUMNS = (
@@ -94,7 +116,6 @@ _NOW = {"syscall": "normal", "raw": "raw", "handed_off": "block"}
 def advise(
     episodes: pd.DataFrame,
     calls: pd.DataFrame | None = None,
-    seed: int = 0,
     places: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Advise on each call site of a trace.
@@ -103,7 +124,6 @@ def advise(
         episodes: a table of :data:`analysis.schema.EPISODES`.
         calls: the rows of table ``syscall`` (``nr`` and ``blocks``), from which the share of
             calls that block is taken if they were all captured (``--detail full``).
-        seed: of the resampling.
         places: the trace's stacks by name (:data:`analysis.answers.places.PLACES`); those of one
         call
             site are one site, and calls that Go's runtime makes for its own locks are left out.
@@ -113,13 +133,12 @@ def advise(
         A DataFrame of :data:`ADVICE`: the most P time to be won first.
     """
     counted = None if calls is None else _counted_by_number(plain.from_frame("syscall", calls))
-    return _advise(_facts(episodes, places), counted, seed)
+    return _advise(_facts(episodes, places), counted)
 
 
 def advise_trace(
     trace: Trace,
     places: pd.DataFrame | None = None,
-    seed: int = 0,
     window_rows: int = WINDOW_ROWS,
 ) -> pd.DataFrame:
     """The same of a trace that may be larger than memory: of a call a few numbers stay.
@@ -127,7 +146,6 @@ def advise_trace(
     Args:
         trace: the trace.
         places: its stacks by name.
-        seed: of the resampling.
         window_rows: rows to hold in memory at once, about; changes nothing in the result.
 
     Raises:
@@ -139,7 +157,7 @@ def advise_trace(
     pieces = [piece for piece in pieces if len(piece)] or pieces[:1]
     sites = pd.api.types.union_categoricals([piece["site"] for piece in pieces])
     facts = pd.concat([piece.drop(columns="site") for piece in pieces], ignore_index=True)
-    return _advise(facts.assign(site=sites), _counted_calls(trace), seed)
+    return _advise(facts.assign(site=sites), _counted_calls(trace))
 
 
 def _counted_by_number(calls: pd.DataFrame) -> pd.DataFrame:
@@ -160,15 +178,14 @@ def _counted_calls(trace: Trace) -> pd.DataFrame:
     return pd.concat(pieces or [_counted_by_number(plain.empty("syscall"))]).groupby(level=0).sum()
 
 
-def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None, seed: int) -> pd.DataFrame:
-    # The order in which a whole table has them: chance is to choose the same ones.
+def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None) -> pd.DataFrame:
+    # In the order of time: neighbours make the blocks.
     facts = facts.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
     moves = facts["move_ns"].dropna()
     move_ns = float(moves.median()) if len(moves) else np.nan
     shares = _block_shares(calls)
-    random = np.random.default_rng(seed)
     rows = [
-        _advise_site(str(site), own, move_ns, shares.get(int(own["nr"].iloc[0])), random)
+        _advise_site(str(site), own, move_ns, shares.get(int(own["nr"].iloc[0])))
         for site, own in facts.groupby("site", sort=True, observed=True)
     ]
     table = pd.DataFrame(rows, columns=list(ADVICE.names))
@@ -202,6 +219,7 @@ def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
             "nr": known["nr"].to_numpy(np.int16, na_value=UNKNOWN),
             "blocked_ns": (known["exit_ns"] - known["block_ns"]).to_numpy(np.int64),
             "waiting": np.where(told, (queued > 0) & alone, UNKNOWN).astype(np.int8),
+            "queued": np.nansum([numbers["runq"], numbers["global_runq"]], axis=0),
             "harm_ns": numbers["harm_ns"],
             "released": known["outcome"].eq("retaken").to_numpy(bool),
             "use": known["p_use"].array,
@@ -228,7 +246,6 @@ def _advise_site(
     own: pd.DataFrame,
     move_ns: float,
     block_share: float | None,
-    random: np.random.Generator,
 ) -> dict[str, object]:
     blocked = own["blocked_ns"].to_numpy()
     waiting = np.where(own["waiting"] == UNKNOWN, np.nan, own["waiting"].astype(float))
@@ -237,7 +254,7 @@ def _advise_site(
     normal_calls = own[(own["use"] == "syscall") & own["harm_ns"].notna()]
     # A handful of calls made another way than the rest is no sample of that way.
     normal_calls = normal_calls if len(normal_calls) >= _FEWEST else normal_calls[:0]
-    normal = (normal_calls["harm_ns"] + move_ns * normal_calls["released"] * share).to_numpy()
+    normal = _normal_losses(normal_calls, move_ns, share)
     # A call that does not block still pays for its handoff.
     tries = 1.0 if block_share is None else 1 / max(block_share, 1e-9)
     losses = {
@@ -245,21 +262,17 @@ def _advise_site(
         "normal": normal,
         "block": np.full(len(own), move_ns * share * tries),
     }
-    losses = {way: values[~np.isnan(values)] for way, values in losses.items()}
-    means = {w: float(v.mean()) if len(v) else np.nan for w, v in losses.items()}
+    means = {w: float(np.nanmean(v)) if _any_known(v) else np.nan for w, v in losses.items()}
     row: dict[str, object] = {
         "site": site,
         "calls": len(own),
         "block_share": np.nan if block_share is None else block_share,
-        "blocked_p50_ns": int(np.quantile(blocked, 0.5, method="inverted_cdf")),
-        "blocked_p99_ns": int(np.quantile(blocked, 0.99, method="inverted_cdf")),
+        **{f"blocked_{name}_ns": ns for name, ns in quantiles(blocked, 0.5, 0.99).items()},
         "waiting_share": share,
         "way_now": WAYS.index(now) if now else UNKNOWN,
         **{f"{way}_loss_ns": means[way] for way in WAYS},
         "way_best": UNKNOWN,
-        "gain_ns": np.nan,
-        "gain_low_ns": np.nan,
-        "gain_high_ns": np.nan,
+        **dict.fromkeys(_GAINS, np.nan),
         "pays_from_ns": UNKNOWN,
         "pays_to_ns": UNKNOWN,
         "evidence": _evidence(own, share, means, block_share, move_ns),
@@ -276,10 +289,58 @@ def _advise_site(
     if means[best] >= means[now]:
         best = now
     row["way_best"] = WAYS.index(best)
-    row["gain_ns"] = means[now] - means[best]
-    draws = resampled_mean(losses[now], random) - resampled_mean(losses[best], random)
-    row["gain_low_ns"], row["gain_high_ns"] = interval(draws) if best != now else (0.0, 0.0)
+    if best == now:
+        return row | dict.fromkeys(_GAINS, 0.0)
+    # How many wait for the P that is lost; at least the one that is known to.
+    queued = {way: own["queued"].to_numpy() for way in WAYS}
+    queued["normal"] = normal_calls["queued"].to_numpy()
+    gain = _difference(*(_loss(losses[way], way) for way in (now, best)))
+    waiting_less = _difference(*(_loss(losses[w] * np.fmax(queued[w], 1), w) for w in (now, best)))
+    names = iter(_GAINS)
+    if not gain.value > gain.below:
+        # A change that may lose is no advice; what it may gain is told.
+        row["way_best"] = UNKNOWN
+        row["evidence"] = f"{row['evidence']}; whether {best} gains anything is not sure"
+    for told in (gain, waiting_less):
+        for value in (told.value, told.value - told.below, told.value + told.above):
+            row[next(names)] = value
     return row
+
+
+def _normal_losses(calls: pd.DataFrame, move_ns: float, share: float) -> np.ndarray:
+    """Of each call that was made with entersyscall: its harm, and its move if work waited."""
+    waits = calls["waiting"].astype(float).where(calls["waiting"] != UNKNOWN, share)
+    moved = calls["move_ns"].fillna(move_ns) * waits
+    return (calls["harm_ns"] + moved.where(calls["released"], 0)).to_numpy(np.float64)
+
+
+def _any_known(values: np.ndarray) -> bool:
+    return bool((~np.isnan(values)).any())
+
+
+def _loss(values: np.ndarray, way: str) -> Estimate:
+    """The mean loss of a call in the order of time, and how far another run's may be from it."""
+    known = values[~np.isnan(values)]
+    told = block_mean(known)
+    if told is None:
+        return Estimate(float(known.mean()) if len(known) else np.nan, np.nan, np.nan)
+    if way != "block":
+        return told
+    # What is known of the move comes from another way of calling.
+    return Estimate(
+        told.value,
+        max(told.below, told.value * (1 - 1 / _MOVE)),
+        max(told.above, told.value * (_MOVE - 1)),
+    )
+
+
+def _difference(now: Estimate, best: Estimate) -> Estimate:
+    """``now`` less ``best``, whose errors have nothing to do with each other."""
+    return Estimate(
+        now.value - best.value,
+        float(np.hypot(now.below, best.above)),
+        float(np.hypot(now.above, best.below)),
+    )
 
 
 def _evidence(

@@ -11,7 +11,8 @@ import numpy as np
 from analysis.answers.budget import budget_over_time
 from analysis.answers.compare import trace_label
 from analysis.answers.summary import Summary, summary
-from analysis.stats.verdict import FEW, block_noise, detectable
+from analysis.stats.blocks import block_noise
+from analysis.stats.verdict import FEW, detectable
 from analysis.units import percent_text
 from tracer.trace.manifest import Machine
 from tracer.trace.reader import Trace
@@ -50,7 +51,7 @@ class Run:
         values: by name of :data:`FIGURES`; None where it is not known.
         told: the summary, for conditions.
         noise: how far the primary figure scatters within the run
-            (:func:`analysis.stats.verdict.block_noise`).
+            (:func:`analysis.stats.blocks.block_noise`).
         machine: what else the machine did.
     """
 

@@ -213,6 +213,7 @@ def advice(material: Material) -> Grid:
         ("gain a call", "gain_ns", _duration),
         ("at least", "gain_low_ns", _duration),
         ("at most", "gain_high_ns", _duration),
+        ("of who waits", "wait_gain_ns", _duration),
         ("pays from", "pays_from_ns", _duration),
         ("evidence", "evidence", _word),
     )

@@ -37,7 +37,6 @@ __all__ = [
     "LEVEL",
     "VERDICTS",
     "apart",
-    "block_noise",
     "detectable",
     "holm",
     "judge",
@@ -83,9 +82,6 @@ LEVEL = 0.05
 _POWER = 0.8
 _DOUBLED = 1.0
 _APART = 3.5
-_BLOCKS = 20
-_FEWEST_BLOCKS = 5
-_CORRELATED = 0.2
 
 Floats = npt.NDArray[np.float64]
 Values = Mapping[str, float | None]
@@ -161,31 +157,6 @@ def apart(values: Sequence[float | None]) -> list[bool]:
         v is not None and v > 0 and bool(0.6745 * abs(math.log(v) - middle) / scatter > _APART)
         for v in values
     ]
-
-
-def block_noise(parts: npt.ArrayLike, whole: npt.ArrayLike) -> float | None:
-    """How far a share scatters within one run: the standard error of its logarithm.
-
-    Args:
-        parts: of each piece of time, in order, what is counted (lost P time).
-        whole: of each piece what it is a share of (P time).
-
-    Pieces are joined until neighbours no longer resemble each other, then left out one at a time
-    (the jackknife). None where fewer than five blocks are left, or nothing was counted.
-    """
-    x, y = np.asarray(parts, np.float64), np.asarray(whole, np.float64)
-    while len(x) > _BLOCKS:
-        x, y = _joined(x), _joined(y)
-    while len(x) >= 2 * _FEWEST_BLOCKS and _neighbours_alike(x / np.maximum(y, 1)):
-        x, y = _joined(x), _joined(y)
-    count = len(x)
-    if count < _FEWEST_BLOCKS or x.sum() <= 0:
-        return None
-    without = (x.sum() - x) / np.maximum(y.sum() - y, 1)
-    if without.min() <= 0:
-        return None
-    logs = np.log(without)
-    return float(np.sqrt((count - 1) / count * ((logs - logs.mean()) ** 2).sum()))
 
 
 def detectable(noise: float, runs: int = FEW, figures: int = 1) -> float:
@@ -272,17 +243,3 @@ def _mean(values: Floats, logs: bool) -> float:
     if len(values) == 0:
         return math.nan
     return float(np.exp(np.log(values).mean()) if logs else values.mean())
-
-
-def _joined(values: Floats) -> Floats:
-    """Neighbours added up, two and two; one that is left over goes to the last two."""
-    pairs: Floats = values[: len(values) // 2 * 2].reshape(-1, 2).sum(axis=1)
-    if len(values) % 2 and len(pairs):
-        pairs[-1] += values[-1]
-    return pairs
-
-
-def _neighbours_alike(values: Floats) -> bool:
-    x, y = values[:-1] - values.mean(), values[1:] - values.mean()
-    power = float(((values - values.mean()) ** 2).sum())
-    return power > 0 and float((x * y).sum()) / power > _CORRELATED

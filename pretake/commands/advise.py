@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 _LEGEND = (
     "raw: the scheduler is not told; normal: entersyscall; block: entersyscallblock, P is handed "
     "off before the call; – in 'best': not known. gain: P time that each call would save if made "
-    "in the best way, as a 95 % interval. pays from, to: block pays for calls that block for a "
-    "time between the two. For shorter calls the handoff costs more than it saves, and for longer "
-    "ones less than 1 % is lost until the retake."
+    "in the best way, as a 95 % interval; of who waits: for how much less all goroutines together "
+    "would wait that were queued at the block. pays from, to: block pays for calls that block for "
+    "a time between the two. For shorter calls the handoff costs more than it saves, and for "
+    "longer ones less than 1 % is lost until the retake."
 )
 _GO_HAS_NO_BLOCK = (
     "A Go program cannot make its own calls with entersyscallblock. Where block is best, these "
@@ -37,7 +38,8 @@ def command(trace: Path, as_json: bool) -> None:
       pretake advise server.pretake
 
     The ways are raw (the scheduler is not told), normal (entersyscall) and block (the P is handed
-    off before the call). The gain is P time for each call, with a 95 % interval.
+    off before the call). The gain is P time for each call, with a 95 % interval. A way whose
+    gain may be a loss is not advised.
     """
     from analysis import load
     from analysis.answers.summary import tells_of_ps
@@ -53,13 +55,24 @@ def command(trace: Path, as_json: bool) -> None:
         return
     shown = advice[advice["way_best"].notna()]
     shown = shown if len(shown) else advice
-    head = ("site", "now", "best", "calls", "blocked p50", "gain a call", "pays from", "to")
+    head = (
+        "site",
+        "now",
+        "best",
+        "calls",
+        "blocked p50",
+        "gain a call",
+        "of who waits",
+        "pays from",
+        "to",
+    )
     rows = [
         (
             *(row[name] for name in ("site", "way_now", "way_best")),
             f"{row['calls']:,}",
             duration(row["blocked_p50_ns"]),
             interval(row["gain_low_ns"], row["gain_high_ns"], duration),
+            interval(row["wait_gain_low_ns"], row["wait_gain_high_ns"], duration),
             duration(row["pays_from_ns"]),
             duration(row["pays_to_ns"]),
         )

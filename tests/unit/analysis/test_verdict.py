@@ -8,11 +8,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from analysis.stats.blocks import block_noise
 from analysis.stats.condition import Condition, outcomes, parse_condition
 from analysis.stats.verdict import (
     DIFFERENCE,
     apart,
-    block_noise,
     detectable,
     judge,
     p_above,
