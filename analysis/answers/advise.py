@@ -181,8 +181,8 @@ def _counted_calls(trace: Trace) -> pd.DataFrame:
 def _advise(facts: pd.DataFrame, calls: pd.DataFrame | None) -> pd.DataFrame:
     # In the order of time: neighbours make the blocks.
     facts = facts.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
-    moves = facts["move_ns"].dropna()
-    move_ns = float(moves.median()) if len(moves) else np.nan
+    median_ns = quantiles(facts["move_ns"].dropna(), 0.5)["p50"]
+    move_ns = np.nan if median_ns is None else float(median_ns)
     shares = _block_shares(calls)
     rows = [
         _advise_site(str(site), own, move_ns, shares.get(int(own["nr"].iloc[0])))

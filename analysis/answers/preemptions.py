@@ -20,6 +20,7 @@ import pandas as pd
 from analysis.names import syscall_names
 from analysis.ptime.tasks import Tasks
 from analysis.schema import Field, Frame
+from analysis.stats.quantiles import group_quantile
 from analysis.windowed import plain
 from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
 from tracer.trace.reader import Trace
@@ -269,6 +270,6 @@ def ledger(requests: pd.DataFrame) -> pd.DataFrame:
         ("latency_p50_ns", "latency_ns", 0.5),
         ("latency_p99_ns", "latency_ns", 0.99),
     ):
-        columns[name] = groups[column].quantile(share, interpolation="lower").round()
+        columns[name] = group_quantile(groups[column], share)
     rows = pd.DataFrame(columns).reset_index().sort_values("requests", ascending=False)
     return LEDGER.finish_rows(rows)

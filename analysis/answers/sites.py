@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.answers.unknown import latency_unknown
 from analysis.schema import Field, Frame
+from analysis.stats.quantiles import group_quantile
 from tracer.trace.schema import UNKNOWN
 
 if TYPE_CHECKING:
@@ -85,8 +86,7 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
         ("hold_p99_ns", "hold_ns", 0.99),
         ("retake_p50_ns", "retake_ns", 0.5),
     ):
-        found = by_call[column].quantile(share, interpolation="lower")
-        columns[name] = found.astype("Float64").round()
+        columns[name] = group_quantile(by_call[column], share)
     rows = pd.DataFrame(columns).reset_index()
     # Unknown harm is no less than none: then the hold decides.
     worst = rows[["harm_sum_ns", "hold_sum_ns"]].fillna(0)

@@ -26,6 +26,7 @@ from analysis.report.drawing import (
 )
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
+from analysis.stats.quantiles import values_at
 from analysis.units import count_text, duration_text, percent_text
 from analysis.windowed.columns import capture_span
 
@@ -64,7 +65,7 @@ def distribution(materials: Sequence[Material], column: str, title: str) -> Pict
         values = material.episodes[column].dropna().to_numpy(np.int64)
         if len(values) == 0:
             continue
-        x = np.quantile(values, shares, method="inverted_cdf")
+        x = values_at(values, shares)
         highest = max(highest, int(x[-1]))
         y = 100 * shares
         name = short_name(material)

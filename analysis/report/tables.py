@@ -17,6 +17,7 @@ from analysis.answers.pressure import distinct_windows, stalls_of
 from analysis.answers.sites import sites
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
+from analysis.stats.quantiles import quantile_name, quantiles
 from analysis.units import (
     UNKNOWN_TEXT,
     count_text,
@@ -153,8 +154,7 @@ def parts(materials: Sequence[Material]) -> Grid:
         for material in materials:
             values = material.episodes[part].dropna().to_numpy(np.int64)
             for share in (0.5, 0.99):
-                found = np.quantile(values, share, method="inverted_cdf") if len(values) else None
-                cells.append(_duration(found))
+                cells.append(_duration(quantiles(values, share)[quantile_name(share)]))
         if any(cell.number is not None for cell in cells):
             rows.append(cells)
     return Grid(("part", *headings), rows)

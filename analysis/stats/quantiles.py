@@ -1,11 +1,21 @@
-"""Quantiles, each of which is one of the values, and sums that do not wrap around."""
+"""Quantiles, each of which is one of the values, and sums that do not wrap around.
+
+Every quantile of the analysis is computed here, by one definition: the smallest value that at
+least this share of all values is not above (``inverted_cdf``).
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-__all__ = ["exact_sum", "quantile_name", "quantiles"]
+if TYPE_CHECKING:
+    from pandas.core.groupby import SeriesGroupBy
+
+__all__ = ["exact_sum", "group_quantile", "quantile_name", "quantiles", "values_at"]
 
 
 def quantile_name(share: float) -> str:
@@ -27,8 +37,24 @@ def quantiles(values: npt.ArrayLike, *shares: float) -> dict[str, int | None]:
     array = np.asarray(values, np.int64)
     if len(array) == 0:
         return {quantile_name(share): None for share in shares}
-    found = np.quantile(array, shares, method="inverted_cdf")
+    found = values_at(array, shares)
     return {quantile_name(s): int(v) for s, v in zip(shares, found, strict=True)}
+
+
+def values_at(values: npt.ArrayLike, shares: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The quantiles of integers, of which there must be some, in the order of ``shares``."""
+    array = np.asarray(values, np.int64)
+    return np.asarray(np.quantile(array, np.asarray(shares), method="inverted_cdf"), np.int64)
+
+
+def group_quantile(groups: SeriesGroupBy[Any, Any], share: float) -> pd.Series[int]:
+    """A quantile of the known integers of each group; null for a group without any."""
+    name = quantile_name(share)
+
+    def of_group(values: pd.Series[Any]) -> Any:  # noqa: ANN401 - None becomes null
+        return quantiles(values.dropna(), share)[name]
+
+    return groups.agg(of_group).astype("Int64")
 
 
 def exact_sum(values: npt.NDArray[np.int64]) -> int:

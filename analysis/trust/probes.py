@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from analysis.stats.quantiles import quantiles
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 
@@ -123,7 +124,7 @@ def compare_probes(trace: Trace) -> ProbesCompared:
         inferred=len(inferred) - int(alone.sum()),
         matched=len(pairs),
         inside_count=int(inside.sum()),
-        interval_p50_ns=float(np.median(until_ns - since_ns)) if len(pairs) else None,
+        interval_p50_ns=quantiles(until_ns - since_ns, 0.5)["p50"],
         without_witness=int(alone.sum()),
         missed=_reasons(exact, known),
         invented=_reasons(inferred, np.concatenate([found, np.flatnonzero(alone)])),

@@ -37,6 +37,7 @@ import pandas as pd
 
 from analysis.names import syscall_numbers
 from analysis.ptime.timeline import rows_around
+from analysis.stats.quantiles import quantiles, values_at
 from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
@@ -318,10 +319,10 @@ def _calls_in(trace: Trace, begin: int, end: int) -> pd.DataFrame:
 
 def _usual(values: Ints) -> int | None:
     """The median, where there are enough values for one."""
-    return int(np.median(values)) if len(values) >= _FEWEST else None
+    return quantiles(values, 0.5)["p50"] if len(values) >= _FEWEST else None
 
 
 def _spread(values: Ints) -> tuple[int, ...]:
     """Values that stand for a distribution: its quantiles at equal distances."""
     at = (np.arange(_SPREAD) + 0.5) / _SPREAD
-    return tuple(int(ns) for ns in np.quantile(values, at))
+    return tuple(values_at(values, at).tolist())
