@@ -8,11 +8,11 @@
 - *big*: peak memory of the summary of a trace of 100 million events.
 - *report*: time and size of a report about 10 million events.
 - *whatif*: predicted against measured, column by column (:mod:`bench.predictions`).
-- *false_alarms*, *power*: how often a verdict is wrong, and finds what was put in
+- *false_alarms*, *power*, *factors*: how often a verdict is wrong, and finds what was put in
   (:mod:`bench.verdicts`).
 - *advice*: whether the told gains come true (:mod:`bench.advised`).
 
-``--short`` has fewer and shorter runs of the last four: to see that they work.
+``--short`` has fewer and shorter runs of the last five: to see that they work.
 
 Each part merges what it found into ``bench/results/analysis.json``.
 """
@@ -153,6 +153,7 @@ SCALED: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
     "whatif": predictions.whatif,
     "false_alarms": verdicts.false_alarms,
     "power": verdicts.power,
+    "factors": verdicts.factors,
     "advice": advised.advice,
 }
 """Parts that have a short form."""

@@ -1,4 +1,4 @@
-"""How often a verdict is wrong, on real runs: parts ``false_alarms`` and ``power``.
+"""How often a verdict is wrong, on real runs: parts ``false_alarms``, ``power``, ``factors``.
 
 - *false_alarms*: the same command is recorded several times, and all ways to split the runs in two
   halves are compared, as ``pretake diff`` does. ``figures`` is the share of primary figures that
@@ -8,18 +8,23 @@
   the share of one program may be far from its expectation.
 - *power*: calls that keep their P for 200 and for 220 µs, recorded in turns; how often a
   comparison of ten runs a side, drawn from those that there are, calls the hold longer.
+- *factors*: the factors of one run against the latencies of another one of the same program, call
+  by call. Both have the bursts of real runs, and nothing ties them. ``intervals`` is the share of
+  intervals that exclude 0, ``traces`` that of pairs in which any effect is shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis import load
+from analysis.answers.factors import SHOWN, correlate, observe
 from analysis.answers.runs import FIGURES, PRIMARY, Run, run_of
 from analysis.stats.condition import outcomes, parse_condition
 from analysis.stats.verdict import judge
@@ -103,6 +108,44 @@ def power(folder: Path, short: bool = False) -> dict[str, Any]:
             "ratio": round(float(np.median(ratios)), 3),
         }
     return {"power": found}
+
+
+def factors(folder: Path, short: bool = False) -> dict[str, Any]:
+    """How often an effect is told where there is none, by load."""
+    found: dict[str, Any] = {}
+    for kind in LOADS:
+        tests = excluded = pairs = shown = 0
+        with under(kind):
+            runs: dict[str, list[pd.DataFrame]] = {name: [] for name in commands(short)}
+            for _ in range(SHORT_RUNS // 2 if short else RUNS):
+                for name, (command, environment) in commands(short).items():
+                    trace = record(folder / "run.pretake", command, environment=environment)
+                    runs[name].append(observe(load(trace).trace))
+        for its in runs.values():
+            for a, b in permutations(its, 2):
+                told = correlate(_mixed(a, b)).dropna(subset=["effect"])
+                tests += len(told)
+                excluded += int(((told["effect_low"] > 0) | (told["effect_high"] < 0)).sum())
+                pairs += 1
+                shown += bool((told["p_holm"] < SHOWN).any())
+        found[kind] = {
+            "intervals": round(excluded / max(tests, 1), 4),
+            "tests": tests,
+            "traces": round(shown / max(pairs, 1), 4),
+            "pairs": pairs,
+        }
+    return {"factors": found}
+
+
+def _mixed(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """The factors of one run's commonest site and reason, with the latencies of another's."""
+    own, other = (
+        its[(its["site"].astype(str) == site) & (its["reason"].astype(str) == reason)]
+        for site, reason in [a[["site", "reason"]].astype(str).value_counts().index[0]]
+        for its in (a, b)
+    )
+    count = min(len(own), len(other))
+    return own.head(count).assign(retake_ns=other["retake_ns"].to_numpy()[:count])
 
 
 def _in_turns(folder: Path, asked: Mapping[str, Command], runs: int) -> dict[str, list[Run]]:

@@ -28,7 +28,7 @@ from analysis.windowed.windows import WINDOW_ROWS, windows
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
-__all__ = ["FACTORS", "SHOWN", "correlate", "factors"]
+__all__ = ["FACTORS", "SHOWN", "correlate", "factors", "observe"]
 
 _MEANINGS = {
     "runq": "goroutines in the held P's queue at the block",
@@ -117,6 +117,20 @@ def factors(
     Raises:
         PretakeError: the trace cannot be read.
     """
+    return correlate(observe(trace, found, window_rows, places))
+
+
+def observe(
+    trace: Trace,
+    found: pd.DataFrame | None = None,
+    window_rows: int = WINDOW_ROWS,
+    places: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """What :func:`correlate` takes: each call's latency and factors, in the order of time.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
     pieces = (
         [found] if found is not None else episode_windows(trace, window_rows, columns=_COLUMNS)
     )
@@ -134,13 +148,11 @@ def factors(
     others = _others_held(rows, block_ns)
     del rows
     waited, slept, asleep = _of_threads(trace, told, window_rows)
-    return correlate(
-        told.assign(
-            ps_held=others,
-            monitor_slept_ns=slept,
-            monitor_asleep_ns=asleep,
-            cpu_wait_ns=waited,
-        )
+    return told.assign(
+        ps_held=others,
+        monitor_slept_ns=slept,
+        monitor_asleep_ns=asleep,
+        cpu_wait_ns=waited,
     )
 
 
