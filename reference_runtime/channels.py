@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from reference_runtime.gmp import PARK, G, M
+from reference_runtime.gmp import PARK, STACK_PREEMPT, G, M
 from reference_runtime.goroutines import getm
 from reference_runtime.netpoll import new_timer
 from reference_runtime.ready import ready
 from reference_runtime.switch import SWITCH
+from reference_runtime.syscalls import stop_if_asked
 from reference_runtime.timers import Timer
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ class Channel:
             TimeoutError: nobody took the value in time; nobody will.
         """
         m = getm()
+        if m.curg.stackguard == STACK_PREEMPT:
+            await stop_if_asked(m.sched, m)
+            m = getm()
         sched = m.sched
         sched.wait_lock.acquire()
         sent, receiver = try_send(self, value)
@@ -127,6 +131,9 @@ class Channel:
             TimeoutError: nothing came in time.
         """
         m = getm()
+        if m.curg.stackguard == STACK_PREEMPT:
+            await stop_if_asked(m.sched, m)
+            m = getm()
         sched = m.sched
         sched.wait_lock.acquire()
         if self.buffer or self.sendq or self.closed:
@@ -178,6 +185,8 @@ class Channel:
         turn_away(self.recvq, told)
         turn_away(self.sendq, told)
         sched.wait_lock.release()
+        if sched.rules.close_last_first:
+            told.reverse()
         for g in told:
             ready(sched, m, g)
 
@@ -336,6 +345,9 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
         ChannelClosed: the case taken sends to a closed channel.
     """
     m = getm()
+    if m.curg.stackguard == STACK_PREEMPT:
+        await stop_if_asked(m.sched, m)
+        m = getm()
     sched = m.sched
     waiting = Wait(m.curg)
     # What makes objects comes before the lock: the list, which needs no iterator, and the chance.

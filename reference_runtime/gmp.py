@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime.host import FOR_EVER, Host, Lock, Note, Stopper
+from reference_runtime.like import LEAN, Rules
 from reference_runtime.timers import Timers
 
 if TYPE_CHECKING:
@@ -133,6 +134,11 @@ class P:
         self.capacity: i64 = capacity
         self.runq_first: G | None = None
         self.runq_last: G = NO_G
+        self.has_next: bool = False
+        """The first G of the queue is Go's runnext: the capacity does not count it, and the Gs of
+        the queue come after it. With it in the queue, the length is still two numbers."""
+        self.inherits: bool = False
+        """The G that was just taken from the queue was runnext: it goes on in the time slice."""
         self.lock = lock
         self.schedtick: i64 = 0
         self.syscalltick: i64 = 0
@@ -177,6 +183,8 @@ class M:
         self.note = note
         """It parks here; woken with a P in nextp, or to end."""
         self.exited = exited
+        self.oldp: P = NO_P
+        """The P with which it entered its last system call (Go: m.oldp)."""
         self.schedlink: M | None = None
         self.slot: i64 = 0
         """Where the host's signal handler finds what is asked of this M; 0 for nowhere."""
@@ -205,6 +213,7 @@ class Sched:
         preempt: one of ``PREEMPT_OFF``, ``PREEMPT_COOPERATIVE``, ``PREEMPT_ASYNC``.
         time_slice_ns: how long a goroutine runs before the monitor asks it to stop.
         maxmcount: how many Ms there may be.
+        rules: like which Go it decides.
     """
 
     def __init__(
@@ -217,6 +226,7 @@ class Sched:
         preempt: i64 = PREEMPT_COOPERATIVE,
         time_slice_ns: i64 = FORCE_PREEMPT_NS,
         maxmcount: i64 = MAX_THREADS,
+        rules: Rules = LEAN,
     ) -> None:
         # Read by the tracer.
         self.npidle: i64 = 0
@@ -226,6 +236,9 @@ class Sched:
         self.host = host
         self.policy = policy
         self.record = record
+        self.rules = rules
+        self.runnext: bool = rules.runnext and preempt != PREEMPT_OFF
+        """As the rules say, but never where nobody ends a time slice (go1.21, runqput)."""
         self.lock = host.new_lock()
         self.wait_lock = host.new_lock()
         """Guards what goroutines wait on: channels, mutexes, wait groups."""

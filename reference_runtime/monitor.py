@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from reference_runtime.current import set_current
-from reference_runtime.gmp import NO_P, P_SYSCALL
+from reference_runtime.gmp import NO_P
 from reference_runtime.netpoll import netpoll
-from reference_runtime.processors import startm, stop_run
+from reference_runtime.processors import in_syscall, startm, stop_run
 from reference_runtime.transitions import mstart
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def look_at_calls(sched: Sched, m: M, now_ns: i64) -> i64:
     if not policy.begin_round(sched, now_ns):
         return taken
     for p in sched.allp:
-        if p.status != P_SYSCALL:
+        if not in_syscall(sched, p):
             continue
         reason = policy.wanted(sched, p, now_ns)
         if reason >= 0 and policy.take(sched, m, p, reason):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from reference_runtime import runq
+from reference_runtime.gmp import NO_P
 from reference_runtime.host import FOR_EVER
-from reference_runtime.processors import take_idle_p
-from reference_runtime.ready import ready
+from reference_runtime.processors import startm, take_idle_p, wakep
+from reference_runtime.ready import make_runnable, put_global, ready
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -47,13 +49,47 @@ def netpoll(sched: Sched, m: M, delay_ns: i64) -> None:
 def netpolled(sched: Sched, m: M, waiters: list[PollWaiter]) -> None:
     """Ready the goroutines that the network poller gave back."""
     sched.last_netpoll_ns = sched.host.nanotime()
-    for waiter in waiters:
-        ready(sched, m, waiter.g)
+    if sched.rules.injects:
+        inject(sched, m, waiters)
+    else:
+        for waiter in waiters:
+            if waiter.fire is None:
+                ready(sched, m, waiter.g)
+            else:
+                waiter.fire(m)
     # Only now: those that are on no queue yet would else be on nobody's account, and the last
     # M that parks would call them deadlocked.
     sched.lock.acquire()
     sched.netpoll_waiters -= len(waiters)
     sched.lock.release()
+
+
+def inject(sched: Sched, m: M, waiters: list[PollWaiter]) -> None:
+    """Ready many goroutines, an M for each idle P (go1.21, runtime.injectglist).
+
+    If M has a P, the first is for M itself, as long as its P's queue is empty. Each idle P gets
+    one of the next, through the global queue. What is left goes to M's queue.
+    """
+    own = m.p
+    idle: i64 = sched.npidle if sched.rules.inject_keeps else len(waiters)
+    dealt: i64 = 0
+    for waiter in waiters:
+        if waiter.fire is not None:
+            waiter.fire(m)
+            continue
+        g = waiter.g
+        if not make_runnable(sched, g):
+            continue
+        if own is not NO_P and (own.runqhead == own.runqtail or dealt >= idle):
+            runq.runqput(sched, own, g)
+        else:
+            put_global(sched, g)
+            dealt += 1
+    while dealt > 0 and sched.npidle:
+        startm(sched, m, NO_P, False)
+        dealt -= 1
+    if own is not NO_P and sched.rules.inject_wakes:
+        wakep(sched, m)
 
 
 def wait_as_poller(sched: Sched, m: M) -> None:
@@ -70,7 +106,7 @@ def wait_as_poller(sched: Sched, m: M) -> None:
     sched.poll_until_ns = until_ns
     delay_ns: i64 = FOR_EVER
     if until_ns >= 0:
-        delay_ns = max(until_ns - sched.host.nanotime(), 0)
+        delay_ns = sched.rules.poll_ns(max(until_ns - sched.host.nanotime(), 0))
     waiters: list[PollWaiter] = []
     if not sched.stopping:
         waiters = sched.host.netpoll(delay_ns)

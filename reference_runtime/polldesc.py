@@ -7,6 +7,7 @@ third. Each host guards them in its own way.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from reference_runtime.errors import DoubleWait
@@ -15,16 +16,20 @@ from reference_runtime.host import READABLE, WRITABLE
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
-    from reference_runtime.gmp import G
+    from reference_runtime.gmp import G, M
 
 __all__ = ["PollDesc", "PollWaiter"]
 
 
 class PollWaiter:
-    """One wait of one goroutine; ``netpoll`` gives it back when it is over."""
+    """One wait of one goroutine; ``netpoll`` gives it back when it is over.
 
-    def __init__(self, g: G) -> None:
+    Or of nobody, where ``fire`` says what some M is to do then, without a lock.
+    """
+
+    def __init__(self, g: G, fire: Callable[[M], None] | None = None) -> None:
         self.g = g
+        self.fire = fire
         self.evicted: bool = False
         """The descriptor was closed meanwhile: it is over for that reason."""
         self.timed_out: bool = False

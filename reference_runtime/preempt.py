@@ -37,7 +37,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Final
 
-from reference_runtime.gmp import G_RUNNING, P_RUNNING, P_SYSCALL, PREEMPT_OFF, STACK_PREEMPT
+from reference_runtime.gmp import G_RUNNING, P_RUNNING, PREEMPT_OFF, STACK_PREEMPT
+from reference_runtime.processors import in_syscall
 from reference_runtime.transitions import BY_TIME_SLICE, PREEMPT_REQUEST, transition
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def ask_at_return(sched: Sched, m: M, p: P) -> None:
     now_ns = sched.host.nanotime()
     p.lock.acquire()
     target = p.m
-    if p.status != P_SYSCALL or target is None or target.asked or target.holds_world:
+    if not in_syscall(sched, p) or target is None or target.asked or target.holds_world:
         p.lock.release()
         return
     poison(sched, m, p, target, BY_TIME_SLICE, now_ns)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 from reference_runtime import runq
 from reference_runtime.deadlock import Deadlock, describe
 from reference_runtime.errors import ThreadLimit
-from reference_runtime.gmp import NO_G, NO_P, P_GCSTOP, P_IDLE, P_RUNNING, P_SYSCALL, M
+from reference_runtime.gmp import (
+    G_SYSCALL,
+    NO_G,
+    NO_P,
+    P_GCSTOP,
+    P_IDLE,
+    P_RUNNING,
+    P_SYSCALL,
+    M,
+)
 from reference_runtime.stops import stopper_runs, tell_stop
 from reference_runtime.transitions import (
     ACQUIREP,
@@ -280,11 +289,22 @@ def retake(sched: Sched, m: M, p: P, reason: i64) -> bool:
     return True
 
 
+def in_syscall(sched: Sched, p: P) -> bool:
+    """Whether P's M is in a system call in which it may lose P; to be sure, under P's lock.
+
+    P's status tells, or, from go1.26 on, only the goroutine's (rule ``psyscall``).
+    """
+    if sched.rules.psyscall:
+        return p.status == P_SYSCALL
+    m = p.m
+    return p.status == P_RUNNING and m is not None and m.p is p and m.curg.status == G_SYSCALL
+
+
 def take_from_syscall(sched: Sched, m: M, p: P, reason: i64) -> bool:
     """The first half of :func:`retake`: P is idle, off its M, and in the caller's hands."""
     p.lock.acquire()
     loser = p.m
-    if p.status != P_SYSCALL or loser is None:
+    if not in_syscall(sched, p) or loser is None:
         p.lock.release()
         return False
     p.status = P_IDLE
@@ -311,13 +331,21 @@ def handoffp(sched: Sched, m: M, p: P, g: G, reason: i64) -> None:
         reason: index in ``RUNTIME_REASONS``.
     """
     transition(HANDOFF, m, p, g, reason, NO_TID)
+    if sched.rules.go_handoff and starts_m_as_go(sched, m, p):
+        return
     sched.lock.acquire()
     if sched.gcwaiting:
         p.lost_enter_ns = 0
         gcstop(sched, p)
         sched.lock.release()
         return
-    found = p.runqhead != p.runqtail or work_for_others(sched)
+    found = False
+    if sched.rules.go_handoff:
+        # "The last running P, and nobody polls the network": Go does not ask for whom.
+        last = sched.npidle == len(sched.allp) - 1
+        found = sched.runqsize > 0 or (last and sched.poller is None)
+    else:
+        found = p.runqhead != p.runqtail or work_for_others(sched)
     if not found:
         runq.pidleput(sched, p)
         p.lost_enter_ns = 0
@@ -326,6 +354,25 @@ def handoffp(sched: Sched, m: M, p: P, g: G, reason: i64) -> None:
         startm(sched, m, p, False)
     else:
         transition(PIDLE, m, p, NO_G, reason, NO_TID)
+
+
+def starts_m_as_go(sched: Sched, m: M, p: P) -> bool:
+    """Whether Go starts an M for P, which is handed off, before it looks under its lock.
+
+    For work that it sees; or where no M spins and no P is idle, so that somebody looks for work
+    that it does not see (go1.21, runtime.handoffp).
+    """
+    if p.runqhead != p.runqtail or sched.runqsize:
+        startm(sched, m, p, False)
+        return True
+    sched.lock.acquire()
+    alone = sched.nmspinning + sched.npidle == 0 and not sched.gcwaiting
+    if alone:
+        sched.nmspinning += 1
+    sched.lock.release()
+    if alone:
+        startm(sched, m, p, True)
+    return alone
 
 
 def gcstop(sched: Sched, p: P) -> None:

@@ -37,7 +37,7 @@ def new_g(sched: Sched, coro: Goroutine, name: str) -> G:
 def newproc(sched: Sched, m: M, coro: Goroutine, name: str) -> G:
     """Make a goroutine runnable on M's P (Go: newproc)."""
     g = new_g(sched, coro, name)
-    runq.runqput(sched, m.p, g)
+    runq.runqput_next(sched, m.p, g)
     wakep(sched, m)
     return g
 
@@ -47,18 +47,25 @@ def ready(sched: Sched, m: M, g: G) -> None:
 
     ``m`` is the caller's; without a P its wake-ups go to the global queue.
     """
+    if not make_runnable(sched, g):
+        return
+    if m.p is NO_P:
+        put_global(sched, g)
+    else:
+        runq.runqput_next(sched, m.p, g)
+    wakep(sched, m)
+
+
+def make_runnable(sched: Sched, g: G) -> bool:
+    """Whether G, whose wait is over, is to be put on a queue; if not, its M does so itself."""
     sched.lock.acquire()
     if g.status != G_WAITING:
         g.token = True
         sched.lock.release()
-        return
+        return False
     g.status = G_RUNNABLE
     sched.lock.release()
-    if m.p is NO_P:
-        put_global(sched, g)
-    else:
-        runq.runqput(sched, m.p, g)
-    wakep(sched, m)
+    return True
 
 
 def put_global(sched: Sched, g: G) -> None:

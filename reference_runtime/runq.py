@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reference_runtime.gmp import NO_P, G, P, Sched
+from reference_runtime.gmp import G_SYSCALL, NO_P, P_RUNNING, G, P, Sched
+from reference_runtime.like import RUNNEXT_WAIT_NS
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def runqput(sched: Sched, p: P, g: G) -> None:
     """Append G to P's queue, or, if that is full, half the queue and G to the global one."""
     p.lock.acquire()
-    if p.runqtail - p.runqhead < p.capacity:
+    if p.runqtail - p.runqhead - (1 if p.has_next else 0) < p.capacity:
         append(p, g)
         p.lock.release()
         return
@@ -37,14 +38,46 @@ def runqput(sched: Sched, p: P, g: G) -> None:
     sched.lock.release()
 
 
+def runqput_next(sched: Sched, p: P, g: G) -> None:
+    """Have G be the next on P, ahead of all others (go1.21, runtime.runqput with ``next``).
+
+    A G that was to be the next goes to the end of the queue. Without the rule ``runnext`` this is
+    :func:`runqput`.
+    """
+    if not sched.runnext:
+        runqput(sched, p, g)
+        return
+    p.lock.acquire()
+    kicked: G | None = None
+    if p.has_next:
+        kicked = p.runq_first
+        assert kicked is not None
+        p.runq_first = kicked.schedlink
+        p.runqhead += 1
+    g.schedlink = p.runq_first
+    if p.runq_first is None:
+        p.runq_last = g
+    p.runq_first = g
+    p.runqtail += 1
+    p.has_next = True
+    if kicked is not None and p.runqtail - p.runqhead - 1 < p.capacity:
+        append(p, kicked)
+        kicked = None
+    p.lock.release()
+    if kicked is not None:
+        runqput(sched, p, kicked)
+
+
 def runqget(p: P) -> G | None:
-    """Take the G at the head of P's queue."""
+    """Take the G at the head of P's queue; ``p.inherits`` tells whether it was runnext."""
     p.lock.acquire()
     g = p.runq_first
     if g is not None:
         p.runq_first = g.schedlink
         g.schedlink = None
         p.runqhead += 1
+        p.inherits = p.has_next
+        p.has_next = False
     p.lock.release()
     return g
 
@@ -61,48 +94,96 @@ def append(p: P, g: G) -> None:
 
 
 def take(p: P, count: i64) -> G:
-    """Take ``count`` Gs, at least one, from the head of P's queue, as a chain.
+    """Take ``count`` Gs, at least one, from the head of P's queue, as a chain; never runnext.
 
     P's lock is held, and they are there.
     """
-    first = p.runq_first
+    before = p.runq_first
+    assert before is not None
+    first: G | None = before.schedlink if p.has_next else before
     assert first is not None
     last = first
     for _ in range(count - 1):
         following = last.schedlink
         assert following is not None
         last = following
-    p.runq_first = last.schedlink
+    if p.has_next:
+        before.schedlink = last.schedlink
+        if last.schedlink is None:
+            p.runq_last = before
+    else:
+        p.runq_first = last.schedlink
     last.schedlink = None
     p.runqhead += count
     return first
 
 
 def steal(sched: Sched, p: P) -> G | None:
-    """Move half of another P's queue to P's, which is empty, and run the first."""
+    """Move half of another P's queue to P's, which is empty, and run one of them.
+
+    Once round the others, or in Go's four passes, the last of which takes a runnext.
+    """
     count: i64 = len(sched.allp)
     if count == 1:
         return None
-    begin = sched.host.random(count)
-    for i in range(count):
-        victim = sched.allp[(begin + i) % count]
-        if victim is p or victim.runqhead == victim.runqtail:
-            continue
-        victim.lock.acquire()
-        waiting = victim.runqtail - victim.runqhead
-        if waiting == 0:
-            victim.lock.release()
-            continue
-        first = take(victim, waiting - waiting // 2)
-        victim.lock.release()
-        following = first.schedlink
-        first.schedlink = None
-        while following is not None:
-            g = following
-            following = g.schedlink
-            runqput(sched, p, g)
-        return first
+    passes = sched.rules.steal_passes
+    for turn in range(passes):
+        begin = sched.host.random(count)
+        for i in range(count):
+            victim = sched.allp[(begin + i) % count]
+            if victim is p or victim.runqhead == victim.runqtail:
+                continue
+            g = steal_from(sched, p, victim)
+            if g is None and turn == passes - 1 and victim.has_next:
+                g = steal_next(sched, victim)
+            if g is not None:
+                return g
     return None
+
+
+def steal_from(sched: Sched, p: P, victim: P) -> G | None:
+    """Move half of the victim's queue, without its runnext."""
+    victim.lock.acquire()
+    waiting = victim.runqtail - victim.runqhead - (1 if victim.has_next else 0)
+    if waiting == 0:
+        victim.lock.release()
+        return None
+    first = take(victim, waiting - waiting // 2)
+    victim.lock.release()
+    following = first.schedlink
+    first.schedlink = None
+    while following is not None:
+        g = following
+        following = g.schedlink
+        if sched.runnext:
+            # Go's thief runs the last that it took.
+            runqput(sched, p, first)
+            g.schedlink = None
+            first = g
+        else:
+            runqput(sched, p, g)
+    return first
+
+
+def steal_next(sched: Sched, victim: P) -> G | None:
+    """Take the victim's runnext, if it is still there after a while (go1.21, runtime.runqgrab).
+
+    One that runs a goroutine is about to run it: what readied it parks soon, as a rule.
+    """
+    m = victim.m
+    if victim.status == P_RUNNING and m is not None and m.curg.status != G_SYSCALL:
+        sched.host.usleep(RUNNEXT_WAIT_NS)
+    g: G | None = None
+    victim.lock.acquire()
+    if victim.has_next:
+        g = victim.runq_first
+        assert g is not None
+        victim.runq_first = g.schedlink
+        g.schedlink = None
+        victim.runqhead += 1
+        victim.has_next = False
+    victim.lock.release()
+    return g
 
 
 def globrunqput(sched: Sched, g: G) -> None:

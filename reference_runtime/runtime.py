@@ -20,6 +20,7 @@ from reference_runtime.gmp import (
     Sched,
 )
 from reference_runtime.host import FOR_EVER, Host
+from reference_runtime.like import LEAN, rules_like
 from reference_runtime.policies import make_policy
 from reference_runtime.policies.base import RetakePolicy
 from reference_runtime.processors import stop_run
@@ -48,12 +49,14 @@ class Runtime:
         host: the machine; this one where None.
         queue_capacity: of each P's local queue, at least 2.
         preempt: ``async`` as Go from 1.14, ``cooperative`` as before it, or ``off``.
-            ``asyncpreemptoff`` is Go's own word (GODEBUG) for ``cooperative``.
+            ``asyncpreemptoff`` is Go's own word (GODEBUG) for ``cooperative``. As ``like`` where
+            None.
         time_slice_ns: how long a goroutine may run before it is asked to stop.
         max_threads: how many threads run goroutines at most (Go: debug.SetMaxThreads).
+        like: like which Go it decides, of :data:`reference_runtime.like.LIKE`.
 
     Raises:
-        PretakeError: no such policy or preemption, or a count out of range.
+        PretakeError: no such policy, preemption or rules, or a count out of range.
 
     Example:
         >>> async def main() -> int:
@@ -68,10 +71,14 @@ class Runtime:
         policy: RetakePolicy | str = "sysmon",
         host: Host | None = None,
         queue_capacity: int = DEFAULT_QUEUE_CAPACITY,
-        preempt: str = "async",
+        preempt: str | None = None,
         time_slice_ns: int = FORCE_PREEMPT_NS,
         max_threads: int = MAX_THREADS,
+        like: str = LEAN.name,
     ) -> None:
+        self.rules = rules_like(like)
+        if preempt is None:
+            preempt = self.rules.preempt
         if procs is None:
             procs = os.cpu_count() or 1
         if procs < 1:
@@ -147,6 +154,7 @@ class Runtime:
             PREEMPTIONS[self.preempt],
             self.time_slice_ns,
             self.max_threads,
+            self.rules,
         )
         self.host.end_loops(False)
         result: list[object] = []

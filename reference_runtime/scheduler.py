@@ -31,17 +31,20 @@ the real locks are used, compiled or not.
 A G that parks is not locked against its waker: the waker may come while the G is still leaving
 its M, and then leaves a token that the M finds (``after_switch``).
 
-Rejected
---------
-- *A runnext slot.* Go has one so that a pair that talks over a channel stays together. Here
-  the tracer reads a queue's length as two numbers from BPF, and work in a third place would look
-  like no work. A pair in a short queue switches as fast.
+Left out, unless asked for (``like.py``)
+----------------------------------------
+- *A runnext slot.* Go has one so that a pair that talks over a channel stays together. A pair in
+  a short queue switches as fast. It stands at the head of the queue, and not beside it, since the
+  tracer reads a queue's length as two numbers.
 - *Spinning for a while.* Go's spinning Ms sweep four times and may sleep in between. A compiled
-  spin holds the GIL, so it would keep from running just those who could make work. For the same
-  reason Go's limit on the number of spinning Ms is not here: one that gave up without a sweep,
-  because another spins, could find the same queue full again and again, and never let go.
+  spin holds the GIL, so it keeps from running just those who could make work. Go's limit on the
+  number of spinning Ms goes with it: one that gave up without a sweep, because another spins,
+  could find the same queue full again and again, and never let go.
 - *Waking an M at each handoff* when no other M spins or is idle (Go's handoffp). Go cannot see all
   queues at once. Here that is cheap, so an M is woken only if there is work for it.
+
+Rejected
+--------
 - *Readying a parked G under the lock of what it waits for* (Go's park with unlock function): the
   lock would be held over the switch, through frames of user code.
 """
@@ -210,13 +213,16 @@ def m_main(sched: Sched, m: M) -> None:
 def execute(sched: Sched, m: M, g: G) -> None:
     """Run G on M until it yields, and do what it wants then."""
     p = m.p
+    inherits = p.inherits
+    p.inherits = False
     g.status = G_RUNNING
     # After that, since whoever suspends G says so before he looks at its status.
     if g.special and run_special(sched, m, g):
         return
     m.curg = g
     m.wants = YIELD
-    p.schedtick += 1
+    if not inherits:
+        p.schedtick += 1
     if p.changed_hands:
         first_run(sched, m, p, g)
     try:
@@ -306,28 +312,44 @@ def find_elsewhere(sched: Sched, m: M, p: P) -> G | None:
         g = take_global(sched, p, 0)
         if g is not None:
             return g
-    if sched.netpoll_waiters and sched.poller is None:
+    if sched.netpoll_waiters and sched.poller is None and not sched.rules.skips_netpoll:
         netpoll(sched, m, 0)
         g = runq.runqget(p)
         if g is not None:
             return g
-    if not m.spinning:
-        sched.lock.acquire()
-        m.spinning = True
-        sched.nmspinning += 1
-        sched.lock.release()
-    g = runq.steal(sched, p)
-    if g is not None:
-        return g
+    if m.spinning or may_spin(sched):
+        if not m.spinning:
+            become_spinning(sched, m)
+        g = runq.steal(sched, p)
+        if g is not None:
+            return g
     if not give_up_p(sched, m, p):
         return None
     # From here M has no P. It said so before it looks again, so whoever made work in
     # between has either seen an idle P and no spinning M, or is seen now.
     if queues_hold_work(sched) and take_idle_p(sched, m):
+        if sched.rules.spinning_limit:
+            # Under the limit it might never get to that work, and look again without an end.
+            become_spinning(sched, m)
         return None
     if (sched.timers.count or sched.netpoll_waiters) and sched.poller is None:
         wait_as_poller(sched, m)
     return None
+
+
+def may_spin(sched: Sched) -> bool:
+    """Whether one more M may look through the other Ps' queues (rule ``spinning_limit``)."""
+    if not sched.rules.spinning_limit:
+        return True
+    return 2 * sched.nmspinning < len(sched.allp) - sched.npidle
+
+
+def become_spinning(sched: Sched, m: M) -> None:
+    """M, which has a P, begins to look for work at the others'."""
+    sched.lock.acquire()
+    m.spinning = True
+    sched.nmspinning += 1
+    sched.lock.release()
 
 
 def give_up_p(sched: Sched, m: M, p: P) -> bool:
@@ -337,6 +359,7 @@ def give_up_p(sched: Sched, m: M, p: P) -> bool:
         sched.lock.release()
         return False
     releasep(m, p)
+    p.lost_enter_ns = 0
     runq.pidleput(sched, p)
     if m.spinning:
         m.spinning = False

@@ -6,10 +6,11 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from reference_runtime.channels import Wait, end_timeout, start_timeout
-from reference_runtime.gmp import PARK
+from reference_runtime.gmp import PARK, STACK_PREEMPT
 from reference_runtime.goroutines import getm
 from reference_runtime.ready import ready
 from reference_runtime.switch import SWITCH
+from reference_runtime.syscalls import stop_if_asked
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -31,6 +32,9 @@ class Mutex:
             TimeoutError: it was not given up in time; the caller does not hold it.
         """
         m = getm()
+        if m.curg.stackguard == STACK_PREEMPT:
+            await stop_if_asked(m.sched, m)
+            m = getm()
         sched = m.sched
         sched.wait_lock.acquire()
         if not self.locked:
@@ -131,6 +135,9 @@ class WaitGroup:
             TimeoutError: it was not done in time.
         """
         m = getm()
+        if m.curg.stackguard == STACK_PREEMPT:
+            await stop_if_asked(m.sched, m)
+            m = getm()
         sched = m.sched
         sched.wait_lock.acquire()
         if self.count == 0:

@@ -23,10 +23,18 @@ from reference_runtime.gmp import (
     Sched,
 )
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
-from reference_runtime.processors import first_run, handoffp, releasep, take_idle_p
+from reference_runtime.processors import (
+    acquirep,
+    first_run,
+    handoffp,
+    in_syscall,
+    releasep,
+    take_from_syscall,
+    take_idle_p,
+)
 from reference_runtime.stopped import stopped_by_check
 from reference_runtime.switch import SWITCH
-from reference_runtime.transitions import BY_SYSCALL_BLOCK
+from reference_runtime.transitions import BY_EXITSYSCALL, BY_SYSCALL_BLOCK
 from reference_runtime.world import entersyscall_asked
 
 if TYPE_CHECKING:
@@ -40,11 +48,19 @@ to get a P back costs about as much. It is also the shortest time after which Go
 def entersyscall(sched: Sched, m: M) -> None:
     """M's goroutine enters a call that may block; its P may be retaken from here on."""
     p = m.p
-    m.curg.status = G_SYSCALL
-    m.enter_ns = sched.host.nanotime()
-    p.lock.acquire()
-    p.status = P_SYSCALL
-    p.lock.release()
+    m.oldp = p
+    if sched.rules.psyscall:
+        m.curg.status = G_SYSCALL
+        m.enter_ns = sched.host.nanotime()
+        p.lock.acquire()
+        p.status = P_SYSCALL
+        p.lock.release()
+    else:
+        # The goroutine's status alone says that P may be taken, so it comes last.
+        m.enter_ns = sched.host.nanotime()
+        p.lock.acquire()
+        m.curg.status = G_SYSCALL
+        p.lock.release()
     if m.asked:
         entersyscall_asked(sched, m)
 
@@ -53,10 +69,11 @@ def entersyscallblock(sched: Sched, m: M) -> None:
     """M's goroutine enters a call that will block; its P is handed off before."""
     p = m.p
     g = m.curg
-    g.status = G_SYSCALL
     m.enter_ns = sched.host.nanotime()
     p.syscalltick += 1
     releasep(m, p)
+    m.oldp = NO_P
+    g.status = G_SYSCALL
     if m.asked:
         entersyscall_asked(sched, m)
     p.lost_enter_ns = m.enter_ns
@@ -72,19 +89,33 @@ def exitsyscall(sched: Sched, m: M) -> bool:
     """
     p = m.p
     p.lock.acquire()
-    if m.p is p and p.status == P_SYSCALL:
+    if m.p is p and in_syscall(sched, p):
         p.status = P_RUNNING
+        m.curg.status = G_RUNNING
         p.syscalltick += 1
         p.lock.release()
-        m.curg.status = G_RUNNING
         return not sched.stopping
     p.lock.release()
     if sched.host.nanotime() - m.enter_ns < NEEDLESS_NS:
         sched.record.needless += 1
-    if sched.stopping or not take_idle_p(sched, m):
+    if sched.stopping:
         return False
-    m.curg.status = G_RUNNING
+    if not take_back(sched, m) and not take_idle_p(sched, m):
+        return False
     first_run(sched, m, m.p, m.curg)
+    # Only now: from here to where one that is held still (``suspend``) stops, nothing waits.
+    m.curg.status = G_RUNNING
+    return True
+
+
+def take_back(sched: Sched, m: M) -> bool:
+    """Take the P with which the call began, if another M is in a call with it (``takes_back``)."""
+    p = m.oldp
+    if not sched.rules.takes_back or p is NO_P:
+        return False
+    if not take_from_syscall(sched, m, p, BY_EXITSYSCALL):
+        return False
+    acquirep(sched, m, p)
     return True
 
 

@@ -24,11 +24,10 @@ from reference_runtime.gmp import (
     NO_P,
     P_GCSTOP,
     P_IDLE,
-    P_SYSCALL,
     STACK_PREEMPT,
 )
 from reference_runtime.preempt import preemptall, preemptone, withdraw
-from reference_runtime.processors import gcstop, releasep, retake, startm, wakep
+from reference_runtime.processors import gcstop, in_syscall, releasep, retake, startm, wakep
 from reference_runtime.stopped import wait_for_stop
 from reference_runtime.stops import stops_seen
 from reference_runtime.transitions import (
@@ -78,7 +77,7 @@ def stop_the_world(sched: Sched, m: M, reason: i64) -> None:
     while True:
         seen = stops_seen(sched)
         for p in sched.allp:
-            if p.status == P_SYSCALL:
+            if in_syscall(sched, p):
                 retake(sched, m, p, reason)
         if not sched.stopwait or sched.stopping:
             break

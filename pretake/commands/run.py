@@ -72,11 +72,24 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
 )
 @click.option(
     "--preempt",
-    default="async",
-    show_default=True,
     metavar="KIND",
     help="How goroutines are preempted: async (as Go from 1.14 on), cooperative (as with "
-    "asyncpreemptoff=1) or off.",
+    "asyncpreemptoff=1) or off [default: as --like, async].",
+)
+@click.option(
+    "--like",
+    default="lean",
+    show_default=True,
+    metavar="RULES",
+    help="Like which Go it decides: go1.13, go1.21, go1.27, gvisor, or lean, which has none of "
+    "Go's habits.",
+)
+@click.option(
+    "--backup",
+    "backup_ms",
+    type=float,
+    metavar="MS",
+    help="With sched_out: how long a call that no event told of keeps its P [default: 100].",
 )
 @click.option(
     "--repeat",
@@ -98,7 +111,9 @@ def command(
     rounds: int | None,
     pairs: tuple[str, ...],
     witness: Path | None,
-    preempt: str,
+    preempt: str | None,
+    like: str,
+    backup_ms: float | None,
     repeat: int | None,
     as_json: bool,
 ) -> int:
@@ -121,7 +136,17 @@ def command(
         for _ in range(repeat or 1):
             with _ended_in_order(), _own_record() as fd:
                 result = run_workload(
-                    workload, policy, procs, seconds, rounds, witness, fd, preempt, **own
+                    workload,
+                    policy,
+                    procs,
+                    seconds,
+                    rounds,
+                    witness,
+                    fd,
+                    preempt,
+                    like,
+                    backup_ms,
+                    **own,
                 )
             results.append(result)
     except (Deadlock, TimeLimit) as end:

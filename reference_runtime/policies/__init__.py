@@ -28,19 +28,33 @@ POLICIES: dict[str, type[RetakePolicy]] = {
 }
 
 
-def make_policy(name: str) -> RetakePolicy:
+def make_policy(name: str, backup_ms: float | None = None) -> RetakePolicy:
     """A new policy object, of a class here or of one in a file of the user's.
 
     Args:
         name: of :data:`POLICIES`, or ``FILE.py:Class``.
+        backup_ms: of a policy that is told of blocks, how long a call of which it was not told
+            keeps its P; the policy's own 100 ms where None.
 
     Raises:
-        PretakeError: there is no such policy, or the file or class is none.
+        PretakeError: there is no such policy, or the file or class is none, or it has no backup.
     """
     if ":" in name:
+        if backup_ms is not None:
+            raise PretakeError(f"{name} takes no backup", "set it in the class (--backup)")
         return own_policy(name)
     try:
-        return POLICIES[name]()
+        cls = POLICIES[name]
+        if backup_ms is None:
+            return cls()
+        if not issubclass(cls, SchedOutPolicy):
+            raise PretakeError(
+                f"policy {name} has no backup: it is not told of blocks",
+                "give --backup with sched_out",
+            )
+        if backup_ms <= 0:
+            raise PretakeError(f"a backup of {backup_ms:g} ms is none", "give more than 0")
+        return cls(net_ns=round(backup_ms * 1e6))
     except KeyError:
         raise PretakeError(
             f"no retake policy is called {name!r}",

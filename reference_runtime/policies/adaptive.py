@@ -139,11 +139,11 @@ class AdaptivePolicy(RetakePolicy):
         """As ``sysmon``, after raw calls that last were made normal ones."""
         for p in sched.allp:
             if p.status == P_RUNNING:
-                rescue(p, now_ns)
+                rescue(sched, p, now_ns)
         return True
 
 
-def rescue(p: P, now_ns: i64) -> None:
+def rescue(sched: Sched, p: P, now_ns: i64) -> None:
     """Make a raw call that lasts a normal one, on behalf of the thread that is in it."""
     p.lock.acquire()
     m = p.m
@@ -154,5 +154,6 @@ def rescue(p: P, now_ns: i64) -> None:
         and now_ns - m.raw_since_ns > RESCUE_NS
     ):
         m.curg.status = G_SYSCALL
-        p.status = P_SYSCALL
+        if sched.rules.psyscall:
+            p.status = P_SYSCALL
     p.lock.release()

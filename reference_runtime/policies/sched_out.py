@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from mypy_extensions import mypyc_attr
 
-from reference_runtime.gmp import NO_P, P_SYSCALL
+from reference_runtime.gmp import NO_P
 from reference_runtime.host import SwitchWatch
 from reference_runtime.policies.base import NOT_YET, SYSMON_MAX_NS, RetakePolicy
-from reference_runtime.processors import retake
+from reference_runtime.processors import in_syscall, retake
 from reference_runtime.slices import look_at_slices, next_look_ns
 from reference_runtime.transitions import BY_SCHED_OUT
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from reference_runtime.gmp import M, P, Sched
 
 NET_NS: Final = 100_000_000
-"""Time between two looks at all Ps, for switches that a full ring did not tell."""
+"""The backup of the discussion: a call that no event told of loses its P after so long."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -31,13 +31,18 @@ class SchedOutPolicy(RetakePolicy):
     system call (parked, or waiting for a lock), since they have no P in a call. Unlike Go it also
     retakes a P for which there is no work: Go leaves that P because it can only guess that the
     call blocks, and here the block is known.
+
+    Args:
+        net_ns: how long a call may last of which no event told, since a ring was full, say; the
+            monitor looks at all Ps as often.
     """
 
     name: ClassVar[str] = "sched_out"
     upcall: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, net_ns: i64 = NET_NS) -> None:
         super().__init__()
+        self.net_ns: i64 = net_ns
         self.monitor_rests = False
         self.reason: i64 = BY_SCHED_OUT
         self.watch: SwitchWatch = SwitchWatch()
@@ -65,24 +70,24 @@ class SchedOutPolicy(RetakePolicy):
 
     def monitor_sleep_ns(self, idle_rounds: i64, last_ns: i64) -> i64:  # noqa: ARG002
         """Time for what else a monitor does: the network, and goroutines that run for long."""
-        return SYSMON_MAX_NS
+        return min(SYSMON_MAX_NS, self.net_ns)
 
     def monitor_wait(self, sched: Sched, m: M, delay_ns: i64) -> None:
         """Wait for threads that block, and retake what they hold: the shortest way from there."""
         if sched.npidle == len(sched.allp):
-            delay_ns = NET_NS
+            delay_ns = self.net_ns
         # A thread that a signal stopped waits in the handler: that is a block like any other.
         blocked = self.watch.wait(next_look_ns(sched, delay_ns))
         for number in blocked:
             p = sched.allm[number].p
-            if p is not NO_P and p.status == P_SYSCALL:
+            if p is not NO_P and in_syscall(sched, p):
                 retake(sched, m, p, self.reason)
         look_at_slices(sched, m)
         sched.record.policy_wakeups += 1
 
     def begin_round(self, sched: Sched, now_ns: i64) -> bool:  # noqa: ARG002
-        """The monitor looks at the Ps by itself every ``NET_NS`` only."""
-        if now_ns < self.last_net_ns + NET_NS:
+        """The monitor looks at the Ps by itself every ``net_ns`` only."""
+        if now_ns < self.last_net_ns + self.net_ns:
             return False
         self.last_net_ns = now_ns
         return True
@@ -90,6 +95,6 @@ class SchedOutPolicy(RetakePolicy):
     def wanted(self, sched: Sched, p: P, now_ns: i64) -> i64:  # noqa: ARG002
         """The net, for calls that have lasted as long."""
         loser = p.m
-        if loser is not None and now_ns - loser.enter_ns >= NET_NS:
+        if loser is not None and now_ns - loser.enter_ns >= self.net_ns:
             return self.reason
         return NOT_YET

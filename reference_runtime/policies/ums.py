@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mypy_extensions import mypyc_attr
 
-from reference_runtime.policies.sched_out import SchedOutPolicy
+from reference_runtime.policies.sched_out import NET_NS, SchedOutPolicy
 from reference_runtime.transitions import BY_UMS
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -22,6 +25,6 @@ class UmsPolicy(SchedOutPolicy):
     name: ClassVar[str] = "ums"
     upcall: ClassVar[bool] = True
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, net_ns: i64 = NET_NS) -> None:
+        super().__init__(net_ns)
         self.reason = BY_UMS

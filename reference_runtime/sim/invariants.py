@@ -1,7 +1,8 @@
 """What must hold at every step of a simulated run, checked from outside the scheduler.
 
 The checker stands on the machine's ``on_step``, so it looks whenever a thread is about to use
-time or to wait. It knows the scheduler's data (``gmp.py``) and none of its code.
+time or to wait. It knows the scheduler's data (``gmp.py``), and of its code only when an M is in a
+system call.
 
 Two kinds of rule:
 
@@ -38,9 +39,10 @@ from reference_runtime.gmp import (
     M,
     P,
 )
+from reference_runtime.processors import in_syscall
 from reference_runtime.sim.locks import A_NOTE
 from reference_runtime.sim.machine import Machine
-from reference_runtime.sim.threads import A_LOCK, BLOCKED
+from reference_runtime.sim.threads import A_LOCK, A_SLEEP, BLOCKED
 
 if TYPE_CHECKING:
     from reference_runtime.gmp import Sched
@@ -110,7 +112,7 @@ class Invariants:
             places = self.check_places(sched)
             self.check_ps(sched)
             self.follow_calls(sched)
-            if self.at_rest():
+            if self.at_rest(sched):
                 self.rests += 1
                 self.check_rest(sched, places)
         except InvariantError as failure:
@@ -137,7 +139,7 @@ class Invariants:
         places: dict[int, str] = {}
         for p in sched.allp:
             length = p.runqtail - p.runqhead
-            if not 0 <= length <= p.capacity:
+            if not 0 <= length <= p.capacity + p.has_next:
                 self.fail(f"P{p.id}'s queue has {length} of {p.capacity}")
             self.check_queue(places, p.runq_first, int(length), f"P{p.id}'s queue")
         self.check_queue(places, sched.runq_first, int(sched.runqsize), "the global queue")
@@ -190,6 +192,10 @@ class Invariants:
                 self.fail(f"M{m.id} has P{p.id} with status {p.status}")
             if p.m is not m:
                 self.fail(f"M{m.id} has P{p.id}, which does not know it")
+            if p.has_next and not sched.runnext:
+                self.fail(f"P{p.id} has a runnext")
+            if not sched.rules.psyscall and p.status == P_SYSCALL:
+                self.fail(f"P{p.id} has a status that Go 1.27 has not")
             if p.status == P_SYSCALL and m.curg.status not in (G_SYSCALL, G_RUNNING):
                 self.fail(f"P{p.id} is in a system call that M{m.id} does not make")
         idle: set[int] = set()
@@ -215,18 +221,18 @@ class Invariants:
         for m in sched.allm:
             before = self.held.get(int(m.id))
             p = m.p
-            if before is not None and (p is not before[0] or p.status != P_SYSCALL):
+            in_call = p is not NO_P and in_syscall(sched, p)
+            if before is not None and (p is not before[0] or not in_call):
                 if p is NO_P and m.curg.status == G_SYSCALL and m.enter_ns == before[1]:
                     self.taken.append((int(m.tid), int(before[0].id)))
                 del self.held[int(m.id)]
-            if p is not NO_P and p.status == P_SYSCALL and m.curg.status == G_SYSCALL:
+            if in_call and m.curg.status == G_SYSCALL:
                 self.held[int(m.id)] = (p, int(m.enter_ns))
             thread = self.machine.threads.get(int(m.tid))
             if (
                 queued
                 and sched.npidle == 0
-                and p is not NO_P
-                and p.status == P_SYSCALL
+                and in_call
                 and thread is not None
                 and thread.state == BLOCKED
             ):
@@ -238,9 +244,13 @@ class Invariants:
 
     # At rest.
 
-    def at_rest(self) -> bool:
+    def at_rest(self, sched: Sched) -> bool:
         """Whether every thread waits in the kernel or computes for the program."""
         machine = self.machine
+        for m in sched.allm:
+            # A thief that leaves another P its runnext for a while looks on after that.
+            if m.spinning and m.p is not NO_P and self.waits_for(m) == A_SLEEP:
+                return False
         for thread in machine.threads.values():
             if thread.state == BLOCKED:
                 if thread.waiting_for == A_LOCK:
@@ -248,6 +258,11 @@ class Invariants:
             elif not thread.in_program and thread is not machine.main:
                 return False
         return True
+
+    def waits_for(self, m: M) -> str:
+        """What M's thread waits for; empty where it does not wait."""
+        thread = self.machine.threads.get(int(m.tid))
+        return thread.waiting_for if thread is not None and thread.state == BLOCKED else ""
 
     def check_rest(self, sched: Sched, places: dict[int, str]) -> None:
         """Nothing is left to be put right."""

@@ -29,7 +29,7 @@ from reference_runtime.sim.locks import SimLock, SimNote
 from reference_runtime.sim.machine import Machine
 from reference_runtime.sim.sim_stopper import SimStopper
 from reference_runtime.sim.switches import SimSwitchWatch
-from reference_runtime.sim.threads import BLOCKED, Thread
+from reference_runtime.sim.threads import A_SLEEP, BLOCKED, Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
@@ -154,7 +154,7 @@ class SimHost(Host):
         """As :meth:`Host.usleep`; the monitor's round is paid for where it begins."""
         self.gil.drop()
         self.machine.pay(self.syscall_ns)
-        self.machine.block("its sleep", ns + self.slack_ns())
+        self.machine.block(A_SLEEP, ns + self.slack_ns())
         self.gil.take()
         self.machine.owe(self.costs.round_ns)
 

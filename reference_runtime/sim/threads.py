@@ -20,6 +20,8 @@ DEAD: Final = 3
 
 A_LOCK: Final = "a lock"
 """What a thread waits for that is in the middle of the runtime's code."""
+A_SLEEP: Final = "its sleep"
+"""The same of a thread that sleeps, as the monitor does between its rounds."""
 MONITOR: Final = "monitor"
 """Name of the scheduler's monitor thread."""
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from reference_runtime.current import COMPILED
 from reference_runtime.gmp import Goroutine
+from reference_runtime.like import LEAN
 from reference_runtime.own_file import load_from_file
+from reference_runtime.policies import make_policy
 from reference_runtime.runtime import Runtime
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.calls import Calls
@@ -67,7 +69,9 @@ def run_workload(
     rounds: int | None = None,
     witness: Path | None = None,
     record_fd: int | None = None,
-    preempt: str = "async",
+    preempt: str | None = None,
+    like: str = LEAN.name,
+    backup_ms: float | None = None,
     **parameters: object,
 ) -> Result:
     """Run a workload and tell what it measured.
@@ -83,27 +87,31 @@ def run_workload(
         witness: file for the runtime's own record of its retakes, JSON lines.
         record_fd: open file that the same is appended to.
         preempt: how goroutines are preempted: ``async``, ``cooperative`` (Go's
-            ``asyncpreemptoff``, which is accepted too) or ``off``.
+            ``asyncpreemptoff``, which is accepted too) or ``off``. As ``like`` where None.
+        like: like which Go it decides, of :data:`reference_runtime.like.LIKE`.
+        backup_ms: of ``sched_out``, how long a call that no event told of keeps its P; 100 where
+            None.
         parameters: further fields of the workload's dataclass.
 
     Returns:
-        ``workload``, ``policy``, ``procs``, ``compiled``, ``wall_s``, ``rounds`` (null for a
-        user's file), ``ops_per_s``, the workload's own distributions (``…_ns``), ``retake_ns``
-        (entry of a call that lost its P to the first goroutine on that P), ``preempt_ns``
-        (request to a free P), ``stop_ns`` (stop-the-world's times to stop), ``suspend_ns`` (one
-        goroutine's) and ``runtime`` (counters of :class:`reference_runtime.record.Record`).
+        ``workload``, ``policy``, ``procs``, ``preempt``, ``like``, ``compiled``, ``wall_s``,
+        ``rounds`` (null for a user's file), ``ops_per_s``, the workload's own distributions
+        (``…_ns``), ``retake_ns`` (entry of a call that lost its P to the first goroutine on that
+        P), ``preempt_ns`` (request to a free P), ``stop_ns`` (stop-the-world's times to stop),
+        ``suspend_ns`` (one goroutine's) and ``runtime`` (counters of
+        :class:`reference_runtime.record.Record`).
 
     Raises:
         PretakeError: no such workload, policy or parameter, or they do not go together.
         Deadlock: all goroutines are asleep.
     """
     if ":" in name:
-        return run_file(name, policy, procs, witness, record_fd, preempt, seconds)
+        return run_file(name, policy, procs, witness, record_fd, preempt, seconds, like, backup_ms)
     if procs < 1:
         raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
     workload = make_workload(name, seconds=seconds, rounds=rounds, **parameters)
     workload.check(policy, procs)
-    runtime = Runtime(procs=procs, policy=policy, preempt=preempt)
+    runtime = Runtime(procs, make_policy(policy, backup_ms), preempt=preempt, like=like)
     return measure(runtime, name, workload.main, witness, record_fd, workload.limit_ns())
 
 
@@ -113,15 +121,18 @@ def run_file(
     procs: int = 1,
     witness: Path | None = None,
     record_fd: int | None = None,
-    preempt: str = "async",
+    preempt: str | None = None,
     seconds: float | None = None,
+    like: str = LEAN.name,
+    backup_ms: float | None = None,
 ) -> Result:
     """Run a coroutine function of a file of the user's, without arguments.
 
     Args:
         target: ``path/to/file.py:function``.
         policy: as in :func:`run_workload`; so are ``procs``, ``witness``, ``record_fd``,
-            ``preempt`` and the result, with what the function returns as ``result``.
+            ``preempt``, ``like``, ``backup_ms`` and the result, with what the function returns as
+            ``result``.
         seconds: its time limit, ``FILE_LIMIT_S`` where None.
 
     Raises:
@@ -135,7 +146,7 @@ def run_file(
             f"{path_text} has no coroutine function {function_name!r}",
             f"write async def {function_name or 'main'}()",
         )
-    runtime = Runtime(procs=procs, policy=policy, preempt=preempt)
+    runtime = Runtime(procs, make_policy(policy, backup_ms), preempt=preempt, like=like)
     limit_s = FILE_LIMIT_S if seconds is None else seconds
     return measure(
         runtime, target, function, witness, record_fd, round(limit_s * 1e9), is_file=True
@@ -183,6 +194,7 @@ def measure(
         "policy": runtime.policy.name,
         "procs": runtime.procs,
         "preempt": runtime.preempt,
+        "like": runtime.rules.name,
         "compiled": COMPILED,
         "wall_s": wall_s,
         "ops_per_s": rounds / wall_s if isinstance(rounds, int) else None,

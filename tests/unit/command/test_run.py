@@ -49,3 +49,25 @@ def test_a_goroutine_that_raises_ends_the_program_with_its_own_traceback(tmp_pat
     assert "ValueError: no such thing" in lines
     assert "goroutine 1 [raises]" in lines
     assert "scheduler.py" not in done.stderr
+
+
+def test_the_rules_are_told_in_the_result_and_others_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, "answers", "--json", "--like", "go1.13")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["like"], result["preempt"]) == ("go1.13", "cooperative")
+    done = run(tmp_path, "answers", "--like", "go1.0")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "pretake: no rules are called 'go1.0': choose one of lean, go1.13, go1.21, go1.27, gvisor "
+        "(--like)"
+    ]
+
+
+def test_a_backup_is_for_a_policy_that_is_told_of_blocks(tmp_path: Path) -> None:
+    done = run(tmp_path, "answers", "--retake", "sysmon", "--backup", "20")
+    assert done.returncode == 2
+    assert "policy sysmon has no backup" in done.stderr
+    done = run(tmp_path, "answers", "--retake", "sched_out", "--backup", "0")
+    assert "a backup of 0 ms is none" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

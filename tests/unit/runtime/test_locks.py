@@ -30,6 +30,7 @@ from reference_runtime import (
 from reference_runtime.current import COMPILED
 from reference_runtime.goroutines import current_host, getg
 from reference_runtime.knowing import LockBook
+from reference_runtime.like import LIKE
 from reference_runtime.policies import POLICIES
 from reference_runtime.real_host import RealHost
 from reference_runtime.sim.locks import SimLock
@@ -137,10 +138,15 @@ def collected() -> Iterator[list[object]]:
 
 
 @pytest.mark.skipif(not COMPILED, reason="the interpreter makes objects of its own, and switches")
-@pytest.mark.parametrize("policy", REAL)
-@pytest.mark.parametrize("preempt", ["async", "cooperative"])
+@pytest.mark.parametrize(
+    ("policy", "preempt", "like"),
+    [
+        *((policy, preempt, "lean") for policy in REAL for preempt in ("async", "cooperative")),
+        *(("sysmon", "async", like) for like in LIKE if like != "lean"),
+    ],
+)
 def test_under_a_lock_no_object_is_made_and_nobody_else_runs(
-    policy: str, preempt: str, collected: list[object]
+    policy: str, preempt: str, like: str, collected: list[object]
 ) -> None:
     book, places = collected
     assert isinstance(book, LockBook)
@@ -149,7 +155,7 @@ def test_under_a_lock_no_object_is_made_and_nobody_else_runs(
     async def main() -> None:
         await everything(book, dropped)
 
-    Runtime(2, policy, host=RealHost(book=book), preempt=preempt).run(main)
+    Runtime(2, policy, host=RealHost(book=book), preempt=preempt, like=like).run(main)
     assert places == []
     assert dropped == []
     assert book.waited == 0

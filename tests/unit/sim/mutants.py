@@ -12,6 +12,7 @@ A = "stopped.py"
 W = "world.py"
 R = "ready.py"
 N = "netpoll.py"
+GO = ("go1.21", "go1.27")
 
 MUTANTS = [
     Mutant(
@@ -41,13 +42,13 @@ MUTANTS = [
     Mutant(
         "a P that is retaken although its M is back",
         P,
-        "if p.status != P_SYSCALL or loser is None:",
+        "if not in_syscall(sched, p) or loser is None:",
         "if loser is None:",
     ),
     Mutant(
         "an M that takes its P back although it was retaken",
         C,
-        "if m.p is p and p.status == P_SYSCALL:",
+        "if m.p is p and in_syscall(sched, p):",
         "m.p = p\n    if True:",
     ),
     Mutant(
@@ -77,7 +78,7 @@ MUTANTS = [
     Mutant(
         "a wake-up that comes before the goroutine has left its M, taken twice",
         R,
-        "        g.token = True\n        sched.lock.release()\n        return\n",
+        "        g.token = True\n        sched.lock.release()\n        return False\n",
         "        sched.lock.release()\n",
     ),
     Mutant(
@@ -89,8 +90,8 @@ MUTANTS = [
     Mutant(
         "a thief that keeps what it stole",
         Q,
-        "            runqput(sched, p, g)\n        return first",
-        "        return first",
+        "            runqput(sched, p, g)\n    return first",
+        "            pass\n    return first",
     ),
     Mutant(
         "a full queue that drops the newcomer",
@@ -150,8 +151,8 @@ MUTANTS = [
     Mutant(
         "a goroutine that goes on without a P after its call",
         C,
-        "    if sched.stopping or not take_idle_p(sched, m):\n        return False\n",
-        "    if sched.stopping:\n        return False\n",
+        "    if not take_back(sched, m) and not take_idle_p(sched, m):\n        return False\n",
+        "",
     ),
     Mutant(
         "a P that is given away before its M has let go",
@@ -230,8 +231,8 @@ MUTANTS = [
     Mutant(
         "a world that does not wait for those in system calls",
         W,
-        "            if p.status == P_SYSCALL:\n                retake(sched, m, p, reason)",
-        "            if p.status == P_SYSCALL:\n                sched.stopwait -= 1",
+        "            if in_syscall(sched, p):\n                retake(sched, m, p, reason)",
+        "            if in_syscall(sched, p):\n                sched.stopwait -= 1",
     ),
     Mutant(
         "a resumed goroutine that is on no queue",
@@ -249,7 +250,7 @@ MUTANTS = [
     Mutant(
         "a switch-out that nobody answers",
         "policies/sched_out.py",
-        "            if p is not NO_P and p.status == P_SYSCALL:",
+        "            if p is not NO_P and in_syscall(sched, p):",
         "            if False:",
         ("sched_out", "ums"),
     ),
@@ -273,5 +274,41 @@ MUTANTS = [
         "        self.watcher = None\n        self.call_watcher(sched)\n",
         "",
         ("integrated",),
+    ),
+    Mutant(
+        "a goroutine that was to run next, kicked out of the queue",
+        Q,
+        "        append(p, kicked)\n        kicked = None\n",
+        "        kicked = None\n",
+        likes=GO,
+    ),
+    Mutant(
+        "a thief that loses what was to run next",
+        Q,
+        "        victim.has_next = False\n    victim.lock.release()\n    return g\n",
+        "        victim.has_next = False\n    victim.lock.release()\n    return None\n",
+        likes=GO,
+    ),
+    Mutant(
+        "an M that takes its P back from another, and leaves it idle",
+        C,
+        "    acquirep(sched, m, p)\n    return True\n",
+        "    return True\n",
+        likes=GO,
+    ),
+    Mutant(
+        "goroutines that are dealt out to idle Ps, and nobody is woken",
+        N,
+        "        startm(sched, m, NO_P, False)\n        dealt -= 1\n",
+        "        dealt -= 1\n",
+        likes=("go1.21",),
+    ),
+    Mutant(
+        "a P in a call, running as from Go 1.26 on, that nobody knows to be in one",
+        P,
+        "    return p.status == P_RUNNING and m is not None and m.p is p and "
+        "m.curg.status == G_SYSCALL\n",
+        "    return False\n",
+        likes=("go1.27",),
     ),
 ]

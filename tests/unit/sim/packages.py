@@ -28,7 +28,8 @@ COPY = "mutant_runtime"
 class Mutant:
     """One bug: in ``file`` (under reference_runtime/), ``text`` becomes ``bug``.
 
-    It shows under one of ``policies``; those here are the ones whose Ps change hands most.
+    It shows under one of ``policies``; those here are the ones whose Ps change hands most. And by
+    the rules of one of ``likes``.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Mutant:
     text: str
     bug: str
     policies: tuple[str, ...] = ("sysmon", "block")
+    likes: tuple[str, ...] = ("lean",)
 
     def __str__(self) -> str:
         return self.name

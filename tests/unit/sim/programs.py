@@ -55,6 +55,7 @@ class Setting:
     chaos: dict[str, Any] = field(default_factory=dict)
     preempt: str = "async"
     slice_ns: int = 10_000_000
+    like: str = "lean"
 
 
 def steps(goroutines: int, messages: tuple[str, ...]) -> st.SearchStrategy[Step]:
@@ -89,7 +90,7 @@ CHAOS = (
 )
 
 
-def settings_of_run(policy: str) -> st.SearchStrategy[Setting]:
+def settings_of_run(policy: str, likes: tuple[str, ...] = ("lean",)) -> st.SearchStrategy[Setting]:
     """Small machines and runtimes."""
     return st.builds(
         Setting,
@@ -101,13 +102,16 @@ def settings_of_run(policy: str) -> st.SearchStrategy[Setting]:
         chaos=st.sampled_from(CHAOS),
         preempt=st.sampled_from(("async", "async", "cooperative", "off")),
         slice_ns=st.sampled_from((400_000, 10_000_000)),
+        like=st.sampled_from(likes),
     )
 
 
-def runs(policies: list[str]) -> st.SearchStrategy[tuple[list[Step], Setting]]:
+def runs(
+    policies: list[str], likes: tuple[str, ...] = ("lean",)
+) -> st.SearchStrategy[tuple[list[Step], Setting]]:
     """A program and where it runs."""
     return st.sampled_from(policies).flatmap(
-        lambda policy: st.tuples(programs(policy), settings_of_run(policy))
+        lambda policy: st.tuples(programs(policy), settings_of_run(policy, likes))
     )
 
 
@@ -142,6 +146,7 @@ class Run:
             queue_capacity=setting.capacity,
             preempt=setting.preempt,
             time_slice_ns=setting.slice_ns,
+            like=setting.like,
         )
 
     def go(self) -> Run:
@@ -295,12 +300,12 @@ def deadlocks(package: Package, setting: Setting, count: int) -> None:
     run.checker.finish()
 
 
-def starves_nobody(package: Package, setting: Setting) -> None:
+def starves_nobody(package: Package, setting: Setting, max_ns: int = 5_000_000) -> None:
     """Two goroutines that only ready each other, until a third comes out of a call and ends it.
 
     With a CPU for each thread, so that it is the runtime that would keep the third waiting.
     """
-    run = Run(package, [Step("yield", 0)], replace(setting, cpus=8, chaos={}), max_ns=5_000_000)
+    run = Run(package, [Step("yield", 0)], replace(setting, cpus=8, chaos={}), max_ns=max_ns)
     there = package.channels.Channel(0)
     back = package.channels.Channel(0)
     ended: list[int] = []

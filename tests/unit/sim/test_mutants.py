@@ -15,7 +15,7 @@ def check_properties(package: Package, mutant: Mutant) -> None:
     """The properties of test_properties.py, for the policies under which the bug shows."""
 
     @settings(BOUNDED, max_examples=300)
-    @given(runs(list(mutant.policies)))
+    @given(runs(list(mutant.policies), mutant.likes))
     def holds(run: tuple[list[Step], Setting]) -> None:
         Run(package, *run).go()
 

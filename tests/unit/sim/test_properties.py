@@ -19,6 +19,7 @@ from tests.unit.sim.programs import (
 
 PACKAGE = Package("reference_runtime")
 POLICIES = sorted(PACKAGE.policies.POLICIES)
+LIKE_GO = ("go1.13", "go1.21", "go1.27", "gvisor")
 
 BOUNDED = settings(
     max_examples=100,
@@ -39,6 +40,19 @@ def test_invariants_hold(policy: str) -> None:
         Run(PACKAGE, *run).go()
 
     holds()
+
+
+@settings(BOUNDED, max_examples=80)
+@given(runs(POLICIES, LIKE_GO))
+def test_invariants_hold_by_gos_rules(run: tuple[list[Step], Setting]) -> None:
+    Run(PACKAGE, *run).go()
+
+
+@pytest.mark.parametrize(("like", "preempt"), [("go1.13", "cooperative"), ("go1.21", "async")])
+def test_a_pair_that_shares_a_time_slice_does_so_for_one_slice(like: str, preempt: str) -> None:
+    """Two that ready each other leave the queue alone, until the monitor ends their slice."""
+    setting = Setting("sysmon", 1, 2, 4, 0, preempt=preempt, slice_ns=200_000, like=like)
+    starves_nobody(PACKAGE, setting, 2_000_000)
 
 
 @settings(BOUNDED, max_examples=25)
