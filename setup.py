@@ -52,6 +52,8 @@ COMPILED_MODULES = [
         "channels",
         "sync",
         "context",
+        "notify",
+        "sleeper",
         "knowing",
         "switch_watch",
         "stopping",

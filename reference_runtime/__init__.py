@@ -45,7 +45,9 @@ from reference_runtime.goroutines import (
     wait_writable,
     write,
 )
+from reference_runtime.notify import notify_readable, notify_writable
 from reference_runtime.runtime import Runtime
+from reference_runtime.sleeper import Sleeper, Waker
 from reference_runtime.sync import Mutex, WaitGroup
 
 __all__ = [
@@ -62,13 +64,17 @@ __all__ = [
     "Mutex",
     "Runtime",
     "Site",
+    "Sleeper",
     "WaitGroup",
+    "Waker",
     "after",
     "checkpoint",
     "close",
     "go",
     "gosched",
     "nanosleep",
+    "notify_readable",
+    "notify_writable",
     "poll",
     "pread",
     "read",

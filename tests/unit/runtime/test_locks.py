@@ -14,12 +14,15 @@ from reference_runtime import (
     Channel,
     Mutex,
     Runtime,
+    Sleeper,
     WaitGroup,
+    Waker,
     after,
     close,
     go,
     gosched,
     nanosleep,
+    notify_readable,
     recv_case,
     select,
     send_case,
@@ -56,7 +59,7 @@ class Value:
 
 async def everything(book: LockBook, dropped: list[str]) -> None:
     """A bit of all that takes a lock."""
-    channel, mutex, done = Channel(), Mutex(), WaitGroup(6)
+    channel, mutex, done = Channel(), Mutex(), WaitGroup(7)
 
     async def sends() -> None:
         for _ in range(40):
@@ -109,8 +112,27 @@ async def everything(book: LockBook, dropped: list[str]) -> None:
             await sleep(100 * US)
         done.done()
 
+    async def sources() -> None:
+        sleeper, wakers = Sleeper(), [Waker(), Waker()]
+        for waker in wakers:
+            sleeper.add(waker)
+        ready = Channel(1)
+        for number in range(10):
+            one, other = current_host().tcp_pair()
+            notify_readable(one, ready)
+            current_host().write(other, b"x")
+            await ready.recv()
+            close(one)
+            close(other)
+            with pytest.raises(TimeoutError):
+                await sleeper.fetch(timeout_ns=10 * US)
+            wakers[number % 2].wake()
+            await sleeper.fetch()
+        sleeper.done()
+        done.done()
+
     main = getg()
-    for work in (sends, receives, calls, times_out, polls, stops):
+    for work in (sends, receives, calls, times_out, polls, stops, sources):
         go(work())
     await done.wait()
 
