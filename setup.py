@@ -128,7 +128,12 @@ def extensions() -> list[Extension]:
         engine = mypycify(PASS_MODULES, opt_level="3", group_name="analysis_ptime")
         for extension in engine:
             # Nothing replaces its functions, as a probe of the scheduler's may: they are inlined.
-            extension.extra_compile_args.append("-fno-semantic-interposition")
+            extension.extra_compile_args += [
+                "-fno-semantic-interposition",
+                # What reads a number is small but for the path on which it fails, by which gcc
+                # judges whether to inline it.
+                *("--param", "max-inline-insns-auto=120", "--param", "inline-unit-growth=200"),
+            ]
         made += engine
     return made
 

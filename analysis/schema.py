@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from tracer.trace.columns import unit_of
 from tracer.trace.schema import UNKNOWN
 from tracer.trace.words import P_USES, RUNTIME_REASONS
+
+if TYPE_CHECKING:
+    # Imported where a DataFrame is made: it takes a fifth of a second.
+    import pandas as pd
 
 __all__ = ["CLASSES", "CLASS_MEANINGS", "EPISODES", "OUTCOMES", "PARTS", "Field", "Frame"]
 
@@ -62,6 +65,8 @@ class Frame:
                 index. A column that is not given is null everywhere.
             names: the columns to make; None for all.
         """
+        import pandas as pd
+
         length = max((len(values) for values in columns.values()), default=0)
         wanted = self.names if names is None else tuple(names)
         made = {
@@ -91,6 +96,8 @@ class Frame:
 def _finish(
     column: Field, values: np.ndarray | pd.Series[Any] | None, length: int
 ) -> pd.Series[Any]:
+    import pandas as pd
+
     if values is None:
         values = np.full(length, 0 if column.type == "bool" else UNKNOWN, np.int64)
         if column.type == "str":

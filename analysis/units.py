@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
+import math
 
 __all__ = [
     "UNKNOWN_TEXT",
@@ -50,9 +50,14 @@ def ratio_text(ratio: float) -> str:
 
 
 def _number(value: object) -> float | None:
-    if value is None or pd.isna(value):  # type: ignore[call-overload]
+    if value is None:
         return None
-    return float(value)  # type: ignore[arg-type]
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except TypeError:
+        # pandas' <NA>, which is told here without pandas.
+        return None
+    return None if math.isnan(number) else number
 
 
 def _three_figures(value: float) -> str:

@@ -38,7 +38,7 @@ from analysis.schema import Field, Frame
 from analysis.stats.blocks import Estimate, block_mean
 from analysis.stats.quantiles import quantiles
 from analysis.windowed import plain
-from analysis.windowed.windows import WINDOW_ROWS
+from analysis.windowed.columns import WINDOW_ROWS
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 

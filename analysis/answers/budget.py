@@ -17,11 +17,13 @@ import numpy.typing as npt
 from analysis.answers.pressure import CAUSES, Pressure, pressure_of
 from analysis.answers.where import NOWHERE, Site, functions_of, sites_of
 from analysis.names import syscall_names
-from analysis.ptime.budget import Pass, ProcessBudget, run_pass
+from analysis.ptime.budget import Pass, PassRunner, ProcessBudget, run_pass
 from analysis.ptime.engine.state import STATES
+from analysis.ptime.packed import Packed
 from analysis.ptime.setting import PassSetting, bin_length, pass_setting
+from analysis.ptime.together import EpisodesAlong
 from analysis.stats.quantiles import quantiles
-from analysis.windowed.columns import read
+from analysis.windowed.columns import ColumnWindow, read
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -234,14 +236,14 @@ class _Holds:
 def budget(
     trace: Trace,
     setting: PassSetting | None = None,
-    on_holds: Callable[[dict[str, Ints]], None] | None = None,
+    along: EpisodesAlong | None = None,
 ) -> Budget:
     """The budget of a trace.
 
     Args:
         trace: the trace.
         setting: from :func:`analysis.ptime.setting.pass_setting`, if it is at hand.
-        on_holds: is given the holds of each window, too, so that one pass makes both.
+        along: makes episodes from the same reading.
 
     Raises:
         PretakeError: the trace cannot be read.
@@ -249,7 +251,11 @@ def budget(
     setting = setting or pass_setting(trace)
     # A stranger's trace may claim to be of three hundred years.
     bin_ns = bin_length(trace, setting, _MOST_BINS, _BIN_NS)
-    return _run(trace, setting, bin_ns, on_holds)[0]
+    if along is None:
+        return _run(trace, setting, bin_ns)[0]
+    told, _ = _run(trace, setting, bin_ns, along.add_holds, along.window)
+    along.end()
+    return told
 
 
 def budget_over_time(
@@ -273,7 +279,8 @@ def _run(
     trace: Trace,
     setting: PassSetting,
     bin_ns: int,
-    on_holds: Callable[[dict[str, Ints]], None] | None,
+    on_holds: Callable[[dict[str, Ints]], None] | None = None,
+    on_window: Callable[[ColumnWindow, list[Packed], PassRunner], None] | None = None,
 ) -> tuple[Budget, Pass]:
     sums = _Holds()
 
@@ -282,7 +289,7 @@ def _run(
         if on_holds is not None:
             on_holds(holds)
 
-    found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=add)
+    found = run_pass(trace, setting=setting, bin_ns=bin_ns, on_holds=add, on_window=on_window)
     return _budget(trace, found, sums), found
 
 

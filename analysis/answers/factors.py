@@ -24,7 +24,8 @@ from analysis.stats.shift import FEWEST, shift_test
 from analysis.stats.verdict import holm
 from analysis.windowed import plain
 from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
-from analysis.windowed.windows import WINDOW_ROWS, windows
+from analysis.windowed.columns import WINDOW_ROWS
+from analysis.windowed.windows import windows
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 

@@ -226,7 +226,8 @@ def _address(
     function = np.full(len(pc), None, object)
     if len(known) == 0:
         return function, np.full(len(pc), UNKNOWN)
-    pid = Tasks(trace.frame("task"), trace.manifest.pid).pid(tid, asked_ns)
+    tasks = {str(name): values for name, values in trace.frame("task").items()}
+    pid = Tasks(tasks, trace.manifest.pid).pid(tid, asked_ns)
     index = pd.MultiIndex.from_frame(known[["pid", "generation", "pc"]])
     wanted = pd.MultiIndex.from_arrays([pid, generation, pc])
     first = ~index.duplicated()

@@ -71,7 +71,7 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
             for name, lacking in (
                 ("harm", trusted["harm_ns"].isna()),
                 ("hold", trusted["hold_ns"].isna()),
-                ("retake", latency_unknown(trusted)),
+                ("retake", _latency_unknown(trusted)),
             )
         },
         "kept": trusted["outcome"].eq("kept").groupby(keys, dropna=False).sum(),
@@ -115,3 +115,11 @@ def _place_of(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFra
 def _commonest(values: pd.Series[Any]) -> object:
     counts = values.dropna().value_counts()
     return counts.index[0] if len(counts) else None
+
+
+def _latency_unknown(episodes: pd.DataFrame) -> pd.Series[bool]:
+    kept = episodes["outcome"].eq("kept").fillna(False).astype(bool)
+    unknown: pd.Series[bool] = latency_unknown(
+        kept, episodes["pidle_ns"].notna(), episodes["retake_ns"].notna()
+    )
+    return unknown

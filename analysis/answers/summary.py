@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TypedDict
 
 import numpy as np
-import pandas as pd
 
 from analysis.answers.budget import Budget, budget
 from analysis.answers.unknown import latency_unknown
-from analysis.ptime.episodes import Setting, episode_windows, setting_of
-from analysis.ptime.harm import ShareBuilder
-from analysis.schema import CLASSES, PARTS
+from analysis.ptime.episodes import PlainEpisodes, Setting, setting_of
+from analysis.ptime.setting import pass_setting, transitions_of
+from analysis.ptime.together import EpisodesAlong
+from analysis.schema import CLASSES, OUTCOMES, PARTS
 from analysis.stats.quantiles import exact_sum, quantiles
 from analysis.windowed.asof import Ints
 from tracer.trace.manifest import Manifest
 from tracer.trace.reader import Trace
+from tracer.trace.schema import UNKNOWN
 
 __all__ = ["Summary", "SummaryBuilder", "summary", "summary_and_budget", "tells_of_ps"]
 
@@ -146,12 +146,6 @@ class Summary(TypedDict):
 _SHARES = (0.5, 0.9, 0.99, 1.0)
 _NONE: Ints = np.empty(0, np.int64)
 _DURATIONS = ("retake_ns", "hold_ns", "harm_ns")
-_COLUMNS = (
-    *_DURATIONS,
-    *(part for _, part, _ in PARTS),
-    "pidle_ns",
-    *("lost_overlap", "outcome", "class", "pid", "p", "runq", "global_runq"),
-)
 
 
 def summary(trace: Trace) -> Summary:
@@ -160,25 +154,21 @@ def summary(trace: Trace) -> Summary:
     Raises:
         PretakeError: the trace cannot be read.
     """
-    return _summary(trace, setting_of(trace))
+    return summary_and_budget(trace)[0]
 
 
 def summary_and_budget(trace: Trace) -> tuple[Summary, Budget]:
-    """Both of a trace, from one pass over it.
+    """Both of a trace, from one reading of it.
 
     Raises:
         PretakeError: the trace cannot be read.
     """
-    shares = ShareBuilder()
-    found = budget(trace, on_holds=shares.add)
-    return _summary(trace, replace(setting_of(trace), settled=shares.result())), found
-
-
-def _summary(trace: Trace, setting: Setting) -> Summary:
+    transitions = transitions_of(trace)
+    setting = setting_of(trace, transitions)
     builder = SummaryBuilder(setting, trace.manifest)
-    for episodes in episode_windows(trace, setting=setting, columns=_COLUMNS):
-        builder.add(episodes)
-    return builder.result()
+    along = EpisodesAlong(setting, SummaryBuilder.COLUMNS, builder.add)
+    found = budget(trace, pass_setting(trace, transitions), along)
+    return builder.result(), found
 
 
 class SummaryBuilder:
@@ -191,6 +181,13 @@ class SummaryBuilder:
     Of each episode only the three durations that quantiles are made of stay in memory.
     """
 
+    COLUMNS = (
+        *_DURATIONS,
+        *(part for _, part, _ in PARTS),
+        *("outcome", "class", "lost_overlap", "pidle_ns", "pid", "p", "runq", "global_runq"),
+    )
+    """What it asks of an episode."""
+
     def __init__(self, setting: Setting, manifest: Manifest) -> None:
         self._setting = setting
         self._manifest = manifest
@@ -201,36 +198,48 @@ class SummaryBuilder:
         self._class_holds: Counter[str] = Counter()
         self._episodes = 0
         self._untrusted = 0
-        self._highest_p: pd.Series[int] = pd.Series(dtype="int64")
+        self._highest_p: dict[int, int] = {}
         self._goroutine_wait_ns = 0
         self._latency_unknown = 0
         self._part_sums: Counter[str] = Counter()
         self._part_counts: Counter[str] = Counter()
 
-    def add(self, episodes: pd.DataFrame) -> None:
-        """Take some more episodes (:data:`analysis.schema.EPISODES`)."""
-        trusted = episodes[~episodes["lost_overlap"]]
-        self._episodes += len(episodes)
-        self._untrusted += len(episodes) - len(trusted)
+    def add(self, episodes: PlainEpisodes) -> None:
+        """Take some more episodes: plain columns of :data:`analysis.schema.EPISODES`."""
+        trust = episodes["lost_overlap"] == 0
+        trusted = {name: episodes[name][trust] for name in self.COLUMNS}
+        self._episodes += len(trust)
+        self._untrusted += len(trust) - int(trust.sum())
         for name, pieces in self._durations.items():
-            known = trusted[name].dropna().to_numpy(np.int64)
+            known = trusted[name][trusted[name] != UNKNOWN]
             pieces.append(known)
-            self._unknown[name] += len(trusted) - len(known)
-        self._latency_unknown += int(latency_unknown(trusted).sum())
-        told = trusted[trusted["retake_ns"].notna()]
+            self._unknown[name] += len(trusted[name]) - len(known)
+        told = trusted["retake_ns"] != UNKNOWN
+        kept = trusted["outcome"] == OUTCOMES.index("kept")
+        unknown = latency_unknown(kept, trusted["pidle_ns"] != UNKNOWN, told)
+        self._latency_unknown += int(unknown.sum())
         for _, part, _ in PARTS:
-            seen = told[part].dropna().to_numpy(np.int64)
+            seen = trusted[part][told & (trusted[part] != UNKNOWN)]
             self._part_sums[part] += exact_sum(seen)
             self._part_counts[part] += len(seen)
-        self._outcomes.update(_as_numbers(episodes["outcome"].value_counts()))
-        self._class_counts.update(_as_numbers(episodes["class"].value_counts()))
-        for word, rows in episodes["hold_ns"].dropna().groupby(episodes["class"], observed=True):
-            self._class_holds[str(word)] += exact_sum(rows.to_numpy(np.int64))
-        queued = trusted["runq"].fillna(0) + trusted["global_runq"].fillna(0)
-        self._goroutine_wait_ns += int((trusted["harm_ns"].fillna(0) * queued).sum())
-        highest = episodes.dropna(subset=["p"]).groupby(episodes["pid"].fillna(-1))["p"].max()
-        both = pd.concat([self._highest_p, highest.astype("int64")])
-        self._highest_p = both.groupby(level=0).max()
+        for code, word in enumerate(OUTCOMES):
+            self._outcomes[word] += int((episodes["outcome"] == code).sum())
+        held = episodes["hold_ns"] != UNKNOWN
+        for code, word in enumerate(CLASSES):
+            own = episodes["class"] == code
+            self._class_counts[word] += int(own.sum())
+            if (own & held).any():
+                self._class_holds[word] += exact_sum(episodes["hold_ns"][own & held])
+        harm, *queued = (
+            np.where(trusted[name] == UNKNOWN, 0, trusted[name])
+            for name in ("harm_ns", "runq", "global_runq")
+        )
+        self._goroutine_wait_ns += int((harm * sum(queued)).sum())
+        named = episodes["p"] != UNKNOWN
+        pids, ps = episodes["pid"][named], episodes["p"][named]
+        for pid in np.unique(pids).tolist():
+            highest = int(ps[pids == pid].max())
+            self._highest_p[pid] = max(self._highest_p.get(pid, highest), highest)
 
     def result(self) -> Summary:
         """The summary of all episodes so far."""
@@ -290,7 +299,7 @@ class SummaryBuilder:
 
     def _p_time(self, harm_ns: int | None) -> PTime:
         begin_ns, end_ns = self._manifest.begin_ns, self._manifest.end_ns
-        ps = int((self._highest_p + 1).sum()) or None
+        ps = sum(highest + 1 for highest in self._highest_p.values()) or None
         total_ns = None
         if ps is not None and begin_ns is not None and end_ns is not None:
             total_ns = ps * (end_ns - begin_ns)
@@ -325,10 +334,6 @@ def tells_of_ps(manifest: Manifest) -> bool:
     """Whether a trace can tell which blocked threads held a P: its runtime could be read."""
     lacks = any(item.what.startswith("block") for item in manifest.missing)
     return manifest.target.runtime != "none" and not lacks
-
-
-def _as_numbers(counts: pd.Series[int]) -> dict[str, int]:
-    return {str(word): int(count) for word, count in counts.items()}
 
 
 def _by_reason(transitions: Mapping[tuple[str, str | None], int], kind: str) -> dict[str, int]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import Any
+
+import numpy.typing as npt
 
 __all__ = ["latency_unknown"]
 
 
-def latency_unknown(episodes: pd.DataFrame) -> pd.Series[bool]:
+def latency_unknown(kept: npt.ArrayLike, idle: npt.ArrayLike, told: npt.ArrayLike) -> Any:  # noqa: ANN401 - as they came
     """Whether the P-retake latency of each episode is unknown, and not just not there.
 
     P was given up (or nobody knows whether it was) and did not go idle, so a goroutine ran on it
     at some time, which the trace does not tell.
 
     Args:
-        episodes: a table of :data:`analysis.schema.EPISODES`, with ``outcome``, ``pidle_ns`` and
-            ``retake_ns``.
+        kept: whether the outcome is kept.
+        idle: whether there is a ``pidle_ns``.
+        told: whether there is a ``retake_ns``.
     """
-    gone = episodes["outcome"].ne("kept").fillna(True) & episodes["pidle_ns"].isna()
-    return (gone & episodes["retake_ns"].isna()).astype(bool)
+    return ~(kept | idle | told)  # type: ignore[operator]

@@ -20,8 +20,9 @@ from analysis.ptime.engine.owners import Owners
 from analysis.ptime.engine.rows import COLUMNS, Rows
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.engine.sums import STALLS
+from analysis.ptime.packed import Packed, pack, rows_of
 from analysis.ptime.setting import Edge, PassSetting, edge_columns, has_rows, pass_setting
-from analysis.windowed.columns import Columns, column_windows, row_bytes
+from analysis.windowed.columns import Columns, ColumnWindow, column_windows
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
@@ -88,6 +89,7 @@ def run_pass(
     bin_ns: int = 0,
     spans: bool = False,
     on_holds: Callable[[dict[str, Ints]], None] | None = None,
+    on_window: Callable[[ColumnWindow, list[Packed], PassRunner], None] | None = None,
 ) -> Pass:
     """Settle a trace's P time.
 
@@ -98,6 +100,8 @@ def run_pass(
         bin_ns: how far apart the rows of ``bins`` are; 0 for none.
         spans: whether to make the spans of each P.
         on_holds: takes the holds of each window, which then do not stay in memory.
+        on_window: is given each window after the pass has taken it, and its rows as they are
+            packed, so that one reading serves others, too.
 
     Raises:
         PretakeError: the trace cannot be read.
@@ -110,9 +114,11 @@ def run_pass(
         if name in TABLES and has_rows(trace, name)
     }
     for window in column_windows(trace, wanted, window_rows):
-        runner.feed(window.tables, window.until_ns)
+        packed = runner.feed(window.tables, window.until_ns)
         if on_holds is not None:
             on_holds(runner.take("holds"))
+        if on_window is not None:
+            on_window(window, packed, runner)
     return runner.close(on_holds)
 
 
@@ -145,7 +151,8 @@ class PassRunner:
         for pid, tid in setting.monitors.items():
             self._account.monitor(pid, tid)
         self._edges = dict(setting.edges)
-        self._settled_ns = setting.begin_ns
+        self.settled_ns = setting.begin_ns
+        """Everything up to it is settled."""
         self._waiting: deque[tuple[int, list[Rows]]] = deque()
         self._pieces: dict[str, list[dict[str, Ints]]] = {name: [] for name in RESULTS}
 
@@ -164,7 +171,7 @@ class PassRunner:
 
     def settle_all(self) -> None:
         """Bring the sums of every process up to where rows are settled, though it has none."""
-        self._account.settle_all(self._settled_ns)
+        self._account.settle_all(self.settled_ns)
 
     def processes(self) -> dict[int, tuple[int, int]]:
         """Of each process, as of what is settled: its begin in ns, and its GOMAXPROCS."""
@@ -173,28 +180,31 @@ class PassRunner:
             for pid, process in self._account.census.processes.items()
         }
 
-    def feed(self, tables: Mapping[str, Columns], until_ns: int) -> None:
+    def feed(self, tables: Mapping[str, Columns], until_ns: int) -> list[Packed]:
         """Take the rows of a window, each table's in the order of time.
 
         Args:
             tables: by name.
             until_ns: all rows up to it are here, or were before.
+
+        Returns:
+            The rows as the compiled loops read them.
         """
-        counts = {name: len(next(iter(held.values()))) for name, held in tables.items()}
-        edges = self._edges_until(until_ns)
-        counts["edge"] = len(edges["ts_ns"])
-        given = [
-            (
-                row_bytes(
-                    edges if name == "edge" else tables.get(name), columns, counts.get(name, 0)
-                ),
-                counts.get(name, 0),
-            )
-            for name, columns in COLUMNS
-        ]
-        self._owners.feed([Rows(*told) for told in given])
-        self._waiting.append((until_ns, [Rows(*told) for told in given]))
+        packed = pack({**tables, "edge": self._edges_until(until_ns)})
+        self._owners.feed(rows_of(packed))
+        self._waiting.append((until_ns, rows_of(packed)))
         self._settle(until_ns - REACH_NS - 1)
+        return packed
+
+    def open_holds(self) -> list[tuple[int, int]]:
+        """The thread and the begin, in ns, of each hold that has not ended as of what is
+        settled."""
+        return [
+            (p.hold_tid, p.hold_ns)
+            for process in self._account.census.processes.values()
+            for p in process.ps
+            if p.hold_ns >= 0
+        ]
 
     def close(
         self, on_holds: Callable[[dict[str, Ints]], None] | None, end_ns: int | None = None
@@ -232,8 +242,8 @@ class PassRunner:
         while self._waiting:
             window_ns, rows = self._waiting[0]
             limit_ns = min(window_ns, until_ns)
-            self._account.run(rows, self._owners.ready(limit_ns), limit_ns)
-            self._settled_ns = limit_ns
+            self._account.run(rows, self._owners.moves, limit_ns)
+            self.settled_ns = limit_ns
             if window_ns > until_ns:
                 return
             self._waiting.popleft()

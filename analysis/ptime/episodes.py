@@ -27,32 +27,50 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from analysis.names import syscall_names
 from analysis.ptime.classify import classify
 from analysis.ptime.engine.episodes import Episodes
 from analysis.ptime.engine.noted import EPISODE
-from analysis.ptime.engine.rows import COLUMNS, Rows
+from analysis.ptime.engine.rows import NEVER
 from analysis.ptime.harm import Shares, shares_of
+from analysis.ptime.packed import Packed, pack, rows_of
+from analysis.ptime.setting import Transitions, count_transitions, transitions_of
 from analysis.ptime.tasks import Tasks
 from analysis.schema import EPISODES, OUTCOMES, PARTS
-from analysis.windowed import plain
 from analysis.windowed.asof import Ints
-from analysis.windowed.columns import Columns, column_windows, row_bytes
-from analysis.windowed.windows import WINDOW_ROWS
+from analysis.windowed.columns import (
+    TIME_COLUMN,
+    WINDOW_ROWS,
+    Columns,
+    column_windows,
+    read,
+)
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
-__all__ = ["EpisodeStream", "Setting", "episode_windows", "episodes", "setting_of"]
+if TYPE_CHECKING:
+    # Imported where a DataFrame is made: it takes a fifth of a second.
+    import pandas as pd
+
+__all__ = [
+    "EpisodeStream",
+    "PlainEpisodes",
+    "Setting",
+    "episode_windows",
+    "episodes",
+    "plain_episode_windows",
+    "setting_of",
+]
+
+PlainEpisodes: TypeAlias = dict[str, np.ndarray]
+"""Plain columns of :data:`analysis.schema.EPISODES`, as its ``finish`` takes them."""
 
 _MISTRUSTED = ("block", "syscall", "runtime")
 """Tables whose losses can hide an episode's end, its release or its harm."""
-
-_KIND = TABLES["runtime"].column("kind")
-_REASON = TABLES["runtime"].column("reason")
 
 _READ = tuple(
     name
@@ -68,7 +86,7 @@ class Setting:
 
     Args:
         tasks: its threads.
-        losses: its loss table, plain.
+        losses: its loss table, plain columns.
         transitions: how many rows of table runtime there are of each kind and reason.
         end_ns: when the capture ended; None for the time of the last row.
         trace: for what the pass settles of it, and for its architecture; None where that is not
@@ -77,7 +95,7 @@ class Setting:
     """
 
     tasks: Tasks
-    losses: pd.DataFrame
+    losses: Mapping[str, Any]
     transitions: Mapping[tuple[str, str | None], int]
     end_ns: int | None = None
     trace: Trace | None = None
@@ -96,21 +114,19 @@ class Setting:
     @classmethod
     def of(
         cls,
-        tasks: pd.DataFrame,
-        losses: pd.DataFrame,
-        runtime: Iterable[pd.DataFrame],
+        tasks: Mapping[str, Any],
+        losses: Mapping[str, Any],
+        runtime: Iterable[Mapping[str, Any]],
         pid: int | None = None,
         end_ns: int | None = None,
     ) -> Setting:
-        """The setting from plain tables; of ``runtime`` only kind and reason are read."""
+        """The setting from plain columns; of ``runtime`` only kind and reason are read."""
         transitions: Counter[tuple[str, str | None]] = Counter()
         for rows in runtime:
-            counted = rows.groupby(["kind", "reason"]).size().reset_index(name="rows")
-            for kind, reason, count in counted.to_numpy(np.int64).tolist():
-                word = None if reason == UNKNOWN else _REASON.words[reason]
-                transitions[_KIND.words[kind], word] += count
+            transitions.update(count_transitions(rows["kind"], rows["reason"]))
         words = TABLES["task"].column("kind").words
-        named = tasks.assign(kind=[words[code] for code in tasks["kind"]])
+        kinds = np.array([words[code] for code in tasks["kind"]], object)
+        named = {**{name: tasks[name] for name in ("ts_ns", "tid", "pid", "comm")}, "kind": kinds}
         return cls(Tasks(named, pid), losses, transitions, end_ns)
 
     @property
@@ -162,28 +178,25 @@ def _needed(columns: Sequence[str], ends_told: bool) -> Mapping[str, tuple[str, 
     return needed
 
 
-def setting_of(trace: Trace) -> Setting:
-    """What must be known of ``trace`` before its first window."""
-    groups = trace.row_groups("runtime", "ts_ns")
-    kinds = (
-        plain.from_arrow("runtime", trace.read_row_group("runtime", group, ["kind", "reason"]))
-        for group in groups
-    )
+def setting_of(trace: Trace, transitions: Transitions | None = None) -> Setting:
+    """What must be known of ``trace`` before its first window.
+
+    Args:
+        trace: the trace.
+        transitions: from :func:`analysis.ptime.setting.transitions_of`, if they are at hand.
+    """
+    told = transitions or transitions_of(trace)
     setting = Setting.of(
-        plain.from_arrow("task", trace.arrow("task")),
-        plain.from_arrow("loss", trace.arrow("loss")),
-        kinds,
-        trace.manifest.pid,
-        _end_ns(trace),
+        read(trace, "task"), read(trace, "loss"), (), trace.manifest.pid, _end_ns(trace)
     )
-    return replace(setting, trace=trace)
+    return replace(setting, trace=trace, transitions=told.counts)
 
 
 def _end_ns(trace: Trace) -> int | None:
     """When the capture ended, and no sooner than its last row; None where no file tells."""
     spans = [
         group.end_ns
-        for table, time in plain.TIME_COLUMN.items()
+        for table, time in TIME_COLUMN.items()
         if table in _COLUMNS
         for group in trace.row_groups(table, time)
     ]
@@ -206,6 +219,8 @@ def episodes(trace: Trace, window_rows: int = WINDOW_ROWS) -> pd.DataFrame:
     Raises:
         PretakeError: the trace cannot be read.
     """
+    import pandas as pd
+
     pieces = list(episode_windows(trace, window_rows))
     # Most windows of most traces have some; an empty one has the types all the same.
     rows = pd.concat([p for p in pieces if len(p)] or pieces[:1], ignore_index=True)
@@ -226,12 +241,24 @@ def episode_windows(
         setting: from :func:`setting_of`, if it is at hand.
         columns: those wanted; None for all.
     """
+    wanted = EPISODES.names if columns is None else tuple(columns)
+    for piece in plain_episode_windows(trace, window_rows, setting, columns):
+        yield EPISODES.finish(piece, wanted)
+
+
+def plain_episode_windows(
+    trace: Trace,
+    window_rows: int = WINDOW_ROWS,
+    setting: Setting | None = None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[PlainEpisodes]:
+    """The same as plain columns, in which there may be others, too."""
     setting = setting or setting_of(trace)
     stream = EpisodeStream(setting, columns)
     needed = _needed(stream.columns, setting.end_ns is not None)
     for window in column_windows(trace, needed, window_rows):
-        yield stream.feed(window.tables, window.until_ns)
-    yield stream.close()
+        yield stream.feed_plain(window.tables, window.until_ns)
+    yield stream.close_plain()
 
 
 class EpisodeStream:
@@ -267,22 +294,33 @@ class EpisodeStream:
         Returns:
             The episodes about which nothing more can come.
         """
-        self._until_ns = max(self._until_ns, until_ns)
-        rows = [
-            Rows(row_bytes(window.get(table), names, count), count)
-            for table, names in COLUMNS
-            for count in (len(window[table][names[0]]) if table in window else 0,)
-        ]
-        self._engine.feed(rows, self._until_ns)
-        if "block" in window:
-            self._keep(window["block"])
-        return self._done()
+        return EPISODES.finish(self.feed_plain(window, until_ns), self.columns)
 
     def close(self) -> pd.DataFrame:
         """The episodes that were still open when the trace ended."""
+        return EPISODES.finish(self.close_plain(), self.columns)
+
+    def feed_plain(self, window: Mapping[str, Columns], until_ns: int) -> PlainEpisodes:
+        """The same as :meth:`feed`, as plain columns."""
+        self.take(pack(window), window.get("block"), until_ns)
+        return self.finish(self.over())
+
+    def close_plain(self) -> PlainEpisodes:
+        """The same as :meth:`close`, as plain columns."""
+        self.end()
+        return self.finish(self.over())
+
+    def take(self, packed: Sequence[Packed], blocks: Columns | None, until_ns: int) -> None:
+        """Take the rows of one window as the engine reads them, and those of table block."""
+        self._until_ns = max(self._until_ns, until_ns)
+        self._engine.feed(rows_of(packed), self._until_ns)
+        if blocks is not None:
+            self._keep(blocks)
+
+    def end(self) -> None:
+        """No rows come any more."""
         self._until_ns = max(self._until_ns, self._setting.end_ns or 0)
         self._engine.close()
-        return self._done()
 
     def _keep(self, blocks: Columns) -> None:
         """Remember the rows with which episodes began in this window."""
@@ -298,20 +336,34 @@ class EpisodeStream:
         self._serials += len(begun)
         self._open = {n: np.concatenate([held, news[n]]) for n, held in self._open.items()}
 
-    def _done(self) -> pd.DataFrame:
-        """What the engine gave out, beside what the first row of each said."""
+    def over(self) -> dict[str, Ints]:
+        """What the engine gave out, beside what the first row of each said: :meth:`finish`
+        makes episodes of it."""
         rows = np.asarray(self._engine.done.take(), np.int64).reshape(-1, len(EPISODE))
         done = {name: rows[:, at] for at, name in enumerate(EPISODE)}
         at = np.searchsorted(self._open["serial"], done["serial"])
         first = {name: values[at] for name, values in self._open.items()}
-        self._open = {name: np.delete(values, at) for name, values in self._open.items()}
-        handed_off = np.where(done["given"] == 1, OUTCOMES.index("handed_off"), UNKNOWN)
-        return self._finish({**first, **done, "outcome": handed_off})
+        stay = np.ones(len(self._open["serial"]), bool)
+        stay[at] = False
+        self._open = {name: values[stay] for name, values in self._open.items()}
+        return {**first, **done}
 
-    def _finish(self, columns: dict[str, Ints]) -> pd.DataFrame:
+    def since_ns(self) -> int:
+        """The first block of the episodes that are not over; none lies before it."""
+        return int(self._open["block_ns"].min()) if len(self._open["block_ns"]) else NEVER
+
+    def finish(self, columns: dict[str, Ints], shares: Shares | None = None) -> PlainEpisodes:
+        """Plain episodes from what :meth:`over` gave.
+
+        Args:
+            columns: from there, of any number of windows.
+            shares: what their holds cost; None for those of the setting.
+        """
+        handed_off = OUTCOMES.index("handed_off")
+        columns["outcome"] = np.where(columns["given"] == 1, handed_off, UNKNOWN)
         _decide_outcome(columns, self._until_ns)
         if not _FROM_PASS.isdisjoint(self.columns):
-            self._setting.shares.fill(columns)
+            (shares or self._setting.shares).fill(columns)
         _add_parts(columns, self._setting.tells_run)
         columns["lost_overlap"] = self._overlaps_loss(columns, self._until_ns)
         if "class" in self.columns:
@@ -321,18 +373,18 @@ class EpisodeStream:
             texts["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
         if "syscall" in self.columns:
             texts["syscall"] = syscall_names(columns["nr"], self._setting.machine)
-        return EPISODES.finish({**columns, **texts}, self.columns)
+        return {**columns, **texts}
 
     def _overlaps_loss(self, columns: Mapping[str, Ints], end_ns: int) -> Ints:
         losses = self._setting.losses
         words = TABLES["loss"].column("table")
-        losses = losses[losses["table"].isin([words.code(name) for name in _MISTRUSTED])]
+        own = np.isin(losses["table"], [words.code(name) for name in _MISTRUSTED])
         begin = np.where(columns["enter_ns"] == UNKNOWN, columns["block_ns"], columns["enter_ns"])
         end = np.where(columns["end_ns"] == UNKNOWN, end_ns, columns["end_ns"])
         end = np.maximum(end, np.maximum(columns["run_ns"], columns["acquirep_ns"]))
         # Spans that began by the episode's end, less those that were over before it began.
-        begun = np.searchsorted(np.sort(losses["begin_ns"]), end, "right")
-        over = np.searchsorted(np.sort(losses["end_ns"]), begin, "left")
+        begun = np.searchsorted(np.sort(losses["begin_ns"][own]), end, "right")
+        over = np.searchsorted(np.sort(losses["end_ns"][own]), begin, "left")
         return (begun > over).astype(np.int64)
 
 

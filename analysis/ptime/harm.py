@@ -20,9 +20,11 @@ from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["ShareBuilder", "Shares", "shares_of"]
+__all__ = ["KEPT", "ShareBuilder", "Shares", "shares_of"]
 
-_KEPT = ("tid", "block_ns", "end", "least_ns", "most_ns", "awake_ns", "monitor_ns")
+KEPT = ("tid", "block_ns", "end", "least_ns", "most_ns", "awake_ns", "monitor_ns")
+"""Columns of a hold that its episode asks for."""
+
 _UNTOLD = 2
 _FOREVER = np.iinfo(np.int64).max
 
@@ -33,6 +35,11 @@ class Shares:
 
     holds: dict[str, Ints]
     lines: Timelines
+
+    @classmethod
+    def of(cls, holds: dict[str, Ints]) -> Shares:
+        """The shares of these holds: columns :data:`KEPT`, in the order in which they ended."""
+        return cls(holds, Timelines(holds["tid"], holds["block_ns"]))
 
     def fill(self, columns: dict[str, Ints]) -> None:
         """Fill in what the pass knows of episodes.
@@ -70,7 +77,7 @@ class ShareBuilder:
 
     def add(self, holds: dict[str, Ints]) -> None:
         """Take the holds of one window."""
-        self._pieces.append({name: holds[name] for name in _KEPT})
+        self._pieces.append({name: holds[name] for name in KEPT})
 
     def result(self) -> Shares:
         """The shares of all holds so far."""
@@ -79,9 +86,9 @@ class ShareBuilder:
             name: np.concatenate([piece[name] for piece in self._pieces])
             if self._pieces
             else nothing
-            for name in _KEPT
+            for name in KEPT
         }
-        return Shares(holds, Timelines(holds["tid"], holds["block_ns"]))
+        return Shares.of(holds)
 
 
 def shares_of(trace: Trace | None) -> Shares:

@@ -7,6 +7,7 @@ several small tables.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,11 +41,14 @@ __all__ = [
     "LOSSES_OF",
     "Edge",
     "PassSetting",
+    "Transitions",
     "bin_length",
+    "count_transitions",
     "edge_columns",
     "has_rows",
     "pass_setting",
     "throttle_edges",
+    "transitions_of",
 ]
 
 _KIND = TABLES["runtime"].column("kind")
@@ -92,14 +96,18 @@ class PassSetting:
     needs_reach: bool
 
 
-def pass_setting(trace: Trace) -> PassSetting:
+def pass_setting(trace: Trace, transitions: Transitions | None = None) -> PassSetting:
     """What must be known of ``trace`` before the pass begins.
+
+    Args:
+        trace: the trace.
+        transitions: from :func:`transitions_of`, if they are at hand.
 
     Raises:
         PretakeError: the trace cannot be read.
     """
     task = read(trace, "task", ["ts_ns", "tid", "pid", "comm", "kind"])
-    kinds, by_sysmon = _transitions(trace)
+    told = transitions or transitions_of(trace)
     begin_ns, end_ns = capture_span(trace)
     threads: dict[int, int] = {}
     for tid, pid in zip(task["tid"][::-1].tolist(), task["pid"][::-1].tolist(), strict=True):
@@ -117,14 +125,14 @@ def pass_setting(trace: Trace) -> PassSetting:
     }
     # Who took most.
     monitors: dict[int, int] = {}
-    values, counts = np.unique(by_sysmon, return_counts=True)
+    values, counts = np.unique(told.by_sysmon, return_counts=True)
     for tid in values[np.argsort(counts)].tolist():
         monitors[threads.get(tid, only)] = tid
     reach = read(trace, "reach", ["exec_ns", "ts_ns", "pid", "runtime"])
     return PassSetting(
-        tells_run=_KIND.code("run") in kinds,
-        tells_stops=_KIND.code("stw_start") in kinds,
-        tells_stands=_KIND.code("stw_stopped") in kinds,
+        tells_run=told.has("run"),
+        tells_stops=told.has("stw_start"),
+        tells_stands=told.has("stw_stopped"),
         has_switches=has_rows(trace, "sched_switch"),
         has_looks=has_rows(trace, "waiting"),
         threads=threads,
@@ -156,17 +164,53 @@ def has_rows(trace: Trace, table: str) -> bool:
     return any(group.rows for group in trace.row_groups(table, TIME_COLUMN[table]))
 
 
-def _transitions(trace: Trace) -> tuple[set[int], Ints]:
-    """What kinds there are, and for each retake by sysmon the thread that did it."""
-    kinds: set[int] = set()
+@dataclass(frozen=True)
+class Transitions:
+    """What table runtime has, counted.
+
+    Args:
+        counts: its rows by kind and reason, None where there is no reason.
+        by_sysmon: of each retake by sysmon, the thread that did it.
+    """
+
+    counts: Mapping[tuple[str, str | None], int]
+    by_sysmon: Ints
+
+    def has(self, kind: str) -> bool:
+        """Whether there is a row of that kind."""
+        return any(own == kind for own, _ in self.counts)
+
+
+def transitions_of(trace: Trace) -> Transitions:
+    """Count the rows of table runtime.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    counts: Counter[tuple[str, str | None]] = Counter()
     tids: list[Ints] = [np.empty(0, np.int64)]
     for group in trace.row_groups("runtime", "ts_ns"):
         rows = trace.read_row_group("runtime", group, ["kind", "reason", "tid"])
-        columns = from_arrow("runtime", rows)
-        kinds.update((np.flatnonzero(np.bincount(columns["kind"] - UNKNOWN)) + UNKNOWN).tolist())
-        retakes = columns["kind"] == _KIND.code("retake")
-        tids.append(columns["tid"][retakes & (columns["reason"] == _REASON.code("sysmon"))])
-    return kinds, np.concatenate(tids)
+        columns = from_arrow("runtime", rows, narrow=True)
+        kind, reason = columns["kind"], columns["reason"]
+        counts.update(count_transitions(kind, reason))
+        by_sysmon = (kind == _KIND.code("retake")) & (reason == _REASON.code("sysmon"))
+        tids.append(columns["tid"][by_sysmon].astype(np.int64))
+    return Transitions(counts, np.concatenate(tids))
+
+
+def count_transitions(
+    kind: npt.ArrayLike, reason: npt.ArrayLike
+) -> Counter[tuple[str, str | None]]:
+    """How many rows there are of each kind and reason, which come as numbers of words."""
+    both = np.asarray(kind, np.int64) * (len(_REASON.words) + 1) + np.asarray(reason, np.int64) + 1
+    found = np.bincount(both)
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for code in np.flatnonzero(found).tolist():
+        of_kind, of_reason = divmod(code, len(_REASON.words) + 1)
+        word = _REASON.words[of_reason - 1] if of_reason else None
+        counts[_KIND.words[of_kind], word] = int(found[code])
+    return counts
 
 
 def _edges(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from analysis.windowed.asof import NOT_FOUND, Ints, Timelines, take
 from tracer.trace.schema import UNKNOWN
@@ -22,22 +21,24 @@ class Tasks:
     """Which process a thread belonged to at a moment, and what it was called.
 
     Args:
-        rows: the task table. Numbers of threads are used again by the kernel, so every answer
-            is as of a moment: the thread's last row before it, or else its first one after.
+        rows: the columns of the task table, with its words. Numbers of threads are used again by
+            the kernel, so every answer is as of a moment: the thread's last row before it, or else
+            its first one after.
         pid: the process for threads that the table does not know.
     """
 
-    def __init__(self, rows: pd.DataFrame, pid: int | None = None) -> None:
+    def __init__(self, rows: Mapping[str, Any], pid: int | None = None) -> None:
         self._lines = Timelines(rows["tid"], rows["ts_ns"])
+        tids = np.asarray(rows["tid"], np.int64)
         self._pids = np.asarray(rows["pid"], np.int64)
         self._comms = np.asarray(rows["comm"], object)
-        ends = rows[rows["kind"] == "exit"]
-        self._ends = Timelines(ends["tid"], ends["ts_ns"])
-        self._end_times = np.asarray(ends["ts_ns"], np.int64)
-        owners = rows[["tid", "pid"]].drop_duplicates()
-        self._shared = bool(owners["tid"].duplicated().any())
-        self._first = pd.Index(rows["tid"].drop_duplicates())
-        self._pids_of_first = self._pids[np.flatnonzero(~rows["tid"].duplicated().to_numpy())]
+        ends = np.asarray(rows["kind"], object) == "exit"
+        self._end_times = np.asarray(rows["ts_ns"], np.int64)[ends]
+        self._ends = Timelines(tids[ends], self._end_times)
+        self._tids, first, number = np.unique(tids, return_index=True, return_inverse=True)
+        self._pids_of_first = self._pids[first]
+        self._shared = bool((self._pids_of_first[number] != self._pids).any())
+        self._by_age = np.argsort(first)
         known = np.unique(self._pids)
         # A table with one process leaves no doubt whose a thread is that it does not name.
         only = int(known[0]) if len(known) == 1 else UNKNOWN
@@ -48,14 +49,18 @@ class Tasks:
 
     def first_pids(self) -> Iterator[tuple[int, int]]:
         """Each thread, and the process that it belonged to at first."""
-        return zip(self._first.tolist(), self._pids_of_first.tolist(), strict=True)
+        tids, pids = (own[self._by_age] for own in (self._tids, self._pids_of_first))
+        return zip(tids.tolist(), pids.tolist(), strict=True)
 
     def pid(self, tids: npt.ArrayLike, times: npt.ArrayLike) -> Ints:
         """The process of each thread at each moment; ``UNKNOWN`` where nothing tells."""
         tids = np.asarray(tids, np.int64)
-        if not self._shared:
+        if not self._shared and len(self._tids):
             # No thread's number was used twice: what it belonged to is no matter of time.
-            return take(self._pids_of_first, self._first.get_indexer(pd.Index(tids)), self.default)
+            at = np.searchsorted(self._tids, tids)
+            at[at == len(self._tids)] = NOT_FOUND
+            at[self._tids[at] != tids] = NOT_FOUND
+            return take(self._pids_of_first, at, self.default)
         return take(self._pids, self._rows(tids, times), self.default)
 
     def comm(self, tids: npt.ArrayLike, times: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -15,9 +15,10 @@ from analysis.answers.latency import decompose
 from analysis.answers.places import places
 from analysis.answers.preemptions import PREEMPTIONS, preemptions
 from analysis.answers.summary import Summary, SummaryBuilder
-from analysis.ptime.episodes import episode_windows, setting_of
+from analysis.ptime.episodes import plain_episode_windows, setting_of
 from analysis.ptime.harm import ShareBuilder
 from analysis.ptime.timeline import timelines
+from analysis.schema import EPISODES
 from analysis.windowed.asof import Ints
 from tracer.trace.reader import Trace
 
@@ -117,8 +118,9 @@ def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> M
     setting = replace(setting_of(trace), settled=shares.result())
     builder = SummaryBuilder(setting, trace.manifest)
     pieces = []
-    for episodes in episode_windows(trace, setting=setting, columns=_COLUMNS):
-        builder.add(episodes)
+    for plain in plain_episode_windows(trace, setting=setting, columns=_COLUMNS):
+        builder.add(plain)
+        episodes = EPISODES.finish(plain, _COLUMNS)
         trusted = episodes.loc[~episodes["lost_overlap"], list(_COLUMNS)]
         pieces.append(trusted)
     filled = [piece for piece in pieces if len(piece)] or pieces[:1]

@@ -15,23 +15,23 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tracer.trace.columns import Column
-from tracer.trace.reader import RowGroup, Trace
+from tracer.trace.reader import RowGroup, Trace, numbers_of
 from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = [
     "LAST_NS",
     "TIME_COLUMN",
+    "WINDOW_ROWS",
     "ColumnWindow",
     "Columns",
+    "bounded",
     "capture_span",
     "column_windows",
     "from_arrow",
     "plain_array",
     "read",
-    "row_bytes",
 ]
 
 Columns: TypeAlias = Mapping[str, npt.NDArray[Any]]
@@ -44,6 +44,9 @@ TIME_COLUMN: Mapping[str, str] = {
 }
 """The column by which a table's rows stand in time: when the row became known. The tables that
 explain what others mention (stacks, symbols) have no time and are not here."""
+
+WINDOW_ROWS = 500_000
+"""Rows of all tables together that a window of DataFrames holds, about."""
 
 LAST_NS = (1 << 61) - 1
 """73 years of uptime: no event of a capture is later."""
@@ -156,53 +159,41 @@ def _pieces(window: ColumnWindow, rows: int) -> Iterator[ColumnWindow]:
         begins = ends
 
 
-def row_bytes(columns: Columns | None, names: Sequence[str], count: int) -> bytes:
-    """Columns as the engine reads them: int64, one after the other; -1 where the trace has no such
-    column."""
-    rows = np.empty((len(names), count), np.int64)
-    for at, name in enumerate(names):
-        if columns is None or name not in columns:
-            rows[at] = UNKNOWN
-        else:
-            rows[at] = _bounded(name, columns[name])
-    return rows.tobytes()
-
-
-def _bounded(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def bounded(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Values that the engine can take: whoever made the trace may have written any number."""
     if name in ("p", "gomaxprocs"):
         # It keeps room for each P.
         if len(values) and values.max() >= _MOST_PS:
             return np.where(values < _MOST_PS, values, UNKNOWN)
     elif name.endswith("_ns") and len(values) and values.max() > LAST_NS:
-        return np.minimum(values, LAST_NS)
+        return np.asarray(np.minimum(values, LAST_NS))
     return values
 
 
-def plain_array(
-    column: Column, values: pa.ChunkedArray, narrow: bool = False
-) -> npt.NDArray[Any]:
+def plain_array(column: Column, values: pa.ChunkedArray, narrow: bool = False) -> npt.NDArray[Any]:
     """One column's values, int64 or, where ``narrow``, of the width that they are stored in."""
     if column.is_text:
-        return np.asarray(values.to_numpy(zero_copy_only=False))
-    if column.words:
-        values = _codes(column, values)
-    if values.null_count:
-        values = pc.fill_null(values, UNKNOWN)
-    numbers = values.to_numpy()
-    return numbers if narrow else numbers.astype(np.int64, copy=False)
-
-
-def _codes(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The number of each word; a trace read by ``Trace`` has the declared words already."""
-    declared = pa.array(column.words, pa.string())
+        # Not by its own to_numpy, which imports pandas.
+        return np.array(values.to_pylist(), object)
     chunks = [
-        chunk.indices
-        if chunk.dictionary.equals(declared)
-        else pc.index_in(chunk.dictionary, declared).take(chunk.indices)
+        numbers_of(_codes(column, chunk) if column.words else chunk, UNKNOWN)
         for chunk in values.chunks
     ]
-    return pa.chunked_array(chunks, pa.int8() if not chunks else None)
+    if len(chunks) == 1:
+        numbers = chunks[0]
+    else:
+        numbers = np.concatenate(chunks) if chunks else np.empty(0, np.int64)
+    return numbers if narrow else np.asarray(numbers, np.int64)
+
+
+def _codes(column: Column, values: pa.DictionaryArray) -> pa.Array:
+    """The number of each word; a trace read by ``Trace`` has the declared words already."""
+    if values.dictionary.to_pylist() == list(column.words):
+        return values.indices
+    import pyarrow.compute as pc
+
+    declared = pa.array(column.words, pa.string())
+    return pc.index_in(values.dictionary, declared).take(values.indices)
 
 
 def capture_span(trace: Trace) -> tuple[int, int]:

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.windowed.columns import column_windows
+from analysis.windowed.columns import WINDOW_ROWS, column_windows
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
 __all__ = ["WINDOW_ROWS", "Window", "windows"]
-
-WINDOW_ROWS = 500_000
-"""Rows of all tables together that a window holds, about: some hundred bytes each."""
 
 
 @dataclass(frozen=True)

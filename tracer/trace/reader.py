@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tracer.errors import PretakeError
-from tracer.trace.columns import Column, Table
+from tracer.trace.columns import Column, Table, text_array
 from tracer.trace.manifest import MANIFEST_NAME, Manifest, manifest_from_json
 from tracer.trace.parts import part_name
 from tracer.trace.schema import TABLES
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     # Imported where a DataFrame is made: it takes a fifth of a second.
     import pandas as pd
 
-__all__ = ["RowGroup", "Trace"]
+__all__ = ["RowGroup", "Trace", "numbers_of"]
 
 _MANIFEST_LIMIT: Final = 16 << 20
 _RECAPTURE: Final = "capture it again; the parts before it cannot be trusted to be all"
@@ -93,7 +93,8 @@ class Trace:
         wanted = [declared.column(name) for name in columns or declared.arrow_schema.names]
         schema = pa.schema([declared.arrow_schema.field(column.name) for column in wanted])
         pieces = [self._read_part(part, wanted, schema) for part in self._parts[table]]
-        return pa.concat_tables(pieces) if pieces else schema.empty_table()
+        # No empty_table, which imports pandas.
+        return pa.concat_tables(pieces) if pieces else pa.Table.from_batches([], schema)
 
     def frame(self, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of ``table`` as a DataFrame.
@@ -287,25 +288,56 @@ def _with_declared_words(column: Column, values: pa.ChunkedArray) -> pa.ChunkedA
     """``values`` with the column's own words, in their order, as dictionary of every chunk."""
     if not column.words:
         return values
-    # It makes some 300 functions when it is imported, in a sixth of a capture's start.
-    import pyarrow.compute as pc
-
-    declared = pa.array(column.words, pa.string())
-    chunks = []
-    for chunk in values.chunks:
-        codes = pc.index_in(chunk.dictionary, declared).cast(pa.int8())
-        if codes.null_count:
-            raise pa.ArrowInvalid(f"a word that column {column.name} does not have")
-        chunks.append(pa.DictionaryArray.from_arrays(codes.take(chunk.indices), declared))
+    chunks = [_with_words(column, chunk) for chunk in values.chunks]
     return pa.chunked_array(chunks, column.arrow_type)
+
+
+def _with_words(column: Column, chunk: pa.DictionaryArray) -> pa.DictionaryArray:
+    places = {word: code for code, word in enumerate(column.words)}
+    codes = [places.get(word) for word in chunk.dictionary.to_pylist()]
+    if None in codes:
+        raise pa.ArrowInvalid(f"a word that column {column.name} does not have")
+    # A null's number may be any: it is one that no word has.
+    told = np.array([*codes, 0], np.int8)[numbers_of(chunk.indices, len(codes))]
+    validity = chunk.indices.buffers()[0] if chunk.null_count else None
+    if chunk.offset and validity is not None:
+        told = np.concatenate([np.zeros(chunk.offset, np.int8), told])
+        own = _int8_array(told, validity).slice(chunk.offset)
+    else:
+        own = _int8_array(told, validity)
+    return pa.DictionaryArray.from_arrays(own, text_array(column.words))
+
+
+def numbers_of(values: pa.Array, null: int) -> np.ndarray:
+    """The numbers of an array, without a copy where none of them is null.
+
+    Args:
+        values: whole numbers.
+        null: what stands for null.
+    """
+    dtype = np.dtype(f"i{values.type.bit_width // 8}")
+    length, offset = len(values), values.offset
+    if values.null_count == length:
+        return np.full(length, null, dtype)
+    validity, data = values.buffers()
+    numbers = np.frombuffer(data, dtype)[offset : offset + length]
+    if values.null_count:
+        bits = np.frombuffer(validity, np.uint8)
+        there = np.unpackbits(bits, bitorder="little", count=offset + length)[offset:]
+        numbers = np.where(there.view(bool), numbers, dtype.type(null))
+    return numbers
 
 
 def _of_before(column: Column, length: int) -> pa.Array:
     """A column for rows that were written before there was such a column."""
     if column.nullable:
         return pa.nulls(length, column.arrow_type)
-    codes = pa.array(np.zeros(length, np.int8))
-    return pa.DictionaryArray.from_arrays(codes, pa.array(column.words, pa.string()))
+    codes = _int8_array(np.zeros(length, np.int8), None)
+    return pa.DictionaryArray.from_arrays(codes, text_array(column.words))
+
+
+def _int8_array(numbers: np.ndarray, validity: pa.Buffer | None) -> pa.Int8Array:
+    return pa.Array.from_buffers(pa.int8(), len(numbers), [validity, pa.py_buffer(numbers)])
 
 
 def _to_series(column: Column, values: pa.ChunkedArray) -> pd.Series[Any]:

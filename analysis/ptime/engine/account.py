@@ -47,6 +47,7 @@ from analysis.ptime.engine.moves import (
     TAKEN,
     WITH,
     Move,
+    Moves,
 )
 from analysis.ptime.engine.places import SPAN, Places
 from analysis.ptime.engine.rows import (
@@ -157,12 +158,12 @@ class Account:
         """The thread that takes Ps from calls in this process."""
         self.census.process(pid).monitor = self.census.thread(tid)
 
-    def run(self, tables: list[Rows], moves: list[Move], until_ns: i64) -> None:
+    def run(self, tables: list[Rows], moves: Moves, until_ns: i64) -> None:
         """Settle everything up to a moment.
 
         Args:
             tables: by :data:`COLUMNS` of ``rows``; rows up to ``until_ns`` are taken.
-            moves: from :meth:`Owners.ready` for the same moment.
+            moves: of the first half; those up to ``until_ns`` are taken, and forgotten there.
             until_ns: all rows up to it are here, or were before.
         """
         task, block, syscall, runtime = (
@@ -174,9 +175,10 @@ class Account:
         switch, wakeup, signal = tables[SWITCH], tables[WAKEUP], tables[SIGNAL]
         edge = tables[EDGE]
         census = self.census
-        next_move: i64 = 0
-        count: i64 = len(moves)
-        move_ns: i64 = moves[0].ns if count > 0 else NEVER
+        told = moves.moves
+        count: i64 = len(told)
+        next_move = self.alive(told, 0)
+        move_ns: i64 = told[next_move].ns if next_move < count else NEVER
         while True:
             ns = switch.ts_ns
             first: i64 = SWITCH
@@ -203,14 +205,14 @@ class Account:
                 first = EDGE
             if move_ns <= ns:
                 if move_ns > until_ns or move_ns == NEVER:
-                    return
+                    break
                 census.at(move_ns)
-                self.on_move(moves[next_move])
-                next_move += 1
-                move_ns = moves[next_move].ns if next_move < count else NEVER
+                self.on_move(told[next_move])
+                next_move = self.alive(told, next_move + 1)
+                move_ns = told[next_move].ns if next_move < count else NEVER
                 continue
             if ns > until_ns or ns == NEVER:
-                return
+                break
             census.at(ns)
             if first == SWITCH:
                 self.on_switch(switch)
@@ -239,6 +241,15 @@ class Account:
             else:
                 self.on_edge(edge)
                 edge.next()
+
+        moves.forget(next_move)
+
+    def alive(self, moves: list[Move], at: i64) -> i64:
+        """The place of the next move, from ``at`` on, that no later row took back."""
+        count: i64 = len(moves)
+        while at < count and moves[at].dead:
+            at += 1
+        return at
 
     def settle_all(self, ns: i64) -> None:
         """Bring the sums of every process up to a moment, though it has no row there."""

@@ -176,7 +176,7 @@ class Episodes:
             if e.end_ns < 0:
                 # It kept its P up to then.
                 e.end(ns, True)
-        thread.unreturned = []
+        thread.unreturned.clear()
 
     def on_exit(self, ns: i64, row: Rows) -> None:
         """A call returned."""
@@ -189,7 +189,7 @@ class Episodes:
         if thread.unreturned:
             for e in thread.unreturned:
                 self.end_by_exit(e, thread)
-            thread.unreturned = []
+            thread.unreturned.clear()
 
     def end_by_exit(self, e: OpenEpisode, thread: CallingThread) -> None:
         """The first return of the thread since the block: of this call, or of a later one."""
@@ -340,6 +340,8 @@ class Episodes:
         e = thread.last
         if e is not None and e.end_ns < 0:
             e.slows = append(e.slows, ns)
+        if not thread.returned:
+            return
         stays: list[OpenEpisode] = []
         for over in thread.returned:
             if ns < over.end_ns:

@@ -109,14 +109,6 @@ class Moves:
                 high = middle
         return low
 
-    def take(self, until_ns: i64) -> list[Move]:
-        """The moves up to a moment, in the order of time; they are forgotten here."""
-        low = self.place(until_ns)
-        moves = self.moves
-        done = []
-        for at in range(low):
-            move = moves[at]
-            if not move.dead:
-                done.append(move)
-        del moves[:low]
-        return done
+    def forget(self, count: i64) -> None:
+        """The first moves are settled."""
+        del self.moves[:count]

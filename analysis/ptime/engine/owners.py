@@ -189,10 +189,6 @@ class Owners:
         for thread in self.beliefs.threads:
             thread.p, thread.told_ns, thread.in_call = NOBODY, end_ns, False
 
-    def ready(self, until_ns: i64) -> list[Move]:
-        """The moves up to a moment, in the order of time; they are forgotten here."""
-        return self.moves.take(until_ns)
-
     # Rows.
 
     def on_exec(self, pid: i64) -> None:

@@ -129,21 +129,28 @@ class Sums:
         stale = process.old and process.ran and process.at_ns >= fresh_until_ns and not stands
         due: i64 = 1 if 0 <= process.timer_ns <= process.at_ns else 0
         process.at_ns = now_ns
-        going: i64 = 0
-        state: i64 = 0
-        while state < N_STATES:
+        running, idle, unknown = counts[RUNNING], counts[IDLE], counts[UNKNOWN]
+        # Those that neither run nor are idle nor unknown; mostly there is none, or one.
+        going = process.count - running - idle - unknown
+        if running > 0:
+            sums[RUNNING] += running * ns
+        if idle > 0:
+            sums[IDLE] += idle * ns
+        if unknown > 0:
+            sums[UNKNOWN] += unknown * ns
+        state: i64 = IN_SYSCALL
+        left = going
+        while left > 0:
             n = counts[state]
             if n > 0:
                 sums[state] += n * ns
-                if state >= IN_SYSCALL and state <= STOPPED_WORLD:
-                    going += n
+                left -= n
             state += 1
         process.p_ns += process.count * ns
         monitor = process.monitor
         if monitor is not None and monitor.k == K_RUNNABLE:
             process.monitor_ns += ns
-        idle = counts[IDLE]
-        idle_most = idle if counts[UNKNOWN] == 0 else max(idle, process.idle_most)
+        idle_most = idle if unknown == 0 else max(idle, process.idle_most)
         least, most, spin_least, spin_most = (
             process.least,
             process.most,
@@ -178,8 +185,8 @@ class Sums:
         lost_most = min(going, max(0, most - spin_least - idle))
         if lost_most > 0:
             # What a P does that nobody knows may be to run.
-            none_most = counts[RUNNING] == 0
-            none_least = none_most and counts[UNKNOWN] == 0 and lost_least > 0
+            none_most = running == 0
+            none_least = none_most and unknown == 0 and lost_least > 0
             process.some_most[ANY] += ns
             if none_most:
                 process.full_most[ANY] += ns
@@ -195,9 +202,11 @@ class Sums:
             process.share_least += share_least
             process.share_most += share_most
             state = IN_SYSCALL
-            while state <= STOPPED_WORLD:
+            left = going
+            while left > 0:
                 n = counts[state]
                 if n > 0:
+                    left -= n
                     process.some_most[state] += ns
                     if none_most:
                         process.full_most[state] += ns

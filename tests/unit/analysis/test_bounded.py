@@ -22,14 +22,14 @@ from tracer.trace.writer import TraceWriter
 LARGE = ("sched_switch", "sched_wakeup", "block", "syscall", "runtime")
 
 
-def busy(calls: int = 400) -> Scene:
+def busy(calls: int = 400, apart: int = 400) -> Scene:
     """Four threads that block, are retaken and woken; a fifth is in two calls at once."""
     chance = random.Random(7)
-    scene = Scene(end_ns=10**9)
+    scene = Scene(end_ns=max(10**9, calls * apart * 1000))
     for tid in (11, 12, 13, 14, 19):
         scene.task(tid, 7)
     for call in range(calls):
-        at = call * 400 + chance.randrange(60)
+        at = call * apart + chance.randrange(60)
         tid, other = chance.sample((11, 12, 13, 14), 2)
         p = chance.randrange(2)
         nr = chance.choice((READ, POLL))

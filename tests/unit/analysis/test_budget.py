@@ -9,7 +9,7 @@ import pytest
 
 from analysis.answers.budget import Process, budget
 from analysis.ptime.budget import run_pass
-from analysis.ptime.engine import episodes, noted, rows, sums, words
+from analysis.ptime.engine import noted, rows, sums, words
 from analysis.ptime.tasks import P_KEY_SPAN
 from tests.unit.analysis.scene import US, Scene
 from tracer.trace.schema import TABLES
@@ -64,8 +64,6 @@ def test_numbers_of_words_are_those_of_the_schema() -> None:
     for name, columns in rows.COLUMNS:
         if name != "edge":
             assert {*columns} <= {*TABLES[name].arrow_schema.names}
-    for name, columns in episodes.EPISODE_COLUMNS:
-        assert {*columns} <= {*TABLES[name].arrow_schema.names}
     assert noted.P_KEY_SPAN == P_KEY_SPAN
 
 

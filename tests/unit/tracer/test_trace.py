@@ -23,7 +23,7 @@ from tests.unit.manifests import change_manifest
 from tracer.errors import PretakeError
 from tracer.trace.made_trace import write_trace
 from tracer.trace.manifest import Manifest
-from tracer.trace.reader import Trace
+from tracer.trace.reader import Trace, numbers_of
 from tracer.trace.schema import SCHEMA_VERSION, TABLES, UNKNOWN
 from tracer.trace.writer import TraceWriter
 
@@ -442,3 +442,12 @@ VERSION_1 = {
 def test_no_column_is_asked_of_version_1_that_it_had_not(name: str) -> None:
     asked = [column.name for column in TABLES[name].columns if column.since == 1]
     assert set(asked) == set(VERSION_1[name].split())
+
+
+def test_numbers_of_an_array_with_nulls_and_of_a_slice() -> None:
+    values = pa.array([7, None, -3, 9, None], pa.int32())
+    assert numbers_of(values, -1).tolist() == [7, -1, -3, 9, -1]
+    assert numbers_of(values.slice(1, 3), -1).tolist() == [-1, -3, 9]
+    assert numbers_of(values.slice(2, 2), -1).tolist() == [-3, 9]
+    assert numbers_of(values.slice(4), -1).tolist() == [-1]
+    assert numbers_of(pa.array([], pa.int8()), -1).tolist() == []
