@@ -15,6 +15,7 @@ import click
 
 from pretake.cli import group
 from tools.deploy import dashboard, rules
+from tools.man import man_page
 from tracer.trace.columns import Column
 from tracer.trace.schema import SCHEMA_VERSION, TABLES
 
@@ -117,6 +118,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/command.md": command_reference,
     "deploy/prometheus/pretake.rules.yml": rules,
     "deploy/grafana/pretake.json": dashboard,
+    "docs/pretake.1": lambda: man_page(group, "pretake", "where the P time of a Go program goes"),
 }
 
 
