@@ -370,7 +370,10 @@ def test_replay_of_the_used_policy_agrees_with_the_capture(tmp_path: Path) -> No
     assert abs(replayed.loc["sysmon", "retake_p50_error_percent"]) < 10
     assert replayed.loc["block", "retake_p50_ns"] < 20 * US
     assert replayed.loc["block", "handoffs"] == 100
-    # The scene has no looks at the queues, so nobody knows how much harm it had.
+    # The scene has no looks at the queues: each of 100 holds of 120 µs may have been harm.
+    captured = table[table["source"] == "captured"].iloc[0]
+    assert captured["harm_why"] == "the capture tells only that it is 0 ns to 12 ms"
+    assert pd.isna(captured["harm_ns"])
     assert table.loc["oracle", "harm_why"].startswith("the capture does not tell it")
 
 
