@@ -123,24 +123,25 @@ def whatif(folder: Path, short: bool = False) -> dict[str, Any]:
     for kind in LOADS:
         with under(kind):
             predictions, measured = _measure(folder, workloads, 1 if short else ROUNDS, short)
-        hits[kind] = _tally(predictions, measured)
-        hits[f"{kind}_untuned"] = _tally(
+        hits[kind] = tally(predictions, measured)
+        hits[f"{kind}_untuned"] = tally(
             [p for p in predictions if p.workload in untuned], measured
         )
         columns[kind] = {
-            column: _tally([p for p in predictions if p.column == column], measured)
+            column: tally([p for p in predictions if p.column == column], measured)
             for column in COLUMNS
         }
     return {"whatif_hits": hits, "whatif_columns": columns}
 
 
 _Key = tuple[str, Way]
-_Measured = Mapping[_Key, Mapping[str, float]]
+Measured = Mapping[_Key, Mapping[str, float]]
+"""Of each workload and way: what a real run has in each column, as far as it has."""
 
 
 def _measure(
     folder: Path, workloads: Mapping[str, Workload], rounds: int, short: bool
-) -> tuple[list[Prediction], _Measured]:
+) -> tuple[list[Prediction], Measured]:
     """Every prediction of every round, and the medians over the rounds of the real runs."""
     predictions: list[Prediction] = []
     seen: dict[_Key, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -191,7 +192,8 @@ def _value(row: Mapping[Any, Any], column: str) -> float | None:
     return value / max(float(row["calls"]), 1) if column in _EACH_CALL else value
 
 
-def _tally(predictions: Iterable[Prediction], measured: _Measured) -> dict[str, int]:
+def tally(predictions: Iterable[Prediction], measured: Measured) -> dict[str, int]:
+    """Count predictions against what was measured, and the baseline's beside them."""
     found = dict.fromkeys(("hits", "shown", "withheld", "baseline_hits"), 0)
     for told in predictions:
         real = measured.get((told.workload, told.way), {}).get(told.column)
@@ -211,7 +213,7 @@ def _hit(predicted: float | None, real: float) -> bool:
     return apart is not None and abs(apart) <= LIMIT_PERCENT
 
 
-def _baseline(told: Prediction, measured: _Measured) -> float | None:
+def _baseline(told: Prediction, measured: Measured) -> float | None:
     """What one who knows the other workloads would say."""
     values, ratios = [], []
     for (workload, way), own in measured.items():
