@@ -39,7 +39,7 @@ __all__ = [
     "tracefs_mounted",
 ]
 
-INSTALL: Final = "apt-get install python3-bpfcc linux-headers-amd64"
+INSTALL: Final = "apt-get install python3-bpfcc linux-headers-$(dpkg --print-architecture)"
 """The command that installs what bcc needs on Debian."""
 
 TRACEFS: Final = Path("/sys/kernel/tracing")
