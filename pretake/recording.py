@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from tracer.capture.live import buckets_of
 from tracer.capture.recorder import Decision, Recorder
 from tracer.capture.watch import LATE_NS
 from tracer.errors import PretakeError
@@ -192,10 +193,7 @@ class Recording:
     def _count_holds(self, rows: Mapping[str, np.ndarray]) -> None:
         from analysis.names import syscall_names
 
-        took = np.maximum(rows["end_ns"] - rows["block_ns"], 1).astype(np.float64)
-        # As tracer/bpf/live.bpf.c has them: four buckets an octave.
-        mantissa, exponent = np.frexp(took)
-        buckets = 4 * (exponent - 1) + np.floor((2 * mantissa - 1) * 4).astype(np.int64)
+        buckets = buckets_of(np.maximum(rows["end_ns"] - rows["block_ns"], 1))
         for number in np.unique(rows["nr"]).tolist():
             own = buckets[rows["nr"] == number]
             (named,) = syscall_names([number])

@@ -42,7 +42,7 @@ from tracer.targets import jail
 from tracer.trace.clock import KernelClock
 from tracer.trace.schema import TABLES, UNKNOWN
 
-__all__ = ["OTHERS", "WHATS", "Histogram", "Live", "LiveRows", "live", "lower_ns"]
+__all__ = ["OTHERS", "WHATS", "Histogram", "Live", "LiveRows", "buckets_of", "live", "lower_ns"]
 
 WHATS: Final = ("retake", "harm")
 """What is counted: the rows of an array from :meth:`Live.counts`."""
@@ -85,6 +85,13 @@ def lower_ns(bucket: int) -> float:
     """The least time that a bucket holds."""
     exponent, quarter = divmod(bucket, 4)
     return float(2.0**exponent * (1 + quarter / 4)) if bucket else 0.0
+
+
+def buckets_of(times_ns: np.ndarray) -> np.ndarray:
+    """The bucket that each time above 0 is in, as the kernel has them (tracer/bpf/live.bpf.c)."""
+    mantissa, exponent = np.frexp(times_ns.astype(np.float64))
+    # frexp's mantissa is 0.5 to 1.
+    return np.asarray(4 * (exponent - 1) + np.floor(4 * (2 * mantissa - 1)).astype(np.int64))
 
 
 class Live:
