@@ -99,7 +99,6 @@ class Watch(Live):
         self._forgotten_ns = 0
         self._stacks_refused = 0
         self._told_cut = False
-        self.lost = 0
         note_clocks(self._ahead, targets.pids)
         self.containers = {pid: container_of(cgroup_of(pid)) for pid in targets.pids}
         self._manifest = new_manifest(targets, options)
@@ -130,7 +129,6 @@ class Watch(Live):
                 lines.append(f"watching {self.comm_of(pid) or 'a process'} ({pid})")
         for pid in self._target.take_ended():
             lines.append(f"process {pid} has ended")
-            self._ahead.pop(str(pid), None)
         now_ns = self._clock.now_ns()
         self._moments.append(self._clock.moment())
         while len(self._moments) > 1 and self._moments[1].monotonic_ns <= self.window.begin_ns:
@@ -139,9 +137,9 @@ class Watch(Live):
             self._forgotten_ns = now_ns
             self._forget_images(now_ns)
             self._forget_stacks()
-        if self.window.cut and not self._told_cut:
+        reach_s = (now_ns - self.window.begin_ns) / 1e9
+        if self.window.cut and reach_s < self._kept_options.seconds and not self._told_cut:
             self._told_cut = True
-            reach_s = (now_ns - self.window.begin_ns) / 1e9
             lines.append(
                 f"--memory has room for the last {reach_s:.1f} s now, and not for --seconds"
             )
