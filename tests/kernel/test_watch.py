@@ -78,15 +78,15 @@ def test_a_full_disk_is_one_line_and_the_next_dump_may_have_room(small_disk: Pat
 def test_dumps_are_roots_and_go_on_with_the_next_watch(tmp_path: Path) -> None:
     folder = tmp_path / "dumps"
     with subprocess.Popen(python("calls", 10**9, 0)) as running:
-        # It may hold one dump: that of the first watch goes when the second watch writes its own.
-        options = ["--pid", running.pid, "-o", folder, "--after", 0, "--disk", "120K"]
-        names = []
+        options = ["--pid", running.pid, "-o", folder, "--after", 0, "--disk", "1M"]
         for _ in range(2):
             with watching(*options, "--memory", "1M", "--seconds", "1") as watch:
-                names.append(dump_by_signal(watch))
+                name = dump_by_signal(watch)
             assert owners(folder) == {(0, 0)}
+            # That of the first watch, which has grown, goes when the second writes its own.
+            assert entries(folder) == [name]
+            (folder / name / "more").write_bytes(b"x" * (1 << 20))
         running.kill()
-    assert names[-1] in entries(folder)
 
 
 def dump_by_signal(watch: subprocess.Popen[str]) -> str:
