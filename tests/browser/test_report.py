@@ -180,4 +180,4 @@ def test_answer_comes_first_and_trust_last(browser: webdriver.Chrome, page: str)
     policies = [cell.text for cell in predictions.find_elements(By.CSS_SELECTOR, "tbody th")]
     replayed = ["error of a replay", HOSTILE, "raw: would never end"]
     assert policies == ["sysmon, as captured", *replayed]
-    assert "+12 %" in predictions.text
+    assert "+12.4 %" in predictions.text
