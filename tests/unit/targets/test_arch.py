@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import system_calls
 
-from tracer.arch import ARCHITECTURES, ARM64, X86_64, Architecture, of_elf, of_trace
+from tracer.arch import (
+    ARCHITECTURES,
+    ARM64,
+    KERNEL_FIELDS,
+    X86_64,
+    Architecture,
+    of_elf,
+    of_trace,
+)
+from tracer.kernel.records import arch_c_header
 
 STACK_CHECK = bytes.fromhex("493b6610")  # cmp 0x10(%r14),%rsp
 FAR_CHECK = bytes.fromhex("4c8d6424e8 4d3b6618")  # lea -0x18(%rsp),%r12; cmp 0x18(%r14),%r12
@@ -128,3 +139,19 @@ def test_the_architecture_of_a_file_and_of_a_trace() -> None:
     assert of_trace("aarch64") is ARM64
     assert of_trace("riscv64") is None
     assert of_trace(None) is X86_64
+
+
+def test_a_kernels_field_is_looked_for_in_both() -> None:
+    number, frame = KERNEL_FIELDS["REGS_NR"], KERNEL_FIELDS["REGS_FRAME"]
+    assert number == (("pt_regs", "orig_ax"), ("pt_regs", "syscallno"))
+    assert frame == (("pt_regs", "bp"), ("pt_regs", "regs.29"))
+    assert KERNEL_FIELDS["REGS_G"] == (("pt_regs", "regs.28"),)
+
+
+def test_numbers_of_calls_in_c() -> None:
+    ahead, of_arm, of_x86 = re.split("#ifdef bpf_target_arm64|#else", arch_c_header())
+    assert "#define" not in ahead
+    assert "#define NR_FUTEX 98\n" in of_arm
+    assert "#define CALL_INSTRUCTION_BYTES 4\n" in of_arm
+    assert "#define NR_FUTEX 202\n" in of_x86
+    assert "#define CALL_INSTRUCTION_BYTES 2\n" in of_x86

@@ -53,6 +53,9 @@ def test_members_are_found_through_what_has_no_name() -> None:
     assert btf.offset("task", "deep") == 16
     assert btf.offset("task", "flags") == 4
     assert btf.offset("task", "inner.deep") == 32
+    # Elements of 8 bytes.
+    assert btf.offset("task", "inner.deep.0") == 32
+    assert btf.offset("task", "inner.deep.3") == 32 + 24
     for struct_name, path in (("task", "nothing"), ("nothing", "pid"), ("task", "pid.deep")):
         with pytest.raises(KeyError):
             btf.offset(struct_name, path)
