@@ -69,6 +69,9 @@ def entersyscallblock(sched: Sched, m: M) -> None:
     """M's goroutine enters a call that will block; its P is handed off before."""
     p = m.p
     g = m.curg
+    if sched.rules.psyscall:
+        # Without a status of P's own this would say that P may be taken: it comes last there.
+        g.status = G_SYSCALL
     m.enter_ns = sched.host.nanotime()
     p.syscalltick += 1
     releasep(m, p)
