@@ -40,7 +40,7 @@ class Echo(Workload):
     poller: bool = False
     """Wait with the runtime's network poller instead of one blocked thread per descriptor."""
     busy: int = 0
-    """So many goroutines that use the CPU meanwhile, 100 µs at a time."""
+    """So many goroutines that use the CPU meanwhile, 100 µs at a time: ``busy_slices`` of them."""
 
     def check(self, policy: str, procs: int) -> None:
         """With ``raw`` the client keeps its P while it waits for the server.
@@ -58,10 +58,11 @@ class Echo(Workload):
         """Play the client; the server is a goroutine of the same program."""
         host = current_host()
         client, server = host.tcp_pair()
+        self.slices = 0
         done = WaitGroup(1)
         go(self.serve(server, done), "server")
         for _ in range(self.busy):
-            go(use_cpu(), "busy")
+            go(self.use_cpu(), "busy")
         message = b"x" * self.message_bytes
         times_ns = Latencies()
         begin_ns = sent_ns = host.nanotime()
@@ -75,7 +76,11 @@ class Echo(Workload):
             sent_ns = now_ns
         host.close_fd(client)
         await done.wait()
-        return {"rounds": len(times_ns), "round_trip_ns": distribution(times_ns)}
+        return {
+            "rounds": len(times_ns),
+            "round_trip_ns": distribution(times_ns),
+            "busy_slices": self.slices if self.busy else None,
+        }
 
     async def serve(self, fd: int, done: WaitGroup) -> None:
         """Send back what comes, until the client closes."""
@@ -93,9 +98,9 @@ class Echo(Workload):
                 await poll(fd, site=POLL)
         return data
 
-
-async def use_cpu() -> None:
-    """A busy neighbour, in native code without the GIL."""
-    while True:
-        await spin(100_000)
-        await gosched()
+    async def use_cpu(self) -> None:
+        """A busy neighbour, in native code without the GIL."""
+        while True:
+            await spin(100_000)
+            self.slices += 1
+            await gosched()

@@ -61,6 +61,17 @@ def test_echo_runs_on_the_simulated_host(policy: str, poller: bool) -> None:
     assert result["round_trip_ns"]["count"] == 31
 
 
+def test_echo_counts_what_its_busy_neighbour_gets_done() -> None:
+    """With one P each wait of either side, two a round, leaves P to the neighbour for a slice."""
+    told = []
+    for busy in (0, 1):
+        workload = make_workload("echo", rounds=31, busy=busy)
+        result: Any = Runtime(1, host=SimHost(2)).run(workload.main)
+        told.append(result["busy_slices"])
+    assert told[0] is None
+    assert told[1] >= 2 * 31
+
+
 def test_readiness_holds_a_buffer_only_while_it_reads() -> None:
     # Without time slices: one that is stopped for its own while it reads holds a buffer meanwhile.
     result: dict[str, Any] = run_workload("readiness", rounds=53, connections=17, preempt="off")
