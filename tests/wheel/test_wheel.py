@@ -57,8 +57,8 @@ def installed(
     request: pytest.FixtureRequest,
     files: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[str, Run]:
-    """How the runtime is built, and what runs the command in an empty folder."""
+) -> tuple[str, Run, Path]:
+    """How the runtime is built, what runs the command in an empty folder, and that folder."""
     folder = tmp_path_factory.mktemp(request.param)
     # Whoever the tracer becomes has to get to the environment.
     for path in (folder, *folder.parents[:2]):
@@ -87,7 +87,7 @@ def installed(
         assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout
 
-    return request.param, run
+    return request.param, run, empty
 
 
 @pytest.mark.timeout(1800)
@@ -108,14 +108,14 @@ def test_the_byte_code_in_each_file_is_that_of_a_rebuild(
         assert member.read() == rebuilt
 
 
-def test_the_command_is_the_wheel_s(installed: tuple[str, Run]) -> None:
-    how, run = installed
+def test_the_command_is_the_wheel_s(installed: tuple[str, Run, Path]) -> None:
+    how, run, _ = installed
     assert run("--version").split(", ")[-1].strip() == f"reference runtime {how}"
 
 
 @pytest.mark.timeout(600)
-def test_the_doctor_tells_that_the_byte_code_is_used(installed: tuple[str, Run]) -> None:
-    _, run = installed
+def test_the_doctor_tells_that_the_byte_code_is_used(installed: tuple[str, Run, Path]) -> None:
+    _, run, _ = installed
     checks: dict[str, dict[str, Any]] = {c["name"]: c for c in json.loads(run("doctor", "--json"))}
     told = checks["BPF programs"]
     assert (told["ok"], told["mend"]) == (True, "")
@@ -127,8 +127,8 @@ def test_the_doctor_tells_that_the_byte_code_is_used(installed: tuple[str, Run])
 
 
 @pytest.mark.timeout(600)
-def test_a_stripped_go_program_is_captured_call_by_call(installed: tuple[str, Run]) -> None:
-    _, run = installed
+def test_a_stripped_go_program_is_captured_call_by_call(installed: tuple[str, Run, Path]) -> None:
+    _, run, _ = installed
     program = toolchains.build("sleeps", linkage="stripped")
     calls = int(run("record", "-q", "-o", "go.pretake", "--", str(program)))
     rows = [json.loads(line) for line in run("episodes", "go.pretake", "--json").splitlines()]
@@ -138,8 +138,8 @@ def test_a_stripped_go_program_is_captured_call_by_call(installed: tuple[str, Ru
 
 
 @pytest.mark.timeout(600)
-def test_a_stripped_go_server_is_captured_while_it_runs(installed: tuple[str, Run]) -> None:
-    _, run = installed
+def test_a_stripped_go_server_is_captured_while_it_runs(installed: tuple[str, Run, Path]) -> None:
+    _, run, _ = installed
     program = toolchains.build("server", linkage="stripped")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(started([program, "serve"]))
@@ -163,7 +163,7 @@ def started(command: list[str | Path]) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.timeout(1200)
-def test_the_demo_runs(installed: tuple[str, Run]) -> None:
-    _, run = installed
-    told = run("demo", "--seconds", "0.2")
-    assert "demo/report.html" in told
+def test_the_demo_runs(installed: tuple[str, Run, Path]) -> None:
+    _, run, folder = installed
+    run("demo", "--seconds", "0.2")
+    assert "plotly" in (folder / "demo/report.html").read_text()

@@ -137,7 +137,7 @@ def ship(path: str | os.PathLike[str], bcc_env: Mapping[str, str] | None = None)
     """
     # Processes of their own: where LLVM gives up, it ends the one that it is in.
     with ProcessPoolExecutor(
-        mp_context=get_context("spawn"), initializer=os.environ.update, initargs=(bcc_env or {},)
+        mp_context=get_context("spawn"), initializer=_tell, initargs=(bcc_env or {},)
     ) as workers:
         try:
             flag = workers.submit(compile_return_flag).result()
@@ -145,6 +145,10 @@ def ship(path: str | os.PathLike[str], bcc_env: Mapping[str, str] | None = None)
         except BrokenProcessPool as error:
             raise PretakeError("LLVM gave up on the BPF programs") from error
     write(path, compiler_version(), flag, list(zip(variants(), made, strict=True)))
+
+
+def _tell(env: Mapping[str, str]) -> None:
+    os.environ.update(env)
 
 
 def write(
