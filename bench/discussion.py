@@ -9,7 +9,6 @@ times depend on the machine and on what else it does.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import platform
@@ -17,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -26,22 +24,17 @@ from typing import Any
 from analysis.units import duration_text as time_text
 from bench import results
 from bench.go_proposal import PROGRAMS, alone
+from bench.readiness import wake_ns
 from reference_runtime import (
     BLOCK,
     Channel,
     Runtime,
     Site,
-    Sleeper,
     WaitGroup,
-    Waker,
     go,
     gosched,
-    notify_readable,
-    recv_case,
-    select,
     spin,
     syscall,
-    wait_readable,
 )
 from reference_runtime.current import COMPILED
 from reference_runtime.goroutines import current_host
@@ -334,54 +327,13 @@ def skipped(_: dict[tuple[int, str], float]) -> Iterator[Row]:
     )
 
 
-async def idle(way: str, fds: list[int], channel: Channel, gs: list[int]) -> None:
-    """Connections that wait in one way."""
-
-    async def waits(fd: int) -> None:
-        held = bytearray(4096) if way == "buffer" else b""
-        gs.append(fd)
-        await wait_readable(fd)
-        del held
-
-    for fd in fds:
-        if way == "channel":
-            notify_readable(fd, channel)
-        else:
-            go(waits(fd))
-    while way != "channel" and len(gs) < len(fds):
-        await gosched()
-
-
-def bytes_of(way: str, many: int) -> float:
-    """Memory that an idle connection takes, without the kernel's part."""
-    fds = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(many)]
-
-    async def main() -> float:
-        gc.collect()
-        before = resident()
-        await idle(way, fds, Channel(many), [])
-        return (resident() - before) / many
-
-    told = Runtime(1, preempt="off").run(main)
-    for fd in fds:
-        with suppress(OSError):
-            os.close(fd)
-    assert isinstance(told, float)
-    return told
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def readiness(_: dict[tuple[int, str], float]) -> Iterator[Row]:
     """Readiness without a buffer, told to a goroutine or to a channel."""
     many = 15_000
     cells = []
     for way in ("buffer", "goroutine", "channel"):
         # A process for each: memory that one has given back would serve the next.
-        code = f"from bench.discussion import bytes_of; print(bytes_of({way!r}, {many}))"
+        code = f"from bench.readiness import bytes_of; print(bytes_of({way!r}, {many}))"
         done = subprocess.run(
             [sys.executable, "-c", code], check=True, capture_output=True, text=True
         )
@@ -409,44 +361,6 @@ def sources(_: dict[tuple[int, str], float]) -> Iterator[Row]:
         "–",
         "a wake-up and the wait for the next, one P; a select queues an object for each source",
     )
-
-
-def wake_ns(how: str, many: int) -> float:
-    """Time of one wake-up by the last of the sources."""
-    rounds = 3_000
-
-    async def main() -> float:
-        sleeper, wakers = Sleeper(), [Waker() for _ in range(many)]
-        channels = [Channel() for _ in range(many)]
-        for waker in wakers:
-            sleeper.add(waker)
-        done = WaitGroup(1)
-        fetched: list[int] = []
-
-        async def waits() -> None:
-            cases = [recv_case(channel) for channel in channels]
-            for _ in range(rounds):
-                if how == "sleeper":
-                    await sleeper.fetch()
-                else:
-                    await select(cases)
-                fetched.append(1)
-            done.done()
-
-        go(waits())
-        begin_ns = current_host().nanotime()
-        for number in range(rounds):
-            if how == "sleeper":
-                wakers[-1].wake()
-            else:
-                await channels[-1].send(0)
-            while len(fetched) <= number:
-                await gosched()
-        await done.wait()
-        return (current_host().nanotime() - begin_ns) / rounds
-
-    told = [Runtime(1).run(main) for _ in range(ROUNDS)]
-    return median([ns for ns in told if isinstance(ns, float)])
 
 
 def upcall(_: dict[tuple[int, str], float]) -> Iterator[Row]:
