@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pandas.core.groupby import SeriesGroupBy
 
 __all__ = ["exact_sum", "group_quantile", "quantile_name", "quantiles", "values_at"]
