@@ -31,7 +31,11 @@ def child_in_execve(pid: int) -> int:
     """The child of ``pid`` that sleeps in execve; os/exec may make others before it."""
     while True:
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            for child in (thread / "children").read_text().split():
+            children = []
+            # A thread or a child may end while we look.
+            with contextlib.suppress(OSError):
+                children = (thread / "children").read_text().split()
+            for child in children:
                 with contextlib.suppress(OSError):
                     if Path(f"/proc/{child}/syscall").read_text().startswith(f"{NR_EXECVE} "):
                         return int(child)
@@ -75,8 +79,10 @@ def test_a_child_that_blocks_before_its_exec_is_not_its_parent(
 def worker_of(pid: int) -> int:
     while True:
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            if (thread / "comm").read_text().startswith("iou-wrk"):
-                return int(thread.name)
+            # A thread may end while we look.
+            with contextlib.suppress(OSError):
+                if (thread / "comm").read_text().startswith("iou-wrk"):
+                    return int(thread.name)
         os.sched_yield()
 
 

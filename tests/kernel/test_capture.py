@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -353,7 +354,11 @@ def bpf_programs_of(pid: int) -> list[int]:
     """Ids of the BPF programs that a process holds, from /proc/PID/fdinfo."""
     numbers = []
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        text = ""
+        # It may close another file while we look.
+        with contextlib.suppress(FileNotFoundError):
+            text = info.read_text()
+        fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         if "prog_id" in fields and "prog_jited" in fields:
             numbers.append(int(fields["prog_id"]))
     return numbers
