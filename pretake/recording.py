@@ -6,6 +6,7 @@ dumps. The threads that answer hand it what they want, and wait.
 
 from __future__ import annotations
 
+import platform
 import queue
 import threading
 import time
@@ -47,7 +48,7 @@ def import_late() -> None:
     import pretake.watcher  # noqa: F401
     from analysis.names import syscall_names
 
-    syscall_names([0])
+    syscall_names([0], platform.machine())
     pa.table({"x": [0]}).to_pandas()
 
 
@@ -196,7 +197,7 @@ class Recording:
         buckets = buckets_of(np.maximum(rows["end_ns"] - rows["block_ns"], 1))
         for number in np.unique(rows["nr"]).tolist():
             own = buckets[rows["nr"] == number]
-            (named,) = syscall_names([number])
+            (named,) = syscall_names([number], platform.machine())
             counts = np.bincount(own, minlength=_BUCKETS)[:_BUCKETS]
             syscall = str(named) if number >= 0 else "page fault"
             self.holds[syscall] = self.holds.get(syscall, 0) + counts

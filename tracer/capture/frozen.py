@@ -50,7 +50,6 @@ class Frozen:
         head: what was true before them.
         stacks: those that the rows of table block name, by stack_id.
         reach: table reach of the processes in it.
-        throttle: table throttle up to ``end_ns``; the slices have its older rows.
         symbols: tells what addresses are.
         manifest: all but what is counted here.
     """

@@ -386,7 +386,8 @@ def _leave_attendant(path: Path) -> Attendant:
 
 def left_out(symbols: Symbols, programs: Programs, options: CaptureOptions) -> Iterator[Missing]:
     """What the programs in the kernel and the symbols could not tell, since they were loaded."""
-    for path, count in symbols.unknown.items():
+    # A copy: a dump that is being written may add one.
+    for path, count in list(symbols.unknown.items()):
         yield Missing(f"{count} code addresses of {path}", "the file is not there any more")
     exact = options.as_asked()["calls"] == "exact"
     if not exact and TELL_CALLS not in programs.loaded.functions:
