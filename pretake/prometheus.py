@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -122,6 +122,10 @@ class Server:
                 self._path.unlink()
 
 
+_Request = socket.socket | tuple[bytes, socket.socket]
+"""As :mod:`socketserver` has it."""
+
+
 class _Handler(WSGIRequestHandler):
     timeout = _PATIENCE_S
 
@@ -140,7 +144,7 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     _room = threading.BoundedSemaphore(_CLIENTS)
 
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+    def process_request(self, request: _Request, client_address: object) -> None:
         """Answer on a thread of its own, as long as there are few."""
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
@@ -151,7 +155,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._room.release()
             raise
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+    def process_request_thread(self, request: _Request, client_address: object) -> None:
         """On that thread."""
         try:
             super().process_request_thread(request, client_address)

@@ -119,7 +119,5 @@ def _commonest(values: pd.Series[Any]) -> object:
 
 def _latency_unknown(episodes: pd.DataFrame) -> pd.Series[bool]:
     kept = episodes["outcome"].eq("kept").fillna(False).astype(bool)
-    unknown: pd.Series[bool] = latency_unknown(
-        kept, episodes["pidle_ns"].notna(), episodes["retake_ns"].notna()
-    )
-    return unknown
+    unknown = latency_unknown(kept, episodes["pidle_ns"].notna(), episodes["retake_ns"].notna())
+    return pd.Series(unknown, episodes.index)

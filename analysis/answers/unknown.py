@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import numpy.typing as npt
 
 __all__ = ["latency_unknown"]
 
 
-def latency_unknown(kept: npt.ArrayLike, idle: npt.ArrayLike, told: npt.ArrayLike) -> Any:  # noqa: ANN401 - as they came
+def latency_unknown(
+    kept: npt.ArrayLike, idle: npt.ArrayLike, told: npt.ArrayLike
+) -> npt.NDArray[np.bool_]:
     """Whether the P-retake latency of each episode is unknown, and not just not there.
 
     P was given up (or nobody knows whether it was) and did not go idle, so a goroutine ran on it
@@ -20,4 +21,5 @@ def latency_unknown(kept: npt.ArrayLike, idle: npt.ArrayLike, told: npt.ArrayLik
         idle: whether there is a ``pidle_ns``.
         told: whether there is a ``retake_ns``.
     """
-    return ~(kept | idle | told)  # type: ignore[operator]
+    there = np.array([kept, idle, told], bool)
+    return np.logical_not(there.any(axis=0))

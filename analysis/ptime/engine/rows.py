@@ -7,14 +7,11 @@ Python's numbers costs 30 ns and 28 bytes an element, a numpy array 40 ns a read
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from librt.strings import read_i64_le
 from librt.vecs import append, vec
 from mypy_extensions import i64, mypyc_attr
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "BEGINS",
