@@ -35,7 +35,7 @@ class Architecture(ABC):
         g_without_tls: where g is from the thread pointer in a program without thread-local
             variables; 0, where no variable lies, for a program that has it in a register alone.
         loaders: how the names of its dynamic loaders begin.
-        kernel_fields: for a name of ``tracer/kernel/compiler.py``, the struct and the path of the
+        kernel_fields: for a name of ``tracer/kernel/constants.py``, the struct and the path of the
             kernel's field. A number at the end of a path is an element of an array of 8 bytes.
         tells_user_code: whether a flag of a thread tells that it has been in user code since it
             last came on a CPU (:mod:`tracer.kernel.return_flag`).
