@@ -42,7 +42,7 @@ STATE_MEANINGS = {
     "syscall": "its M is blocked in a system call: the hold",
     "fault": "its M is blocked in a page fault",
     "no_cpu": "its M could run, but has no CPU",
-    "stopped": "its M is stopped by SIGSTOP or a debugger",
+    "stopped": "its M is stopped: SIGSTOP, a debugger, or a frozen cgroup",
     "transit": "it was released, and runs no goroutine yet",
     "stw": "it stands still for the garbage collector, or another stop-the-world",
     "idle": "it is on the idle list",
@@ -102,9 +102,17 @@ class Waited(TypedDict):
 
 
 class Stops(TypedDict):
-    """Stop-the-worlds: how long the world took to stand still, and whom it waited for."""
+    """Stop-the-worlds: how long the world took to stand still, and whom it waited for.
+
+    Keys:
+        count: how many were seen; every: whether that is all of them. Without a uprobe in it Go's
+            runtime is looked at where a thread leaves a CPU or comes to one: a stop between two
+            looks is not seen.
+        unknown: how many of them have no known length.
+    """
 
     count: int
+    every: bool
     unknown: int
     stopping_ns: Spread
     waited_for: list[Waited]
@@ -145,10 +153,12 @@ class Holds(TypedDict):
 
 
 class LostAt(TypedDict):
-    """Lost P time of one call site, system call and state."""
+    """Lost P time of one call site, system call and state; ``raw`` is a call that the runtime was
+    not told of, so that nobody takes P from it."""
 
     state: str
     syscall: str | None
+    raw: bool
     function: str | None
     file: str | None
     line: int | None
@@ -200,11 +210,12 @@ class Budget(TypedDict):
 
 
 Ints = npt.NDArray[np.int64]
-_Key = tuple[int, int, int, int]
+_Key = tuple[int, int, int, int, int]
 
 
 class _Holds:
-    """Sums of holds by process, state, system call and stack; of a single hold nothing stays."""
+    """Sums of holds by process, state, system call, stack and ``raw``; of a single hold nothing
+    stays."""
 
     def __init__(self) -> None:
         self.sums: defaultdict[_Key, npt.NDArray[np.int64]] = defaultdict(
@@ -213,7 +224,7 @@ class _Holds:
 
     def add(self, holds: dict[str, Ints]) -> None:
         """Take the holds of one window."""
-        keys = np.column_stack([holds[n] for n in ("pid", "state", "nr", "stack_id")])
+        keys = np.column_stack([holds[n] for n in ("pid", "state", "nr", "stack_id", "raw")])
         if not len(keys):
             return
         values = np.column_stack(
@@ -229,8 +240,8 @@ class _Holds:
         firsts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)])
         sums = np.add.reduceat(values, firsts, axis=0)
         for key, more in zip(keys[firsts].tolist(), sums, strict=True):
-            pid, state, nr, stack_id = key
-            self.sums[pid, state, nr, stack_id] += more
+            pid, state, nr, stack_id, raw = key
+            self.sums[pid, state, nr, stack_id, raw] += more
 
 
 def budget(
@@ -308,7 +319,9 @@ def _budget(trace: Trace, found: Pass, holds: _Holds) -> Budget:
         trace, {row for row in zip(*waited, strict=True) if row[2] != UNKNOWN}
     )
     asked = set(read(trace, "throttle", ["pid"])["pid"].tolist())
-    named = _Told(sites, functions, asked, trace.manifest.arch)
+    manifest = trace.manifest
+    looked = manifest.target.runtime == "go" and manifest.asked.get("probes") == "none"
+    named = _Told(sites, functions, asked, manifest.arch, not looked)
     processes = [_process(process, found, holds, named) for process in found.processes]
     processes.sort(key=lambda process: -_least_lost_ns(process))
     return {"processes": processes}
@@ -326,6 +339,8 @@ class _Told:
     """Processes whose cgroups were asked what their quotas took."""
     machine: str | None
     """The architecture of the trace, whose the numbers of system calls are."""
+    every_stop: bool
+    """Whether each stop-the-world has left a row."""
 
     def site(self, stack_id: int) -> Site:
         return self.sites.get(stack_id, NOWHERE)
@@ -378,13 +393,14 @@ def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Told) -
 
 def _lost_at(own: Mapping[_Key, Ints], named: _Told) -> list[LostAt]:
     rows: list[LostAt] = []
-    for (_, state, nr, stack_id), sums in own.items():
+    for (_, state, nr, stack_id, raw), sums in own.items():
         count, _, blocked_ns, _, _, least, most = sums.tolist()
         site = named.site(stack_id)
         rows.append(
             {
                 "state": STATES[state],
                 "syscall": _call(nr, named.machine),
+                "raw": raw == 1,
                 "function": site.function,
                 "file": site.file,
                 "line": site.line,
@@ -397,7 +413,7 @@ def _lost_at(own: Mapping[_Key, Ints], named: _Told) -> list[LostAt]:
     # Stacks that differ above their call site are one site.
     merged: dict[tuple[object, ...], LostAt] = {}
     for row in rows:
-        key = tuple(row[n] for n in ("state", "syscall", "function", "file", "line"))
+        key = tuple(row[n] for n in ("state", "syscall", "raw", "function", "file", "line"))
         same = merged.setdefault(key, row)
         if same is not row:
             same["holds"] += row["holds"]
@@ -443,6 +459,7 @@ def _stops(pid: int, found: Pass, named: _Told) -> Stops:
         sums[function, _call(int(waited["nr"][at]), named.machine), state] += int(waited["ns"][at])
     return {
         "count": int(own.sum()),
+        "every": named.every_stop,
         "unknown": int((own & ~told).sum()),
         "stopping_ns": _spread(stops["stand_ns"][told] - stops["begin_ns"][told]),
         "waited_for": [

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -187,12 +188,50 @@ def share_of_cpu_time(told: Told) -> float:
     return states["running"] / cpu
 
 
-def test_a_program_that_somebody_stops_is_stopped_so_long(tmp_path: Path) -> None:
-    told = run(tmp_path, "stopped", VERSIONS[-1])
+FREEZERS = {
+    # file system: where it is mounted, the file that freezes, what is written to freeze and to thaw
+    "cgroup": (("/sys/fs/cgroup/freezer",), "freezer.state", "FROZEN", "THAWED"),
+    "cgroup2": (("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), "cgroup.freeze", "1", "0"),
+}
+
+
+@pytest.fixture(params=FREEZERS)
+def freezer(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A shell's lines that freeze the process $1, let time pass, and let it go on."""
+    places, name, freeze, thaw = FREEZERS[request.param]
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    mounted = [line.split()[1] for line in mounts if line.split()[2] == request.param]
+    place = next((place for place in places if place in mounted), None)
+    if place is None:
+        pytest.skip(f"no freezer of {request.param} is mounted here")
+    group = Path(tempfile.mkdtemp(prefix="pretake-frozen-", dir=place))
+    yield (
+        f"echo $1 > {group}/cgroup.procs; sleep 0.2; echo {freeze} > {group}/{name}; sleep 0.7;"
+        f" echo {thaw} > {group}/{name}; echo $1 > {place}/cgroup.procs"
+    )
+    group.rmdir()
+
+
+def test_a_program_that_a_signal_stops_is_stopped_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_stopped_by("sleep 0.2; kill -STOP $1; sleep 0.7; kill -CONT $1", tmp_path, monkeypatch)
+
+
+def test_a_program_whose_cgroup_is_frozen_is_stopped_so_long(
+    freezer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_stopped_by(freezer, tmp_path, monkeypatch)
+
+
+def is_stopped_by(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOPS", script)
+    told = run(folder, "stopped", VERSIONS[-1])
     states = told.process()["states"]
     assert states["stopped"] <= told.figures["gap"]
     assert states["stopped"] + states["no_cpu"] >= told.figures["gap"] * (1 - NEAR)
     assert states["stopped"] > told.figures["gap"] / 2
+    assert states["fault"] < told.figures["gap"] * NEAR
 
 
 @pytest.mark.parametrize("version", VERSIONS)

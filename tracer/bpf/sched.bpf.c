@@ -12,6 +12,29 @@
 #define STATE_DEAD 0xb0
 /* SIGSTOP and ptrace (__TASK_STOPPED, __TASK_TRACED). */
 #define STATE_STOPPED 0x0c
+/* A cgroup's freezer, version 1 (TASK_FROZEN, since f5d39b020809). */
+#define STATE_FROZEN 0x8000
+#define STATE_INTERRUPTIBLE 0x01
+/* The same before it (TASK_UNINTERRUPTIBLE, and PF_FROZEN in the flags). */
+#define STATE_UNINTERRUPTIBLE 0x02
+#define FLAG_FROZEN 0x10000
+/* JOBCTL_TRAP_FREEZE: a cgroup's freezer, version 2. */
+#define JOB_FREEZES (1 << 23)
+
+/*
+ * Whether a thread that sleeps does so because its cgroup is frozen. Version 2 sleeps as in a call
+ * that a signal ends (do_freezer_trap), and nothing else of the thread can: a signal is pending
+ * for it until it gets there. A wait that no signal ends goes on beside the freezing.
+ */
+static __always_inline int frozen(struct task_struct *task, u32 state)
+{
+	if (state & STATE_FROZEN)
+		return 1;
+	if (state & STATE_INTERRUPTIBLE)
+		return !!(field_u64((void *)task, OFFSET_TASK_JOBCTL) & JOB_FREEZES);
+	return state & STATE_UNINTERRUPTIBLE &&
+	       field_u32((void *)task, OFFSET_TASK_FLAGS) & FLAG_FROZEN;
+}
 
 static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -28,7 +51,7 @@ static __always_inline s8 switch_reason(struct bpf_raw_tracepoint_args *ctx)
 		return SCHED_SWITCH_PREV_STATE_PREEMPTED;
 	if (state & STATE_DEAD)
 		return SCHED_SWITCH_PREV_STATE_DEAD;
-	if (state & STATE_STOPPED)
+	if (state & STATE_STOPPED || frozen((void *)ctx->args[1], state))
 		return SCHED_SWITCH_PREV_STATE_STOPPED;
 	return SCHED_SWITCH_PREV_STATE_BLOCKED;
 }

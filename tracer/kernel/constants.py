@@ -37,6 +37,7 @@ _OFFSETS: Final = {
     # In thread_info since bcf9033e5449 ("sched: move CPU field back into thread_info").
     "TASK_CPU": (("task_struct", "thread_info.cpu"), ("task_struct", "cpu")),
     "TASK_FLAGS": (("task_struct", "flags"),),
+    "TASK_JOBCTL": (("task_struct", "jobctl"),),
     # TIF_NEED_FPU_LOAD is one of them (tracer/kernel/return_flag.py).
     "TASK_THREAD_FLAGS": (("task_struct", "thread_info.flags"),),
     "TASK_THREAD_PID": (("task_struct", "thread_pid"),),

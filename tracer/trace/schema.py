@@ -63,7 +63,7 @@ TABLES: dict[str, Table] = {
                 Column(
                     "prev_state",
                     "i8",
-                    "why the thread left the CPU; 'stopped' is SIGSTOP or ptrace",
+                    "why the thread left the CPU; 'stopped' is SIGSTOP, ptrace or a frozen cgroup",
                     nullable=True,
                     words=("preempted", "blocked", "dead", "stopped"),
                 ),

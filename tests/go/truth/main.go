@@ -192,11 +192,10 @@ func withoutCPU() {
 	figures["wall"] = now() - begin
 }
 
-// stopped: somebody stops the program, and lets it go on.
+// stopped: somebody stops the program, and lets it go on: the script in STOPS, which gets its pid.
 func stopped() {
 	runtime.GOMAXPROCS(1)
-	script := fmt.Sprintf("sleep 0.2; kill -STOP %d; sleep 0.7; kill -CONT %[1]d", os.Getpid())
-	who := exec.Command("sh", "-c", script)
+	who := exec.Command("sh", "-c", os.Getenv("STOPS"), "sh", fmt.Sprint(os.Getpid()))
 	if err := who.Start(); err != nil {
 		panic(err)
 	}
