@@ -284,6 +284,10 @@ def _for_call(row: LostAt, process: Process) -> str:
     if row["state"] == "fault":
         return _FOR_FAULT
     ways = ["fewer of these calls at a time", _one_more_p(process)]
+    if row["raw"]:
+        ways.insert(
+            0, "syscall.Syscall in place of the raw call, so that sysmon can take P from it"
+        )
     if row["syscall"] in _POLLABLE or row["syscall"] is None:
         ways.insert(
             0,
@@ -336,11 +340,11 @@ def _quota(process: Process, throttled_ns: int) -> str:
 
 def _by_runtime(process: Process) -> str:
     total = process["p_ns"] or 1
-    # Of its own waits the runtime is told by itself: no sysmon takes a P from them.
+    # No sysmon takes a P from the runtime's own waits, nor from calls that it is not told of.
     own = [
         row
         for row in process["lost_at"]
-        if row["state"] == "syscall" and is_runtime_wait(row["function"])
+        if row["state"] == "syscall" and (row["raw"] or is_runtime_wait(row["function"]))
     ]
     held = process["lost_ns"]["syscall"]
     least = max(held["least"] - sum(row["least"] for row in own), 0)

@@ -119,6 +119,11 @@ def _print_rest(terminal: Console, process: Process) -> None:
         for waited in stops["waited_for"][:SHOWN]:
             what = waited["function"] or waited["syscall"] or "a place that is not known"
             terminal.print(f"  waited {duration(waited['ns'])} for {what} ({waited['state']})")
+    if not stops["every"]:
+        terminal.print(
+            "Stop-the-worlds that began and ended between two looks at the runtime are not counted: "
+            "'pretake record --probes exact' sees each of them."
+        )
 
 
 def _counts(taken: object) -> str:

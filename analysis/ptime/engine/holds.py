@@ -24,12 +24,13 @@ UNTOLD: Final = 2
 
 HOLD: Final = (
     *("pid", "p", "tid", "block_ns", "end_ns", "nr", "stack_id", "state", "end", "blocked_ns"),
-    *("awake_ns", "least_ns", "most_ns", "awake_least_ns", "awake_most_ns", "monitor_ns"),
+    *("awake_ns", "least_ns", "most_ns", "awake_least_ns", "awake_most_ns", "monitor_ns", "raw"),
 )
 """Columns of :attr:`Holds.holds`. ``state`` is a number of STATES (syscall, fault), ``end`` 0
 for kept, 1 for released, 2 for not known; ``least_ns`` and ``most_ns`` the share of lost P time
 while the thread was blocked, ``awake_…`` while it was awake and had no CPU; ``monitor_ns`` how
-much of ``blocked_ns`` the monitor wanted a CPU and had none."""
+much of ``blocked_ns`` the monitor wanted a CPU and had none; ``raw`` is 1 for a call of which the
+runtime does not know, so that nobody takes P from it."""
 
 LATENCY: Final = ("pid", "p", "since_ns", "until_ns", "end")
 """Columns of :attr:`Holds.latencies`: from when P had no goroutine that runs, until when.
@@ -55,6 +56,7 @@ class Holds:
         """The thread that has P blocks."""
         p.hold_ns, p.hold_tid, p.hold_state = self.census.now_ns, thread.tid, state
         p.hold_nr, p.hold_stack = thread.nr, thread.stack_id
+        p.hold_raw = thread.raw and state == IN_SYSCALL
         p.blocked_ns = p.awake_ns = p.monitor_ns = 0
         p.least = p.most = p.awake_least = p.awake_most = 0
         if p.without_ns < 0:
@@ -107,6 +109,7 @@ class Holds:
         row = append(row, p.awake_least // SCALE)
         row = append(row, p.awake_most // SCALE)
         row = append(row, p.monitor_ns)
+        row = append(row, 1 if p.hold_raw else 0)
         self.holds.values = row
         p.hold_ns = -1
         if how == KEPT:

@@ -170,6 +170,7 @@ class P:
         self.hold_tid: i64 = -1
         self.hold_nr: i64 = -1
         self.hold_stack: i64 = -1
+        self.hold_raw: bool = False
         self.hold_state: i64 = 0
         self.blocked_ns: i64 = 0
         self.awake_ns: i64 = 0

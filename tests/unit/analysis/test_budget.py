@@ -232,6 +232,7 @@ def test_a_stop_is_as_long_as_who_it_waits_for(tmp_path: Path) -> None:
     ]
     assert process["states"]["stw"] == 70 * US
     assert process["states"]["idle"] == 250 * US
+    assert stops["every"]
 
 
 def test_a_stop_waits_for_each_place_that_its_signals_find(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def process(states: dict[str, int], **more: object) -> Process:
 
 def read(ns: int, **more: object) -> dict[str, Any]:
     row = {"state": "syscall", "syscall": "read", "function": "main.work", "file": "/s/main.go"}
+    row["raw"] = False
     return {**row, "line": 34, "holds": 3, "blocked_ns": ns, "least": ns, "most": ns, **more}
 
 
@@ -60,6 +61,17 @@ def test_a_call_is_told_with_its_place_and_what_helps() -> None:
     assert not what_now(
         budget(process({"syscall": held}, lost_at=[read(held)])), "none"
     ).by_runtime
+
+
+def test_nobody_takes_p_from_a_call_that_the_runtime_was_not_told_of() -> None:
+    rows = [read(300_000_000, raw=True), read(20_000_000, line=40)]
+    told = what_now(budget(process({"syscall": 320_000_000}, lost_at=rows)), "go")
+    first, second = told.findings
+    assert "or syscall.Syscall in place of the raw call, so that sysmon can" in first.today
+    assert "raw" not in second.today
+    assert second.today.startswith("a descriptor that the network poller waits for")
+    # Only the second would be taken by an earlier sysmon.
+    assert told.by_runtime.startswith("2 % of P time")
 
 
 def test_no_poller_waits_for_a_file() -> None:
