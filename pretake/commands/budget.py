@@ -121,8 +121,8 @@ def _print_rest(terminal: Console, process: Process) -> None:
             terminal.print(f"  waited {duration(waited['ns'])} for {what} ({waited['state']})")
     if not stops["every"]:
         terminal.print(
-            "Stop-the-worlds that began and ended between two looks at the runtime are not counted: "
-            "'pretake record --probes exact' sees each of them."
+            "Stop-the-worlds that began and ended between two looks at the runtime are not "
+            "counted: 'pretake record --probes exact' sees each of them."
         )
 
 

@@ -189,7 +189,7 @@ def share_of_cpu_time(told: Told) -> float:
 
 
 FREEZERS = {
-    # file system: where it is mounted, the file that freezes, what is written to freeze and to thaw
+    # file system: where it may be, the file that freezes, and what freezes and what thaws
     "cgroup": (("/sys/fs/cgroup/freezer",), "freezer.state", "FROZEN", "THAWED"),
     "cgroup2": (("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), "cgroup.freeze", "1", "0"),
 }
