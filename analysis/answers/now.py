@@ -283,7 +283,7 @@ def _for_call(row: LostAt, process: Process) -> str:
         return ""
     if row["state"] == "fault":
         return _FOR_FAULT
-    ways = ["fewer of these calls at a time", _one_more_p(process)]
+    ways = ["fewer of these calls at a time", *_one_more_p(process)]
     if row["raw"]:
         ways.insert(
             0, "syscall.Syscall in place of the raw call, so that sysmon can take P from it"
@@ -298,9 +298,14 @@ def _for_call(row: LostAt, process: Process) -> str:
     return ", or ".join(ways)
 
 
-def _one_more_p(process: Process) -> str:
-    """GOMAXPROCS one larger: it would have had work for as long as some P was lost."""
+def _one_more_p(process: Process) -> list[str]:
+    """GOMAXPROCS one larger: it would have had work for as long as some P was lost.
+
+    Not where one P or more was idle on the average: another would have been idle, too.
+    """
     procs = process["procs"]
+    if process["states"]["idle"] * procs >= process["p_ns"]:
+        return []
     told = process["pressure"].get("total")
     # It needs a CPU, too, and what it runs may block as well: so this is the most.
     gain = (
@@ -308,7 +313,7 @@ def _one_more_p(process: Process) -> str:
         if told and told["some_most"]
         else ""
     )
-    return f"GOMAXPROCS {procs} → {procs + 1}{gain}"
+    return [f"GOMAXPROCS {procs} → {procs + 1}{gain}"]
 
 
 def _for_no_cpu(process: Process) -> tuple[str, str]:

@@ -74,6 +74,15 @@ def test_nobody_takes_p_from_a_call_that_the_runtime_was_not_told_of() -> None:
     assert told.by_runtime.startswith("2 % of P time")
 
 
+@pytest.mark.parametrize(("idle_ns", "helps"), [(499_999_999, True), (500_000_000, False)])
+def test_one_more_p_would_be_idle_where_one_is_already(idle_ns: int, helps: bool) -> None:
+    """Two Ps for half a second: one of them is idle on the average if both are for half of it."""
+    row = read(10_000_000)
+    made = process({"syscall": 10_000_000, "idle": idle_ns}, lost_at=[row])
+    (finding,) = what_now(budget(made), "go").findings
+    assert ("GOMAXPROCS" in finding.today) == helps
+
+
 def test_no_poller_waits_for_a_file() -> None:
     row = read(10_000_000, syscall="fdatasync")
     (finding,) = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go").findings
