@@ -154,11 +154,12 @@ class Holds(TypedDict):
 
 class LostAt(TypedDict):
     """Lost P time of one call site, system call and state; ``raw`` is a call that the runtime was
-    not told of, so that nobody takes P from it."""
+    not told of, so that nobody takes P from it, ``runtime_wait`` one by which it sleeps itself."""
 
     state: str
     syscall: str | None
     raw: bool
+    runtime_wait: bool
     function: str | None
     file: str | None
     line: int | None
@@ -401,6 +402,7 @@ def _lost_at(own: Mapping[_Key, Ints], named: _Told) -> list[LostAt]:
                 "state": STATES[state],
                 "syscall": _call(nr, named.machine),
                 "raw": raw == 1,
+                "runtime_wait": site.runtime_wait,
                 "function": site.function,
                 "file": site.file,
                 "line": site.line,
@@ -413,7 +415,10 @@ def _lost_at(own: Mapping[_Key, Ints], named: _Told) -> list[LostAt]:
     # Stacks that differ above their call site are one site.
     merged: dict[tuple[object, ...], LostAt] = {}
     for row in rows:
-        key = tuple(row[n] for n in ("state", "syscall", "raw", "function", "file", "line"))
+        key = (
+            *(row["state"], row["syscall"], row["raw"], row["runtime_wait"]),
+            *(row["function"], row["file"], row["line"]),
+        )
         same = merged.setdefault(key, row)
         if same is not row:
             same["holds"] += row["holds"]

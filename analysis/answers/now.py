@@ -18,12 +18,11 @@ from pathlib import Path
 from analysis.answers.budget import Budget, LostAt, Process
 from analysis.units import duration_text, percent_text, ratio_text
 
-__all__ = ["Finding", "Verdict", "is_runtime_wait", "process_name", "range_text", "what_now"]
+__all__ = ["Finding", "Verdict", "process_name", "range_text", "what_now"]
 
 _NEGLIGIBLE = 0.005
 """Less of the P time than this, lost or unknown, is not told as a problem."""
 _FINDINGS = 5
-_RUNTIME_WAITS = ("runtime.futex", "runtime.usleep", "runtime.notesleep", "PyThread_acquire_lock")
 _POLLABLE = frozenset(
     {
         *("read", "readv", "write", "writev", "accept", "accept4", "connect"),
@@ -32,6 +31,7 @@ _POLLABLE = frozenset(
     }
 )
 """Calls that the network poller can wait for instead, where the descriptor is no regular file."""
+_OF_RUNTIME = ("runtime.", "PyThread_")
 _SLEEPS = frozenset({"nanosleep", "clock_nanosleep"})
 _FOR_FAULT = (
     "read the file with read instead of through a mapping, or have its pages there before they "
@@ -128,14 +128,6 @@ def range_text(least: float, most: float) -> str:
 def process_name(process: Process) -> str:
     """``etcd (pid 7)``."""
     return f"{process['comm']} (pid {process['pid']})" if process["comm"] else _pid(process)
-
-
-def is_runtime_wait(function: str | None) -> bool:
-    """Whether a call is the runtime's own way to sleep: Go's futex, or CPython's lock (GIL).
-
-    Nobody can make these calls another way; every view takes the word from here.
-    """
-    return function is not None and function.startswith(_RUNTIME_WAITS)
 
 
 def _pid(process: Process) -> str:
@@ -269,17 +261,21 @@ _STATES: Mapping[str, tuple[str, str]] = {
 
 def _at(row: LostAt) -> str:
     call = row["syscall"] or ("a page fault" if row["state"] == "fault" else "a system call")
-    if is_runtime_wait(row["function"]):
-        return f"in waits of the runtime itself ({call})"
-    if row["file"] is not None and row["line"] is not None:
-        return f"at {Path(row['file']).name}:{row['line']} ({call})"
+    place = None if row["file"] is None else f"{Path(row['file']).name}:{row['line']}"
+    if row["runtime_wait"]:
+        function = row["function"] or ""
+        # Such as the collection that runtime.GC waits for.
+        below = "" if function.startswith(_OF_RUNTIME) or not place else f", under {place}"
+        return f"in waits of the runtime itself ({call}){below}"
+    if place is not None and row["line"] is not None:
+        return f"at {place} ({call})"
     if row["function"] is None:
         return f"in {call} whose place in the program is not known"
     return f"at {row['function']} ({call})"
 
 
 def _for_call(row: LostAt, process: Process) -> str:
-    if is_runtime_wait(row["function"]):
+    if row["runtime_wait"]:
         return ""
     if row["state"] == "fault":
         return _FOR_FAULT
@@ -349,7 +345,7 @@ def _by_runtime(process: Process) -> str:
     own = [
         row
         for row in process["lost_at"]
-        if row["state"] == "syscall" and (row["raw"] or is_runtime_wait(row["function"]))
+        if row["state"] == "syscall" and (row["raw"] or row["runtime_wait"])
     ]
     held = process["lost_ns"]["syscall"]
     least = max(held["least"] - sum(row["least"] for row in own), 0)

@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from analysis.windowed.columns import read
@@ -33,15 +33,22 @@ PLUMBING = (
 """Functions that are on the way to every system call."""
 
 _PLUMBING = re.compile(PLUMBING)
+_RUNTIME_WAITS = ("runtime.futex", "runtime.usleep", "runtime.notesleep", "PyThread_acquire_lock")
 
 
 @dataclass(frozen=True)
 class Site:
-    """A function, and where in its source; None where the program's tables do not tell."""
+    """A function, and where in its source; None where the program's tables do not tell.
+
+    ``runtime_wait`` is whether the call is the runtime's own way to sleep (Go's futex, or
+    CPython's lock, the GIL), whichever function of the program is below it: nobody can make it
+    another way.
+    """
 
     function: str | None
     file: str | None
     line: int | None
+    runtime_wait: bool = False
 
 
 NOWHERE: Final = Site(None, None, None)
@@ -75,7 +82,12 @@ def sites_of(trace: Trace, stack_ids: Collection[int]) -> dict[int, Site]:
     for stack_id, frames in frames_of(trace, stack_ids).items():
         named = [frame.site for frame in frames if frame.site.function]
         own = [s for s in named if s.function and not _PLUMBING.match(s.function)]
-        found[stack_id] = (own or named or [NOWHERE])[0]
+        site = (own or named or [NOWHERE])[0]
+        # A stack from C begins in the C library, which has no name for its waits.
+        waits = any(
+            s.function and s.function.startswith(_RUNTIME_WAITS) for s in (*named[:1], site)
+        )
+        found[stack_id] = replace(site, runtime_wait=waits)
     return found
 
 

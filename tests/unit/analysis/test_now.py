@@ -36,7 +36,7 @@ def process(states: dict[str, int], **more: object) -> Process:
 
 def read(ns: int, **more: object) -> dict[str, Any]:
     row = {"state": "syscall", "syscall": "read", "function": "main.work", "file": "/s/main.go"}
-    row["raw"] = False
+    row |= {"raw": False, "runtime_wait": False}
     return {**row, "line": 34, "holds": 3, "blocked_ns": ns, "least": ns, "most": ns, **more}
 
 
@@ -123,13 +123,21 @@ def test_where_no_cgroup_was_asked_nobody_knows_whether_a_quota_did_it() -> None
 
 @pytest.mark.parametrize("function", ["runtime.futex", "PyThread_acquire_lock_timed"])
 def test_a_wait_of_the_runtime_is_named_and_nobody_is_told_to_change_it(function: str) -> None:
-    row = read(10_000_000, syscall="futex", function=function)
+    row = read(10_000_000, syscall="futex", function=function, runtime_wait=True)
     told = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go")
     (finding,) = told.findings
     assert finding.what == "in waits of the runtime itself (futex)"
     assert finding.today == ""
     # Nor does sysmon take P from it.
     assert told.by_runtime == ""
+
+
+def test_a_wait_of_the_runtime_names_what_the_program_called() -> None:
+    """Such as runtime.GC, which waits for each P: no descriptor and no other call helps."""
+    row = read(10_000_000, syscall="futex", raw=True, runtime_wait=True)
+    (finding,) = what_now(budget(process({"syscall": 10_000_000}, lost_at=[row])), "go").findings
+    assert finding.what == "in waits of the runtime itself (futex), under main.go:34"
+    assert finding.today == ""
 
 
 @pytest.mark.parametrize(

@@ -40,3 +40,32 @@ def test_an_address_is_named_by_the_program_of_that_time(tmp_path: Path) -> None
         (7, 900 * US, 64): "main.new",
     }
     assert functions_of(trace, {(8, 0, 64), (7, 0, 65)}) == {}
+
+
+def test_a_wait_of_the_runtime_is_told_whoever_is_below_it(tmp_path: Path) -> None:
+    """Go's futex under runtime.GC; a program's own; CPython's lock, under the C library."""
+    stacks = {
+        1: ("runtime.futex", "runtime.forEachP", "runtime.GC", "main.main"),
+        2: ("syscall.Syscall6", "main.main"),
+        3: (None, "PyThread_acquire_lock_timed", "take_gil"),
+        4: (None, "runtime.futex"),
+    }
+    scene = Scene()
+    pcs: dict[str | None, int] = {}
+    for stack_id, functions in stacks.items():
+        for depth, function in enumerate(functions):
+            pc = pcs.setdefault(function, len(pcs))
+            place = {"pid": 7, "generation": 1, "pc": pc}
+            scene.rows["stack"].append({"stack_id": stack_id, "depth": depth, **place})
+    for function, pc in pcs.items():
+        if function is not None:
+            row = {"pid": 7, "generation": 1, "pc": pc, "function": function}
+            scene.rows["address"].append(row)
+    scene.task(7, 7)
+    found = sites_of(scene.write(tmp_path), set(stacks))
+    assert {n: (site.function, site.runtime_wait) for n, site in found.items()} == {
+        1: ("main.main", True),
+        2: ("main.main", False),
+        3: ("PyThread_acquire_lock_timed", True),
+        4: ("runtime.futex", True),
+    }
