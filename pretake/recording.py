@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from analysis.answers.rules import Rule
     from pretake.watcher import Watcher
     from tracer.capture.dumps import Dumps
+    from tracer.capture.uploads import Uploads
     from tracer.capture.watch import Watch
 
 __all__ = ["Recording", "import_late"]
@@ -62,6 +63,7 @@ class Recording:
         rules: begin a dump where they hold.
         exact: whether uprobes tell the runtime's transitions.
         analysed: whether stall time is computed, for rules and metrics.
+        uploads: takes what was written to a store; None for no store.
 
     Attributes:
         alarms: how often each rule held, by its text.
@@ -77,10 +79,12 @@ class Recording:
         rules: Sequence[Rule],
         exact: bool = False,
         analysed: bool = True,
+        uploads: Uploads | None = None,
     ) -> None:
         self.watched = watched
         self.dumps = dumps
         self.recorder = recorder
+        self.uploads = uploads
         self.alarms: Counter[str] = Counter({rule.text: 0 for rule in rules})
         self.holds: dict[str, np.ndarray] = {}
         self._watcher: Watcher | None = None
@@ -116,6 +120,9 @@ class Recording:
         self._take_rows(last=True)
         for line in self.recorder.finish():
             say(line)
+        if self.uploads is not None:
+            for line in self.uploads.finish():
+                say(line)
 
     def step(self) -> list[str]:
         """Do what is due."""
@@ -133,7 +140,10 @@ class Recording:
                 answer.set_result(wanted())
             except BaseException as error:
                 answer.set_exception(error)
-        return lines + self.recorder.step()
+        lines += self.recorder.step()
+        if self.uploads is not None:
+            lines += self.uploads.step()
+        return lines
 
     def pressure(self) -> list[ProcessPressure]:
         """Stall time by cause of each process, of what is settled."""

@@ -78,6 +78,10 @@ class Recorded(Collector):
         for rule, count in recording.alarms.items():
             told.alarms.add_metric([rule], count, exemplar=last if count else None)
         told.removed.add_metric([], recording.dumps.removed)
+        if recording.uploads is not None:
+            for result, count in recording.uploads.counts.items():
+                told.uploads.add_metric([result], count)
+            told.waiting.add_metric([], recording.uploads.waiting)
         told.disk.add_metric([], recording.dumps.bytes())
         told.window.add_metric([], (watched.now_ns - watched.window.begin_ns) / 1e9)
         told.memory.add_metric([], watched.window.nbytes)
@@ -115,6 +119,15 @@ class _Families:
         )
         self.removed = CounterMetricFamily(
             "pretake_watch_dumps_removed", "Dumps that had to go because of --disk"
+        )
+        self.uploads = CounterMetricFamily(
+            "pretake_watch_uploads",
+            "Dumps that the store of --to has (uploaded), attempts that it did not take (failed), "
+            "and dumps that are not tried again (dropped)",
+            labels=["result"],
+        )
+        self.waiting = GaugeMetricFamily(
+            "pretake_watch_uploads_waiting", "Dumps that the store of --to does not have yet"
         )
         self.disk = GaugeMetricFamily(
             "pretake_watch_disk_bytes", "What all dumps take on the disk"

@@ -109,6 +109,14 @@ def _alerts() -> Iterator[_Rule]:
         summary="The watch on {{ $labels.instance }} could not write a dump; it has said why",
     )
     yield _Rule(
+        f"{_series('pretake_watch_uploads_waiting')} > 0",
+        alert="PretakeDumpNotUploaded",
+        wait="30m",
+        severity="warning",
+        summary="The store that the watch on {{ $labels.instance }} sends dumps to does not take "
+        "them; they are in its folder",
+    )
+    yield _Rule(
         f"rate({_series('pretake_watch_lost_records_total')}[5m]) > 0",
         alert="PretakeLosesRecords",
         wait="5m",
@@ -180,6 +188,14 @@ def dashboard() -> str:
             "Rules that held",
             "short",
             {"{{rule}}": f"increase({_series('pretake_watch_alarms_total')}[5m])"},
+        ),
+        (
+            "Uploads, and dumps that wait for one",
+            "short",
+            {
+                "{{result}}": f"increase({_series('pretake_watch_uploads_total')}[5m])",
+                "waiting": _series("pretake_watch_uploads_waiting"),
+            },
         ),
         (
             "Records, and those lost",

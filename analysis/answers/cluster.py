@@ -93,7 +93,7 @@ def opened(place: str) -> Iterator[Trace]:
         try:
             files, root = fsspec.core.url_to_fs(place)
             files.get(root.rstrip("/") + "/", f"{copy}/", recursive=True)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # libraries of stores raise what they like
             raise PretakeError(
                 f"cannot fetch {place}: {str(error).splitlines()[0] if str(error) else error!r}",
                 "check the address, and the credentials that fsspec finds",

@@ -96,6 +96,20 @@ from pretake.types import SIZE, WHERE
     help="Remove the oldest dumps when all take more than this.",
 )
 @click.option(
+    "--to",
+    "to",
+    metavar="URL",
+    help="Copy each dump to an object store too: s3://bucket/prefix, or what else fsspec opens.",
+)
+@click.option(
+    "--to-timeout",
+    type=click.FloatRange(0.1, 3600),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Give an upload up when the store has taken nothing for so long.",
+)
+@click.option(
     "--listen",
     type=WHERE,
     metavar="127.0.0.1:PORT|unix:PATH",
@@ -128,6 +142,8 @@ def command(
     memory: int,
     dumps_per_hour: int,
     disk: int,
+    to: str | None,
+    to_timeout: float,
     listen: int | Path | None,
     probes: str,
     buffer: int | None,
@@ -138,6 +154,7 @@ def command(
     Examples:
       pretake watch --pid 4242 --when 'hold_ns > 50 ms'
       pretake watch --name 'api-*' --when 'lost_p > 20 % for 3 s' --listen 127.0.0.1:9110
+      pretake watch --name 'api-*' --when 'stw_ns > 10 ms' --to s3://bucket/dumps
       kill -USR1 $(pgrep -f 'pretake watch')
 
     A dump is an ordinary trace, for 'pretake summary' and all others. It has the time before the
@@ -179,7 +196,7 @@ def command(
 
             server = stack.enter_context(contextlib.closing(Server(listen)))
         stack.enter_context(stopped_by_signals(stop))
-        watched, dumps = stack.enter_context(
+        watched, dumps, uploads = stack.enter_context(
             watch(
                 targets,
                 output,
@@ -188,10 +205,14 @@ def command(
                 per_hour=dumps_per_hour,
                 disk_bytes=disk,
                 drop=True,
+                to=to,
+                to_timeout_s=to_timeout,
             )
         )
-        recorder = Recorder(watched, dumps, seconds, after)
-        recording = Recording(watched, dumps, recorder, rules, probes == "exact", kept.rows)
+        on_written = None if uploads is None else uploads.add
+        recorder = Recorder(watched, dumps, seconds, after, on_written)
+        exact = probes == "exact"
+        recording = Recording(watched, dumps, recorder, rules, exact, kept.rows, uploads)
         signal.signal(signal.SIGUSR1, recording.by_signal)
         if server is not None:
             stack.enter_context(server.answering(application(recording)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -70,19 +71,28 @@ class Recorder:
         dumps: where they go.
         before_s: seconds before a trigger.
         after_s: seconds after it.
+        on_written: is given the name of each dump that is whole.
 
     Attributes:
         counts: triggers by what became of them: ``written``, ``joined``, ``refused``, ``failed``.
         last: name of the last dump that was written; None for none.
     """
 
-    def __init__(self, watched: Watched, dumps: Dumps, before_s: float, after_s: float) -> None:
+    def __init__(
+        self,
+        watched: Watched,
+        dumps: Dumps,
+        before_s: float,
+        after_s: float,
+        on_written: Callable[[str], None] | None = None,
+    ) -> None:
         self.counts: Counter[str] = Counter(written=0, joined=0, refused=0, failed=0)
         self.last: str | None = None
         self._watched = watched
         self._dumps = dumps
         self._before_ns = round(before_s * _SECOND_NS)
         self._after_ns = round(after_s * _SECOND_NS)
+        self._on_written = on_written
         self._pending: _Dump | None = None
         self._writing: tuple[threading.Thread, _Dump] | None = None
         self._refusing = False
@@ -181,3 +191,5 @@ class Recorder:
         self.counts["written"] += 1
         self.last = dump.name
         self._lines.append(f"{path}: {dump.reason}, {dump.nbytes:,} bytes")
+        if self._on_written is not None:
+            self._on_written(dump.name)

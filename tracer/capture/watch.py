@@ -35,6 +35,7 @@ from tracer.capture.programs import Programs
 from tracer.capture.record import left_out, new_manifest
 from tracer.capture.several import Several
 from tracer.capture.start import follow
+from tracer.capture.uploads import Uploads
 from tracer.capture.window import Slice, Window
 from tracer.errors import PretakeError
 from tracer.targets import jail
@@ -216,7 +217,7 @@ class Watch(Live):
             **about,
             "before_s": self._kept_options.seconds,
             "processes": {
-                str(pid): container._asdict()
+                str(pid): {"comm": self.comm_of(pid), **container._asdict()}
                 for pid, container in self.containers.items()
                 if pid in pids
             },
@@ -345,7 +346,9 @@ def watch(
     per_hour: int,
     disk_bytes: int,
     drop: bool = False,
-) -> Iterator[tuple[Watch, Dumps]]:
+    to: str | None = None,
+    to_timeout_s: float = 60.0,
+) -> Iterator[tuple[Watch, Dumps, Uploads | None]]:
     """Watch processes, and have a folder for dumps.
 
     Args:
@@ -357,9 +360,11 @@ def watch(
         disk_bytes: what all dumps take, at most.
         drop: once the probes are in place, become who called sudo (root itself: nobody), without
             any capability and for good.
+        to: where dumps go besides, as fsspec names it; None for nowhere.
+        to_timeout_s: what takes nothing for so long takes nothing at all.
 
     Raises:
-        PretakeError: the caller lacks the privilege, or the folder is not to be had.
+        PretakeError: the caller lacks the privilege, or the folder or the store is not to be had.
     """
     with contextlib.ExitStack() as stack:
         stack.callback(targets.close)
@@ -369,6 +374,10 @@ def watch(
         # Before it starts others: what it forks may have nothing of theirs.
         if drop:
             stack.callback(leave_attendant(dumps.fd, counts=False).end)
+        uploads = None
+        if to is not None:
+            uploads = Uploads(to, dumps.fd, to_timeout_s, dumps.names())
+            stack.callback(uploads.close)
         jail.warm_up()
         defines = probe_defines(options.probes)
         if not options.stacks:
@@ -377,4 +386,4 @@ def watch(
         stack.callback(programs.close)
         watched = Watch(targets, programs, options, kept, drop)
         stack.callback(watched.close)
-        yield watched, dumps
+        yield watched, dumps, uploads
