@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "advise": "Show for each call site which way of calling costs least P time.",
     "whatif": "Replay the run under other policies, or on another machine.",
     "compare": "Show many traces in one table, on a cluster if there is one.",
+    "fleet": "Rank causes and call sites over the traces of many hosts, and tell odd hosts.",
     "diff": "Say whether the runs of two programs differ by more than chance.",
     "bench": "Record two commands in turns, and say whether they differ.",
     "report": "Write one HTML file with pictures, which works offline.",

@@ -8,10 +8,11 @@ many workers there are.
 from __future__ import annotations
 
 import contextlib
+import copy
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 
@@ -19,7 +20,10 @@ from analysis.answers.compare import COMPARISON, compare
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 
-__all__ = ["compare_all", "map_traces", "opened"]
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["compare_all", "fold_places", "map_traces", "opened"]
 
 _Result = TypeVar("_Result")
 
@@ -50,6 +54,55 @@ def map_traces(
     """
     if scheduler is None:
         return [_work_on(place, work) for place in places]
+    with _client(scheduler) as client:
+        # pure: what a trace gives depends on its files, and those may be others the next time.
+        futures = client.map(_work_on, places, work=work, pure=False)
+        results: list[_Result] = client.gather(futures)
+    return results
+
+
+def fold_places(
+    work: Callable[[Trace], _Result],
+    failed: Callable[[str, Exception], _Result],
+    merge: Callable[[_Result, _Result], _Result],
+    places: Sequence[str],
+    scheduler: str | None = None,
+) -> _Result | None:
+    """One result of all traces, merged two by two; a trace that cannot be read ends nothing.
+
+    Never are there more results than workers and unfinished pairs, wherever they are made.
+
+    Args:
+        work: as in :func:`map_traces`.
+        failed: the result of a place whose work raised something.
+        merge: makes one of two, and may change the first; it must not depend on their order.
+        places: as in :func:`compare_all`.
+        scheduler: likewise.
+
+    Returns:
+        None for no places.
+    """
+    if scheduler is None:
+        told: _Result | None = None
+        for place in places:
+            one = _tried(place, work=work, failed=failed)
+            told = one if told is None else merge(told, one)
+        return told
+    if not places:
+        return None
+    with _client(scheduler) as client:
+        level = client.map(_tried, places, work=work, failed=failed, pure=False)
+        while len(level) > 1:
+            # Whatever nobody refers to is forgotten by the workers.
+            level = [
+                client.submit(_merged, merge, *level[at : at + 2], pure=False)
+                for at in range(0, len(level), 2)
+            ]
+        result: _Result = level[0].result()
+    return result
+
+
+def _client(scheduler: str) -> Client:
     try:
         from distributed import Client
     except ImportError:
@@ -58,17 +111,12 @@ def map_traces(
             "pip install 'pretake[cluster]'",
         ) from None
     try:
-        client = Client(scheduler, timeout=10)
+        return Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise PretakeError(
             f"no Dask scheduler answers at {scheduler} ({type(error).__name__})",
             "start one with 'dask scheduler', and workers with 'dask worker ADDRESS'",
         ) from None
-    with client:
-        # pure: what a trace gives depends on its files, and those may be others the next time.
-        futures = client.map(_work_on, places, work=work, pure=False)
-        results: list[_Result] = client.gather(futures)
-    return results
 
 
 @contextlib.contextmanager
@@ -104,6 +152,23 @@ def opened(place: str) -> Iterator[Trace]:
 def _work_on(place: str, work: Callable[[Trace], _Result]) -> _Result:
     with opened(place) as trace:
         return work(trace)
+
+
+def _tried(
+    place: str,
+    work: Callable[[Trace], _Result],
+    failed: Callable[[str, Exception], _Result],
+) -> _Result:
+    try:
+        return _work_on(place, work)
+    except Exception as error:  # one damaged trace of a thousand is no reason to lose the others
+        return failed(place, error)
+
+
+def _merged(merge: Callable[[_Result, _Result], _Result], *results: _Result) -> _Result:
+    # What a worker keeps of another task must stay as it is.
+    first, *second = results
+    return merge(copy.deepcopy(first), second[0]) if second else first
 
 
 def _compared(trace: Trace) -> pd.DataFrame:
