@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -34,23 +35,29 @@ if TYPE_CHECKING:
 
 __all__ = ["Recording", "import_late"]
 
-_PERIOD_S: Final = 0.25
+_PERIOD_S: Final = 0.5
 _ROWS_PERIOD_S: Final = 1.0
 _PATIENCE_S: Final = 60.0
 _BUCKETS: Final = 256
 
 
-def import_late() -> None:
+def import_late(listens: bool) -> None:
     """Import what a watch with rules or with a listener needs, down to what libraries import when
-    they are first used: who has become nobody may not read modules that lie in root's home."""
+    they are first used: who has become nobody may not read modules that lie in root's home.
+
+    Args:
+        listens: whether it has a listener. Only a profile needs pandas, which takes 45 MB.
+    """
     import analysis.answers.alarms
-    import analysis.formats.pprof  # noqa: F401
-    import pretake.recording_page
-    import pretake.watcher  # noqa: F401
+    import pretake.watcher
     from analysis.names import syscall_names
 
     syscall_names([0], platform.machine())
-    pa.table({"x": [0]}).to_pandas()
+    if listens:
+        import analysis.formats.pprof  # noqa: F401
+        import pretake.recording_page  # noqa: F401
+
+        pa.table({"x": [0]}).to_pandas()
 
 
 class Recording:
@@ -202,12 +209,17 @@ class Recording:
             self.recorder.trigger(reason, fired.event_ns)
 
     def _count_holds(self, rows: Mapping[str, np.ndarray]) -> None:
-        from analysis.names import syscall_names
-
         buckets = buckets_of(np.maximum(rows["end_ns"] - rows["block_ns"], 1))
         for number in np.unique(rows["nr"]).tolist():
             own = buckets[rows["nr"] == number]
-            (named,) = syscall_names([number], platform.machine())
             counts = np.bincount(own, minlength=_BUCKETS)[:_BUCKETS]
-            syscall = str(named) if number >= 0 else "page fault"
+            syscall = _called(number)
             self.holds[syscall] = self.holds.get(syscall, 0) + counts
+
+
+@cache
+def _called(number: int) -> str:
+    from analysis.names import syscall_names
+
+    (named,) = syscall_names([number], platform.machine())
+    return str(named) if number >= 0 else "page fault"

@@ -8,17 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
 from analysis.answers.going import GoingPressure
 from analysis.answers.live import Call, CallSites
-from analysis.answers.places import places_of
 from analysis.names import syscall_names
+from tracer.trace.schema import TABLES
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from analysis.answers.pressure import ProcessPressure
     from tracer.capture.live import Live, LiveRows
 
@@ -28,6 +25,7 @@ _EARLY = 3
 """Periods whose rows are kept whole while no runtime was found."""
 _LIVES_MOST = 60
 """Older ones whose lives are kept apart."""
+_EXIT = TABLES["task"].column("kind").code("exit")
 _THREADS_MOST = 200_000
 """The pass begins again when it has heard of so many: a watch of weeks may see millions."""
 
@@ -57,6 +55,9 @@ class Watcher:
 
     def look(self) -> dict[Call, np.ndarray]:
         """Counts since the begin, by call."""
+        # Only 'live' asks; a watch of weeks is spared what it needs: pandas.
+        from analysis.answers.places import places_of
+
         with self._lock:
             counts = self._watched.counts()
             new = self._watched.new_stacks()
@@ -89,7 +90,7 @@ class Watcher:
             elif self._going.threads > _THREADS_MOST:
                 self._going = self._going.renewed()
             for piece in (*self._early, rows):
-                self._going.feed(piece.tables, piece.until_ns)
+                self._going.feed(piece.records, piece.tables, piece.until_ns)
             self._early = []
             if last:
                 self._going.finish()
@@ -107,20 +108,19 @@ def forget_early(pieces: list[LiveRows]) -> list[LiveRows]:
     """
     older, newer = pieces[:-_EARLY], pieces[-_EARLY:]
     lives = [
-        replace(piece, tables={"task": piece.tables["task"]})
+        replace(piece, records={"task": piece.records["task"]}, tables={})
         for piece in older
-        if len(piece.tables.get("task", ()))
+        if len(piece.records.get("task", ()))
     ]
     if len(lives) > _LIVES_MOST:
-        tasks = pa.concat_tables([piece.tables["task"] for piece in lives])
-        lives = [replace(lives[-1], tables={"task": _living(tasks)})]
+        tasks = np.concatenate([piece.records["task"] for piece in lives])
+        lives = [replace(lives[-1], records={"task": _living(tasks)})]
     return [*lives, *newer]
 
 
-def _living(tasks: pa.Table) -> pa.Table:
-    """Of rows of table task, in the order in which they came: the last one of each thread that
-    lives."""
-    numbered = tasks.select(["tid"]).append_column("at", pa.array(range(len(tasks))))
-    last = numbered.group_by("tid").aggregate([("at", "max")])["at_max"]
-    rows = tasks.take(last.combine_chunks().sort())
-    return rows.filter(pc.not_equal(rows["kind"].cast(pa.string()), "exit"))
+def _living(tasks: np.ndarray) -> np.ndarray:
+    """Of records of table task, in the order in which they came: the last one of each thread
+    that lives."""
+    _, from_end = np.unique(tasks["tid"][::-1], return_index=True)
+    last = tasks[np.sort(len(tasks) - 1 - from_end)]
+    return np.asarray(last[last["kind"] != _EXIT])

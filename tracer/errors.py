@@ -22,3 +22,7 @@ class PretakeError(Exception):
         self.problem = problem
         self.mend = mend
         super().__init__(f"{problem}: {mend}" if mend else problem)
+
+    def __reduce__(self) -> tuple[type[PretakeError], tuple[str, str]]:
+        """As it was made: it may come from another process."""
+        return type(self), (self.problem, self.mend)

@@ -6,7 +6,7 @@ are late, because rows may come late and because the pass looks one second ahead
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,8 @@ from analysis.ptime.engine.rows import (
 )
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.setting import LOSSES_OF, Edge, PassSetting, edge_columns, throttle_edges
-from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow
+from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow, from_records
+from tracer.trace.records import copied, joined, picked
 from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["GoingPressure"]
@@ -34,6 +35,12 @@ __all__ = ["GoingPressure"]
 _SECOND_NS: Final = 1_000_000_000
 _KEPT_NS: Final = (max(WINDOWS_S) + 2) * _SECOND_NS
 _KIND = TABLES["task"].column("kind")
+_COLUMNS: Final = {
+    name: [column.name for column in TABLES[name].columns if column.name in columns]
+    for name, columns in COLUMNS
+    if name in TABLES
+}
+"""What the pass reads, by table."""
 
 
 class GoingPressure:
@@ -83,36 +90,28 @@ class GoingPressure:
         self._on_settled = on_settled
         self._begin_ns = begin_ns
         self._fed_ns = begin_ns
-        self._early: dict[str, Columns] = {}
+        self._early: dict[str, np.ndarray] = {}
         self._bins: dict[str, np.ndarray] = {}
         self._living: dict[int, set[int]] = {}
         self._comms: dict[int, str] = {}
         self._reached: set[tuple[int, int, int]] = set()
 
-    def feed(self, tables: Mapping[str, pa.Table], until_ns: int) -> None:
+    def feed(
+        self, records: Mapping[str, np.ndarray], tables: Mapping[str, pa.Table], until_ns: int
+    ) -> None:
         """Take rows (:class:`tracer.capture.live.LiveRows`)."""
         until_ns = max(until_ns, self._fed_ns)
-        edges = [*self._lives(tables), *self._losses(tables), *self._reach(tables)]
+        edges = [*self._lives(records), *self._losses(records), *self._reach(tables)]
         if "throttle" in tables:
             edges += throttle_edges(from_arrow("throttle", tables["throttle"]))
         # What is told late happened, for all that is settled, when it was told.
         first_ns = self._first_ns()
         self._runner.add_edges([(max(e[0], first_ns), e[1], e[2], e[3]) for e in edges])
         ready = {}
-        for name, columns in COLUMNS:
-            if name not in TABLES:
-                continue
-            news = tables.get(name)
-            held = self._early.get(name)
-            if news is not None:
-                wanted = [column for column in columns if column in news.column_names]
-                found = from_arrow(name, news.select(wanted))
-                held = found if held is None else _joined(name, held, found)
-            if held is None:
-                continue
-            due = int(np.searchsorted(held[TIME_COLUMN[name]], until_ns, "right"))
-            ready[name] = {column: values[:due] for column, values in held.items()}
-            self._early[name] = {column: values[due:] for column, values in held.items()}
+        for name, columns in _COLUMNS.items():
+            held = [own[name] for own in (self._early, records) if len(own.get(name, ()))]
+            if held:
+                ready[name], self._early[name] = _due(name, held, columns, until_ns)
         self._runner.feed(ready, until_ns)
         self._fed_ns = until_ns
         self._runner.settle_all()
@@ -183,12 +182,13 @@ class GoingPressure:
         kept = bins["ts_ns"] >= self._fed_ns - _KEPT_NS
         self._bins = {name: values[kept] for name, values in bins.items()}
 
-    def _lives(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
+    def _lives(self, records: Mapping[str, np.ndarray]) -> Iterator[Edge]:
         """When processes begin and end: with their first thread, and with the last of all."""
-        if "task" not in tables:
+        if "task" not in records:
             return
+        rows = records["task"]
+        rows = rows[np.argsort(rows["ts_ns"], kind="stable")]
         names = ("ts_ns", "tid", "pid", "kind", "comm")
-        rows = from_arrow("task", tables["task"].select(names))
         for ns, tid, pid, kind, comm in zip(*(rows[n].tolist() for n in names), strict=True):
             self._know(tid, pid)
             living = self._living.setdefault(pid, set())
@@ -200,14 +200,14 @@ class GoingPressure:
                 continue
             living.add(tid)
             if tid == pid:
-                self._comms[pid] = comm
+                self._comms[pid] = comm.decode("utf-8", "replace")
                 if kind == _KIND.code("fork"):
                     yield ns, pid, BEGINS, 0
 
-    def _losses(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
-        if "loss" not in tables:
+    def _losses(self, records: Mapping[str, np.ndarray]) -> Iterator[Edge]:
+        if "loss" not in records:
             return
-        rows = from_arrow("loss", tables["loss"])
+        rows = records["loss"]
         words = TABLES["loss"].column("table")
         codes = {words.code(name) for name in LOSSES_OF if name in words.words}
         for begin, end, table in zip(
@@ -231,8 +231,13 @@ class GoingPressure:
                     yield max(ns, self._begin_ns), pid, kind, 0
 
 
-def _joined(name: str, held: Columns, news: Columns) -> Columns:
-    """Both, in the order of time."""
-    both = {column: np.concatenate([held[column], news[column]]) for column in news}
-    order = np.argsort(both[TIME_COLUMN[name]], kind="stable")
-    return {column: values[order] for column, values in both.items()}
+def _due(
+    name: str, held: Sequence[np.ndarray], columns: Sequence[str], until_ns: int
+) -> tuple[Columns, np.ndarray]:
+    """The rows up to a moment, in the order of time; and the records of those after it."""
+    records = joined(held)
+    times = records[TIME_COLUMN[name]]
+    if not bool((times[1:] >= times[:-1]).all()):
+        records = picked(records, np.argsort(times, kind="stable"))
+    due = int(np.searchsorted(records[TIME_COLUMN[name]], until_ns, "right"))
+    return from_records(name, records[:due], columns), copied(records[due:])

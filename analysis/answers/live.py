@@ -7,13 +7,15 @@ defines what the numbers mean.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from analysis.names import syscall_names
 from tracer.trace.schema import UNKNOWN
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["NOTHING", "OTHER", "Call", "CallSites", "TopCalls", "by_syscall"]
 

@@ -127,7 +127,7 @@ from pretake.types import SIZE, WHERE
     "--buffer",
     type=SIZE,
     default=None,
-    show_default="2M to 32M, by the machine's memory",
+    show_default="2M to 8M, by the machine's memory",
     metavar="SIZE",
     help="Memory for the records of each CPU, until they are read.",
 )
@@ -182,7 +182,7 @@ def command(
     options = CaptureOptions(buffer_bytes=buffer, probes=probes, reference_module=reference.find())
     kept = WatchOptions(seconds, memory, rows=bool(rules) or listen is not None)
     if kept.rows:
-        import_late()
+        import_late(listen is not None)
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(targets.close)

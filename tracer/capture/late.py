@@ -24,14 +24,15 @@ from tracer.capture.target_files import TargetFiles
 from tracer.targets.reference import LIBRARY
 from tracer.trace.schema import TABLES
 
-__all__ = ["LateRuntimes"]
+__all__ = ["LATE_WAIT_S", "LateRuntimes"]
 
 LOOKS: Final = 4
 """Processes that are looked at in one step."""
 
 _FORK: Final = TABLES["task"].column("kind").code("fork")
 _FIRST_WAIT_S: Final = 0.01
-_LONGEST_WAIT_S: Final = 0.5
+LATE_WAIT_S: Final = 0.5
+"""How long it waits at most between two looks at a process, where nobody says."""
 
 
 @dataclass
@@ -51,12 +52,21 @@ class LateRuntimes:
         runtimes: looks at what is found.
         images: the processes.
         files: opens theirs.
+        longest_wait_s: how long it waits at most between two looks at a process. One that makes
+            a thread is looked at soon in any case.
     """
 
-    def __init__(self, runtimes: Runtimes, images: Images, files: TargetFiles) -> None:
+    def __init__(
+        self,
+        runtimes: Runtimes,
+        images: Images,
+        files: TargetFiles,
+        longest_wait_s: float = LATE_WAIT_S,
+    ) -> None:
         self._runtimes = runtimes
         self._images = images
         self._files = files
+        self._longest_wait_s = longest_wait_s
         self._watched: dict[int, _Watched] = {}
         self._found: deque[tuple[Image, Mapping]] = deque()
 
@@ -102,7 +112,7 @@ class LateRuntimes:
         if self._images.current(image.pid) is not image:
             self._watched.pop(image.pid, None)
             return
-        watched.wait_s = min(2 * watched.wait_s, _LONGEST_WAIT_S)
+        watched.wait_s = min(2 * watched.wait_s, self._longest_wait_s)
         watched.due_s = now_s + watched.wait_s
         try:
             maps = self._files.maps_of(image.pid)

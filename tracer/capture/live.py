@@ -25,7 +25,7 @@ from tracer.capture.binaries import Binaries
 from tracer.capture.drain import loss_records
 from tracer.capture.images import Images
 from tracer.capture.kernel_stacks import KernelStack
-from tracer.capture.late import LateRuntimes
+from tracer.capture.late import LATE_WAIT_S, LateRuntimes
 from tracer.capture.launch import Command, RunningProcess, present_rows
 from tracer.capture.options import CaptureOptions, probe_defines
 from tracer.capture.privilege import check_privilege, give_up
@@ -40,7 +40,8 @@ from tracer.capture.throttles import Throttles
 from tracer.errors import PretakeError
 from tracer.targets import jail
 from tracer.trace.clock import KernelClock
-from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.records import copied, joined
+from tracer.trace.schema import UNKNOWN
 
 __all__ = ["OTHERS", "WHATS", "Histogram", "Live", "LiveRows", "buckets_of", "live", "lower_ns"]
 
@@ -104,9 +105,10 @@ class Live:
         options: CaptureOptions,
         drop: bool,
         rows: bool = False,
+        late_wait_s: float = LATE_WAIT_S,
     ) -> None:
         self._clock = KernelClock()
-        self._kept: dict[str, list[pa.Table]] | None = {} if rows else None
+        self._kept: dict[str, list[np.ndarray]] | None = {} if rows else None
         self._period_s = _ROWS_PERIOD_S if rows else math.inf
         self._throttles = Throttles()
         self._target = target
@@ -116,7 +118,7 @@ class Live:
         self._symbols = Symbols(images, self._binaries)
         files = TargetFiles()
         self._runtimes = Runtimes(programs.layouts, options, images, self._binaries, files)
-        self._late = LateRuntimes(self._runtimes, images, files)
+        self._late = LateRuntimes(self._runtimes, images, files, late_wait_s)
         # By the kernel's number of a stack, ours; and those that nobody has asked for yet.
         self._stack_ids: dict[int, int] = {}
         self._new_stacks: dict[int, KernelStack] = {}
@@ -134,17 +136,16 @@ class Live:
         """
         deadline = time.monotonic() + seconds
         while True:
-            self._take()
             more = self._runtimes.step() or self._late.step()
             left_s = max(deadline - time.monotonic(), 0)
             if self._period_s < math.inf:
                 self._throttles.step(self._clock.now_ns())
             wait_s = 0 if more else min(left_s, self._period_s, self._runtimes.wait_s)
-            if self._target.wait(wait_s, self._programs.rings.wake_fd):
-                self._take()
-                return True
-            if left_s <= 0:
-                return False
+            ended = self._target.wait(wait_s, self._programs.rings.wake_fd)
+            # Once for each time that we wake: nine rings cost as much as a few hundred records.
+            self._take()
+            if ended or time.monotonic() >= deadline:
+                return ended
 
     def rows(self, last: bool = False) -> LiveRows | None:
         """The rows since the last time, for who watches with ``rows``; else None.
@@ -158,10 +159,9 @@ class Live:
         self._take()
         throttle = self._take_beside()
         kept, self._kept = self._kept, {}
-        tables = {name: pa.concat_tables(pieces) for name, pieces in kept.items()}
-        tables["reach"] = reach_table(self._images)
-        tables["throttle"] = throttle
-        return LiveRows(until_ns, tables)
+        records = {name: joined(pieces) for name, pieces in kept.items()}
+        tables = {"reach": reach_table(self._images), "throttle": throttle}
+        return LiveRows(until_ns, records, tables)
 
     def _begin(self) -> None:
         assert not isinstance(self._target, Several)
@@ -196,7 +196,12 @@ class Live:
     def _seen(self, table: str, records: np.ndarray) -> None:
         """Records came, which are the ring's own memory."""
         if self._kept is not None:
-            self._kept.setdefault(table, []).append(TABLES[table].to_arrow(records))
+            self._keep(table, copied(records))
+
+    def _keep(self, table: str, records: np.ndarray) -> None:
+        """Keep records for who asks for rows; they change no more."""
+        if self._kept is not None:
+            self._kept.setdefault(table, []).append(records)
 
     @property
     def runtime(self) -> str:
@@ -249,15 +254,17 @@ class Live:
 
 @dataclass(frozen=True)
 class LiveRows:
-    """Rows that left the kernel, by table, as a trace's reader gives them.
+    """Rows that left the kernel, by table.
 
     Args:
         until_ns: what is later, other rows may still come before.
-        tables: those with rings, in no order, and ``loss``; ``reach``: all of it each time;
-            ``throttle``: what is new.
+        records: of tables with rings, in no order, and of ``loss``; as the rings had them.
+        tables: those that have texts, as a trace's reader gives them. ``reach``: all of it each
+            time; ``throttle``: what is new.
     """
 
     until_ns: int
+    records: dict[str, np.ndarray]
     tables: dict[str, pa.Table]
 
 

@@ -38,6 +38,7 @@ from tracer.capture.start import follow
 from tracer.capture.uploads import Uploads
 from tracer.capture.window import Slice, Window
 from tracer.errors import PretakeError
+from tracer.kernel.table_rings import default_cpu_bytes
 from tracer.targets import jail
 from tracer.trace.clock import Moment, note_clocks
 from tracer.trace.manifest import Missing
@@ -50,9 +51,15 @@ LATE_NS: Final = 500_000_000
 
 _RULES_LATE_S: Final = 4.0
 """By so much the window is longer than was asked: a rule is known to hold some seconds late."""
-_PERIOD_S: Final = 0.1
-_FULL: Final = 0.1
-"""A ring that is fuller than this is read again sooner."""
+_PERIOD_S: Final = 0.5
+_PERIOD_LEAST_S: Final = 0.02
+_FILL_WANTED: Final = 0.2
+"""A ring that is fuller than this is read again sooner; the kernel wakes us at a half."""
+_CPU_BYTES_MOST: Final = 8 << 20
+"""Memory of a CPU's rings, where nobody says: all of it is touched once the rings went round, and
+they are read long before they are full."""
+_LATE_WAIT_S: Final = 5.0
+"""A plugin that makes no thread is found so late: looks at 200 processes are not for nothing."""
 _FORGET_PERIOD_NS: Final = 10_000_000_000
 _EXEC: Final = TABLES["task"].column("kind").code("exec")
 
@@ -103,7 +110,7 @@ class Watch(Live):
         note_clocks(self._ahead, targets.pids)
         self.containers = {pid: container_of(cgroup_of(pid)) for pid in targets.pids}
         self._manifest = new_manifest(targets, options)
-        super().__init__(targets, programs, options, drop, kept.rows)
+        super().__init__(targets, programs, options, drop, kept.rows, _LATE_WAIT_S)
 
     def rows(self, last: bool = False) -> LiveRows | None:
         """The rows since the last time, if they are wanted; call it once a second in any case."""
@@ -256,8 +263,9 @@ class Watch(Live):
 
     def _take(self) -> None:
         fill = max(ring.fill for ring in self._programs.rings.rings.values())
-        # The kernel wakes us at a half; to read small rings often is dear.
-        self._period_s = _PERIOD_S if fill < _FULL else _PERIOD_S / 10
+        wanted_s = self._period_s * _FILL_WANTED / max(fill, 1e-3)
+        # Slower by steps, since a burst may follow a silence; faster at once.
+        self._period_s = min(max(min(wanted_s, 2 * self._period_s), _PERIOD_LEAST_S), _PERIOD_S)
         super()._take()
         self.window.step(self._clock.now_ns())
 
@@ -271,8 +279,8 @@ class Watch(Live):
             execs = records[records["kind"] == _EXEC]
             if len(execs):
                 self._look_at_clocks(execs)
-        self.window.add(table, records, self._clock.now_ns())
-        super()._seen(table, records)
+        # The window's copy serves the rules, too.
+        self._keep(table, self.window.add(table, records, self._clock.now_ns()))
 
     def _look_at_clocks(self, execs: np.ndarray) -> None:
         for pid, generation in execs[["pid", "generation"]].tolist():
@@ -382,7 +390,8 @@ def watch(
         defines = probe_defines(options.probes)
         if not options.stacks:
             defines["NO_STACKS"] = 1
-        programs = Programs(options.buffer_bytes, options.max_threads, defines=defines)
+        cpu_bytes = options.buffer_bytes or min(default_cpu_bytes(), _CPU_BYTES_MOST)
+        programs = Programs(cpu_bytes, options.max_threads, defines=defines)
         stack.callback(programs.close)
         watched = Watch(targets, programs, options, kept, drop)
         stack.callback(watched.close)

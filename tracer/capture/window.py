@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tracer.trace.records import copied, joined
+
 __all__ = ["Slice", "Window"]
 
 _SLICE_NS: Final = 1_000_000_000
@@ -53,10 +55,7 @@ class _Open:
     nbytes: int = 0
 
     def sealed(self, end_ns: int) -> Slice:
-        records = {
-            name: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-            for name, pieces in self.records.items()
-        }
+        records = {name: joined(pieces) for name, pieces in self.records.items()}
         tables = {name: pa.concat_tables(pieces) for name, pieces in self.tables.items()}
         return Slice(self.begin_ns, end_ns, records, tables, self.nbytes)
 
@@ -93,18 +92,23 @@ class Window:
         """From when on all that came is here."""
         return self._slices[0].begin_ns if self._slices else self._open.begin_ns
 
-    def add(self, table: str, records: np.ndarray, now_ns: int) -> None:
+    def add(self, table: str, records: np.ndarray, now_ns: int) -> np.ndarray:
         """Keep a copy of records that just came.
 
         Args:
             table: of them.
             records: of the table's record type; they may be the ring's own memory.
             now_ns: the time, CLOCK_MONOTONIC, later than each record's.
+
+        Returns:
+            The copy, which changes no more.
         """
-        if len(records):
-            self._make_room(records.nbytes, now_ns)
-            self._open.records.setdefault(table, []).append(records.copy())
-            self._count(records.nbytes)
+        copy = copied(records)
+        if len(copy):
+            self._make_room(copy.nbytes, now_ns)
+            self._open.records.setdefault(table, []).append(copy)
+            self._count(copy.nbytes)
+        return copy
 
     def add_table(self, table: str, rows: pa.Table, now_ns: int) -> None:
         """Keep rows that came through no ring."""

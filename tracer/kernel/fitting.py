@@ -22,6 +22,7 @@ import numpy as np
 
 from tracer.errors import PretakeError
 from tracer.kernel import bpf
+from tracer.kernel.apart import apart
 from tracer.kernel.bcc_loader import INSTALL, find_headers, load_bcc
 from tracer.kernel.btf import Btf, kernel_btf
 from tracer.kernel.compiler import (
@@ -72,15 +73,24 @@ class _Compiled:
     """The programs as bcc compiles them, now or before."""
 
     def programs(self, defines: Mapping[str, int]) -> Object:
-        key = [sources_digest(), *(f"{name}={value}" for name, value in sorted(defines.items()))]
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            return Object.from_json(kept(*key))
-        made = compile_programs(defines)
-        keep(made.to_json(), *key)
-        return made
+        found = _compiled_before(defines)
+        if found is None:
+            found = compile_programs(defines)
+            keep(found.to_json(), *_key(defines))
+        return found
 
     def return_flag(self) -> Object:
         return compile_return_flag()
+
+
+def _key(defines: Mapping[str, int]) -> list[str]:
+    return [sources_digest(), *(f"{name}={value}" for name, value in sorted(defines.items()))]
+
+
+def _compiled_before(defines: Mapping[str, int]) -> Object | None:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return Object.from_json(kept(*_key(defines)))
+    return None
 
 
 @dataclass(frozen=True)
@@ -107,26 +117,43 @@ def source(defines: Mapping[str, int] | None = None) -> Source:
     Raises:
         PretakeError: from nowhere: there is neither byte code of these sources nor a compiler.
     """
+    asked = _asked()
+    shipped = _shipped(defines)
+    if isinstance(shipped, Shipped):
+        because = f", as {FORCE} asks" if asked else ""
+        told = f"the byte code of this installation, made by {shipped.made_by}{because}"
+        return Source(shipped, True, told)
+    if asked == "shipped":
+        raise PretakeError(shipped, _REINSTALL)
+    _require_compiler(shipped)
+    return Source(_Compiled(), False, f"compiled here by {compiler_version()}: {shipped}")
+
+
+def _asked() -> str:
     asked = os.environ.get(FORCE, "")
     if asked not in ("", "shipped", "compiled"):
         raise PretakeError(f"{FORCE} is {asked!r}", "say shipped or compiled, or leave it out")
-    because = f", as {FORCE} asks" if asked else ""
-    if asked == "compiled":
-        why_not = f"{FORCE} asks for it"
-    elif defines is not None and dict(defines) not in variants():
-        why_not = "this mode is not shipped"
-    else:
-        try:
-            shipped = Shipped()
-        except PretakeError as error:
-            why_not = error.problem
-        else:
-            told = f"the byte code of this installation, made by {shipped.made_by}{because}"
-            return Source(shipped, True, told)
-    if asked == "shipped":
-        raise PretakeError(why_not, _REINSTALL)
-    _require_compiler(why_not)
-    return Source(_Compiled(), False, f"compiled here by {compiler_version()}: {why_not}")
+    return asked
+
+
+def _shipped(defines: Mapping[str, int] | None) -> Shipped | str:
+    """The byte code that came with this installation, or why it is not used."""
+    if _asked() == "compiled":
+        return f"{FORCE} asks for it"
+    if defines is not None and dict(defines) not in variants():
+        return "this mode is not shipped"
+    try:
+        return Shipped()
+    except PretakeError as error:
+        return error.problem
+
+
+def _programs(defines: Mapping[str, int]) -> Object:
+    """The programs of a mode. This process loads no compiler, whatever is compiled."""
+    if not isinstance(_shipped(defines), Shipped) and _asked() != "shipped":
+        found = _compiled_before(defines)
+        return found or apart(lambda: source(defines).programs.programs(defines))
+    return source(defines).programs.programs(defines)
 
 
 def _require_compiler(why: str) -> None:
@@ -174,7 +201,7 @@ def return_flag() -> int | None:
     values = kernel_constants(btf)
     if -1 in (values["OFFSET_TASK_THREAD_FLAGS"], values["OFFSET_TASK_STATE"]):
         return None
-    trial = _with_constants(source().programs.return_flag(), values)
+    trial = _with_constants(apart(lambda: source().programs.return_flag()), values)
     with contextlib.suppress(bpf.LoadError, OSError):
         return find_return_flag(trial)
     return None
@@ -192,7 +219,7 @@ def _fitted(btf: Btf, return_flag: int | None, defines: Mapping[str, int]) -> Fi
     # Since Linux 6.2 task storage can be looked up by who interrupts a look-up of it.
     if not btf.has_name("bpf_task_storage_get_recur"):
         compiled_in["STORAGE_REFUSES"] = 1
-    made = source(compiled_in).programs.programs(compiled_in)
+    made = _programs(compiled_in)
     made = _with_constants(made, values)
     functions = {name: _calling(code, btf) for name, code in made.functions.items()}
     # A hash that takes memory as it grows: from a program that holds a run queue's lock only since

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from tracer.kernel.fence import fence
+from tracer.trace.records import joined
 
 __all__ = ["END_DTYPE", "SlotRing", "slots_of"]
 
@@ -98,9 +99,7 @@ class SlotRing:
             first, last = begin & (slots - 1), end & (slots - 1)
             row = self._records[place : place + slots]
             pieces += [row[first:last]] if first < last else [row[first:], row[:last]]
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate([self._records[:0], *pieces])
+        return joined(pieces) if pieces else self._records[:0]
 
     def release(self) -> None:
         """Give the kernel back the slots of the records that :meth:`peek` returned."""

@@ -12,8 +12,7 @@ from analysis.answers.going import GoingPressure
 from analysis.answers.rules import Rule, parse_rule
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.engine.sums import BIN
-from analysis.windowed.columns import TIME_COLUMN
-from tests.unit.analysis.test_going import held_for_six_seconds
+from tests.unit.analysis.test_going import all_records, held_for_six_seconds
 from tracer.errors import PretakeError
 
 SECOND = 10**9
@@ -138,8 +137,7 @@ def test_rules_are_asked_of_rows_as_they_come(tmp_path: Path) -> None:
     going = GoingPressure(
         0, "reference", on_settled=lambda name, rows: found.extend(alarms.ask(name, rows))
     )
-    tables = {name: trace.arrow(name) for name in (*TIME_COLUMN, "reach")}
-    going.feed(tables, 22 * SECOND)
+    going.feed(all_records(trace), {"reach": trace.arrow("reach")}, 22 * SECOND)
     assert [(fired.rule.metric, fired.event_ns) for fired in found] == [
         ("hold_ns", 12 * SECOND),
         ("lost_p", 12 * SECOND),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -12,12 +13,12 @@ from analysis.answers.budget import budget
 from analysis.answers.going import GoingPressure
 from analysis.answers.pressure import CAUSES, KINDS, ProcessPressure, kind_of
 from analysis.ptime.engine.moves import REACH_NS
-from analysis.windowed.columns import TIME_COLUMN
+from analysis.windowed.columns import TIME_COLUMN, plain_array
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_budget import look
 from tests.unit.analysis.test_pressure import SECOND, back, block, one_p
 from tracer.trace.reader import Trace
-from tracer.trace.schema import TABLES
+from tracer.trace.schema import TABLES, UNKNOWN
 
 END = 20
 
@@ -40,6 +41,23 @@ def held_for_six_seconds() -> Scene:
     return scene
 
 
+def records_of(table: str, rows: pa.Table) -> np.ndarray:
+    """Rows of a trace as a ring would have had them."""
+    records = np.zeros(rows.num_rows, TABLES[table].dtype)
+    for column in TABLES[table].columns:
+        values = rows.column(column.name)
+        if column.is_text:
+            records[column.name] = [(text or "").encode() for text in values.to_pylist()]
+            continue
+        numbers = plain_array(column, values)
+        records[column.name] = np.where(numbers == UNKNOWN, column.unknown, numbers)
+    return records
+
+
+def all_records(trace: Trace) -> dict[str, np.ndarray]:
+    return {name: records_of(name, trace.arrow(name)) for name in TIME_COLUMN}
+
+
 def fed(trace: Trace, step_ns: int, late_ns: int = 0) -> list[ProcessPressure]:
     """What is told at the end, of rows that come up to ``late_ns`` late."""
     going = GoingPressure(0, "reference")
@@ -48,17 +66,19 @@ def fed(trace: Trace, step_ns: int, late_ns: int = 0) -> list[ProcessPressure]:
     at = 0
     while at < end_ns:
         until = min(at + step_ns, end_ns)
-        news: dict[str, pa.Table] = {"reach": tables["reach"]}
+        news: dict[str, np.ndarray] = {}
         for name, time in TIME_COLUMN.items():
             times = pc.cast(tables[name].column(time), pa.int64())
             # A row that is late comes with the others of a later piece.
             low, high = (
                 (at - late_ns, until - late_ns) if until < end_ns else (at - late_ns, 1 << 60)
             )
-            news[name] = tables[name].filter(
+            rows = tables[name].filter(
                 pc.and_(pc.greater_equal(times, low if at else -(1 << 60)), pc.less(times, high))
             )
-        going.feed(news, until - late_ns if until < end_ns else until)
+            news[name] = records_of(name, rows)
+        reach = {"reach": tables["reach"]}
+        going.feed(news, reach, until - late_ns if until < end_ns else until)
         at = until
     return going.told()
 
@@ -90,7 +110,7 @@ def test_at_the_end_what_is_no_whole_second_is_told_too(tmp_path: Path) -> None:
     """The scene's 20 s are fed at once, and end 2.5 s later."""
     trace = held_for_six_seconds().write(tmp_path)
     going = GoingPressure(0, "reference")
-    going.feed({name: trace.arrow(name) for name in (*TIME_COLUMN, "reach")}, 22_500_000_000)
+    going.feed(all_records(trace), {"reach": trace.arrow("reach")}, 22_500_000_000)
     going.finish()
     (process,) = going.told()
     assert process["pressure"]["total"]["seconds"] == 22.5
@@ -109,21 +129,21 @@ def test_before_a_process_is_in_reach_nothing_of_it_is_known(tmp_path: Path) -> 
 def test_before_the_first_second_there_is_nothing() -> None:
     going = GoingPressure(0, "go")
     assert going.told() == []
-    going.feed({}, 10)
+    going.feed({}, {}, 10)
     assert going.told() == []
 
 
 def test_renewed_it_goes_on_from_where_it_is(tmp_path: Path) -> None:
     """The P is held from 12 to 18 s; the pass begins again at 15 s."""
     trace = held_for_six_seconds().write(tmp_path)
-    tables = {name: trace.arrow(name) for name in (*TIME_COLUMN, "reach")}
+    reach = {"reach": trace.arrow("reach")}
     going = GoingPressure(0, "reference")
     # All that comes by 15 s, and rows that came early wait for their time.
-    going.feed(tables, 15 * SECOND * US)
+    going.feed(all_records(trace), reach, 15 * SECOND * US)
     first = going.threads
     renewed = going.renewed()
     assert 0 < renewed.threads <= first
-    renewed.feed({"reach": tables["reach"]}, 22_500_000_000)
+    renewed.feed({}, reach, 22_500_000_000)
     renewed.finish()
     (process,) = renewed.told()
     assert (process["pid"], process["comm"]) == (7, "server")

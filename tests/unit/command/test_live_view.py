@@ -28,14 +28,12 @@ def test_they_are_a_counter_of_their_own() -> None:
 
 def test_rows_before_any_runtime_do_not_pile_up() -> None:
     """A hundred periods with a switch in each, and a thread in the first one."""
-    switch, task = (
-        TABLES[name].to_arrow(np.zeros(1, TABLES[name].dtype)) for name in ("sched_switch", "task")
-    )
+    switch, task = (np.zeros(1, TABLES[name].dtype) for name in ("sched_switch", "task"))
     kept: list[LiveRows] = []
     for period in range(100):
-        tables = {"sched_switch": switch} if period else {"sched_switch": switch, "task": task}
-        kept = forget_early([*kept, LiveRows(period, tables)])
-    assert [(piece.until_ns, sorted(piece.tables)) for piece in kept] == [
+        records = {"sched_switch": switch} if period else {"sched_switch": switch, "task": task}
+        kept = forget_early([*kept, LiveRows(period, records, {})])
+    assert [(piece.until_ns, sorted(piece.records)) for piece in kept] == [
         (0, ["task"]),
         *((period, ["sched_switch"]) for period in (97, 98, 99)),
     ]
@@ -59,11 +57,10 @@ def test_of_many_lives_before_any_runtime_those_that_ended_are_forgotten() -> No
             rows.append(task(period, 7, "present"))
         if period != 499:
             rows.append(task(period, born, "exit"))
-        tables = {"task": TABLES["task"].to_arrow(np.concatenate(rows))}
-        kept = forget_early([*kept, LiveRows(period, tables)])
+        kept = forget_early([*kept, LiveRows(period, {"task": np.concatenate(rows)}, {})])
         assert len(kept) <= 64
     living: set[int] = set()
     for piece in kept:
-        for row in piece.tables["task"].to_pylist():
+        for row in TABLES["task"].to_arrow(piece.records["task"]).to_pylist():
             living = living - {row["tid"]} if row["kind"] == "exit" else living | {row["tid"]}
     assert living == {7, 8}
