@@ -1,7 +1,12 @@
-"""A trace as a Perfetto file: CPUs, threads and Ps as tracks, episodes as slices.
+"""A trace as a Perfetto file: CPUs, threads and Ps as tracks, holds and P time as slices.
 
-Open the file at a Perfetto UI, or query it with the ``perfetto`` trace processor. A flow leads
-from each block to the moment at which P runs again.
+Open the file at a Perfetto UI, or query it with the ``perfetto`` trace processor. Each P has two
+tracks. One has the holds, and P's way to the next goroutine. The other, below it, has the budget:
+its slices follow each other without a gap, and those of one name add up to what ``pretake budget``
+tells of that state.
+
+A hold whose P was taken has flows: to the thread that took P, and to the one that ran a goroutine
+on it next. Another flow leads from the call on its thread to the moment at which P runs again.
 """
 
 from __future__ import annotations
@@ -11,15 +16,18 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TracePacket, TrackEvent
 from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
 from analysis.formats.export import whole_file
+from analysis.ptime.budget import run_pass
+from analysis.ptime.engine.state import STATES
 from analysis.ptime.episodes import episodes
 from analysis.ptime.tasks import P_KEY_SPAN, p_key
 from analysis.windowed import plain
-from analysis.windowed.asof import Timelines, take
+from analysis.windowed.asof import Ints, Timelines, take
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -30,16 +38,24 @@ _MONOTONIC = 3  # BUILTIN_CLOCK_MONOTONIC of Perfetto's ClockSnapshot
 
 
 class _Slice(NamedTuple):
+    """One slice; ``more_flow`` is of its second flow, ``end_ns`` is ``UNKNOWN`` for an instant."""
+
     track: int
     name: str
     begin_ns: int
     end_ns: int
     flow: int
+    more_flow: int
     flow_ends: bool
 
 
-_THREADS, _PS, _CPUS = 1 << 40, 2 << 40, 3 << 40
+_COLUMNS = _Slice._fields
+_THREADS, _PS, _CPUS, _BUDGETS = 1 << 40, 2 << 40, 3 << 40, 4 << 40
 """First numbers of the tracks of each kind."""
+_FLOWS = 3
+"""Of each episode: to where P runs again, and those of :data:`_TAKERS`."""
+_TAKERS = (("takes P ", "taker_tid", "release_ns"), ("runs on P ", "runner_tid", "run_ns"))
+"""What a thread does with P, in words; the columns of an episode that tell who, and when."""
 
 
 def write_perfetto(
@@ -60,14 +76,14 @@ def write_perfetto(
         end_ns: nothing that began after this is written; None for all.
 
     Returns:
-        How many slices were written.
+        How many slices and instants were written.
 
     Raises:
         PretakeError: the trace cannot be read, or the file cannot be written.
     """
     slices = _slices(trace)
     if begin_ns is not None:
-        slices = slices[slices["end_ns"] >= begin_ns]
+        slices = slices[slices[["begin_ns", "end_ns"]].max(axis=1) >= begin_ns]
     if end_ns is not None:
         slices = slices[slices["begin_ns"] <= end_ns]
     with whole_file(Path(path)) as file:
@@ -76,11 +92,71 @@ def write_perfetto(
 
 
 def _slices(trace: Trace) -> pd.DataFrame:
-    """Every slice: track, name, begin_ns, end_ns, flow (0 for none) and its direction."""
+    """Every slice and instant, as :class:`_Slice` has them; flow 0 is none."""
     found = episodes(trace)
-    return pd.concat(
-        [_cpu_slices(trace), _thread_slices(found), _p_slices(found)], ignore_index=True
-    ).sort_values("begin_ns", kind="stable")
+    kinds = [
+        _cpu_slices(trace),
+        _thread_slices(found),
+        _p_slices(found),
+        _budget_slices(trace),
+        _taker_instants(found),
+    ]
+    return pd.concat(kinds, ignore_index=True).sort_values("begin_ns", kind="stable")
+
+
+def _rows(
+    track: Ints,
+    name: object,
+    begin_ns: Ints,
+    end_ns: Ints | int,
+    flow: Ints | int = 0,
+    more_flow: Ints | int = 0,
+    flow_ends: bool = False,
+) -> pd.DataFrame:
+    values = (track, name, begin_ns, end_ns, flow, more_flow, flow_ends)
+    return pd.DataFrame(dict(zip(_COLUMNS, values, strict=True)))
+
+
+def _flow(found: pd.DataFrame, which: int) -> Ints:
+    """The number of one of an episode's flows."""
+    return np.arange(len(found), dtype=np.int64) * _FLOWS + 1 + which
+
+
+def _budget_slices(trace: Trace) -> pd.DataFrame:
+    """What each P was in, without a gap."""
+    spans = run_pass(trace, spans=True).spans
+    return _rows(
+        _BUDGETS + p_key(spans["pid"], spans["p"]),
+        np.array(STATES, object)[spans["state"]],
+        spans["begin_ns"],
+        spans["end_ns"],
+    )
+
+
+def _taker_instants(found: pd.DataFrame) -> pd.DataFrame:
+    """On whose thread P went on: moments, since a thread's slices nest and these need not."""
+    pieces = []
+    for which, (name, tid, at) in enumerate(_TAKERS, 1):
+        told = _goes_to(found, tid, at)
+        its, flows = found[told], _flow(found, which)[told]
+        ps = its["p"].fillna(0).astype(np.int64).astype(str)
+        pieces.append(
+            _rows(
+                _THREADS + its[tid].to_numpy(np.int64),
+                (name + ps).to_numpy(object),
+                its[at].to_numpy(np.int64),
+                UNKNOWN,
+                flows,
+                flow_ends=True,
+            )
+        )
+    return pd.concat(pieces)
+
+
+def _goes_to(found: pd.DataFrame, tid: str, at: str) -> npt.NDArray[np.bool_]:
+    """Which holds have a flow to a thread: those whose P was taken, as far as both are known."""
+    known = found[["p", "retake_ns", tid, at]].notna().all(axis=1)
+    return np.asarray(known & (found["hold_ns"].fillna(0) > 0), bool)
 
 
 def _cpu_slices(trace: Trace) -> pd.DataFrame:
@@ -92,15 +168,11 @@ def _cpu_slices(trace: Trace) -> pd.DataFrame:
     leaves = Timelines(switches["prev_tid"], switches["ts_ns"])
     left = leaves.first_after(enters["next_tid"], enters["ts_ns"], strictly=True)
     end = take(switches["ts_ns"], left, UNKNOWN)
-    rows = pd.DataFrame(
-        {
-            "track": _CPUS + enters["cpu"].to_numpy(np.int64),
-            "name": ("thread " + enters["next_tid"].astype(str)).to_numpy(object),
-            "begin_ns": enters["ts_ns"].to_numpy(np.int64),
-            "end_ns": end,
-            "flow": 0,
-            "flow_ends": False,
-        }
+    rows = _rows(
+        _CPUS + enters["cpu"].to_numpy(np.int64),
+        ("thread " + enters["next_tid"].astype(str)).to_numpy(object),
+        enters["ts_ns"].to_numpy(np.int64),
+        end,
     )
     return pd.DataFrame(rows[end != UNKNOWN])
 
@@ -109,15 +181,12 @@ def _thread_slices(found: pd.DataFrame) -> pd.DataFrame:
     """Each episode's call on its thread; its flow begins here."""
     begin = found["enter_ns"].fillna(found["block_ns"]).to_numpy(np.int64)
     stop = found["exit_ns"].fillna(found["block_ns"] + found["hold_ns"])
-    return pd.DataFrame(
-        {
-            "track": _THREADS + found["tid"].to_numpy(np.int64),
-            "name": found["syscall"].fillna("unknown call").astype(object).to_numpy(),
-            "begin_ns": begin,
-            "end_ns": np.maximum(stop.fillna(0).to_numpy(np.int64), begin),
-            "flow": np.where(found["retake_ns"].notna(), np.arange(len(found)) + 1, 0),
-            "flow_ends": False,
-        }
+    return _rows(
+        _THREADS + found["tid"].to_numpy(np.int64),
+        found["syscall"].fillna("unknown call").astype(object).to_numpy(),
+        begin,
+        np.maximum(stop.fillna(0).to_numpy(np.int64), begin),
+        np.where(found["retake_ns"].notna(), _flow(found, 0), 0),
     )
 
 
@@ -128,28 +197,15 @@ def _p_slices(found: pd.DataFrame) -> pd.DataFrame:
     block = found["block_ns"].to_numpy(np.int64)
     hold = found["hold_ns"].fillna(0).to_numpy(np.int64)
     names = "held: " + found["class"].astype(object)
-    held = pd.DataFrame(
-        {
-            "track": track,
-            "name": names.to_numpy(object),
-            "begin_ns": block,
-            "end_ns": block + hold,
-            "flow": 0,
-            "flow_ends": False,
-        }
+    to_taker, to_runner = (
+        np.where(_goes_to(found, tid, at), _flow(found, which), 0)
+        for which, (_, tid, at) in enumerate(_TAKERS, 1)
     )
+    held = _rows(track, names.to_numpy(object), block, block + hold, to_taker, to_runner)
     went_on = found["run_ns"].fillna(found["acquirep_ns"]).fillna(0).to_numpy(np.int64)
     release = found["release_ns"].fillna(0).to_numpy(np.int64)
-    moved = pd.DataFrame(
-        {
-            "track": track,
-            "name": "to the next M",
-            "begin_ns": release,
-            "end_ns": went_on,
-            "flow": np.arange(len(found)) + 1,
-            "flow_ends": True,
-        }
-    )
+    flows = _flow(found, 0)
+    moved = _rows(track, "to the next M", release, went_on, flows, flow_ends=True)
     told = (p != UNKNOWN) & found["retake_ns"].notna().to_numpy()
     pieces = [held[(p != UNKNOWN) & (hold > 0)], moved[told & (went_on > release)]]
     return pd.DataFrame(pd.concat(pieces))
@@ -157,13 +213,22 @@ def _p_slices(found: pd.DataFrame) -> pd.DataFrame:
 
 def _write(trace: Trace, slices: pd.DataFrame, file: BinaryIO) -> None:
     builder = StreamingTraceProtoBuilder(file)
-    for packet in _descriptors(trace, slices["track"].unique().tolist()):
+    for packet in _descriptors(trace, _tracks(slices)):
         builder.write_packet(packet)
-    columns = ("track", "name", "begin_ns", "end_ns", "flow", "flow_ends")
-    for values in zip(*(slices[name].tolist() for name in columns), strict=True):
+    for values in zip(*(slices[name].tolist() for name in _COLUMNS), strict=True):
         row = _Slice(*values)
+        if row.end_ns == UNKNOWN:
+            builder.write_packet(_event(TrackEvent.TYPE_INSTANT, row.begin_ns, row))
+            continue
         builder.write_packet(_event(TrackEvent.TYPE_SLICE_BEGIN, row.begin_ns, row))
         builder.write_packet(_event(TrackEvent.TYPE_SLICE_END, row.end_ns, row))
+
+
+def _tracks(slices: pd.DataFrame) -> list[int]:
+    """Each track that has something, and before a P's budget the P."""
+    tracks = slices["track"].unique()
+    budgets = tracks[tracks >= _BUDGETS]
+    return [int(track) for track in np.unique(np.r_[tracks, budgets - _BUDGETS + _PS])]
 
 
 def _descriptors(trace: Trace, tracks: list[int]) -> Iterator[TracePacket]:
@@ -179,7 +244,10 @@ def _descriptors(trace: Trace, tracks: list[int]) -> Iterator[TracePacket]:
         packet = TracePacket()
         packet.trusted_packet_sequence_id = _SEQUENCE
         packet.track_descriptor.uuid = track
-        if track >= _CPUS:
+        if track >= _BUDGETS:
+            packet.track_descriptor.name = "budget"
+            packet.track_descriptor.parent_uuid = track - _BUDGETS + _PS
+        elif track >= _CPUS:
             packet.track_descriptor.name = f"CPU {track - _CPUS}"
         elif track >= _PS:
             pid, p = divmod(track - _PS, P_KEY_SPAN)
@@ -199,9 +267,9 @@ def _event(kind: int, at_ns: int, row: _Slice) -> TracePacket:
     packet.timestamp = at_ns
     packet.track_event.type = kind
     packet.track_event.track_uuid = row.track
-    if kind == TrackEvent.TYPE_SLICE_BEGIN:
+    if kind != TrackEvent.TYPE_SLICE_END:
         packet.track_event.name = row.name
-        if row.flow:
-            ids = packet.track_event
-            (ids.terminating_flow_ids if row.flow_ends else ids.flow_ids).append(row.flow)
+        ids = packet.track_event
+        flows = [flow for flow in (row.flow, row.more_flow) if flow]
+        (ids.terminating_flow_ids if row.flow_ends else ids.flow_ids).extend(flows)
     return packet
