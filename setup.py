@@ -46,6 +46,7 @@ COMPILED_MODULES = [
         "world",
         "monitor",
         "policies/integrated",
+        "policies/upcall",
         "scheduler",
         "syscalls",
         "goroutines",

@@ -13,7 +13,10 @@ from typing import Any
 
 from reference_runtime.workloads import run_workload
 
-POLICIES = ("sysmon", "block", "raw", "sched_out", "thread_state", "integrated", "adaptive")
+POLICIES = (
+    *("sysmon", "block", "raw", "sched_out", "upcall", "thread_state", "integrated", "adaptive"),
+)
+NEED_ROOT = ("upcall",)
 
 
 @dataclass(frozen=True)

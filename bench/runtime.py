@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from bench.peers import LIVE, PEERS
-from bench.policies import CASES, POLICIES
+from bench.policies import CASES, NEED_ROOT, POLICIES
 from bench.results import put_between
 from bench.tables import BEGIN, END, markdown, ratios
 from reference_runtime.current import COMPILED
@@ -81,7 +81,7 @@ def measure_policies(
         rows: dict[str, list[dict[str, Any]]] = {}
         for _ in range(repeat):
             for policy in POLICIES:
-                if policy in CASES[name].skip:
+                if policy in CASES[name].skip or (policy in NEED_ROOT and os.geteuid() != 0):
                     continue
                 asked = json.dumps({"workload": name, "policy": policy, "seconds": seconds})
                 row = json.loads(output_of(sys.executable, "-m", "bench.policies", asked))

@@ -4,6 +4,8 @@
  * it is woken at every switch of every thread: without the GIL it can look at each and go back to
  * sleep, so that only a thread that blocked costs the others anything.
  *
+ * The wait of the upcall policy stands here too: it is woken by a signal that the kernel sends.
+ *
  * Records as in include/uapi/linux/perf_event.h; see tracer/kernel/perf_events.py, which opens the events.
  */
 #define _GNU_SOURCE
@@ -12,10 +14,14 @@
 
 #include <errno.h>
 #include <linux/perf_event.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #define MOST 64
 
@@ -148,9 +154,99 @@ static PyObject *add_break(PyObject *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+/* What the program in the kernel shares with us: tracer/bpf/upcall.bpf.c. */
+#define THREADS_MOST 1024
+
+struct upcalls {
+	uint32_t tgid;
+	uint32_t signal;
+	uint32_t on_call;
+	uint32_t broken;
+	uint64_t blocks;
+	uint64_t failed;
+	uint8_t blocked[THREADS_MOST];
+};
+
+static int collect(struct upcalls *state, int threads, int *numbers)
+{
+	int blocked = 0;
+
+	for (int i = 0; i < threads; i++)
+		if (__atomic_load_n(&state->blocked[i], __ATOMIC_SEQ_CST) &&
+		    __atomic_exchange_n(&state->blocked[i], 0, __ATOMIC_SEQ_CST))
+			numbers[blocked++] = i;
+	return blocked;
+}
+
+/*
+ * wait_upcall(state, threads, timeout_ns): numbers below `threads` of the threads that are blocked
+ * in a system call and were not told before; none after the timeout, or for good after
+ * break_upcall. One thread at a time; its signal is blocked from then on.
+ */
+static PyObject *wait_upcall(PyObject *self, PyObject *args)
+{
+	int numbers[THREADS_MOST], threads, blocked;
+	struct upcalls *state;
+	struct timespec left;
+	long long timeout_ns;
+	int64_t end_ns;
+	sigset_t signals;
+	Py_buffer map;
+	PyObject *list;
+
+	if (!PyArg_ParseTuple(args, "w*iL", &map, &threads, &timeout_ns))
+		return NULL;
+	state = map.buf;
+	threads = Py_MIN(threads, THREADS_MOST);
+	Py_BEGIN_ALLOW_THREADS
+	end_ns = now_ns() + timeout_ns;
+	sigemptyset(&signals);
+	sigaddset(&signals, (int)state->signal);
+	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	/* First on call, then a look: a block is either seen here or wakes us. */
+	__atomic_store_n(&state->on_call, (uint32_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+	while (!(blocked = collect(state, threads, numbers)) &&
+	       !__atomic_load_n(&state->broken, __ATOMIC_SEQ_CST)) {
+		int64_t left_ns = end_ns - now_ns();
+
+		if (left_ns <= 0)
+			break;
+		left.tv_sec = left_ns / 1000000000;
+		left.tv_nsec = left_ns % 1000000000;
+		sigtimedwait(&signals, NULL, &left);
+	}
+	__atomic_store_n(&state->on_call, 0, __ATOMIC_SEQ_CST);
+	Py_END_ALLOW_THREADS
+	PyBuffer_Release(&map);
+	list = PyList_New(blocked);
+	for (int i = 0; list && i < blocked; i++)
+		PyList_SET_ITEM(list, i, PyLong_FromLong(numbers[i]));
+	return list;
+}
+
+/* break_upcall(state): end the wait, and every later one. */
+static PyObject *break_upcall(PyObject *self, PyObject *map)
+{
+	struct upcalls *state;
+	uint32_t on_call;
+	Py_buffer view;
+
+	if (PyObject_GetBuffer(map, &view, PyBUF_WRITABLE))
+		return NULL;
+	state = view.buf;
+	__atomic_store_n(&state->broken, 1, __ATOMIC_SEQ_CST);
+	on_call = __atomic_load_n(&state->on_call, __ATOMIC_SEQ_CST);
+	if (on_call)
+		syscall(SYS_tgkill, getpid(), on_call, (int)state->signal);
+	PyBuffer_Release(&view);
+	Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
 	{"add", add, METH_VARARGS, "Watch a perf event's ring; keep what is returned."},
 	{"add_break", add_break, METH_VARARGS, "A descriptor that ends a wait."},
+	{"wait_upcall", wait_upcall, METH_VARARGS, "Numbers of the threads that block in a call."},
+	{"break_upcall", break_upcall, METH_O, "End a wait for upcalls."},
 	{"wait_blocked", wait_blocked, METH_VARARGS, "Numbers of the threads that blocked."},
 	{NULL, NULL, 0, NULL},
 };

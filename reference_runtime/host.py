@@ -63,7 +63,7 @@ class Note:
 
 
 class SwitchWatch:
-    """Tells which threads blocked, as the kernel knows it (``sched_out``, ``ums``)."""
+    """Tells which threads blocked, as the kernel knows it (``sched_out``, ``upcall``, ``ums``)."""
 
     def add(self, tid: i64, number: i64) -> None:
         """Watch a thread of this process, from now on, under the caller's ``number`` for it.
@@ -198,6 +198,17 @@ class Host:
 
         Args:
             upcall: the kernel runs the waiting thread on the CPU that a blocked thread left.
+
+        Raises:
+            PretakeError: this machine cannot, or forbids it.
+        """
+        raise NotImplementedError
+
+    def watch_blocks(self) -> SwitchWatch:
+        """As :meth:`watch_switches`, told of blocks alone: the kernel itself wakes who waits.
+
+        One thread waits at a time; it need not be the same. What blocks meanwhile is told by the
+        next wait, if it is still blocked.
 
         Raises:
             PretakeError: this machine cannot, or forbids it.

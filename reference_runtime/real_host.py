@@ -226,6 +226,12 @@ class RealHost(Host):
 
         return PerfSwitchWatch()
 
+    def watch_blocks(self) -> SwitchWatch:
+        """By a BPF program, which takes root and Linux 6.13."""
+        from reference_runtime.switch_watch import SignalSwitchWatch
+
+        return SignalSwitchWatch()
+
     def blocked_on(self, tid: i64, fd: int) -> bool:
         """As /proc tells: the number and arguments of the call, or "running".
 

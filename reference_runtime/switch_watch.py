@@ -1,4 +1,7 @@
-"""Switches of this machine's threads: a perf event for each thread, and one reader for all.
+"""Switches of this machine's threads, as the kernel tells them.
+
+By a perf event for each thread, and one reader for all (``sched_out``), or by a program in the
+kernel that wakes the one who waits (``upcall``).
 
 Up to ``kernel.perf_event_paranoid`` 2 the events need no privilege, since the process watches
 its own threads. ``tracer/kernel/perf_events.py`` explains how they work, and why they need a
@@ -10,9 +13,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 from typing import TYPE_CHECKING
 
 from reference_runtime.host import SwitchWatch
+from tracer.errors import PretakeError
 from tracer.kernel.perf_events import SwitchEvent
 
 if TYPE_CHECKING:
@@ -93,3 +98,43 @@ class PerfSwitchWatch(SwitchWatch):
             self.epoll.close()
             os.close(self.break_fd)
             self.break_fd = -1
+
+
+class SignalSwitchWatch(SwitchWatch):
+    """A program in the kernel sends a signal to the thread that waits, at each block in a call.
+
+    One thread waits at a time. A block while nobody does is told by the next wait, as long as the
+    thread is still blocked then.
+
+    Raises:
+        PretakeError: this machine or this user cannot have the program.
+    """
+
+    def __init__(self) -> None:
+        if not NATIVE:
+            raise PretakeError("policy upcall needs the C module", "build it, or use sched_out")
+        # Not at the head: it takes the BPF loader, which no other policy needs.
+        from tracer.kernel.upcall import THREADS_MOST, Upcalls
+
+        self.most = THREADS_MOST
+        self.upcalls = Upcalls(int(signal.SIGRTMIN) + 7)
+        self.state = self.upcalls.state
+        self.threads: int = 0
+
+    def add(self, tid: i64, number: i64) -> None:
+        """One beyond the kernel's table is found by the net."""
+        if number < self.most:
+            self.threads = max(self.threads, int(number) + 1)
+            self.upcalls.add(int(tid), int(number))
+
+    def wait(self, timeout_ns: i64) -> list[int]:
+        """Without the GIL; only of threads that are still blocked, in calls that are no locks."""
+        return _switches.wait_upcall(self.state, self.threads, timeout_ns)
+
+    def break_wait(self) -> None:
+        """For good: the shared memory says so."""
+        _switches.break_upcall(self.state)
+
+    def close(self) -> None:
+        """Take the program out of the kernel."""
+        self.upcalls.close()

@@ -143,7 +143,7 @@ def usual_policies(runtime: str) -> list[str]:
     from reference_runtime.policies import POLICIES
 
     if runtime == "go":
-        return [name for name in POLICIES if name not in ("ums", "integrated")]
+        return [name for name in POLICIES if name not in ("ums", "upcall", "integrated")]
     return [*POLICIES, "oracle"]
 
 

@@ -12,6 +12,7 @@ from reference_runtime.policies.sched_out import SchedOutPolicy
 from reference_runtime.policies.sysmon import SysmonPolicy
 from reference_runtime.policies.thread_state import ThreadStatePolicy
 from reference_runtime.policies.ums import UmsPolicy
+from reference_runtime.policies.upcall import UpcallPolicy
 from tracer.errors import PretakeError
 
 __all__ = ["POLICIES", "RetakePolicy", "make_policy"]
@@ -25,6 +26,7 @@ POLICIES: dict[str, type[RetakePolicy]] = {
     "integrated": IntegratedPolicy,
     "adaptive": AdaptivePolicy,
     "ums": UmsPolicy,
+    "upcall": UpcallPolicy,
 }
 
 
@@ -47,10 +49,10 @@ def make_policy(name: str, backup_ms: float | None = None) -> RetakePolicy:
         cls = POLICIES[name]
         if backup_ms is None:
             return cls()
-        if not issubclass(cls, SchedOutPolicy):
+        if not issubclass(cls, (SchedOutPolicy, UpcallPolicy)):
             raise PretakeError(
                 f"policy {name} has no backup: it is not told of blocks",
-                "give --backup with sched_out",
+                "give --backup with sched_out or upcall",
             )
         if backup_ms <= 0:
             raise PretakeError(f"a backup of {backup_ms:g} ms is none", "give more than 0")

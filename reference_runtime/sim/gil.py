@@ -11,7 +11,7 @@ thread waits, and what goroutines compute in a replay is native code without the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reference_runtime.sim.machine import Machine
 from reference_runtime.sim.threads import Thread
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mypy_extensions import i64
 
 __all__ = ["Gil"]
+
+
+A_GIL: Final = "the interpreter's lock"
+"""What a thread waits for that needs the interpreter."""
 
 
 class Gil:
@@ -47,7 +51,7 @@ class Gil:
         machine.pay(0)
         while self.holder is not None:
             self.waiters.append(thread)
-            machine.block("the interpreter's lock")
+            machine.block(A_GIL)
         self.holder = thread
 
     def drop(self) -> None:

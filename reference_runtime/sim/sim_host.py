@@ -28,7 +28,7 @@ from reference_runtime.sim.gil import Gil
 from reference_runtime.sim.locks import SimLock, SimNote
 from reference_runtime.sim.machine import Machine
 from reference_runtime.sim.sim_stopper import SimStopper
-from reference_runtime.sim.switches import SimSwitchWatch
+from reference_runtime.sim.switches import SimBlockWatch, SimSwitchWatch
 from reference_runtime.sim.threads import A_SLEEP, BLOCKED, Thread
 
 if TYPE_CHECKING:
@@ -126,6 +126,10 @@ class SimHost(Host):
     def watch_switches(self, upcall: bool) -> SwitchWatch:
         """As :meth:`Host.watch_switches`; this kernel has upcalls."""
         return SimSwitchWatch(self.machine, upcall, self.syscall_ns, self.gil)
+
+    def watch_blocks(self) -> SwitchWatch:
+        """As :meth:`Host.watch_blocks`."""
+        return SimBlockWatch(self.machine, True, self.syscall_ns, self.gil)
 
     def new_stopper(self) -> Stopper | None:
         """As :meth:`Host.new_stopper`."""

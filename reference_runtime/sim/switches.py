@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reference_runtime.host import SwitchWatch
-from reference_runtime.sim.gil import Gil
+from reference_runtime.sim.gil import A_GIL, Gil
+from reference_runtime.sim.locks import A_NOTE
 from reference_runtime.sim.machine import Machine
-from reference_runtime.sim.threads import BLOCKED, Thread
+from reference_runtime.sim.threads import A_LOCK, BLOCKED, Thread
 
 if TYPE_CHECKING:
     from mypy_extensions import i64
+
+
+LOCKS: Final = (A_LOCK, A_NOTE, A_GIL)
+"""What a thread waits for outside of the program's calls."""
 
 
 class SimSwitchWatch(SwitchWatch):
@@ -106,3 +111,22 @@ class SimSwitchWatch(SwitchWatch):
         """As :meth:`SwitchWatch.close`."""
         if self.switched_out in self.machine.on_switch_out:
             self.machine.on_switch_out.remove(self.switched_out)
+
+
+class SimBlockWatch(SimSwitchWatch):
+    """A program at the kernel's switches wakes who waits, by a signal, at blocks in calls only.
+
+    As on a real machine it knows the waits for locks, which are no calls of the program, and the
+    one who waits for it; and who waits is woken like any thread (:meth:`Machine.wake`).
+    """
+
+    def switched_out(self, tid: int, time_ns: int, blocked: bool) -> None:  # noqa: ARG002
+        """Called by the kernel."""
+        thread = self.machine.threads.get(tid)
+        if not blocked or thread is None or tid not in self.numbers or thread is self.waiter:
+            return
+        if thread.waiting_for in LOCKS:
+            return
+        self.told.append(tid)
+        if self.waiter is not None:
+            self.machine.wake(self.waiter)

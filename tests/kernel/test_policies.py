@@ -8,6 +8,7 @@ import pytest
 
 from reference_runtime.current import COMPILED
 from tests.kernel.test_end_to_end import capture
+from tests.kernel.test_upcall import HAS_UPCALL
 from tracer.trace.reader import Trace
 
 pytestmark = [
@@ -22,7 +23,9 @@ def reasons(trace: Path, kind: str) -> dict[str, int]:
     return {str(reason): int(count) for reason, count in counts.items() if count}
 
 
-@pytest.mark.parametrize("policy", ["sched_out", "thread_state", "integrated"])
+@pytest.mark.parametrize(
+    "policy", ["sched_out", "thread_state", "integrated", pytest.param("upcall", marks=HAS_UPCALL)]
+)
 def test_23_calls_are_retaken_for_the_policys_reason(tmp_path: Path, policy: str) -> None:
     trace = tmp_path / "x.pretake"
     witness = capture(trace, "prime", policy, "--rounds", 23)

@@ -41,6 +41,7 @@ __all__ = [
     "UPROBE_PREFIXES",
     "compile_programs",
     "compile_return_flag",
+    "compile_upcall",
     "compiler_version",
     "sources_digest",
 ]
@@ -111,6 +112,7 @@ TELL_CALLS: Final = "tell_calls_over"
 """The program that walks over them at the end; none where calls have tracepoints of their own."""
 
 _RETURN_FLAG: Final = "return_flag.bpf.c"
+_UPCALL: Final = "upcall.bpf.c"
 
 
 def compile_programs(defines: Mapping[str, int]) -> Object:
@@ -131,6 +133,11 @@ def compile_return_flag() -> Object:
     return _compile(_text(_CONSTANTS, _RETURN_FLAG), [])
 
 
+def compile_upcall() -> Object:
+    """The program of :mod:`tracer.kernel.upcall`; raises as :func:`compile_programs`."""
+    return _compile(_text(_CONSTANTS, "arch.bpf.c", _UPCALL), [])
+
+
 def compiler_version() -> str:
     """Of bcc, for people.
 
@@ -142,7 +149,7 @@ def compiler_version() -> str:
 
 def sources_digest() -> str:
     """Of everything that is compiled: other sources have another one."""
-    parts = [_text(*_SOURCES, _RETURN_FLAG), *_headers().values()]
+    parts = [_text(*_SOURCES, _RETURN_FLAG, _UPCALL), *_headers().values()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

@@ -32,6 +32,7 @@ from tracer.kernel.compiler import (
     TRACEPOINTS,
     compile_programs,
     compile_return_flag,
+    compile_upcall,
     compiler_version,
     sources_digest,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "fitted_programs",
     "return_flag",
     "source",
+    "upcall_programs",
 ]
 
 FORCE: Final = "PRETAKE_BYTE_CODE"
@@ -57,8 +59,14 @@ _UPROBE_LINK: Final = "bpf_uprobe_multi_link"
 _KERNEL_NOTES: Final = Path("/sys/kernel/notes")  # the running kernel's build id
 
 _NO_PREALLOC: Final = 1  # BPF_F_NO_PREALLOC
-_KERNEL_FUNCTIONS: Final = {0x7F000001: "bpf_preempt_disable", 0x7F000002: "bpf_preempt_enable"}
-"""By the number that ``uprobes.bpf.c`` calls."""
+_KERNEL_FUNCTIONS: Final = {
+    0x7F000001: "bpf_preempt_disable",
+    0x7F000002: "bpf_preempt_enable",
+    0x7F000003: "bpf_task_from_pid",
+    0x7F000004: "bpf_task_release",
+    0x7F000005: "bpf_send_signal_task",
+}
+"""By the number that ``uprobes.bpf.c`` and ``upcall.bpf.c`` call."""
 _CALL, _MOVE_IMMEDIATE = 0x85, 0xB7
 _PSEUDO_KERNEL_CALL: Final = 2
 
@@ -226,6 +234,24 @@ def _fitted(btf: Btf, return_flag: int | None, defines: Mapping[str, int]) -> Fi
     # 7c8199e24fa0 ("bpf: Introduce any context BPF specific memory allocator").
     maps = made.maps if btf.has_struct("bpf_mem_alloc") else tuple(map(_whole, made.maps))
     return Fitted(maps, functions, _btf_ids(btf), btf.has_struct(_UPROBE_LINK))
+
+
+def upcall_programs(btf: Btf) -> Object:
+    """The program of :mod:`tracer.kernel.upcall` for this kernel, compiled now or before.
+
+    Raises:
+        PretakeError: there is no compiler; no wheel brings this one.
+    """
+    key = (sources_digest(), "upcall")
+    try:
+        made = Object.from_json(kept(*key))
+    except (ValueError, KeyError, TypeError):
+        _require_compiler("no wheel brings the program of policy upcall")
+        made = compile_upcall()
+        keep(made.to_json(), *key)
+    made = _with_constants(made, kernel_constants(btf))
+    functions = {name: _calling(code, btf) for name, code in made.functions.items()}
+    return dataclasses.replace(made, functions=functions)
 
 
 def _with_constants(made: Object, values: Mapping[str, int]) -> Object:

@@ -62,6 +62,7 @@ RUNTIME_REASONS = (
     "block",  # call-site mode: entersyscallblock
     "other",  # none of these words
     "exitsyscall",  # a call returned, and its M took its old P back from another M's call
+    "upcall",  # a program in the kernel woke an M at the block, which took the P
 )
 
 P_USES = (

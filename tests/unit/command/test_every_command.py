@@ -279,10 +279,10 @@ def test_go_is_asked_what_it_could_have_and_the_reference_runtime_everything(
     of_go = replayed("busy")
     policies = [policy for policy, _, _ in of_go]
     assert "block" in policies
-    assert not {"ums", "integrated", "oracle"} & set(policies)
+    assert not {"ums", "upcall", "integrated", "oracle"} & set(policies)
     # One P more, and one CPU more, under Go's own policy.
     _, procs, cpus = of_go[0]
     assert of_go[-2:] == [("sysmon", procs + 1, cpus), ("sysmon", procs, cpus + 1)]
-    assert {"ums", "integrated", "oracle"} <= {
+    assert {"ums", "upcall", "integrated", "oracle"} <= {
         policy for policy, _, _ in replayed("unknown_policy")
     }

@@ -334,6 +334,44 @@ def test_a_switch_watch_tells_who_blocks(machine: Machine) -> None:
     watch.close()
 
 
+def test_a_block_watch_tells_who_blocks_in_a_call_and_not_on_a_note(machine: Machine) -> None:
+    host = machine.host
+    try:
+        watch = host.watch_blocks()
+    except PretakeError as refused:
+        assert not isinstance(host, SimHost)
+        pytest.skip(str(refused))
+    read_fd, write_fd = host.pipe()
+    there, parked, woken = host.new_note(), host.new_note(), host.new_note()
+
+    def parks() -> None:
+        watch.add(host.thread_id(), 3)
+        parked.wakeup()
+        woken.sleep()
+
+    def blocks() -> None:
+        parked.sleep()
+        watch.add(host.thread_id(), 7)
+        there.wakeup()
+        host.read(read_fd, 1)
+
+    def watches() -> list[int]:
+        there.sleep()
+        watch.add(host.thread_id(), 5)  # its own wait is none either
+        told: list[int] = []
+        while not told:
+            told = watch.wait(20 * MS)
+        host.write(write_fd, b"x")
+        woken.wakeup()
+        watch.break_wait()
+        watch.wait(1_000_000 * MS)  # broken for good
+        watch.wait(1_000_000 * MS)
+        return told
+
+    assert machine.run(parks, blocks, watches)[2] == [7]
+    watch.close()
+
+
 def test_only_the_simulated_kernel_makes_upcalls(machine: Machine) -> None:
     if isinstance(machine.host, SimHost):
         machine.host.watch_switches(True).close()

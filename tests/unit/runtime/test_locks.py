@@ -42,7 +42,8 @@ from reference_runtime.stopping import stopped_world, suspended
 from tests.unit.sim.packages import COPY, NO_MUTANT, load
 
 US = 1_000
-REAL = sorted(set(POLICIES) - {"ums"})
+REAL = sorted(set(POLICIES) - {"ums", "upcall"})
+"""``upcall`` takes root: tests/kernel/test_upcall.py."""
 
 
 class Value:

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from reference_runtime import goroutines
+from reference_runtime.deadlock import Deadlock
 from reference_runtime.policies import make_policy
 from reference_runtime.policies.adaptive import AdaptivePolicy, Memory
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
-from reference_runtime.record import Record
+from reference_runtime.record import Record, Retake, Run
 from reference_runtime.runtime import Runtime
 from reference_runtime.sim.costs import Costs
 from reference_runtime.sim.sim_host import SimHost
+from reference_runtime.switch_watch import NATIVE
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads import run_workload
 from tracer.errors import PretakeError
@@ -76,6 +78,28 @@ def test_ums_is_told_before_anybody_is_woken() -> None:
     age_ns = age_of_only_retake("ums")
     assert age_ns < COSTS.syscall_ns + COSTS.context_switch_ns + US
     assert age_ns < age_of_only_retake("sched_out")
+
+
+def test_upcall_wakes_one_thread_where_sched_out_wakes_two() -> None:
+    """From the block to the next goroutine: one wake-up less, and one wait for the interpreter."""
+    told = {}
+    for policy in ("upcall", "sched_out"):
+        record, _ = simulate(policy, one_call_and_work)
+        retake, run = record.rows()
+        assert isinstance(retake, Retake)
+        assert isinstance(run, Run)
+        assert retake.reason == policy
+        told[policy] = run.run_ns - run.enter_ns
+    # The reader of the events takes P and wakes its M.
+    assert told["upcall"] + COSTS.wakeup_ns <= told["sched_out"]
+
+
+def test_a_deadlock_is_told_although_an_m_is_on_call() -> None:
+    async def main(_: SimHost) -> None:
+        await goroutines.gopark("nobody")
+
+    with pytest.raises(Deadlock):
+        simulate("upcall", main, procs=2)
 
 
 def test_thread_state_retakes_at_the_first_sighting() -> None:
@@ -298,6 +322,28 @@ def test_ums_refuses_a_real_machine() -> None:
     assert "\n" not in str(told.value)
 
 
+AS_NOBODY = """
+import os, encodings.idna, reference_runtime.switch_watch, tracer.kernel.upcall
+from reference_runtime.workloads import run_workload
+from tracer.errors import PretakeError
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    run_workload("prime", policy="upcall")
+except PretakeError as refused:
+    print(refused)
+"""
+
+
+def test_upcall_says_in_one_line_that_it_takes_root() -> None:
+    command = [sys.executable, "-c", AS_NOBODY]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
+    assert ("root" if NATIVE else "C module") in done.stdout
+    assert "use sched_out" in done.stdout
+
+
 @pytest.mark.skipif(os.geteuid() == 0 or paranoid() < 3, reason="perf events are allowed here")
 def test_sched_out_says_where_perf_events_are_forbidden() -> None:
     with pytest.raises(PretakeError, match="perf_event_paranoid is 3"):
@@ -317,5 +363,5 @@ def test_sched_out_needs_no_privilege() -> None:
 
 
 def test_every_policy_is_asked_for_by_its_name() -> None:
-    for name in (*SAFE, "ums"):
+    for name in (*SAFE, "ums", "upcall"):
         assert make_policy(name).name == name

@@ -41,7 +41,7 @@ GENEROUS_NS = 20_000 * MS
 RUNS = 5
 """At most so many, where a pause of a thread at one place makes a run of another scene."""
 
-POLICIES = sorted(name for name in policies.POLICIES if name != "ums")
+POLICIES = sorted(name for name in policies.POLICIES if name not in ("ums", "upcall"))
 
 without_signals = pytest.mark.parametrize("preempt", ["cooperative", "asyncpreemptoff", "off"])
 

@@ -38,7 +38,7 @@ def test_each_round_has_its_time(
     assert 0 < result[latency]["p50"] <= result[latency]["p99"] <= result[latency]["max"]
 
 
-@pytest.mark.parametrize("policy", [*POLICIES, "ums"])
+@pytest.mark.parametrize("policy", [*POLICIES, "ums", "upcall"])
 @pytest.mark.parametrize(("kind", "long"), [("short", [0]), ("long", [211]), ("bimodal", None)])
 def test_calls_have_the_share_of_long_ones_that_was_asked_for(
     policy: str, kind: str, long: list[int] | None
@@ -52,7 +52,7 @@ def test_calls_have_the_share_of_long_ones_that_was_asked_for(
     assert counts[1] in (long or range(10, 35))
 
 
-@pytest.mark.parametrize("policy", [*POLICIES, "ums"])
+@pytest.mark.parametrize("policy", [*POLICIES, "ums", "upcall"])
 @pytest.mark.parametrize("poller", [False, True])
 def test_echo_runs_on_the_simulated_host(policy: str, poller: bool) -> None:
     workload = make_workload("echo", rounds=31, poller=poller)
