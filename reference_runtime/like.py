@@ -51,6 +51,9 @@ class Rules:
         skips_netpoll: an M that looks for work does not ask the network; the monitor does so
             every 10 ms, and the poller that waits (gVisor's change).
         preempt: how goroutines are preempted, unless the caller says.
+        always_sleeps: a thief that is to take a runnext sleeps before, whether the other P runs a
+            goroutine or not; only to go1.10 (runtime.runqgrab, before "only sleep before stealing
+            work from a running P").
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Rules:
         close_last_first: bool = True,
         skips_netpoll: bool = False,
         preempt: str = "async",
+        always_sleeps: bool = False,
     ) -> None:
         self.name = name
         self.runnext: bool = runnext
@@ -84,6 +88,7 @@ class Rules:
         self.close_last_first: bool = close_last_first
         self.skips_netpoll: bool = skips_netpoll
         self.preempt = preempt
+        self.always_sleeps: bool = always_sleeps
 
     def poll_ns(self, delay_ns: i64) -> i64:
         """How long the poller waits that would wait for ``delay_ns``; -1 is for ever."""

@@ -75,6 +75,12 @@ class Record:
         """Calls that returned and found no P."""
         self.policy_wakeups: i64 = 0
         """How often a thread woke up to look for Ps that could be retaken."""
+        self.thief_sleeps: i64 = 0
+        """Sleeps of 3 µs before a thief took a runnext (go1.21, runtime.runqgrab)."""
+        self.thief_sleep_ns: i64 = 0
+        """How long they took together, by the clock."""
+        self.thief_sleep_cpu_ns: i64 = 0
+        """CPU time of the thieves in them."""
         self.preempt_requests: i64 = 0
         """Goroutines asked to stop, each time."""
         self.preempted_cooperative: i64 = 0
@@ -136,6 +142,9 @@ class Record:
             "threads": int(self.threads),
             "exit_slow": int(self.exit_slow),
             "policy_wakeups": int(self.policy_wakeups),
+            "thief_sleeps": int(self.thief_sleeps),
+            "thief_sleep_ns": int(self.thief_sleep_ns),
+            "thief_sleep_cpu_ns": int(self.thief_sleep_cpu_ns),
             "preempt_requests": int(self.preempt_requests),
             "preempted_async": int(self.preempted_async),
             "preempted_cooperative": int(self.preempted_cooperative),

@@ -171,8 +171,9 @@ def steal_next(sched: Sched, victim: P) -> G | None:
     One that runs a goroutine is about to run it: what readied it parks soon, as a rule.
     """
     m = victim.m
-    if victim.status == P_RUNNING and m is not None and m.curg.status != G_SYSCALL:
-        sched.host.usleep(RUNNEXT_WAIT_NS)
+    runs = victim.status == P_RUNNING and m is not None and m.curg.status != G_SYSCALL
+    if runs or sched.rules.always_sleeps:
+        sleep_before(sched)
     g: G | None = None
     victim.lock.acquire()
     if victim.has_next:
@@ -184,6 +185,18 @@ def steal_next(sched: Sched, victim: P) -> G | None:
         victim.has_next = False
     victim.lock.release()
     return g
+
+
+def sleep_before(sched: Sched) -> None:
+    """The thief's sleep, which is counted: what it costs is a figure of the discussion."""
+    host = sched.host
+    begin_ns = host.nanotime()
+    begin_cpu_ns = host.thread_cpu_ns()
+    host.usleep(RUNNEXT_WAIT_NS)
+    record = sched.record
+    record.thief_sleeps += 1
+    record.thief_sleep_ns += host.nanotime() - begin_ns
+    record.thief_sleep_cpu_ns += host.thread_cpu_ns() - begin_cpu_ns
 
 
 def globrunqput(sched: Sched, g: G) -> None:

@@ -190,6 +190,37 @@ def test_the_last_pass_takes_a_next() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("always", "status", "sleeps"),
+    [(False, P_RUNNING, 1), (False, P_SYSCALL, 0), (True, P_RUNNING, 1), (True, P_SYSCALL, 1)],
+)
+def test_a_thief_sleeps_before_a_next_of_a_p_that_runs(
+    always: bool, status: int, sleeps: int
+) -> None:
+    """To go1.10 it slept in any case; the runtime counts each sleep and what it costs."""
+    rules = Rules("x", always_sleeps=always)
+    sched = Sched(SimHost(2), SysmonPolicy(), 2, 4, Record(), rules=rules)
+    victim, thief = sched.allp
+    victim.status = status
+    victim.m = M(0, sched, sched.monitor_note, sched.monitor_note)
+    told = []
+
+    def steals() -> None:
+        queues.runqput_next(sched, victim, g(5))
+        told.append(queues.steal(sched, thief))
+        sched.finished.wakeup()
+
+    sched.host.start_thread(steals, "thief")
+    sched.host.wait_for_end(sched.finished)
+    assert told[0] is not None
+    record = sched.record
+    assert record.thief_sleeps == sleeps
+    # 3 µs, and the kernel's timer slack.
+    slept_ns = sleeps * (3 * US + Costs().timer_slack_ns)
+    assert slept_ns <= record.thief_sleep_ns <= slept_ns + sleeps * 5 * US
+    assert record.thief_sleep_cpu_ns <= record.thief_sleep_ns
+
+
 def test_half_of_the_busy_ps_may_have_a_spinning_m() -> None:
     sched, lean = make("go1.21", procs=4), make("lean", procs=4)
     told = []
