@@ -276,6 +276,13 @@ MUTANTS = [
         ("integrated",),
     ),
     Mutant(
+        "an M on call that is told of a block and does nothing",
+        "policies/upcall.py",
+        "            if p is NO_P or not in_syscall(sched, p):\n                continue\n",
+        "            continue\n",
+        ("upcall",),
+    ),
+    Mutant(
         "a goroutine that was to run next, kicked out of the queue",
         Q,
         "        append(p, kicked)\n        kicked = None\n",

@@ -1,0 +1,1 @@
+"""The rows of docs/the-discussion.md, by subject."""
