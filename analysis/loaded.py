@@ -97,6 +97,13 @@ class LoadedTrace:
 
         return check(self.trace, witness)
 
+    def check_own(self) -> tuple[Check | None, str]:
+        """The trace against what Go's own flight recorder gave of the same time, if it is there
+        and can be read; else None, and why not (empty where nothing is there)."""
+        from analysis.trust.witness import check_own
+
+        return check_own(self.trace)
+
     def compare_probes(self) -> ProbesCompared:
         """Retakes without a uprobe against those by uprobes (:mod:`analysis.trust.probes`)."""
         from analysis.trust.probes import compare_probes

@@ -19,6 +19,7 @@ from analysis.ptime.episodes import plain_episode_windows, setting_of
 from analysis.ptime.harm import ShareBuilder
 from analysis.ptime.timeline import timelines
 from analysis.schema import EPISODES
+from analysis.trust.witness import Check, check_own
 from analysis.windowed.asof import Ints
 from tracer.trace.reader import Trace
 
@@ -74,6 +75,8 @@ class Material:
         advice: which way of calling fits each site.
         preemptions: requests to stop a goroutine.
         whatif: the run under other policies; None where nobody was asked, or it cannot be told.
+        go_check: the trace against what Go's own flight recorder gave, or why not
+            (:func:`analysis.trust.witness.check_own`).
     """
 
     label: str
@@ -91,6 +94,7 @@ class Material:
     advice: pd.DataFrame
     preemptions: pd.DataFrame
     whatif: pd.DataFrame | None
+    go_check: tuple[Check | None, str]
 
 
 def gather(traces: Sequence[Trace], predict: Predictor | None = None) -> list[Material]:
@@ -148,6 +152,7 @@ def _gather(label: str, trace: Trace, predict: Predictor | None, most: int) -> M
         advise(rows, trace.frame("syscall", ["nr", "blocks"]), places=stacks),
         preemptions(trace) if asked else PREEMPTIONS.finish({}),
         None if predict is None else predict(trace),
+        check_own(trace),
     )
 
 

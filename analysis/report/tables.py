@@ -18,6 +18,7 @@ from analysis.answers.sites import sites
 from analysis.report.material import Material
 from analysis.schema import CLASSES, PARTS
 from analysis.stats.quantiles import quantile_name, quantiles
+from analysis.trust.witness import Check
 from analysis.units import (
     UNKNOWN_TEXT,
     count_text,
@@ -360,4 +361,17 @@ def capture(material: Material) -> Grid:
         "could not be had": "; ".join(told["missing"]) or "nothing was missing",
         "ended early": manifest.error,
     }
+    if material.trace.go_trace is not None:
+        rows["Go's own flight recorder"] = _go_check_text(*material.go_check)
     return Grid(("", ""), [[Cell(name), _word(text)] for name, text in rows.items()])
+
+
+def _go_check_text(found: Check | None, why_not: str) -> str:
+    """How the trace agrees with what Go's own flight recorder gave."""
+    if found is None:
+        return f"not compared: {why_not}"
+    return (
+        f"tells {count_text(found['records'])} retakes of the same time, "
+        f"{count_text(found['matched'])} of them in this trace, "
+        f"which has {count_text(found['episodes'])}"
+    )

@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from analysis.ptime.budget import Pass, run_pass
 from analysis.ptime.engine.state import STATES
-from analysis.windowed.columns import read
+from analysis.windowed.columns import LAST_NS, capture_span, read
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -79,9 +79,10 @@ class PTime(TypedDict):
 
 
 class _Ps:
-    """Follows Ps through an execution trace."""
+    """Follows Ps through an execution trace, and adds up what is between two moments."""
 
-    def __init__(self) -> None:
+    def __init__(self, least_ns: int, most_ns: int) -> None:
+        self.least_ns, self.most_ns = least_ns, most_ns
         self.sums: defaultdict[int, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
         self.has_m: dict[int, bool] = {}
         self.call: dict[int, str | None] = {}
@@ -94,7 +95,8 @@ class _Ps:
         else:
             state = "stw" if self.stopped else "idle"
         if p in self.since_ns:
-            self.sums[p][state] += ns - self.since_ns[p]
+            since_ns = max(self.since_ns[p], self.least_ns)
+            self.sums[p][state] += max(min(ns, self.most_ns) - since_ns, 0)
         self.since_ns[p] = ns
 
     def proc(self, ns: int, p: int, after: str) -> None:
@@ -118,13 +120,14 @@ class _Ps:
         self.stopped = stopped
 
 
-def go_p_time(parsed: str) -> tuple[Sums, int, int]:
+def go_p_time(parsed: str, least_ns: int = 0, most_ns: int = LAST_NS) -> tuple[Sums, int, int]:
     """The time of each P in each state, and the first and the last moment, of an execution trace.
 
     Args:
         parsed: from :func:`analysis.trust.go_trace.parsed_text`.
+        least_ns, most_ns: what is before and after does not count.
     """
-    ps = _Ps()
+    ps = _Ps(least_ns, most_ns)
     begin_ns = end_ns = 0
     for found in _EVENT.finditer(parsed):
         _, p, at, what, number, before, after, edge, edge_at = found.groups()
@@ -138,7 +141,8 @@ def go_p_time(parsed: str) -> tuple[Sums, int, int]:
             ps.goroutine(end_ns, int(p), number, before, after)
     for number in list(ps.has_m):
         ps.settle(number, end_ns)
-    return {p: dict(sums) for p, sums in ps.sums.items()}, begin_ns, end_ns
+    sums = {p: dict(sums) for p, sums in ps.sums.items()}
+    return sums, max(begin_ns, least_ns), min(end_ns, most_ns)
 
 
 def compare_p_time(trace: Trace, parsed: str, ahead_ns: int = 0) -> list[PTime]:
@@ -150,13 +154,14 @@ def compare_p_time(trace: Trace, parsed: str, ahead_ns: int = 0) -> list[PTime]:
         ahead_ns: how far the program's clock is ahead of the trace's (a time namespace).
 
     Returns:
-        A row for each P and state. ``apart_percent`` is of the whole time that the execution
-        trace tells of.
+        A row for each P and state, of the time that both tell of: the window of a flight
+        recorder may begin before the trace. ``apart_percent`` is of that time.
 
     Raises:
         PretakeError: the trace cannot be read.
     """
-    told, begin_ns, end_ns = go_p_time(parsed)
+    least_ns, most_ns = capture_span(trace)
+    told, begin_ns, end_ns = go_p_time(parsed, least_ns + ahead_ns, most_ns + ahead_ns)
     found = run_pass(trace, spans=True)
     ms = {int(tid) for tid in set(_M.findall(parsed))}
     pids = {found.setting.threads[tid] for tid in ms if tid in found.setting.threads}

@@ -34,11 +34,12 @@ from analysis.trust.go_trace import blocked, is_go_trace, parsed_text, read_go_t
 from analysis.trust.p_time import PTime, compare_p_time
 from analysis.windowed import plain
 from analysis.windowed.asof import NOT_FOUND, Timelines, take
+from analysis.windowed.columns import capture_span
 from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
-__all__ = ["Check", "Pair", "check", "match_records", "read_witness"]
+__all__ = ["Check", "Pair", "check", "check_own", "match_records", "read_witness"]
 
 _COLUMNS = ("ts_ns", "tid", "p")
 _ENTERED = "enter_ns"
@@ -119,8 +120,10 @@ def check(trace: Trace, witness: str | Path) -> Check:
         found = found[found["release_ns"].between(began, ended).fillna(True)]
     if _ENTERED in records:
         told = blocked(records, trace.frame("sched_switch", ["ts_ns", "prev_tid", "prev_state"]))
-        unblocked = int((~told).sum())
-        records = records[told]
+        # What was before the capture is no answer of its switches.
+        inside = records["ts_ns"].between(*capture_span(trace))
+        unblocked = int((~told & inside).sum())
+        records = records[told | ~inside]
     result = match_records(found, records, manifest.begin_ns, manifest.end_ns)
     result["unblocked"] = unblocked
     result["lost"] = sum(manifest.lost.values())
@@ -128,6 +131,21 @@ def check(trace: Trace, witness: str | Path) -> Check:
         ahead_ns = given.attrs.get("begin_ns", 0) - records.attrs.get("begin_ns", 0)
         result["p_time"] = compare_p_time(trace, parsed, ahead_ns)
     return result
+
+
+def check_own(trace: Trace) -> tuple[Check | None, str]:
+    """Compare a trace with what Go's own flight recorder gave of the same time
+    (``pretake watch --flight``).
+
+    Returns:
+        The comparison; or None, and why there is none (empty where the trace has nothing of Go's).
+    """
+    if trace.go_trace is None:
+        return None, ""
+    try:
+        return check(trace, trace.go_trace), ""
+    except PretakeError as error:
+        return None, str(error)
 
 
 def _parsed_go_trace(path: Path) -> str | None:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     "--witness",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A second record of the run: Go's execution trace, or that of 'pretake run --witness'.",
+    help="A second record of the run: Go's execution trace, or that of 'pretake run --witness'. "
+    "A dump of 'pretake watch --flight' has its own.",
 )
 @click.option(
     "--probes",
@@ -49,7 +50,12 @@ def command(trace: Path, witness: Path | None, probes: bool, as_json: bool) -> i
 
     loaded = load(trace)
     rules = cells(loaded.validate())
-    agreement = loaded.check(witness) if witness is not None else None
+    agreement, why_not = None, ""
+    if witness is not None:
+        agreement = loaded.check(witness)
+    elif loaded.trace.go_trace is not None:
+        witness = loaded.trace.go_trace
+        agreement, why_not = loaded.check_own()
     compared = loaded.compare_probes() if probes else None
     broken = any(rule["broken"] for rule in rules if rule["kind"] == "runtime")
     asleep_ns = loaded.manifest.suspended_ns
@@ -70,6 +76,8 @@ def command(trace: Path, witness: Path | None, probes: bool, as_json: bool) -> i
         terminal.print(table(f"Against {witness}", ("", "value"), _agreement(agreement)))
         if agreement["p_time"]:
             _print_p_time(terminal, agreement["p_time"])
+    if why_not:
+        terminal.print(f"what Go's own flight recorder gave was not compared: {why_not}")
     if compared is not None:
         terminal.print(table("Without uprobes", ("", "value"), _comparison(compared)))
     if asleep_ns:

@@ -117,6 +117,12 @@ from pretake.types import SIZE, WHERE
     "the port; only you the socket.",
 )
 @click.option(
+    "--flight",
+    metavar="URL|FILE",
+    help="Where the program gives the window of its own runtime/trace.FlightRecorder: an "
+    "http:// address on loopback, or a file that it writes. A dump has it too.",
+)
+@click.option(
     "--probes",
     type=click.Choice(("none", "exact")),
     default="none",
@@ -145,6 +151,7 @@ def command(
     to: str | None,
     to_timeout: float,
     listen: int | Path | None,
+    flight: str | None,
     probes: str,
     buffer: int | None,
 ) -> None:
@@ -168,6 +175,9 @@ def command(
     from analysis.answers.rules import parse_rule
 
     rules = [parse_rule(text) for text in whens]
+    from tracer.capture.flight import flight_of
+
+    own = None if flight is None else flight_of(flight)
     import_without_threads()
     from pretake.recording import Recording, import_late
     from pretake.views import note
@@ -210,7 +220,7 @@ def command(
             )
         )
         on_written = None if uploads is None else uploads.add
-        recorder = Recorder(watched, dumps, seconds, after, on_written)
+        recorder = Recorder(watched, dumps, seconds, after, on_written, own)
         exact = probes == "exact"
         recording = Recording(watched, dumps, recorder, rules, exact, kept.rows, uploads)
         signal.signal(signal.SIGUSR1, recording.by_signal)

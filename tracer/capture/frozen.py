@@ -7,6 +7,7 @@ count the span alone.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,15 @@ from tracer.capture.reach import reach_table
 from tracer.capture.symbols import Symbols
 from tracer.capture.window import Slice
 from tracer.errors import PretakeError
-from tracer.trace.manifest import Manifest
+from tracer.trace.manifest import Manifest, Missing
+from tracer.trace.reader import GO_TRACE
 from tracer.trace.schema import TABLES, UNKNOWN
 from tracer.trace.writer import TraceWriter
 
-__all__ = ["TIME_OF", "Frozen", "in_span", "reach_in_span"]
+__all__ = ["FLIGHT", "TIME_OF", "Frozen", "in_span", "reach_in_span"]
+
+FLIGHT: Final = "the window of Go's own flight recorder"
+"""What the manifest calls it where it is missing."""
 
 TIME_OF: Final = {
     name: {"syscall": "exit_ns", "loss": "begin_ns"}.get(name, "ts_ns")
@@ -52,6 +57,7 @@ class Frozen:
         reach: table reach of the processes in it.
         symbols: tells what addresses are.
         manifest: all but what is counted here.
+        go_trace: what Go's own flight recorder gave; empty for nothing.
     """
 
     begin_ns: int
@@ -62,6 +68,7 @@ class Frozen:
     reach: pa.Table
     symbols: Symbols
     manifest: Manifest
+    go_trace: bytes = b""
 
     def write(self, path: Path) -> Manifest:
         """Write the trace.
@@ -83,6 +90,8 @@ class Frozen:
         except PretakeError:
             writer.abort()
             raise
+        if self.go_trace:
+            self._write_go_trace(path / GO_TRACE)
         manifest, rows = self.manifest, writer.rows
         lost = self._lost()
         ringed = [name for name, table in TABLES.items() if table.ring]
@@ -93,6 +102,17 @@ class Frozen:
         manifest.capture.events_per_s = sum(rows.values()) / seconds if seconds > 0 else None
         writer.close(manifest)
         return manifest
+
+    def _write_go_trace(self, file: Path) -> None:
+        try:
+            file.write_bytes(self.go_trace)
+        except OSError as error:
+            # The dump is worth more than what is beside it.
+            with contextlib.suppress(OSError):
+                file.unlink()
+            self.manifest.missing.append(
+                Missing(FLIGHT, f"it cannot be written: {error.strerror}", "make room on the disk")
+            )
 
     def _write_rows(self, writer: TraceWriter) -> None:
         before, after = self._about_begin()

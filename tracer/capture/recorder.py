@@ -7,6 +7,7 @@ is pending; one at 03:15:08 begins the next one, if the hour has one left.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import Counter
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from tracer.capture.dumps import Dumps
-from tracer.capture.frozen import Frozen
+from tracer.capture.flight import Fetch, Flight
+from tracer.capture.frozen import FLIGHT, Frozen
 from tracer.capture.watch import LATE_NS
 from tracer.capture.window import Window
 from tracer.errors import PretakeError
+from tracer.trace.manifest import Missing
 
 __all__ = ["Decision", "Recorder", "Watched"]
 
@@ -59,6 +62,7 @@ class _Dump:
     reason: str
     event_ns: int
     end_ns: int
+    flight: Fetch | None = None
     nbytes: int = 0
     problem: str = ""
 
@@ -72,6 +76,7 @@ class Recorder:
         before_s: seconds before a trigger.
         after_s: seconds after it.
         on_written: is given the name of each dump that is whole.
+        flight: where the program's own flight recorder gives its window, if it has one.
 
     Attributes:
         counts: triggers by what became of them: ``written``, ``joined``, ``refused``, ``failed``.
@@ -85,11 +90,13 @@ class Recorder:
         before_s: float,
         after_s: float,
         on_written: Callable[[str], None] | None = None,
+        flight: Flight | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter(written=0, joined=0, refused=0, failed=0)
         self.last: str | None = None
         self._watched = watched
         self._dumps = dumps
+        self._flight = flight
         self._before_ns = round(before_s * _SECOND_NS)
         self._after_ns = round(after_s * _SECOND_NS)
         self._on_written = on_written
@@ -121,7 +128,9 @@ class Recorder:
         self._refusing = False
         event_ns = now_ns if event_ns is None else min(event_ns, now_ns)
         name = self._dumps.begin(now_s)
-        self._pending = _Dump(name, reason, event_ns, now_ns + self._after_ns)
+        # Now: its window ends here, and goes on.
+        flight = None if self._flight is None else self._flight.begin()
+        self._pending = _Dump(name, reason, event_ns, now_ns + self._after_ns, flight)
         self._watched.window.keep_ns = event_ns - self._before_ns
         return Decision(name)
 
@@ -168,6 +177,7 @@ class Recorder:
     def _run(self, frozen: Frozen, dump: _Dump) -> None:
         try:
             # Parquet takes less than the records do.
+            frozen = self._with_flight(frozen, dump)
             self._dumps.make_room(sum(piece.nbytes for piece in frozen.slices))
             frozen.write(self._dumps.making(dump.name))
             dump.nbytes = self._dumps.finish(dump.name)
@@ -177,6 +187,17 @@ class Recorder:
         except Exception as error:  # a watch of weeks outlives a dump that cannot be made
             dump.problem = f"{type(error).__name__}: {error}"
             self._dumps.remove(f".{dump.name}")
+
+    def _with_flight(self, frozen: Frozen, dump: _Dump) -> Frozen:
+        """The same, with what Go's own recorder gave of it; or with why it gave nothing."""
+        if dump.flight is None:
+            return frozen
+        age_s = (self._watched.now_ns - frozen.begin_ns) / 1e9
+        data, problem = dump.flight.take(time.time() - age_s)
+        if problem:
+            mend = "see that --flight names what the program serves or writes"
+            frozen.manifest.missing.append(Missing(FLIGHT, problem, mend))
+        return dataclasses.replace(frozen, go_trace=data)
 
     def _settle(self) -> None:
         if self._writing is None or self._writing[0].is_alive():

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     # Imported where a DataFrame is made: it takes a fifth of a second.
     import pandas as pd
 
-__all__ = ["RowGroup", "Trace", "numbers_of"]
+__all__ = ["GO_TRACE", "RowGroup", "Trace", "numbers_of"]
+
+GO_TRACE: Final = "go.trace"
+"""The file of a dump's folder that Go's own flight recorder gave (``pretake watch --flight``)."""
 
 _MANIFEST_LIMIT: Final = 16 << 20
 _RECAPTURE: Final = "capture it again; the parts before it cannot be trusted to be all"
@@ -75,6 +78,12 @@ class Trace:
         self.path = Path(path)
         self.manifest = self._read_manifest()
         self._parts = {name: self._find_parts(table) for name, table in TABLES.items()}
+
+    @property
+    def go_trace(self) -> Path | None:
+        """What Go's own flight recorder gave of the same time; None where nothing is there."""
+        path = self.path / GO_TRACE
+        return path if path.is_file() and not path.is_symlink() else None
 
     def arrow(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of ``table`` in the order they were stored.
