@@ -1,9 +1,9 @@
 """Time and memory of ``pretake fleet`` by the number of traces: ``python -m bench.fleet TRACE``.
 
-A recorded trace, of 10 s as a rule, is linked N times, its manifest with another host's name. Two workers of Dask, each a process with
-one thread on loopback, and a client that is a process of its own for each N, so that its peak of
-memory is that N's. The fit is by least squares: ``seconds = a + b * N``. If the growth were not
-linear, the seconds a trace would grow with N; they are told for each N beside the fit.
+A recorded trace, of 10 s as a rule, is linked N times, its manifest with another host's name. The
+workers are two processes of Dask with a thread each, and the client is a process of its own for
+each N, so that its peak of memory is that N's. The fit is by least squares: ``s = a + b * N``. If
+the growth were not linear, the time of one trace, which stands beside it, would grow with N.
 """
 
 from __future__ import annotations

@@ -58,19 +58,20 @@ class Server:
 
     Args:
         where: the port, or the path of the socket; a socket that nobody serves is replaced.
+        everywhere: the port is one of every address of this machine, and not of loopback alone.
 
     Raises:
         PretakeError: it is not to be had.
     """
 
-    def __init__(self, where: int | Path) -> None:
+    def __init__(self, where: int | Path, everywhere: bool = False) -> None:
         self._path = where if isinstance(where, Path) else None
         try:
             if isinstance(where, Path):
                 _remove_left(where)
                 self._server: WSGIServer = _UnixServer(str(where), _Handler)  # type: ignore[arg-type]
             else:
-                self._server = _Server(("127.0.0.1", where), _Handler)
+                self._server = _Server(("" if everywhere else "127.0.0.1", where), _Handler)
         except OSError as error:
             name = f"port {where}" if self._path is None else f"{where}"
             raise PretakeError(

@@ -41,21 +41,23 @@ _PATIENCE_S: Final = 60.0
 _BUCKETS: Final = 256
 
 
-def import_late(listens: bool) -> None:
+def import_late(serves: bool, profiles: bool) -> None:
     """Import what a watch with rules or with a listener needs, down to what libraries import when
     they are first used: who has become nobody may not read modules that lie in root's home.
 
     Args:
-        listens: whether it has a listener. Only a profile needs pandas, which takes 45 MB.
+        serves: whether it answers requests.
+        profiles: whether it makes profiles, which alone need pandas, and with it 45 MB.
     """
     import analysis.answers.alarms
     import pretake.watcher
     from analysis.names import syscall_names
 
     syscall_names([0], platform.machine())
-    if listens:
-        import analysis.formats.pprof  # noqa: F401
+    if serves:
         import pretake.recording_page  # noqa: F401
+    if profiles:
+        import analysis.formats.pprof  # noqa: F401
 
         pa.table({"x": [0]}).to_pandas()
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from pretake.recording import Recording
 
-__all__ = ["Recorded", "application", "metric_families"]
+__all__ = ["Recorded", "application", "metric_families", "metrics_alone"]
 
 _SECONDS = 30.0
 _TEXT = "text/plain; charset=utf-8"
@@ -149,8 +149,8 @@ class _Families:
         )
 
 
-def application(recording: Recording) -> WSGIApplication:
-    """What answers.
+def metrics_alone(recording: Recording) -> WSGIApplication:
+    """What answers to whoever may read metrics, and nothing else.
 
     Args:
         recording: is asked.
@@ -159,6 +159,16 @@ def application(recording: Recording) -> WSGIApplication:
     registry.register(Stalls(recording.pressure))
     registry.register(Recorded(recording))
     metrics: WSGIApplication = make_wsgi_app(registry)
+    return metrics
+
+
+def application(recording: Recording) -> WSGIApplication:
+    """What answers.
+
+    Args:
+        recording: is asked.
+    """
+    metrics = metrics_alone(recording)
 
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path, method = environ.get("PATH_INFO", "/"), environ["REQUEST_METHOD"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from pretake.cli import group
+from tools.daemonset import daemonset
 from tools.deploy import dashboard, rules
 from tools.man import man_page
 from tracer.trace.columns import Column
@@ -118,6 +119,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/command.md": command_reference,
     "deploy/prometheus/pretake.rules.yml": rules,
     "deploy/grafana/pretake.json": dashboard,
+    "deploy/kubernetes/daemonset.yaml": daemonset,
     "docs/pretake.1": lambda: man_page(group, "pretake", "where the P time of a Go program goes"),
 }
 

@@ -123,6 +123,12 @@ from pretake.types import SIZE, WHERE
     "http:// address on loopback, or a file that it writes. A dump has it too.",
 )
 @click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Serve /metrics, and nothing else, to every machine that reaches this one: for a pod.",
+)
+@click.option(
     "--probes",
     type=click.Choice(("none", "exact")),
     default="none",
@@ -152,6 +158,7 @@ def command(
     to_timeout: float,
     listen: int | Path | None,
     flight: str | None,
+    metrics_port: int | None,
     probes: str,
     buffer: int | None,
 ) -> None:
@@ -190,21 +197,28 @@ def command(
 
     targets = Several(pids, names, cgroups)
     options = CaptureOptions(buffer_bytes=buffer, probes=probes, reference_module=reference.find())
-    kept = WatchOptions(seconds, memory, rows=bool(rules) or listen is not None)
+    serves = listen is not None or metrics_port is not None
+    kept = WatchOptions(seconds, memory, rows=bool(rules) or serves)
     if kept.rows:
-        import_late(listen is not None)
+        import_late(serves, profiles=listen is not None)
     stop = threading.Event()
     with contextlib.ExitStack() as stack:
         stack.callback(targets.close)
         # Until it can be answered, it ends neither us nor what we start.
         before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         stack.callback(signal.signal, signal.SIGUSR1, before)
-        server = None
-        if listen is not None:
+        servers = []
+        if serves:
             from pretake.prometheus import Server
-            from pretake.recording_page import application
+            from pretake.recording_page import application, metrics_alone
 
-            server = stack.enter_context(contextlib.closing(Server(listen)))
+            for where, what, everywhere in (
+                (listen, application, False),
+                (metrics_port, metrics_alone, True),
+            ):
+                if where is not None:
+                    made = stack.enter_context(contextlib.closing(Server(where, everywhere)))
+                    servers.append((made, what))
         stack.enter_context(stopped_by_signals(stop))
         watched, dumps, uploads = stack.enter_context(
             watch(
@@ -224,8 +238,8 @@ def command(
         exact = probes == "exact"
         recording = Recording(watched, dumps, recorder, rules, exact, kept.rows, uploads)
         signal.signal(signal.SIGUSR1, recording.by_signal)
-        if server is not None:
-            stack.enter_context(server.answering(application(recording)))
+        for server, what in servers:
+            stack.enter_context(server.answering(what(recording)))
         found = ", ".join(map(str, targets.pids)) or "none yet"
         note(f"watching {found}; dumps go to {output}; Ctrl-C ends, SIGUSR1 writes a dump")
         recording.run(stop, note)

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 # linux/capability.h
+_CAP_CHOWN, _CAP_SETGID, _CAP_SETUID = 1 << 0, 1 << 6, 1 << 7
 _CAP_SYS_ADMIN: Final = 1 << 21
 _CAP_PERFMON: Final = 1 << 38
 CAP_BPF: Final = 1 << 39
@@ -61,9 +62,12 @@ def check_privilege() -> None:
 def capture_user() -> tuple[int, int]:
     """User and group that a tracer becomes once it is attached.
 
-    That is who called sudo; root itself becomes nobody. Who is not root stays who it is.
+    That is who called sudo; root itself becomes nobody. Who is not root stays who it is, and so
+    does root that may not become anybody, or give files away, as in a container with few
+    capabilities.
     """
-    if os.geteuid() != 0:
+    needed = _CAP_CHOWN | _CAP_SETGID | _CAP_SETUID
+    if os.geteuid() != 0 or held() & needed != needed:
         return os.geteuid(), os.getegid()
     return calling_user() or (NOBODY, NOBODY)
 
