@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +56,8 @@ def peak_kb(pids: Sequence[int]) -> int:
 
 def measure(
     trace: Path, counts: Sequence[int], scratch: Path
-) -> list[tuple[int, float, int, int]]:
+) -> Iterator[tuple[int, float, int, int]]:
     """Number, seconds, peak of the client and of the larger worker in kB."""
-    rows = []
     for count in counts:
         with (
             tempfile.TemporaryDirectory(dir=scratch) as folder,
@@ -75,8 +74,7 @@ def measure(
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             seconds, client_kb, traces, hosts = json.loads(done.stdout)
             assert (traces, hosts) == (count, min(HOSTS, count))
-            rows.append((count, float(seconds), int(client_kb), peak_kb(workers)))
-    return rows
+            yield count, float(seconds), int(client_kb), peak_kb(workers)
 
 
 def main() -> None:
@@ -85,14 +83,17 @@ def main() -> None:
     parser.add_argument("trace", type=Path, help="a recorded trace")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     asked = parser.parse_args()
-    rows = measure(asked.trace.resolve(), asked.counts, asked.trace.resolve().parent)
+    rows = []
+    trace = asked.trace.resolve()
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} CPUs")
     print("traces  seconds  ms a trace  client MB  worker MB")
-    for count, seconds, client_kb, worker_kb in rows:
+    for count, seconds, client_kb, worker_kb in measure(trace, asked.counts, trace.parent):
+        rows.append((count, seconds))
         each = 1000 * seconds / count
         print(
             f"{count:6} {seconds:8.1f} {each:11.1f} {client_kb / 1024:10.0f}"
-            f" {worker_kb / 1024:10.0f}"
+            f" {worker_kb / 1024:10.0f}",
+            flush=True,
         )
     numbers, taken = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
     if len(rows) > 1:
