@@ -160,6 +160,65 @@ static PyObject *drop_gil(PyObject *self, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
+/*
+ * Switch: what a goroutine awaits to leave its M. Each await makes one of these, which yields once
+ * and is over; a generator would do, and has a frame and the collector's attention besides.
+ */
+struct switching {
+	PyObject_HEAD
+	int yielded;
+};
+
+static PyObject *switching_next(PyObject *self)
+{
+	struct switching *one = (struct switching *)self;
+
+	/* NULL without an exception is the end. */
+	if (one->yielded)
+		return NULL;
+	one->yielded = 1;
+	Py_RETURN_NONE;
+}
+
+static PySendResult switching_send(PyObject *self, PyObject *unused, PyObject **result)
+{
+	*result = Py_NewRef(Py_None);
+	if (((struct switching *)self)->yielded)
+		return PYGEN_RETURN;
+	((struct switching *)self)->yielded = 1;
+	return PYGEN_NEXT;
+}
+
+static PyAsyncMethods switching_async = {.am_send = switching_send};
+static PyTypeObject switching_type = {
+	PyVarObject_HEAD_INIT(NULL, 0)
+	.tp_name = "reference_runtime._native.Switching",
+	.tp_basicsize = sizeof(struct switching),
+	.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+	.tp_iter = PyObject_SelfIter,
+	.tp_iternext = switching_next,
+	.tp_as_async = &switching_async,
+};
+
+static PyObject *switch_await(PyObject *self)
+{
+	struct switching *one = PyObject_New(struct switching, &switching_type);
+
+	if (one)
+		one->yielded = 0;
+	return (PyObject *)one;
+}
+
+static PyAsyncMethods switch_async = {.am_await = switch_await};
+static PyTypeObject switch_type = {
+	PyVarObject_HEAD_INIT(NULL, 0)
+	.tp_name = "reference_runtime._native.Switch",
+	.tp_basicsize = sizeof(PyObject),
+	.tp_flags = Py_TPFLAGS_DEFAULT,
+	.tp_new = PyType_GenericNew,
+	.tp_as_async = &switch_async,
+};
+
 static PyMethodDef methods[] = {
 	{"get_current", get_current, METH_NOARGS, "The calling thread's M, or None."},
 	{"set_current", set_current, METH_O, "Say which M the calling thread is."},
@@ -181,7 +240,8 @@ PyMODINIT_FUNC PyInit__native(void)
 {
 	PyObject *self = PyModule_Create(&module);
 
-	if (self && PyModule_AddFunctions(self, preempt_methods))
+	if (self && (PyModule_AddFunctions(self, preempt_methods) ||
+		     PyType_Ready(&switching_type) || PyModule_AddType(self, &switch_type)))
 		Py_CLEAR(self);
 	return self;
 }

@@ -55,6 +55,57 @@ class Waiter:
         self.wait = wait
         self.case: i64 = case
         self.value = value
+        self.queued: bool = False
+        self.next: Waiter | None = None
+        self.before: Waiter | None = None
+
+
+class WaitQueue:
+    """Those who wait on one side of a channel, linked through their waiters (Go: waitq).
+
+    A list of Python's would cost a call by name for each, and to leave it from the middle would
+    take a walk. All methods are called with the wait lock held.
+    """
+
+    def __init__(self) -> None:
+        self.first: Waiter | None = None
+        self.last: Waiter | None = None
+
+    def put(self, waiter: Waiter) -> None:
+        """Append a waiter that is in no queue."""
+        last = self.last
+        waiter.before = last
+        if last is None:
+            self.first = waiter
+        else:
+            last.next = waiter
+        self.last = waiter
+        waiter.queued = True
+
+    def get(self) -> Waiter | None:
+        """Take the one that has waited longest."""
+        waiter = self.first
+        if waiter is not None:
+            self.leave(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take a waiter out of this queue, unless it was taken before."""
+        if not waiter.queued:
+            return
+        waiter.queued = False
+        before = waiter.before
+        following = waiter.next
+        if before is None:
+            self.first = following
+        else:
+            before.next = following
+        if following is None:
+            self.last = before
+        else:
+            following.before = before
+        waiter.next = None
+        waiter.before = None
 
 
 class Channel:
@@ -67,15 +118,17 @@ class Channel:
     def __init__(self, capacity: int = 0) -> None:
         if capacity < 0:
             raise ValueError("a channel's capacity is 0 or more")
-        self.capacity = capacity
+        self.capacity: i64 = capacity
         self.buffer: deque[object] = deque()
-        self.recvq: deque[Waiter] = deque()
-        self.sendq: deque[Waiter] = deque()
+        self.buffered: i64 = 0
+        """Values in the buffer."""
+        self.recvq = WaitQueue()
+        self.sendq = WaitQueue()
         self.closed: bool = False
 
     def __len__(self) -> int:
         """Values in the buffer."""
-        return len(self.buffer)
+        return int(self.buffered)
 
     async def send(self, value: object, timeout_ns: int = -1) -> None:
         """Send, waiting for room or a receiver, for ``timeout_ns`` at most (-1 for ever).
@@ -102,23 +155,25 @@ class Channel:
         sched.wait_lock.release()
         # Made while the lock is free (see scheduler.py), so what was found out may be old.
         g = m.curg
-        wait = Wait(g)
-        waiter = Waiter(wait, 0, value)
+        waiter = own_waiter(g, value, timeout_ns)
         sched.wait_lock.acquire()
         if self.closed or can_send(self):
             sched.wait_lock.release()
+            waiter.value = None
             await self.send(value, timeout_ns)
             return
-        self.sendq.append(waiter)
+        self.sendq.put(waiter)
         sched.wait_lock.release()
+        wait = waiter.wait
         timer = None if timeout_ns < 0 else start_timeout(wait, timeout_ns)
         g.wait_reason = "chan send"
         m.wants = PARK
         await SWITCH
         if timer is not None:
             end_timeout(sched, timer)
+        waiter.value = None
         if wait.timed_out:
-            leave(sched, self.sendq, wait)
+            leave(sched, self.sendq, waiter)
             raise TimeoutError("chan send: nobody received in time")
         if not wait.ok:
             raise ChannelClosed("send on a closed channel")
@@ -136,7 +191,7 @@ class Channel:
             m = getm()
         sched = m.sched
         sched.wait_lock.acquire()
-        if self.buffer or self.sendq or self.closed:
+        if can_recv(self) or self.closed:
             received, value, sender = try_recv(self)
             if received or self.closed:
                 sched.wait_lock.release()
@@ -147,14 +202,14 @@ class Channel:
                 return value
         sched.wait_lock.release()
         g = m.curg
-        wait = Wait(g)
-        waiter = Waiter(wait, 0, None)
+        waiter = own_waiter(g, None, timeout_ns)
         sched.wait_lock.acquire()
-        if self.buffer or self.sendq or self.closed:
+        if can_recv(self) or self.closed:
             sched.wait_lock.release()
             return await self.recv(timeout_ns)
-        self.recvq.append(waiter)
+        self.recvq.put(waiter)
         sched.wait_lock.release()
+        wait = waiter.wait
         timer = None if timeout_ns < 0 else start_timeout(wait, timeout_ns)
         g.wait_reason = "chan receive"
         m.wants = PARK
@@ -162,11 +217,14 @@ class Channel:
         if timer is not None:
             end_timeout(sched, timer)
         if wait.timed_out:
-            leave(sched, self.recvq, wait)
+            leave(sched, self.recvq, waiter)
             raise TimeoutError("chan receive: nothing came in time")
         if not wait.ok:
             raise ChannelClosed("receive from a closed channel")
-        return wait.value
+        # The waiter is kept, and is to hold nothing of the program's.
+        value = wait.value
+        wait.value = None
+        return value
 
     def close(self) -> None:
         """Close the channel: no more values will be sent. All goroutines that wait are told.
@@ -202,6 +260,25 @@ class Channel:
             raise StopAsyncIteration from None
 
 
+def own_waiter(g: G, value: object, timeout_ns: i64) -> Waiter:
+    """A waiter for G, which waits on one channel: without a timeout the one it had before.
+
+    A goroutine waits in one place at a time, and whoever served it holds nothing of it when it
+    runs again. A timer does, so a wait with a timeout has a waiter of its own.
+    """
+    waiter = g.waiter
+    if waiter is None or timeout_ns >= 0:
+        waiter = Waiter(Wait(g), 0, value)
+        if timeout_ns < 0:
+            g.waiter = waiter
+        return waiter
+    wait = waiter.wait
+    wait.taken = False
+    wait.ok = False
+    waiter.value = value
+    return waiter
+
+
 def start_timeout(wait: Wait, timeout_ns: i64) -> Timer:
     """End a wait after so long, unless it is taken before."""
     sched = getm().sched
@@ -228,10 +305,10 @@ def end_timeout(sched: Sched, timer: Timer) -> None:
     sched.timers.cancel(timer)
 
 
-def leave(sched: Sched, queue: deque[Waiter], wait: Wait) -> None:
-    """Take a wait that timed out from the queue in which it may still stand."""
+def leave(sched: Sched, queue: WaitQueue, waiter: Waiter) -> None:
+    """Take a waiter that timed out from the queue in which it may still stand."""
     sched.wait_lock.acquire()
-    forget(queue, wait)
+    queue.leave(waiter)
     sched.wait_lock.release()
 
 
@@ -266,29 +343,39 @@ def serve(waiter: Waiter, value: object, ok: bool) -> bool:
     return True
 
 
-def turn_away(queue: deque[Waiter], told: list[G]) -> None:
+def turn_away(queue: WaitQueue, told: list[G]) -> None:
     """Tell all waiters of a queue that the channel is closed. The wait lock is held."""
-    while queue:
-        waiter = queue.popleft()
+    while True:
+        waiter = queue.get()
+        if waiter is None:
+            return
         if serve(waiter, None, False):
             told.append(waiter.wait.g)
 
 
 def can_send(channel: Channel) -> bool:
     """Whether a send might not have to wait. The wait lock is held."""
-    return len(channel.buffer) < channel.capacity or len(channel.recvq) > 0
+    return channel.buffered < channel.capacity or channel.recvq.first is not None
+
+
+def can_recv(channel: Channel) -> bool:
+    """Whether a receive might not have to wait. The wait lock is held."""
+    return channel.buffered > 0 or channel.sendq.first is not None
 
 
 def try_send(channel: Channel, value: object) -> tuple[bool, G | None]:
     """Send without waiting: whether it was, and a receiver to ready. The wait lock is held."""
     if channel.closed:
         return False, None
-    while channel.recvq:
-        waiter = channel.recvq.popleft()
+    while True:
+        waiter = channel.recvq.get()
+        if waiter is None:
+            break
         if serve(waiter, value, True):
             return True, waiter.wait.g
-    if len(channel.buffer) < channel.capacity:
+    if channel.buffered < channel.capacity:
         channel.buffer.append(value)
+        channel.buffered += 1
         return True, None
     return False, None
 
@@ -297,15 +384,19 @@ def try_recv(channel: Channel) -> tuple[bool, object, G | None]:
     """Receive without waiting: whether, the value, a sender to ready. The wait lock is held."""
     received = False
     value: object = None
-    if channel.buffer:
+    if channel.buffered:
         received = True
         value = channel.buffer.popleft()
-    while channel.sendq:
-        waiter = channel.sendq.popleft()
+        channel.buffered -= 1
+    while True:
+        waiter = channel.sendq.get()
+        if waiter is None:
+            break
         if not serve(waiter, None, True):
             continue
         if received:
             channel.buffer.append(waiter.value)
+            channel.buffered += 1
             return True, value, waiter.wait.g
         return True, waiter.value, waiter.wait.g
     return received, value, None
@@ -365,7 +456,7 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
         partner: G | None = None
         if case.sends:
             done, partner = try_send(channel, case.value)
-        elif channel.buffer or channel.sendq:
+        elif can_recv(channel):
             done, value, partner = try_recv(channel)
         if done or channel.closed:
             return finish(sched, index, case, value, done, partner)
@@ -375,14 +466,16 @@ async def select(cases: Sequence[Case], wait: bool = True) -> tuple[int, object,
     for i in range(count):
         case = chosen[i]
         queue = case.channel.sendq if case.sends else case.channel.recvq
-        queue.append(waiters[i])
+        queue.put(waiters[i])
     sched.wait_lock.release()
     m.curg.wait_reason = "select"
     m.wants = PARK
     await SWITCH
     sched.wait_lock.acquire()
-    for case in chosen:
-        forget(case.channel.sendq if case.sends else case.channel.recvq, waiting)
+    for i in range(count):
+        case = chosen[i]
+        queue = case.channel.sendq if case.sends else case.channel.recvq
+        queue.leave(waiters[i])
     sched.wait_lock.release()
     if chosen[waiting.case].sends and not waiting.ok:
         raise ChannelClosed("send on a closed channel")
@@ -399,11 +492,3 @@ def finish(
     if case.sends and not done:
         raise ChannelClosed("send on a closed channel")
     return index, value, done
-
-
-def forget(queue: deque[Waiter], wait: Wait) -> None:
-    """Take a wait's waiters out of a queue. The wait lock is held."""
-    for _ in range(len(queue)):
-        waiter = queue.popleft()
-        if waiter.wait is not wait:
-            queue.append(waiter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 try:
@@ -19,7 +20,11 @@ except ImportError:  # not built: an ordinary thread-local does, slower
         _local.m = value
 
 
+CURRENT: Final[Callable[[], object]] = get_current
+"""The same for compiled code: it looks up a name of a module that is not compiled at each use, and
+this one once."""
+
 COMPILED: Final = not __file__.endswith(".py")
 """Whether the scheduler is machine code made by mypyc."""
 
-__all__ = ["COMPILED", "get_current", "set_current"]
+__all__ = ["COMPILED", "CURRENT", "get_current", "set_current"]

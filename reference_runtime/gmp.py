@@ -20,6 +20,7 @@ from reference_runtime.timers import Timers
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
+    from reference_runtime.channels import Waiter
     from reference_runtime.policies.base import RetakePolicy
     from reference_runtime.record import Record
 
@@ -105,6 +106,8 @@ class G:
         there and nowhere else."""
         self.suspended: bool = False
         """Somebody wants it to stand still (Go: preemptStop)."""
+        self.waiter: Waiter | None = None
+        """Its place in the queue of a channel; kept for the next time (``channels.py``)."""
         self.schedlink: G | None = None
         self.all_next: G | None = None
         self.all_prev: G | None = None

@@ -5,11 +5,11 @@ Each must be called on a goroutine. It finds the scheduler by the thread that it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from reference_runtime.current import get_current
+from reference_runtime.current import CURRENT
 from reference_runtime.errors import FileClosed
 from reference_runtime.gmp import PARK, STACK_PREEMPT, YIELD, G, Goroutine, M
 from reference_runtime.host import READABLE, WRITABLE, Host
@@ -17,7 +17,7 @@ from reference_runtime.netpoll import new_timer, wait_begins, wait_timed_out
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, Site
 from reference_runtime.polldesc import PollWaiter
 from reference_runtime.ready import newproc
-from reference_runtime.switch import SWITCH, Switch
+from reference_runtime.switch import SWITCH
 from reference_runtime.syscalls import stop_if_asked, syscall
 from reference_runtime.timers import Timer
 
@@ -67,7 +67,7 @@ def getm() -> M:
     Raises:
         RuntimeError: the caller is no goroutine.
     """
-    m = get_current()
+    m = CURRENT()
     if m is None:
         raise RuntimeError("this is for goroutines only: run it with Runtime.run")
     return cast("M", m)
@@ -89,7 +89,7 @@ def go(coro: Goroutine, name: str = "") -> None:
     newproc(m.sched, m, coro, name or getattr(coro, "__name__", "goroutine"))
 
 
-def gosched() -> Switch:
+def gosched() -> Awaitable[None]:
     """``await gosched()`` lets the other goroutines run.
 
     A goroutine that yields without another wish is queued again, so this is a bare yield.

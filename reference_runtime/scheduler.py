@@ -170,6 +170,8 @@ def goexit(sched: Sched, g: G) -> None:
     """
     g.coro = None
     g.steps = NO_G.steps
+    # It points back at G.
+    g.waiter = None
     sched.lock.acquire()
     g.status = G_DEAD
     if g.all_prev is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
-from reference_runtime.current import get_current
+from reference_runtime.current import CURRENT
 from reference_runtime.gmp import (
     G_RUNNING,
     G_SYSCALL,
@@ -151,7 +151,7 @@ async def syscall(site: Site, call: Callable[..., object], args: tuple[object, .
     Returns:
         What ``call`` returns; what it raises is raised, on whatever thread the goroutine is then.
     """
-    m = cast("M", get_current())
+    m = cast("M", CURRENT())
     sched = m.sched
     policy = sched.policy
     mode: i64 = policy.mode(site)
