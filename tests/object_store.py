@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import s3fs
 
+from tests.kernel.started import Started
+
 __all__ = ["BUCKET", "URL", "deaf_store", "environment", "files_of", "s3_server", "withholding"]
 
 BUCKET = "traces"
@@ -36,7 +38,7 @@ def environment(port: int) -> dict[str, str]:
 def s3_server() -> Iterator[int]:
     """Moto's server with one bucket, in a process of its own; its port."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+    with Started(command, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
         lines = iter(running.stderr.readline, "")
         found = (re.search(r"http://127\.0\.0\.1:(\d+)", line) for line in lines)

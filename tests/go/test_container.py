@@ -14,6 +14,7 @@ import pytest
 
 from tests.forced import KERNEL, lacking
 from tests.go import toolchains
+from tests.kernel.started import Started
 from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
@@ -33,7 +34,7 @@ def contained(binary: Path, root: Path) -> Iterator[int]:
     copies = f"cp {binary} {root}/server && mkdir {root}/lib64 && cp {LINKER} {root}/lib64"
     script = f"mount -t tmpfs none {root} && {copies} && exec chroot {root}"
     unshare = ["unshare", "--pid", "--fork", "--mount", "--propagation", "private"]
-    with subprocess.Popen(
+    with Started(
         [*unshare, "sh", "-c", f"{script} /server 100000"], stdout=subprocess.PIPE
     ) as outer:
         children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")

@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis.loaded import load
 from tests.go import toolchains
 from tests.go.test_watch import line_with, wait_for_switches, watching
-from tests.kernel.started import PRETAKE
+from tests.kernel.started import PRETAKE, Started
 
 VERSION = "1.27.3"
 """Go has a FlightRecorder from 1.25 on."""
@@ -23,7 +23,7 @@ WHAT = "the window of Go's own flight recorder"
 def flown() -> Iterator[tuple[int, str]]:
     """The program, and where it serves."""
     command = [toolchains.build("flown", VERSION)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+    with Started(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         yield running.pid, f"http://127.0.0.1:{int(running.stdout.readline())}"
         running.kill()

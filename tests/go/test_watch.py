@@ -22,7 +22,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from analysis.loaded import load
 from tests.go import toolchains
 from tests.go.test_pprof import said
-from tests.kernel.started import PRETAKE, assert_all_accounted_for
+from tests.kernel.started import PRETAKE, Started, assert_all_accounted_for
 from tests.kernel.test_safe import capabilities
 
 NR_READ = "0"
@@ -35,7 +35,7 @@ RULE = "hold_ns > 2 s"
 def watching(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """``pretake watch`` that watches already; it is to end with status 0."""
     command = [*PRETAKE, "watch", *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watch:
+    with Started(command, stderr=subprocess.PIPE, text=True) as watch:
         try:
             line_with(watch, "; dumps go to ")
             yield watch
@@ -97,7 +97,7 @@ def server(fifo: Path) -> Iterator[tuple[int, int]]:
     # Else sysmon's SIGURG breaks a raw call off every 10 ms.
     env = os.environ | {"GOMAXPROCS": "2", "GODEBUG": "asyncpreemptoff=1"}
     command = [toolchains.build("stalled"), fifo]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as running:
+    with Started(command, stdout=subprocess.PIPE, text=True, env=env) as running:
         assert running.stdout is not None
         yield running.pid, int(running.stdout.readline())
         running.kill()

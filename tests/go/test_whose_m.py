@@ -14,7 +14,7 @@ from analysis.answers.preemptions import preemptions
 from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tests.go.looked import inspected
-from tests.kernel.started import python
+from tests.kernel.started import Started, python
 from tests.kernel.watched import Watched
 from tracer.capture.layouts import FileIdentity
 from tracer.capture.options import CaptureOptions
@@ -51,7 +51,7 @@ def test_a_child_that_blocks_before_its_exec_is_not_its_parent(
     shutil.copy("/bin/true", target)
     programs = Programs(1 << 20)
     programs.layouts.set_binary(FileIdentity.of(binary.path.stat()), binary.layout)
-    with subprocess.Popen(
+    with Started(
         python("leased", target), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdin is not None
@@ -97,7 +97,7 @@ def test_a_worker_of_the_kernel_s_is_no_m() -> None:
         lacking("io_uring is switched off here (kernel.io_uring_disabled)", KERNEL)
     binary = inspected("worker")
     programs = Programs(1 << 20)
-    with subprocess.Popen(
+    with Started(
         [binary.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None

@@ -6,13 +6,32 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import TracebackType
 
 from tracer.trace.reader import Trace
 
-__all__ = ["PRETAKE", "PROGRAMS", "assert_all_accounted_for", "python", "wait_for_file"]
+__all__ = ["PRETAKE", "PROGRAMS", "Started", "assert_all_accounted_for", "python", "wait_for_file"]
 
 PRETAKE = [sys.executable, "-m", "pretake"]
 PROGRAMS = Path(__file__).parent / "programs"
+
+
+class Started(subprocess.Popen):  # type: ignore[type-arg] - of text or of bytes, as it is asked for
+    """A program that is killed where its block ends in an error.
+
+    Popen alone waits there until the program has ended. So a test that failed, or was left out,
+    would wait for ever for one that has no end.
+    """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, error, trace)
 
 
 def python(name: str, *args: object) -> list[str]:

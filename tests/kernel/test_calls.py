@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.kernel.started import python
+from tests.kernel.started import Started, python
 from tests.kernel.watched import Watched, wait_in_call
 from tracer.capture.options import CALLS, CaptureOptions
 from tracer.capture.programs import Programs
@@ -45,7 +45,7 @@ def test_a_program_does_not_inherit_the_call_it_was_made_by(tmp_path: Path) -> N
     # The file has a lease, so that execve blocks until the holder gives it back.
     target = tmp_path / "true"
     shutil.copy("/bin/true", target)
-    with subprocess.Popen(
+    with Started(
         python("leased", target), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
         assert holder.stdin is not None

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reference_runtime.current import COMPILED
 from tests.go import toolchains
-from tests.kernel.started import PRETAKE
+from tests.kernel.started import PRETAKE, Started
 from tests.kernel.test_safe import capabilities
 from tracer.capture.live import OTHERS, Histogram, live, lower_ns
 from tracer.errors import PretakeError
@@ -149,7 +149,7 @@ def test_retakes_of_the_reference_runtime_are_those_that_it_recorded(tmp_path: P
 @pytest.mark.go
 def test_the_watcher_keeps_no_more_than_it_needs_and_reaches_later_programs() -> None:
     shell = ["sh", "-c", 'exec "$@"', "sh", str(toolchains.build("callsites"))]
-    with subprocess.Popen(
+    with Started(
         [*LIVE, "--json", "--period", "0.1", "--", *shell, "1000000", "0", "0"],
         stdout=subprocess.PIPE,
         text=True,
@@ -170,7 +170,7 @@ def test_a_socket_is_served_to_who_called_sudo_alone(tmp_path: Path) -> None:
     # One that a server left which was killed.
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    with subprocess.Popen(
+    with Started(
         [*LIVE, "--json", "--prometheus", f"unix:{path}", "--", "sleep", "1000"],
         stdout=subprocess.PIPE,
         env=os.environ | {"SUDO_UID": "1234", "SUDO_GID": "4321"},

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.go import toolchains
-from tests.kernel.started import PRETAKE, python, wait_for_file
+from tests.kernel.started import PRETAKE, Started, python, wait_for_file
 from tracer.capture.attendant import KEPT
 from tracer.capture.keeper import FOR_FILES
 from tracer.capture.options import CaptureOptions
@@ -89,7 +89,7 @@ def test_the_tracer_may_do_nothing_that_its_caller_may_not(tmp_path: Path, sudo:
     victim, path = tmp_path / "victim", tmp_path / "x.pretake"
     victim.write_text("mine")
     victim.chmod(0o600)
-    with subprocess.Popen(["sleep", "1000"]) as stranger:
+    with Started(["sleep", "1000"]) as stranger:
         done = subprocess.run(
             [sys.executable, "-c", TRIES, path, victim, str(stranger.pid)],
             env=environment,

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.go.test_watch import free_port, line_with, watching
-from tests.kernel.started import PRETAKE, python
+from tests.kernel.started import PRETAKE, Started, python
 from tests.kernel.test_watch import answer, dump_by_signal
 from tests.object_store import URL, deaf_store, environment, files_of, s3_server, withholding
 
@@ -26,7 +26,7 @@ def store() -> Iterator[int]:
 
 @pytest.fixture
 def running() -> Iterator[int]:
-    with subprocess.Popen(python("calls", 10**9, 0)) as process:
+    with Started(python("calls", 10**9, 0)) as process:
         yield process.pid
         process.kill()
 
@@ -83,7 +83,7 @@ def test_a_dump_half_sent_when_the_watch_is_killed_is_none_and_the_next_watch_se
     with withholding(store, asked) as between:
         point_to(monkeypatch, between)
         command = [*PRETAKE, "watch", *map(str, options(running, tmp_path))]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watch:
+        with Started(command, stderr=subprocess.PIPE, text=True) as watch:
             line_with(watch, "; dumps go to ")
             name = dump_by_signal(watch)
             asked.wait()

@@ -21,7 +21,7 @@ import pytest
 
 from tests.forced import lacking
 from tests.go.test_watch import free_port, line_with, watching
-from tests.kernel.started import PRETAKE, python
+from tests.kernel.started import PRETAKE, Started, python
 from tests.unit.docs.test_deploy import FORCE_PROMETHEUS, RULES
 from tests.unit.tracer.test_dumps import Watched, entries, frozen, lines_until
 from tests.unit.tracer.test_window import SWITCH
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_line_and_the_next_dump_may_have_room(small_disk: Pat
 
 def test_dumps_are_roots_and_go_on_with_the_next_watch(tmp_path: Path) -> None:
     folder = tmp_path / "dumps"
-    with subprocess.Popen(python("calls", 10**9, 0)) as running:
+    with Started(python("calls", 10**9, 0)) as running:
         options = ["--pid", running.pid, "-o", folder, "--after", 0, "--disk", "1M"]
         for _ in range(2):
             with watching(*options, "--memory", "1M", "--seconds", "1") as watch:
@@ -107,9 +107,9 @@ def test_when_the_process_has_ended_so_has_the_watch_and_the_dump_is_the_users(
     monkeypatch.setenv("SUDO_UID", "1234")
     monkeypatch.setenv("SUDO_GID", "4321")
     folder = tmp_path / "dumps"
-    with subprocess.Popen(python("calls", 10**9, 0)) as running:
+    with Started(python("calls", 10**9, 0)) as running:
         command = [*PRETAKE, "watch", "--pid", str(running.pid), "-o", folder, "--after", "0"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as watch:
+        with Started(command, stderr=subprocess.PIPE, text=True) as watch:
             line_with(watch, "; dumps go to ")
             name = dump_by_signal(watch)
             running.kill()
@@ -141,7 +141,7 @@ def test_what_is_asked_for_over_loopback(tmp_path: Path) -> None:
         ("/dump", "POST", {}),
         ("/dump", "POST", {}),
     ]
-    with subprocess.Popen(python("calls", 10**9, 0)) as running:
+    with Started(python("calls", 10**9, 0)) as running:
         options = ["--pid", running.pid, "-o", tmp_path / "d", "--listen", str(port)]
         with watching(*options, "--after", 0, "--dumps-per-hour", 1, "--seconds", 1) as watch:
             turn_one_away(port)
@@ -174,7 +174,7 @@ def prometheus(folder: Path, watched: int) -> Iterator[int]:
     config.write_text(CONFIG.format(rules=RULES, port=watched))
     options = [f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
     command = [program, *options, f"--web.listen-address=127.0.0.1:{port}"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+    with Started(command, stderr=subprocess.DEVNULL) as running:
         yield port
         running.kill()
 
@@ -199,7 +199,7 @@ def fires(data: dict[str, Any]) -> bool:
 @pytest.mark.every
 def test_a_real_prometheus_reads_the_metrics_and_its_alarm_fires(tmp_path: Path) -> None:
     port = free_port()
-    with subprocess.Popen(python("calls", 10**9, 0)) as running:
+    with Started(python("calls", 10**9, 0)) as running:
         options = ["--pid", running.pid, "-o", tmp_path / "d", "--listen", str(port)]
         with (
             watching(*options, "--after", 0, "--seconds", 1) as watch,

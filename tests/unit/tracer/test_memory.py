@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.started import Started
 from tracer.capture.memory import caught, follow, thread_numbers
 
 
@@ -83,7 +84,7 @@ def test_threads_are_numbered_as_they_know_it() -> None:
 
 @pytest.mark.kernel
 def test_threads_in_a_pid_namespace_are_numbered_as_they_know_it() -> None:
-    with subprocess.Popen(
+    with Started(
         ["unshare", "--pid", "--fork", "--kill-child", "cat"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -101,7 +102,7 @@ def test_threads_in_a_pid_namespace_are_numbered_as_they_know_it() -> None:
 
 
 def test_a_process_that_is_gone_is_told() -> None:
-    with subprocess.Popen(["true"]) as gone:
+    with Started(["true"]) as gone:
         pass
     with pytest.raises(FileNotFoundError):
         thread_numbers(gone.pid)

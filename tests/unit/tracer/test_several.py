@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.started import Started
 from tracer.capture.several import Several
 from tracer.errors import PretakeError
 
 
 @pytest.fixture
 def running() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+    with Started([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         yield process
         process.kill()
 
