@@ -45,12 +45,16 @@ def command(places: tuple[str, ...], scheduler: str | None, as_json: bool) -> No
     from analysis.answers.found import find_traces
 
     told = fleet(find_traces(places), scheduler)
+    if not told["traces"]:
+        first = told["problems"][0]
+        raise PretakeError(
+            f"no trace could be read, such as {first['trace']}: {first['problem']}",
+            "name folders or addresses that have some",
+        )
     for problem in told["problems"]:
         note(f"not read: {problem['trace']}: {problem['problem']}")
     if (more := told["unreadable"] - len(told["problems"])) > 0:
         note(f"not read: {more:,} more")
-    if not told["traces"]:
-        raise PretakeError("no trace could be read", "name folders or addresses that have some")
     if as_json:
         print_json(told)
         return

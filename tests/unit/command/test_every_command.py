@@ -34,7 +34,7 @@ TAKES_NO_TRACE = {
     "import": "reads what other tools wrote",
     "bench": "makes traces",
 }
-_TRACE_ARGUMENTS = {"trace", "traces", "baseline"}
+_TRACE_ARGUMENTS = {"trace", "traces", "places", "baseline"}
 _REFUSED = {"cut_short", "damaged", "no_trace", "out_of_range"}
 """Of the shelf: those whose tables cannot be read, so that there is no answer."""
 _BESIDE_ITSELF = {"empty", "busy", "unknown_latency"}

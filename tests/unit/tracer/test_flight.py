@@ -152,7 +152,7 @@ def test_a_dump_has_the_window_or_says_why_not(
         monkeypatch.setattr(flight, "PATIENCE_S", 60.0)
     dumps = Dumps(tmp_path / "d", 9, 1 << 30, drop=False)
     watched = Watched()
-    recorder = Recorder(watched, dumps, 30, 0, flight_of(f"{url}/{path}"))
+    recorder = Recorder(watched, dumps, 30, 0, flight=flight_of(f"{url}/{path}"))
     name = recorder.trigger("SIGUSR1").name
     watched.now_ns += LATE_NS
     lines_until(recorder, 1)
