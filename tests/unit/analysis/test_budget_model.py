@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.ptime.budget import Pass, run_pass
+from analysis.ptime.engine.beliefs import MAX_P
 from analysis.ptime.engine.state import STATES
 from tests.unit.analysis.model_of_ps import GOING, US, Model
 from tests.unit.analysis.scene import Scene
@@ -123,6 +125,9 @@ def test_what_losses_hide_is_unknown_and_nothing_is_wrong(
 
 
 _NUMBERS = st.one_of(st.integers(-2, 8), st.integers(-(1 << 31), (1 << 31) - 1))
+_PS = st.one_of(st.integers(-2, 300), st.integers(MAX_P, (1 << 31) - 1), st.just(-(1 << 31)))
+"""Numbers of Ps. Those between are as many Ps, one after the other: that takes its time, and is
+tried once (:func:`test_as_many_ps_are_counted_as_may_be`)."""
 _TIMES = st.one_of(st.integers(0, 3_000), st.integers(0, 5_000_000_000))
 
 
@@ -141,6 +146,8 @@ def nonsense(draw: st.DrawFn) -> Scene:
                     row[column.name] = draw(_TIMES)
                 elif column.type in ("i16", "i8"):
                     row[column.name] = draw(st.integers(0, 100))
+                elif column.name in ("p", "gomaxprocs"):
+                    row[column.name] = draw(_PS)
                 elif not column.is_text:
                     row[column.name] = draw(_NUMBERS)
                 if column.nullable and draw(st.booleans()):
@@ -163,6 +170,17 @@ def test_states_add_up_whatever_the_rows_say(scene: Scene) -> None:
         own = found.spans["pid"] == process.pid
         length = found.spans["end_ns"][own] - found.spans["begin_ns"][own]
         assert int(length.sum()) == process.p_ns
+
+
+@pytest.mark.parametrize(("number", "ps"), [(MAX_P - 1, MAX_P), (MAX_P, 0)])
+def test_as_many_ps_are_counted_as_may_be(number: int, ps: int, tmp_path: Path) -> None:
+    """One thread has a P of that number for a millisecond; those below it are there, too."""
+    scene = Scene(end_ns=1_000 * US)
+    scene.task(11, 7)
+    scene.switch(0, 0, 11)
+    scene.runtime(0, "acquirep", 11, number)
+    found = run_pass(scene.write(tmp_path))
+    assert sum(process.p_ns for process in found.processes) == ps * 1_000 * US
 
 
 def test_the_model_itself_does_every_thing() -> None:
