@@ -22,6 +22,7 @@ __all__ = [
     "Sheet",
     "at_least",
     "bytes_text",
+    "call_text",
     "cells",
     "console",
     "duration",
@@ -85,6 +86,19 @@ def duration(ns: float | None) -> str:
 def at_least(ns: float | None, unknown: int) -> str:
     """A sum of durations, of which some are ``unknown`` and would add to it."""
     return f"≥ {duration(ns)}" if unknown and ns is not None else duration(ns)
+
+
+def call_text(call: str, runtime_wait: bool, raw: bool = False) -> str:
+    """A system call as tables name it.
+
+    Args:
+        call: its name, or the state that stands for it.
+        runtime_wait: the runtime itself sleeps in it (:class:`analysis.answers.where.Site`).
+        raw: the runtime was not told of it.
+    """
+    if runtime_wait:
+        return f"{call}, the runtime's"
+    return f"{call}, raw" if raw else call
 
 
 def no_episodes(p_known: bool) -> str:

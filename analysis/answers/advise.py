@@ -102,7 +102,6 @@ _MOVE = 2.0
 _GAINS = tuple(
     f"{kind}{end}_ns" for kind in ("gain", "wait_gain") for end in ("", "_low", "_high")
 )
-_RUNTIME_SLEEPS = ";runtime.futex"
 _SIGNALS = ("runq", "global_runq", "npidle", "nmspinning", "harm_ns")
 _COLUMNS = (
     *("tid", "nr", "syscall", "stack_id", "p_use", "outcome", "lost_overlap"),
@@ -198,8 +197,7 @@ def _by_the_runtime(known: pd.DataFrame, places: pd.DataFrame | None) -> pd.Seri
     """Calls in which Go's runtime itself sleeps: no user can make them in another way."""
     if places is None:
         return pd.Series(False, index=known.index)
-    own = places.loc[places["stack"].astype(str).str.endswith(_RUNTIME_SLEEPS), "stack_id"]
-    return known["stack_id"].isin(own)
+    return known["stack_id"].isin(places.loc[places["runtime_wait"], "stack_id"])
 
 
 def _facts(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:

@@ -27,7 +27,7 @@ __all__ = ["MOST_SITES", "Fleet", "Host", "Part", "fleet", "merged", "part_of", 
 MOST_SITES: Final = 2_000
 """Call sites that are kept apart; of more, those with the least loss are summed up as others."""
 _MOST_HOSTS: Final = 1_000
-"""Hosts that are counted of one call site."""
+"""Hosts of one cause or call site that are told apart; of more, their number is a least one."""
 _MOST_PROBLEMS: Final = 50
 _TIMES: Final = 2.0
 _MORE: Final = 0.01
@@ -41,11 +41,13 @@ class Site(NamedTuple):
         function: which made the call; None where no stack tells.
         syscall: its name; None for what is no call, as a page fault.
         state: the cause, one of the states in which a P can be lost.
+        runtime_wait: the runtime itself sleeps there (:class:`analysis.answers.where.Site`).
     """
 
     function: str | None
     syscall: str | None
     state: str
+    runtime_wait: bool = False
 
 
 @dataclass
@@ -171,7 +173,7 @@ def part_of(trace: Trace) -> Part:
                 cause.least += lost["least"]
                 cause.most += lost["most"]
         for row in process["lost_at"]:
-            site = Site(row["function"], row["syscall"], row["state"])
+            site = Site(row["function"], row["syscall"], row["state"], row["runtime_wait"])
             at = part.sites.setdefault(site, Sum(traces=1, hosts={host}))
             at.least += row["least"]
             at.most += row["most"]
@@ -275,6 +277,7 @@ def _told(told: Sum) -> dict[str, Any]:
         "most": told.most,
         "traces": told.traces,
         "hosts": len(told.hosts),
+        "every_host": len(told.hosts) < _MOST_HOSTS,
     }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
 __all__ = ["Found", "find_traces"]
@@ -61,9 +61,10 @@ def find_traces(asked: Sequence[str]) -> Found:
 
 
 def _here(name: str) -> tuple[list[str], list[str]]:
-    folders = [name] if os.path.exists(name) else sorted(glob.glob(name))  # noqa: PTH110, PTH207 - a pattern may be absolute
+    # Path.glob takes no pattern that begins with a slash.
+    folders = [name] if Path(name).exists() else sorted(glob.glob(name))  # noqa: PTH207
     files = (
-        os.path.join(folder, file)  # noqa: PTH118
+        f"{folder}/{file}"
         for root in folders
         for folder, inner, files in os.walk(root)
         for file in _visible(inner, files)

@@ -237,6 +237,8 @@ def _stops(process: Process) -> str:
     longest, took = waited[0], stops["stopping_ns"]
     name = longest["function"] or longest["syscall"] or "a function without a name"
     many = f"{stops['count']:,} stop-the-world{'s' if stops['count'] != 1 else ''}"
+    if not stops["every"]:
+        many = f"At least {many}"
     return (
         f"{many} took {duration_text(took['p50'])} (median; at most {duration_text(took['max'])}) "
         f"until all Ps stood, and waited longest for {name} ({longest['state']}, "

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.answers.where import PLUMBING
+from analysis.answers.where import PLUMBING, RUNTIME_WAITS
 from analysis.schema import Field, Frame
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
@@ -29,6 +29,11 @@ PLACES = Frame(
         Field(
             "line",
             "its line; for code that was inlined in a stripped program, the line of that code",
+        ),
+        Field(
+            "runtime_wait",
+            "whether the runtime itself sleeps there, whichever function of the program is below",
+            "bool",
         ),
         Field("stack", "all functions, outermost first, with ; between", "str"),
     ),
@@ -74,6 +79,8 @@ def places_of(stacks: pd.DataFrame, addresses: pd.DataFrame) -> pd.DataFrame:
         ["stack_id", "rank", "depth"], kind="stable"
     )
     sites = order.drop_duplicates("stack_id").set_index("stack_id")
+    innermost = frames.assign(name=names)[names.ne(_NAMELESS)].drop_duplicates("stack_id")
+    waits = innermost.set_index("stack_id")["name"].reindex(sites.index).fillna("")
     outermost_first = frames.assign(name=names).iloc[::-1]
     texts = outermost_first.groupby("stack_id")["name"].agg(";".join)
     nameless = sites["rank"].eq(2)
@@ -83,6 +90,9 @@ def places_of(stacks: pd.DataFrame, addresses: pd.DataFrame) -> pd.DataFrame:
             "site": sites["name"].astype(object).mask(nameless, None).to_numpy(object),
             "file": sites["file"].astype(object).mask(sites["file"].isna(), None).to_numpy(),
             "line": sites["line"].astype("Int64").to_numpy(np.int64, na_value=-1),
+            "runtime_wait": (
+                waits.str.startswith(RUNTIME_WAITS) | sites["name"].str.startswith(RUNTIME_WAITS)
+            ).to_numpy(bool),
             "stack": texts.reindex(sites.index).to_numpy(object),
         }
     )

@@ -25,6 +25,7 @@ SITES = Frame(
         Field("file", "source file of the call there, of its most frequent stack", "str"),
         Field("line", "its line"),
         Field("syscall", "name of the system call", "str"),
+        Field("runtime_wait", "whether the runtime itself sleeps in these calls", "bool"),
         Field("episodes", "how many there are"),
         Field("blocked_p50_ns", "median time that the call blocked"),
         Field("hold_p50_ns", "median hold"),
@@ -57,7 +58,7 @@ def sites(episodes: pd.DataFrame, places: pd.DataFrame | None = None) -> pd.Data
     """
     trusted = episodes[~episodes["lost_overlap"]].reset_index(drop=True)
     trusted = trusted.join(_place_of(trusted, places))
-    keys = [trusted[name].astype(object) for name in ("site", "syscall")]
+    keys = [trusted[name].astype(object) for name in ("site", "syscall", "runtime_wait")]
     keys = [key.where(key.notna(), None) for key in keys]
     by_call = trusted.groupby(keys, sort=True, dropna=False)
     sizes = by_call.size()
@@ -101,15 +102,15 @@ def _sum(groups: SeriesGroupBy[Any, Any]) -> pd.Series[Any]:
 
 
 def _place_of(episodes: pd.DataFrame, places: pd.DataFrame | None) -> pd.DataFrame:
-    """Call site, file and line of each episode, in their order."""
-    wanted = ["site", "file", "line"]
+    """Call site, file and line of each episode, and whether the runtime waits, in their order."""
+    wanted = ["site", "file", "line", "runtime_wait"]
     if places is None or len(places) == 0:
         nothing = dict.fromkeys(wanted, pd.Series(None, index=episodes.index, dtype=object))
-        return pd.DataFrame(nothing)
+        return pd.DataFrame(nothing).assign(runtime_wait=False)
     at = pd.Index(places["stack_id"]).get_indexer(pd.Index(episodes["stack_id"].fillna(UNKNOWN)))
     found = places[wanted].astype(object).take(np.maximum(at, 0)).reset_index(drop=True)
     found.loc[at < 0] = None
-    return found
+    return found.assign(runtime_wait=found["runtime_wait"].eq(True))
 
 
 def _commonest(values: pd.Series[Any]) -> object:

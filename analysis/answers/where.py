@@ -19,6 +19,7 @@ from tracer.trace.schema import UNKNOWN
 __all__ = [
     "NOWHERE",
     "PLUMBING",
+    "RUNTIME_WAITS",
     "Address",
     "Placed",
     "Site",
@@ -32,8 +33,14 @@ PLUMBING = (
 )
 """Functions that are on the way to every system call."""
 
+RUNTIME_WAITS = (
+    *("runtime.futex", "runtime.usleep", "runtime.notesleep", "runtime.notetsleep"),
+    "PyThread_acquire_lock",
+)
+"""How functions begin in which a runtime itself sleeps. A call is such a wait if the innermost
+function that has a name is one of them, or the call site is."""
+
 _PLUMBING = re.compile(PLUMBING)
-_RUNTIME_WAITS = ("runtime.futex", "runtime.usleep", "runtime.notesleep", "PyThread_acquire_lock")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ def sites_of(trace: Trace, stack_ids: Collection[int]) -> dict[int, Site]:
         site = (own or named or [NOWHERE])[0]
         # A stack from C begins in the C library, which has no name for its waits.
         waits = any(
-            s.function and s.function.startswith(_RUNTIME_WAITS) for s in (*named[:1], site)
+            s.function and s.function.startswith(RUNTIME_WAITS) for s in (*named[:1], site)
         )
         found[stack_id] = replace(site, runtime_wait=waits)
     return found

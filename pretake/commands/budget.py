@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pretake.views import console, duration, note, print_json, table
+from pretake.views import call_text, console, duration, note, print_json, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from analysis.answers.budget import LostAt, Process
+    from analysis.answers.budget import Process
 
 SHOWN = 10
 
@@ -71,7 +71,7 @@ def _print(terminal: Console, process: Process) -> None:
         sites = [
             (
                 _place(row["function"], row["file"], row["line"]),
-                _call(row),
+                call_text(row["syscall"] or row["state"], row["runtime_wait"], row["raw"]),
                 f"{row['holds']:,}",
                 duration(row["least"]),
                 duration(row["most"]),
@@ -124,13 +124,6 @@ def _print_rest(terminal: Console, process: Process) -> None:
             "Stop-the-worlds that began and ended between two looks at the runtime are not "
             "counted: 'pretake record --probes exact' sees each of them."
         )
-
-
-def _call(row: LostAt) -> str:
-    call = row["syscall"] or row["state"]
-    if row["runtime_wait"]:
-        return f"{call}, the runtime's"
-    return f"{call}, raw" if row["raw"] else call
 
 
 def _counts(taken: object) -> str:

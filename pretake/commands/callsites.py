@@ -8,7 +8,17 @@ from pathlib import Path
 import click
 
 from pretake.types import refuse_existing
-from pretake.views import at_least, cells, console, duration, no_episodes, note, table, write_rows
+from pretake.views import (
+    at_least,
+    call_text,
+    cells,
+    console,
+    duration,
+    no_episodes,
+    note,
+    table,
+    write_rows,
+)
 
 _SPARE = ("harm unknown", "harmful", "hold p50", "episodes")
 """Columns that a narrow terminal does without, the first of them first."""
@@ -73,7 +83,7 @@ def command(
     rows = [
         (
             _named(row["site"], row["file"], row["line"]),
-            row["syscall"],
+            call_text(row["syscall"], row["runtime_wait"]),
             f"{row['episodes']:,}",
             f"{row['harmful']:,}",
             duration(row["hold_p50_ns"]),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pretake.views import UNKNOWN, console, duration, note, print_json, table
+from pretake.views import UNKNOWN, call_text, console, duration, note, print_json, table
 from tracer.errors import PretakeError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _show(told: Fleet) -> None:
                 duration(cause["most"]),
                 _percent(cause["share_least"]),
                 f"{cause['traces']:,}",
-                f"{cause['hosts']:,}",
+                _hosts(cause),
             )
             for cause in told["causes"]
         ]
@@ -103,12 +103,12 @@ def _show(told: Fleet) -> None:
         sites = [
             (
                 site["function"] or UNKNOWN,
-                site["syscall"] or site["state"],
+                call_text(site["syscall"] or site["state"], site["runtime_wait"]),
                 duration(site["least"]),
                 duration(site["most"]),
                 f"{site['holds']:,}",
                 f"{site['traces']:,}",
-                f"{site['hosts']:,}",
+                _hosts(site),
             )
             for site in told["sites"][:SHOWN]
         ]
@@ -121,6 +121,10 @@ def _show(told: Fleet) -> None:
             f"Call sites beyond the first {len(told['sites']):,} lost "
             f"{duration(told['other_sites']['least'])}."
         )
+
+
+def _hosts(row: dict[str, Any]) -> str:
+    return f"{row['hosts']:,}" if row["every_host"] else f"≥ {row['hosts']:,}"
 
 
 def _verdict(host: Host) -> str:

@@ -18,8 +18,8 @@ import socket
 import stat
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator
-from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -53,19 +53,11 @@ class Fetch(Protocol):
         """
 
 
-class Flight:
-    """Where a program's flight recorder gives its window.
-
-    Args:
-        source: as the user named it.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.source = source
+class Flight(Protocol):
+    """Where a program's flight recorder gives its window."""
 
     def begin(self) -> Fetch:
         """Begin to fetch the window as it is now."""
-        raise NotImplementedError
 
 
 def flight_of(source: str) -> Flight:
@@ -89,7 +81,7 @@ def flight_of(source: str) -> Flight:
     return _Served(source, str(address), port, f"{path}?{parts.query}" if parts.query else path)
 
 
-class _Fetching:
+class _Fetching(ABC):
     """Runs on a thread, which is left behind if it does not end in time."""
 
     def __init__(self, source: str) -> None:
@@ -137,10 +129,11 @@ class _Fetching:
     def _late(self) -> str:
         return f"{self._source} had not answered whole after {PATIENCE_S:g} s"
 
+    @abstractmethod
     def _pieces(self) -> Generator[bytes]:
-        raise NotImplementedError
+        """What is given, piece by piece."""
 
-    def _abandon(self) -> None:
+    def _abandon(self) -> None:  # noqa: B027 - nothing ends a read of a file
         """Have the thread end, if anything can."""
 
 
@@ -194,16 +187,17 @@ class _Reading(_Fetching):
                 yield piece
 
 
-class _Served(Flight):
+class _Served:
     def __init__(self, source: str, address: str, port: int, path: str) -> None:
-        super().__init__(source)
-        self._asked = address, port, path
+        self._asked = source, address, port, path
 
     def begin(self) -> Fetch:
-        return _Asking(self.source, *self._asked)
+        return _Asking(*self._asked)
 
 
-class _Filed(Flight):
+class _Filed:
+    def __init__(self, source: str) -> None:
+        self._source = source
+
     def begin(self) -> Fetch:
-        # By then the watch has another user's rights, and the same working folder.
-        return _Reading(str(Path(self.source)))
+        return _Reading(self._source)

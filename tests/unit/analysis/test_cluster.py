@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pandas as pd
 import pytest
-from distributed import LocalCluster
 
 from analysis.answers.cluster import compare_all, map_traces
 from analysis.answers.summary import summary
@@ -17,16 +15,6 @@ from analysis.ptime.episodes import episodes
 from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_summary import ten_calls
 from tracer.errors import PretakeError
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    """A cluster of two processes on loopback."""
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    ) as cluster:
-        cluster.wait_for_workers(2)
-        yield cluster.scheduler_address
 
 
 @pytest.fixture

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
 from click.testing import CliRunner
-from distributed import LocalCluster
 
 from analysis.answers.fleet import Part, Site, Sum, fleet, merged, told_of
 from analysis.answers.found import find_traces
 from analysis.loaded import load
 from pretake.commands.fleet import command
 from tests.unit.command.shelf import busy_server
-
-
-@pytest.fixture(scope="module")
-def scheduler() -> Iterator[str]:
-    """A cluster of two processes on loopback."""
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    ) as cluster:
-        cluster.wait_for_workers(2)
-        yield cluster.scheduler_address
 
 
 @pytest.fixture
@@ -171,3 +159,23 @@ def test_the_command_tells_hosts_causes_and_sites(dumps: Path) -> None:
     assert max(map(len, narrow.stdout.splitlines())) <= 50
     as_json = CliRunner().invoke(command, [str(dumps), "--json"])
     assert json.loads(as_json.stdout) == fleet(find_traces([str(dumps)]))
+
+
+def test_a_wait_of_the_runtime_is_no_call_of_the_programs() -> None:
+    """Both at main.work: a futex of its own, and the one by which runtime.GC waits there."""
+    own, runtimes = (Site("main.work", "futex", "syscall", waits) for waits in (False, True))
+    one = Part(traces=1, sites={own: Sum(1, least=3, most=3), runtimes: Sum(1, least=9, most=9)})
+    two = Part(traces=1, sites={own: Sum(1, least=4, most=4)})
+    told = told_of(merged(one, two))["sites"]
+    assert [(s["runtime_wait"], s["least"], s["traces"]) for s in told] == [
+        (True, 9, 1),
+        (False, 7, 2),
+    ]
+
+
+@pytest.mark.parametrize(("hosts", "every"), [(999, True), (1_000, False)])
+def test_of_many_hosts_the_number_is_a_least_one(hosts: int, every: bool) -> None:
+    names = {f"host{number}" for number in range(hosts)}
+    part = Part(causes={"fault": Sum(hosts, least=1, most=1, hosts=names)})
+    (cause,) = told_of(part)["causes"]
+    assert (cause["hosts"], cause["every_host"]) == (hosts, every)

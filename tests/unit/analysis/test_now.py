@@ -27,7 +27,7 @@ def process(states: dict[str, int], **more: object) -> Process:
         "of_which": {"throttled": 0, "idle_beside_work": 0},
         "lost_ns": lost,
         "lost_at": [],
-        "stops": {"waited_for": []},
+        "stops": {"every": True, "waited_for": []},
         "procs": 2,
         "pressure": {"total": {"seconds": 0.5, "some": 40.0, "some_most": 60.0}},
     }
@@ -161,6 +161,7 @@ def test_a_stop_that_waits_is_told_with_whom_it_waits_for() -> None:
     """Two stops of 100 and 300 ms waited for a loop: P stood for none of it, and ran for 0.4 s."""
     stops = {
         "count": 2,
+        "every": True,
         "stopping_ns": {"p50": 100_000_000, "p99": 300_000_000, "max": 300_000_000},
         "waited_for": [
             {"function": "main.f", "syscall": None, "state": "running", "ns": 390_000_000},
@@ -173,6 +174,8 @@ def test_a_stop_that_waits_is_told_with_whom_it_waits_for() -> None:
         "longest for main.f (running, 390 ms in all). What helps: do that in smaller pieces"
     )
     assert not told.good
+    seen = what_now(budget(process({}, stops={**stops, "every": False})), "go")
+    assert seen.stops == f"At least {told.stops}"
     short = {**stops, "waited_for": [{**stops["waited_for"][0], "ns": 1_000}]}
     assert what_now(budget(process({}, stops=short)), "go").stops == ""
 

@@ -58,6 +58,7 @@ def test_the_call_site_is_behind_the_plumbing(tmp_path: Path) -> None:
     # What has no name is passed over, and plumbing stands where there is nothing else.
     assert table.loc[41, "site"] == "main.handle"
     assert table.loc[42, "site"] == "runtime.notetsleep"
+    assert table["runtime_wait"].to_dict() == {40: False, 41: False, 42: True, 43: False}
     assert table["site"].isna().to_dict() == {40: False, 41: False, 42: False, 43: True}
 
 
@@ -78,6 +79,7 @@ def test_sites_are_call_sites(tmp_path: Path) -> None:
     assert table["hold_sum_ns"].tolist() == [50_000, 40_000, 30_000, 30_000]
     assert table["episodes"].tolist() == [1, 1, 1, 2]
     assert table["line"].tolist()[1:] == [7, 50, 30]
+    assert table["runtime_wait"].tolist() == [False, True, False, False]
 
 
 def test_folded_stacks_have_the_functions(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from analysis.answers.places import places
 from analysis.answers.where import Site, functions_of, sites_of
 from tests.unit.analysis.scene import US, Scene
 from tracer.trace.reader import Trace
@@ -62,10 +63,15 @@ def test_a_wait_of_the_runtime_is_told_whoever_is_below_it(tmp_path: Path) -> No
             row = {"pid": 7, "generation": 1, "pc": pc, "function": function}
             scene.rows["address"].append(row)
     scene.task(7, 7)
-    found = sites_of(scene.write(tmp_path), set(stacks))
+    trace = scene.write(tmp_path)
+    found = sites_of(trace, set(stacks))
     assert {n: (site.function, site.runtime_wait) for n, site in found.items()} == {
         1: ("main.main", True),
         2: ("main.main", False),
         3: ("PyThread_acquire_lock_timed", True),
         4: ("runtime.futex", True),
     }
+    # The tables of pandas say the same.
+    table = places(trace).set_index("stack_id")
+    assert table["runtime_wait"].to_dict() == {n: site.runtime_wait for n, site in found.items()}
+    assert table["site"].to_dict() == {n: site.function for n, site in found.items()}
