@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from analysis.answers.budget import Process, budget
 from analysis.ptime.budget import Pass, run_pass
 from analysis.ptime.engine.state import STATES
 from tests.go.capture import capture
+from tests.kernel.freezers import FREEZERS, freezer_of
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -188,28 +188,14 @@ def share_of_cpu_time(told: Told) -> float:
     return states["running"] / cpu
 
 
-FREEZERS = {
-    # file system: where it may be, the file that freezes, and what freezes and what thaws
-    "cgroup": (("/sys/fs/cgroup/freezer",), "freezer.state", "FROZEN", "THAWED"),
-    "cgroup2": (("/sys/fs/cgroup", "/sys/fs/cgroup/unified"), "cgroup.freeze", "1", "0"),
-}
-
-
 @pytest.fixture(params=FREEZERS)
 def freezer(request: pytest.FixtureRequest) -> Iterator[str]:
     """A shell's lines that freeze the process $1, let time pass, and let it go on."""
-    places, name, freeze, thaw = FREEZERS[request.param]
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    mounted = [line.split()[1] for line in mounts if line.split()[2] == request.param]
-    place = next((place for place in places if place in mounted), None)
-    if place is None:
-        pytest.skip(f"no freezer of {request.param} is mounted here")
-    group = Path(tempfile.mkdtemp(prefix="pretake-frozen-", dir=place))
-    yield (
-        f"echo $1 > {group}/cgroup.procs; sleep 0.2; echo {freeze} > {group}/{name}; sleep 0.7;"
-        f" echo {thaw} > {group}/{name}; echo $1 > {place}/cgroup.procs"
-    )
-    group.rmdir()
+    with freezer_of(request.param) as its:
+        yield (
+            f"echo $1 > {its.group}/cgroup.procs; sleep 0.2; echo {its.freeze} > {its.file};"
+            f" sleep 0.7; echo {its.thaw} > {its.file}; echo $1 > {its.root}/cgroup.procs"
+        )
 
 
 def test_a_program_that_a_signal_stops_is_stopped_so_long(
