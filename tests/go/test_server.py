@@ -83,13 +83,17 @@ def test_a_server_is_attached_while_it_serves(tmp_path: Path) -> None:
     episodes = trace.episodes()
     retaken = episodes[(episodes["outcome"] == "retaken") & (episodes["nr"] == NR_READ)]
     assert not retaken.empty
+    # A read of a connection never blocks, but an M can lose its CPU in it, and then its P: on a
+    # busy machine such calls can be the first of the table.
+    places = trace.places().set_index("stack_id")
+    at = retaken.loc[~retaken["lost_overlap"], "stack_id"].map(places["stack"])
+    slow = at[at.str.contains("main.readSlowly", regex=False)]
+    assert not slow.empty
+    assert slow.str.contains(";main.echo;main.readSlowly;", regex=False).all()
     sites = trace.sites()
-    first = sites[sites["syscall"] == "read"].iloc[0]
-    assert first["site"] == "main.readSlowly"
-    (stack,) = set(
-        trace.places().set_index("stack_id").loc[retaken["stack_id"].iloc[0], ["stack"]]
-    )
-    assert ";main.echo;main.readSlowly;" in stack
+    (row,) = sites[sites["site"] == "main.readSlowly"].itertuples()
+    assert row.syscall == "read"
+    assert row.episodes - row.kept >= len(slow)
 
 
 @pytest.mark.parametrize("version", ["1.22.10", "1.25.5", toolchains.VERSIONS[-1]])
