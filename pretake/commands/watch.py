@@ -6,12 +6,17 @@ import contextlib
 import shlex
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from pretake.libraries import import_without_threads
 from pretake.types import SIZE, WHERE
+
+_NAMED: Final = 8
+"""How many processes the first line names."""
 
 
 @click.command()
@@ -240,7 +245,7 @@ def command(
         signal.signal(signal.SIGUSR1, recording.by_signal)
         for server, what in servers:
             stack.enter_context(server.answering(what(recording)))
-        found = ", ".join(map(str, targets.pids)) or "none yet"
+        found = _found(targets.pids)
         note(f"watching {found}; dumps go to {output}; Ctrl-C ends, SIGUSR1 writes a dump")
         recording.run(stop, note)
         for missing in watched.missing:
@@ -248,3 +253,10 @@ def command(
         if recorder.last is not None:
             path = shlex.quote(str(output / recorder.last))
             note(f"next: pretake summary {path}")
+
+
+def _found(pids: Sequence[int]) -> str:
+    """Which processes a watch begins with; of many the first ones, and how many others."""
+    if len(pids) <= _NAMED:
+        return ", ".join(map(str, pids)) or "none yet"
+    return f"{', '.join(map(str, pids[:_NAMED]))} and {len(pids) - _NAMED} more"
