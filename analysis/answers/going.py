@@ -6,6 +6,8 @@ are late, because rows may come late and because the pass looks one second ahead
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -91,7 +93,8 @@ class GoingPressure:
         self._begin_ns = begin_ns
         self._fed_ns = begin_ns
         self._early: dict[str, np.ndarray] = {}
-        self._bins: dict[str, np.ndarray] = {}
+        # A piece for each second or so: of 200 processes five minutes are 26 MB.
+        self._bins: deque[Mapping[str, np.ndarray]] = deque()
         self._living: dict[int, set[int]] = {}
         self._comms: dict[int, str] = {}
         self._reached: set[tuple[int, int, int]] = set()
@@ -145,10 +148,10 @@ class GoingPressure:
         """Every process with Ps that had a whole second lately; most stalled first."""
         found: list[ProcessPressure] = []
         processes = self._runner.processes()
-        for pid in np.unique(self._bins["pid"]).tolist() if self._bins else ():
-            own = {name: values[self._bins["pid"] == pid] for name, values in self._bins.items()}
+        for own in _by_process(self._bins):
             if not own["p_ns"][-1]:
                 continue
+            pid = int(own["pid"][0])
             begin_ns, procs = processes[pid]
             found.append(
                 {
@@ -177,10 +180,9 @@ class GoingPressure:
         if not len(bins["pid"]):
             return
         self._settled("bins", bins)
-        if self._bins:
-            bins = {name: np.r_[self._bins[name], values] for name, values in bins.items()}
-        kept = bins["ts_ns"] >= self._fed_ns - _KEPT_NS
-        self._bins = {name: values[kept] for name, values in bins.items()}
+        self._bins.append(bins)
+        while int(self._bins[0]["ts_ns"].max()) < self._fed_ns - _KEPT_NS:
+            self._bins.popleft()
 
     def _lives(self, records: Mapping[str, np.ndarray]) -> Iterator[Edge]:
         """When processes begin and end: with their first thread, and with the last of all."""
@@ -229,6 +231,18 @@ class GoingPressure:
                 if ns != UNKNOWN and (pid, generation, kind) not in self._reached:
                     self._reached.add((pid, generation, kind))
                     yield max(ns, self._begin_ns), pid, kind, 0
+
+
+def _by_process(pieces: Sequence[Mapping[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+    """The rows of each process, in the order in which they came."""
+    if not pieces:
+        return
+    pids = np.concatenate([piece["pid"] for piece in pieces])
+    order = np.argsort(pids, kind="stable")
+    rows = {name: np.concatenate([p[name] for p in pieces])[order] for name in pieces[0]}
+    bounds = [0, *(np.flatnonzero(np.diff(rows["pid"])) + 1).tolist(), len(pids)]
+    for first, end in itertools.pairwise(bounds):
+        yield {name: values[first:end] for name, values in rows.items()}
 
 
 def _due(

@@ -7,6 +7,8 @@ is pending; one at 03:15:08 begins the next one, if the hour has one left.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import threading
 import time
@@ -14,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+import pyarrow as pa
 
 from tracer.capture.dumps import Dumps
 from tracer.capture.flight import Fetch, Flight
@@ -204,6 +208,7 @@ class Recorder:
             return
         _, dump = self._writing
         self._writing = None
+        _give_back()
         path = self._dumps.folder / dump.name
         if dump.problem:
             self.counts["failed"] += 1
@@ -214,3 +219,12 @@ class Recorder:
         self._lines.append(f"{path}: {dump.reason}, {dump.nbytes:,} bytes")
         if self._on_written is not None:
             self._on_written(dump.name)
+
+
+def _give_back() -> None:
+    """Return to the kernel what a dump took: a watch of weeks makes few, and each takes more
+    memory than the window itself, of which the C library would keep most."""
+    pa.default_memory_pool().release_unused()
+    # glibc's; another C library may have none.
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
