@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.forced import lacking
+from tests.prometheus import prometheus_tool
 from tools import deploy
 
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "deploy/prometheus/pretake.rules.yml"
 DASHBOARD = ROOT / "deploy/grafana/pretake.json"
-FORCE_PROMETHEUS = "PRETAKE_FORCE_PROMETHEUS"
 SELECTOR = re.compile(r"(?P<name>pretake_\w+)(?:\{(?P<labels>[^}]*)\})?")
 
 
@@ -57,14 +55,11 @@ def test_a_metric_or_label_that_is_not_there_is_refused() -> None:
 
 
 @pytest.fixture
-def promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        lacking("promtool is not installed: apt-get install prometheus", FORCE_PROMETHEUS)
-    return found
+def promtool() -> Path:
+    return prometheus_tool("promtool")
 
 
-def test_prometheus_takes_the_rules(promtool: str) -> None:
+def test_prometheus_takes_the_rules(promtool: Path) -> None:
     done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -106,7 +101,7 @@ tests:
 """
 
 
-def test_the_alarms_fire_as_they_say(promtool: str, tmp_path: Path) -> None:
+def test_the_alarms_fire_as_they_say(promtool: Path, tmp_path: Path) -> None:
     scene = tmp_path / "scene.yml"
     scene.write_text(SCENE.format(rules=json.dumps(str(RULES))))
     done = subprocess.run([promtool, "test", "rules", scene], capture_output=True, text=True)
