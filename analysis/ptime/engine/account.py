@@ -230,10 +230,12 @@ class Account:
                 self.on_block(block)
                 block.next()
             elif first == SIGNAL:
-                if signal.get(3) == SIGNAL_DELIVER:
-                    thread = census.thread(signal.get(1))
-                    if thread is not None:
+                thread = census.thread(signal.get(1))
+                if thread is not None:
+                    if signal.get(3) == SIGNAL_DELIVER:
                         self.stops.signal_met(thread, signal.get(2))
+                    else:
+                        self.stops.signal_sent(thread)
                 signal.next()
             elif first == TASK:
                 self.on_task(task)

@@ -117,8 +117,23 @@ class Process:
         self.stop_begin_ns: i64 = 0
         self.stand_ns: i64 = -1
         self.stopper: i64 = -1
+        self.pieces: list[Piece] = []
+        """What the stop that waits has waited for so far."""
         self.taken: vec[i64] = vec[i64]([0] * 4)
         """From a blocked thread, from one on a CPU, from one without a CPU; not known."""
+
+
+class Piece:
+    """A P's piece of time that a stop waited for, in one state; -1 for what is not told."""
+
+    def __init__(self, p: i64, tid: i64, state: i64, ns: i64) -> None:
+        self.p: i64 = p
+        self.tid: i64 = tid
+        self.state: i64 = state
+        self.ns: i64 = ns
+        self.nr: i64 = -1
+        self.stack_id: i64 = -1
+        self.pc: i64 = -1
 
 
 class Thread:
@@ -141,6 +156,10 @@ class Thread:
         self.pc: i64 = -1
         """Where the last signal met it, at :attr:`pc_ns`."""
         self.pc_ns: i64 = -1
+        self.sent_ns: i64 = -1
+        """Since when a signal is on its way to it; -1 for none."""
+        self.unplaced: list[Piece] = []
+        """Pieces since then: the signal tells where it was."""
 
 
 class P:
