@@ -12,6 +12,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from analysis.ptime.engine.moves import (
+    DEAD,
     DOUBT,
     NOBODY,
     NOWHERE,
@@ -114,13 +115,14 @@ class Beliefs:
         back_ns = thread.exit_ns
         had = thread.p
         from_call = p.where == WITH and self.thread(p.tid).in_call
-        if had == NOBODY and back_ns > known_ns and thread.told_ns <= back_ns:
+        begins = p.where == DEAD
+        if had == NOBODY and not begins and back_ns > known_ns and thread.told_ns <= back_ns:
             # It came back without a P, and found this one: from another's call, or idle.
             self.release(p)
             self.set(process, p, back_ns, WITH, thread.tid)
             p.told_ns = ns
         else:
-            if from_call or (p.where != NOWHERE and had == NOBODY):
+            if from_call or (p.where != NOWHERE and not begins and had == NOBODY):
                 self.doubt(process, p, known_ns)
             # Else the thread gave up a P, and took this one, while it ran: when changes no sum.
             self.release(p)
@@ -151,6 +153,13 @@ class Beliefs:
             thread = self.thread(p.tid)
             if thread.p == p.number:
                 thread.p, thread.told_ns = NOBODY, self.now_ns
+
+    def end_beyond(self, process: Process) -> None:
+        """GOMAXPROCS is smaller now: the Ps beyond it are no more, and nobody has one of them."""
+        for p in process.ps:
+            if p.number >= process.procs and p.where != DEAD:
+                self.release(p)
+                self.set(process, p, self.now_ns, DEAD, NOBODY)
 
     def bound_by(self, since_ns: i64, process: Process, p: P, ns: i64) -> None:
         """The change at hand lies somewhere after ``since_ns``: what P was in is unknown there."""

@@ -165,7 +165,11 @@ class Owners:
                 self.on_pstate(pstate)
                 pstate.next()
             elif first == WAITING:
-                looks.of_waiting(beliefs.process(waiting.get(3)), beliefs.now_ns, waiting)
+                seen = beliefs.process(waiting.get(3))
+                procs = seen.procs
+                looks.of_waiting(seen, beliefs.now_ns, waiting)
+                if seen.procs < procs:
+                    beliefs.end_beyond(seen)
                 waiting.next()
             elif first == EDGE:
                 if edge.get(2) == LOSS_ENDS:

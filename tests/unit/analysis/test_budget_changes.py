@@ -1,0 +1,34 @@
+"""Ps that come and go, in traces made by hand; each number was computed by hand, too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.unit.analysis.scene import US, Scene
+from tests.unit.analysis.test_budget import MONITOR, look, process_of, states_us
+
+
+def acquires(scene: Scene, at: float, tid: int, p: int) -> None:
+    """A thread comes on a CPU with a P; no row tells when a goroutine runs, as without uprobes."""
+    scene.task(tid, 7)
+    scene.switch(at, 0, tid)
+    scene.runtime(at, "acquirep", tid, p)
+
+
+def test_a_p_that_is_no_more_does_not_come_back_with_its_thread(tmp_path: Path) -> None:
+    """GOMAXPROCS is 1 from 100 on; at 200 the thread that had P 1 is given P 0."""
+    scene = Scene(end_ns=500 * US)
+    scene.task(MONITOR, 7, "sysmon")
+    acquires(scene, 0, 11, 0)
+    acquires(scene, 0, 12, 1)
+    look(scene, 0, 1)
+    look(scene, 100, 1, gomaxprocs=1)
+    scene.switch(110, 12, 0)
+    scene.block(150, 11, 140, 0)
+    scene.switch(150, 11, 0)
+    scene.runtime(200, "retake", MONITOR, 0, reason="sysmon", target_tid=11)
+    acquires(scene, 200, 12, 0)
+    process = process_of(scene, tmp_path)
+    assert process["procs"] == 1
+    assert process["p_ns"] == (2 * 100 + 400) * US
+    assert states_us(process) == {"running": 2 * 100 + 50 + 300, "syscall": 50}
