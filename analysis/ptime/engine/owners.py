@@ -156,7 +156,7 @@ class Owners:
                 self.on_runtime(runtime)
                 runtime.next()
             elif first == SYSCALL:
-                self.on_exit(syscall.get(2), syscall.get(3), syscall.get(4))
+                self.on_exit(syscall.get(2), syscall.get(3), syscall.get(4), syscall.get(1))
                 syscall.next()
             elif first == BLOCK:
                 self.on_block(block)
@@ -207,7 +207,7 @@ class Owners:
         process.tail = None
         process.procs = 0
 
-    def on_exit(self, tid: i64, nr: i64, blocks: i64) -> None:
+    def on_exit(self, tid: i64, nr: i64, blocks: i64, enter_ns: i64) -> None:
         """A thread returned from a call.
 
         Where it blocked without a row of table block it ran no goroutine. Go's M has then given
@@ -218,8 +218,10 @@ class Owners:
         if not self.tells_run and not thread.in_call and blocks != 0 and thread.p >= 0:
             process = self.beliefs.process_of(thread)
             p = process.p(thread.p)
-            if p.where == WITH and p.tid == tid and thread.acquired_ns <= thread.exit_ns:
-                # Not when others told of it: they may have done so while it was blocked.
+            # Not when others told of it since: they may have done so while it was blocked. A new
+            # M returned from nothing before, and had its P before it entered.
+            before_ns = max(thread.exit_ns, enter_ns)
+            if p.where == WITH and p.tid == tid and thread.acquired_ns <= before_ns:
                 since_ns = max(thread.exit_ns, thread.acquired_ns)
                 if nr in POLLS:
                     # As it parked: the account has that already.

@@ -1,10 +1,10 @@
-"""Ps that come and go, in traces made by hand; each number was computed by hand, too."""
+"""Ps that come and go, and Ms that are new: by hand, and so is each number."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.analysis.scene import US, Scene
+from tests.unit.analysis.scene import FUTEX, US, Scene
 from tests.unit.analysis.test_budget import MONITOR, look, process_of, states_us
 
 
@@ -32,3 +32,17 @@ def test_a_p_that_is_no_more_does_not_come_back_with_its_thread(tmp_path: Path) 
     assert process["procs"] == 1
     assert process["p_ns"] == (2 * 100 + 400) * US
     assert states_us(process) == {"running": 2 * 100 + 50 + 300, "syscall": 50}
+
+
+def test_a_new_m_keeps_its_p_while_it_waits_for_a_lock_of_the_runtime(tmp_path: Path) -> None:
+    """Its first wait, from 100 to 300: nobody gives it a P as it wakes, so it has had its own."""
+    scene = Scene(end_ns=500 * US)
+    scene.task(MONITOR, 7, "sysmon")
+    acquires(scene, 0, 11, 0)
+    acquires(scene, 20, 12, 1)
+    look(scene, 0, 1)
+    scene.switch(100, 12, 0)
+    scene.switch(300, 0, 12)
+    scene.exit(300, 12, 99, nr=FUTEX, blocks=1)
+    process = process_of(scene, tmp_path)
+    assert states_us(process) == {"running": 500 + 80 + 200, "syscall": 200, "unknown": 20}
