@@ -176,7 +176,7 @@ class PassRunner:
     def processes(self) -> dict[int, tuple[int, int]]:
         """Of each process, as of what is settled: its begin in ns, and its GOMAXPROCS."""
         return {
-            pid: (process.begin_ns, process.count)
+            pid: (process.first_ns, process.count)
             for pid, process in self._account.census.processes.items()
         }
 
@@ -270,7 +270,7 @@ class PassRunner:
             yield ProcessBudget(
                 pid=pid,
                 comm=self._setting.comms.get(pid),
-                begin_ns=process.begin_ns,
+                begin_ns=process.first_ns,
                 procs=process.count,
                 p_ns=process.p_ns,
                 states=dict(zip(STATES, list(process.ns), strict=True)),

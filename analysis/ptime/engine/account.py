@@ -289,6 +289,8 @@ class Account:
             for p in process.ps:
                 self.places.place(p, DEAD, None)
             process.begin_ns = self.census.now_ns
+            if process.p_ns == 0:
+                process.first_ns = process.begin_ns
             process.procs_told = False
             process.looked = False
 
@@ -388,6 +390,8 @@ class Account:
         if kind == BEGINS:
             if process.count == 0:
                 process.begin_ns = max(process.begin_ns, self.census.now_ns)
+                if process.p_ns == 0:
+                    process.first_ns = process.begin_ns
                 process.at_ns = max(process.at_ns, self.census.now_ns)
         elif kind == ENDS:
             self.end(process)

@@ -55,7 +55,10 @@ class Process:
     def __init__(self, pid: i64, begin_ns: i64) -> None:
         self.pid: i64 = pid
         self.begin_ns: i64 = begin_ns
-        """Ps that are first heard of later were there since then, in a state that nobody knows."""
+        """Ps that are first heard of later were there since then, in a state that nobody knows. An
+        exec begins anew."""
+        self.first_ns: i64 = begin_ns
+        """Since when the sums are: those of the program before an exec are among them."""
         self.at_ns: i64 = begin_ns
         self.bin_end_ns: i64 = NEVER
         self.ended: bool = False

@@ -1,11 +1,11 @@
-"""Ps that come and go, and Ms that are new: by hand, and so is each number."""
+"""Ps that come and go, programs that exec, and Ms that are new: by hand, and so is each number."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tests.unit.analysis.scene import FUTEX, US, Scene
-from tests.unit.analysis.test_budget import MONITOR, look, process_of, states_us
+from tests.unit.analysis.test_budget import MONITOR, look, process_of, running, states_us
 
 
 def acquires(scene: Scene, at: float, tid: int, p: int) -> None:
@@ -46,3 +46,29 @@ def test_a_new_m_keeps_its_p_while_it_waits_for_a_lock_of_the_runtime(tmp_path: 
     scene.exit(300, 12, 99, nr=FUTEX, blocks=1)
     process = process_of(scene, tmp_path)
     assert states_us(process) == {"running": 500 + 80 + 200, "syscall": 200, "unknown": 20}
+
+
+def test_the_pressure_of_a_program_that_execs_is_of_both_its_lives(tmp_path: Path) -> None:
+    """One P is lost from 100 to 400, and from 600 to 700, after the exec at 500."""
+    scene = Scene(end_ns=1_000 * US)
+    running(scene, 0, 11, 0)
+    look(scene, 0, 3, gomaxprocs=1)
+    scene.block(100, 11, 90, 0)
+    scene.switch(100, 11, 0)
+    look(scene, 100, 3, gomaxprocs=1)
+    scene.switch(400, 0, 11)
+    scene.exit(400, 11, 90)
+    scene.task(11, 7, at=500, kind="exec")
+    scene.runtime(510, "acquirep", 11, 0)
+    scene.runtime(510, "run", 11, 0)
+    look(scene, 510, 3, gomaxprocs=1)
+    scene.block(600, 11, 590, 0)
+    scene.switch(600, 11, 0)
+    look(scene, 600, 3, gomaxprocs=1)
+    scene.switch(700, 0, 11)
+    scene.exit(700, 11, 590)
+    process = process_of(scene, tmp_path)
+    assert process["begin_ns"] == 0
+    total = process["pressure"]["total"]
+    assert total["seconds"] == 0.001
+    assert total["some_most"] == 40
