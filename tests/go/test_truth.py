@@ -232,8 +232,17 @@ def test_ps_are_taken_from_calls_that_do_not_block(version: str, tmp_path: Path)
 
 @pytest.mark.usefixtures("ahead_of_others")
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_stop_takes_as_long_as_who_asked_for_it_waited(version: str, tmp_path: Path) -> None:
-    told = run(tmp_path, "stops", version)
+@pytest.mark.parametrize(
+    ("case", "of", "what"),
+    [
+        ("stops", "function", "runtime.memclrNoHeapPointers"),
+        ("raw-stops", "syscall", "read"),
+    ],
+)
+def test_a_stop_takes_as_long_as_who_asked_for_it_waited(
+    case: str, of: str, what: str, version: str, tmp_path: Path
+) -> None:
+    told = run(tmp_path, case, version)
     found = run_pass(told.trace)
     stops = columns(found.stops, "begin_ns", "stand_ns", "end_ns")
     # One that stood when it was seen first has no known length.
@@ -247,7 +256,7 @@ def test_a_stop_takes_as_long_as_who_asked_for_it_waited(version: str, tmp_path:
     assert max(shares) <= 1 + NEAR, shares
     assert median(shares) >= 1 - NEAR, shares
     waited_for = told.process()["stops"]["waited_for"]
-    assert waited_for[0]["function"] == "runtime.memclrNoHeapPointers"
+    assert waited_for[0][of] == what
     # Of most of it, who is known: a thread tells where it is when it is asked to stop.
     nameless = sum(row["ns"] for row in waited_for if row["function"] is None)
     assert nameless <= NEAR * sum(row["ns"] for row in waited_for)
@@ -262,8 +271,9 @@ def test_a_p_that_a_returning_thread_takes_runs_on_at_once(tmp_path: Path) -> No
     assert process["holds"]["count"] >= len(told.calls) / 2
 
 
-def test_ps_are_as_many_as_the_program_asked_for_at_each_time(tmp_path: Path) -> None:
-    told = run(tmp_path, "procs", VERSIONS[-1])
+@pytest.mark.parametrize("case", ["procs", "fewer-procs"])
+def test_ps_are_as_many_as_the_program_asked_for_at_each_time(case: str, tmp_path: Path) -> None:
+    told = run(tmp_path, case, VERSIONS[-1])
     p_ns, least, most = (
         told.process()["p_ns"],
         told.figures["least_p_ns"],

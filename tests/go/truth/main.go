@@ -27,6 +27,7 @@ var (
 	mu           sync.Mutex
 	waits, calls []span
 	figures      = map[string]int64{}
+	timeOfStart  = now()
 	stop         atomic.Bool
 )
 
@@ -238,18 +239,15 @@ func longCalls() {
 	stop.Store(true)
 }
 
-// stops: the world is to stop, and waits for a clear that cannot be preempted.
-func stops() {
+// stops: the world is to stop, and waits for a goroutine that cannot be preempted.
+func stops(hold func()) {
 	runtime.GOMAXPROCS(2)
 	// ReadMemStats would also wait for the collector while that runs beside the program.
 	debug.SetGCPercent(-1)
-	memory := make([]byte, 8<<20)
 	done := make(chan bool)
 	go func() {
 		for !stop.Load() {
-			for i := range memory {
-				memory[i] = 0
-			}
+			hold()
 		}
 		done <- true
 	}()
@@ -260,6 +258,26 @@ func stops() {
 	}
 	stop.Store(true)
 	<-done
+}
+
+// clears gives what clears 8 MiB, in one piece.
+func clears() func() {
+	memory := make([]byte, 8<<20)
+	return func() {
+		for i := range memory {
+			memory[i] = 0
+		}
+	}
+}
+
+// rawReads gives what blocks in a call that the runtime is not told of: it cannot take P from it.
+func rawReads() func() {
+	t := timer.New()
+	return func() {
+		t.Set(20 * time.Millisecond)
+		var expired [8]byte
+		syscall.RawSyscall(syscall.SYS_READ, uintptr(t), uintptr(unsafe.Pointer(&expired)), 8)
+	}
 }
 
 // takebacks: returning threads take Ps from each other's calls.
@@ -301,6 +319,31 @@ func procs() {
 	end := now()
 	figures["least_p_ns"] += int64(procs) * (end - last)
 	figures["most_p_ns"] += int64(procs) * (end - last)
+}
+
+// fewerProcs: of two Ps one stays, and goes to Ms that may have had the other.
+func fewerProcs() {
+	runtime.GOMAXPROCS(2)
+	for i := 0; i < 2; i++ {
+		go func() {
+			for !stop.Load() {
+				runtime.Gosched()
+			}
+		}()
+	}
+	compute(20 * time.Millisecond)
+	begin := now()
+	runtime.GOMAXPROCS(1)
+	end := now()
+	t := timer.New()
+	for i := 0; i < 150; i++ {
+		call(t.Block)
+		runtime.Gosched()
+	}
+	stop.Store(true)
+	last := now()
+	figures["least_p_ns"] = last - begin
+	figures["most_p_ns"] = last - end + 2*(end-timeOfStart)
 }
 
 // child: the program that matters is started by another, and later.
@@ -351,8 +394,9 @@ func main() {
 	cases := map[string]func(){
 		"other-queue": otherQueue, "due-timers": dueTimers, "late-work": lateWork,
 		"eight-ps": func() { readers(8, 8) }, "one-p": func() { readers(1, 1) },
-		"without-cpu": withoutCPU, "stopped": stopped, "long-calls": longCalls, "stops": stops,
-		"takebacks": takebacks, "procs": procs, "child": child, "stalls": stalls,
+		"without-cpu": withoutCPU, "stopped": stopped, "long-calls": longCalls, "stops": func() { stops(clears()) },
+		"raw-stops": func() { stops(rawReads()) },
+		"takebacks": takebacks, "procs": procs, "fewer-procs": fewerProcs, "child": child, "stalls": stalls,
 	}
 	cases[os.Args[1]]()
 	told, err := os.Create(os.Args[2])
