@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.answers.budget import Budget, LostAt, Process
+from analysis.answers.budget import Budget, LostAt, Process, Waited
 from analysis.units import duration_text, percent_text, ratio_text
 
 __all__ = ["Finding", "Verdict", "process_name", "range_text", "what_now"]
@@ -235,16 +235,29 @@ def _stops(process: Process) -> str:
     if not waited or sum(row["ns"] for row in waited) < _NEGLIGIBLE * process["p_ns"]:
         return ""
     longest, took = waited[0], stops["stopping_ns"]
-    name = longest["function"] or longest["syscall"] or "a function without a name"
+    name = longest["function"] or "a function without a name"
+    if longest["syscall"]:
+        name = f"{longest['syscall']} in {name}"
     many = f"{stops['count']:,} stop-the-world{'s' if stops['count'] != 1 else ''}"
     if not stops["every"]:
         many = f"At least {many}"
     return (
         f"{many} took {duration_text(took['p50'])} (median; at most {duration_text(took['max'])}) "
         f"until all Ps stood, and waited longest for {name} ({longest['state']}, "
-        f"{duration_text(longest['ns'])} in all). What helps: do that in smaller pieces, or away "
-        "from the garbage collector's busy times."
+        f"{duration_text(longest['ns'])} in all). What helps: {_for_stop(longest)}."
     )
+
+
+def _for_stop(longest: Waited) -> str:
+    """What helps where a stop waits for this."""
+    function = longest["function"] or ""
+    of_runtime = function.startswith(_OF_RUNTIME)
+    # It blocked, or it was in the kernel all the time: there no signal meets a thread.
+    if (longest["state"] == "syscall" and not of_runtime) or function.endswith(".Syscall6"):
+        return "syscall.Syscall in place of the raw call, so that a stop need not wait for it"
+    if longest["state"] == "fault":
+        return _FOR_FAULT
+    return "do that in smaller pieces, or away from the garbage collector's busy times"
 
 
 _STATES: Mapping[str, tuple[str, str]] = {
@@ -257,7 +270,11 @@ _STATES: Mapping[str, tuple[str, str]] = {
         "look for what sends SIGSTOP to it, or attaches to it with ptrace",
     ),
     "transit": ("on P's way to its next goroutine", ""),
-    "stw": ("in stop-the-worlds", "fewer collections: a larger GOGC or GOMEMLIMIT"),
+    "stw": (
+        "in stop-the-worlds",
+        "fewer collections (a larger GOGC or GOMEMLIMIT), and fewer of what else stops the world "
+        "(runtime.ReadMemStats, runtime.Stack of all goroutines, runtime.GOMAXPROCS)",
+    ),
 }
 
 

@@ -180,6 +180,31 @@ def test_a_stop_that_waits_is_told_with_whom_it_waits_for() -> None:
     assert what_now(budget(process({}, stops=short)), "go").stops == ""
 
 
+@pytest.mark.parametrize(
+    ("row", "told_as", "helps"),
+    [
+        (("main.read", "read", "syscall"), "read in main.read (syscall", "syscall.Syscall in"),
+        (("internal/runtime/syscall.Syscall6", None, "running"), "Syscall6", "syscall.Syscall in"),
+        (("runtime.lock2", "futex", "syscall"), "futex in runtime.lock2", "in smaller pieces"),
+        (("main.touch", None, "fault"), "main.touch (fault", "MADV_POPULATE_READ"),
+        ((None, None, "no_cpu"), "a function without a name (no_cpu", "in smaller pieces"),
+    ],
+)
+def test_what_helps_is_about_what_a_stop_waits_for(
+    row: tuple[str | None, str | None, str], told_as: str, helps: str
+) -> None:
+    waited = dict(zip(("function", "syscall", "state"), row, strict=True))
+    stops = {
+        "count": 1,
+        "every": True,
+        "stopping_ns": {"p50": 400_000_000, "p99": 400_000_000, "max": 400_000_000},
+        "waited_for": [{**waited, "ns": 390_000_000}],
+    }
+    told = what_now(budget(process({}, stops=stops)), "go").stops
+    assert told_as in told
+    assert helps in told.partition("What helps")[2]
+
+
 def test_a_fault_is_mended_by_reading() -> None:
     row = read(200_000_000, state="fault", syscall=None)
     (finding,) = what_now(budget(process({"fault": 200_000_000}, lost_at=[row])), "go").findings
