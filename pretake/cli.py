@@ -6,11 +6,14 @@ It is imported when it is asked for, so that ``pretake record`` starts without p
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gc
 import importlib
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import click
 
@@ -45,8 +48,33 @@ SUBCOMMANDS = {
 }
 
 
+class _ReaderLeft(Exception):  # noqa: N818 - it is no error
+    """Who read our output (a pager, head) has left.
+
+    click would end by status 1 then, which is that of a broken rule.
+    """
+
+
+@contextlib.contextmanager
+def _while_read() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ReaderLeft from error
+
+
 class _Subcommands(click.Group):
     """A group whose commands are imported one at a time."""
+
+    @_while_read()
+    def make_context(self, *arguments: Any, **named: Any) -> click.Context:  # noqa: ANN401
+        """As click has it; --help and --version are answered in here."""
+        return super().make_context(*arguments, **named)
+
+    @_while_read()
+    def invoke(self, ctx: click.Context) -> object:
+        """As click has it."""
+        return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -109,9 +137,57 @@ def group() -> None:
     """
 
 
+def _one_line(text: str) -> str:
+    """The names of files and programs that a message has must not make it several lines."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+_MENDS = {
+    errno.ENOSPC: "make room on its disk",
+    errno.EDQUOT: "make room in its quota",
+    errno.EMFILE: "allow more open files ('ulimit -n')",
+}
+_MEND = "see that this user may use it, or name another"
+
+
+def _told(error: OSError) -> str:
+    """An error of the system that no command expected, as one line."""
+    name = error.filename
+    what = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+    reason = error.strerror or str(error) or "it cannot be read or written"
+    return f"{what}{reason}: {_MENDS.get(error.errno or 0, _MEND)}"
+
+
+def _have_streams() -> None:
+    """Give what was closed (``>&-``) somewhere to go: else the next file has its descriptor."""
+    for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """What cannot be written goes nowhere: Python would complain once more at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 def _end(status: int) -> NoReturn:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
     sys.exit(status)
+
+
+def _fail(message: str) -> NoReturn:
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)
+    _end(EXIT_STATUS)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -119,25 +195,25 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Hundreds of thousands of rows' objects live to the end of a command. To look through them for
     # cycles after each 700 new ones is a twentieth of the time of a summary.
     gc.set_threshold(100_000)
+    _have_streams()
     try:
         status = group.main(arguments, prog_name="pretake", standalone_mode=False)
+        sys.stdout.flush()
     except PretakeError as error:
-        click.echo(f"pretake: {error}", err=True)
-        _end(EXIT_STATUS)
+        _fail(_one_line(f"pretake: {error}"))
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        _end(EXIT_STATUS)
+        _fail(error.format_message())
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         asked = context.command_path if context else "pretake"
         message = error.format_message().replace("\n", " ").rstrip(".")
-        click.echo(f"{asked}: {message}: see '{asked} --help'", err=True)
-        _end(EXIT_STATUS)
+        _fail(_one_line(f"{asked}: {message}: see '{asked} --help'"))
     except (click.Abort, KeyboardInterrupt):
         _end(130)
-    except BrokenPipeError:
-        # The reader of our output (a pager, head) left; nothing is wrong. Python would
-        # complain once more when it flushes stdout at exit, so stdout goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (_ReaderLeft, BrokenPipeError):
+        # Nothing is wrong; but what is left to write can go nowhere.
+        _drop_output()
         _end(0)
+    except OSError as error:
+        _fail(_one_line(f"pretake: {_told(error)}"))
     _end(status if isinstance(status, int) else 0)

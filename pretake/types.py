@@ -68,6 +68,8 @@ def tell_process(pid: int) -> None:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Refuse to replace a file that is there, unless ``force``."""
+    """Refuse to replace a file that is there, unless ``force``, and one that has no folder."""
+    if not path.parent.is_dir():
+        raise PretakeError(f"there is no folder {path.parent}", "make it, or choose another")
     if path.exists() and not force:
         raise PretakeError(f"{path} exists", "choose another output or give --force")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -61,13 +62,21 @@ def console(stderr: bool = False) -> Console:
             plain = (printable(o) if isinstance(o, str) else o for o in objects)
             super().print(*plain, **options)
 
+        def on_broken_pipe(self) -> None:
+            """The reader left; who began the command knows what to do (rich ends it: status 1)."""
+            raise
+
     told = (sys.stderr if stderr else sys.stdout).isatty() or "COLUMNS" in os.environ
     return Terminal(stderr=stderr, highlight=False, width=None if told else _PAGE_WIDTH)
 
 
 def note(text: str) -> None:
-    """A message about the work itself: on stderr, so that stdout stays the result."""
-    click.echo(printable(text), err=True)
+    """A message about the work itself: on stderr, so that stdout stays the result.
+
+    Nobody may read it any more (``2>&1 | head``), and the work goes on.
+    """
+    with contextlib.suppress(OSError):
+        click.echo(printable(text), err=True)
 
 
 def print_json(value: object) -> None:

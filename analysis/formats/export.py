@@ -164,6 +164,8 @@ def write_text(text: str, path: Path) -> None:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that gets its name when it is whole; PretakeError if it cannot be written."""
+    if not path.name:
+        raise PretakeError(f"'{path}' is no file name", "choose another output file")
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -22,6 +21,7 @@ import jinja2
 import pandas as pd
 
 from analysis.answers.now import process_name
+from analysis.formats.export import write_text
 from analysis.report import figures, tables
 from analysis.report.answer import answer
 from analysis.report.budget_figure import budget
@@ -30,7 +30,6 @@ from analysis.report.material import Material, Predictor, gather
 from analysis.report.time_line_figure import time_line
 from analysis.schema import CLASS_MEANINGS
 from analysis.units import count_text, duration_text
-from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 
 __all__ = ["render", "report"]
@@ -51,17 +50,8 @@ def report(traces: Sequence[Trace], out: str | Path, predict: Predictor | None =
         PretakeError: a trace cannot be read, or the file cannot be written.
     """
     out = Path(out)
-    page = render(gather(traces, predict))
     # Whoever reads the file meanwhile sees the old one or the new one, never a half.
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        aside.write_text(page, "utf-8")
-        aside.replace(out)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise PretakeError(
-            f"cannot write {out}: {error.strerror}", "choose another output file"
-        ) from None
+    write_text(render(gather(traces, predict)), out)
     return out
 
 

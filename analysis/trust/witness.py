@@ -103,6 +103,9 @@ def check(trace: Trace, witness: str | Path) -> Check:
         PretakeError: the file is no such record, or the trace cannot be read.
     """
     manifest = trace.manifest
+    if Path(witness).exists() and not Path(witness).is_file():
+        # Who opens a pipe waits for its writer; and the record is read more than once.
+        raise PretakeError(f"{witness} is no regular file", "name a file with the record")
     parsed = _parsed_go_trace(Path(witness))
     given = read_witness(witness) if parsed is None else steals(parsed)
     records = _on_the_traces_clock(given, trace)

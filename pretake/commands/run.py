@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import click
 
 from pretake.views import console, duration, note, print_json, table
 from tracer.capture.launch import RECORD_VARIABLE, RESULT_VARIABLE
-from tracer.errors import EXIT_STATUS
+from tracer.errors import EXIT_STATUS, PretakeError
 
 _SCHEDULER = {
     ("reference_runtime", "scheduler.py"),
@@ -134,7 +135,7 @@ def command(
     results = []
     try:
         for _ in range(repeat or 1):
-            with _ended_in_order(), _own_record() as fd:
+            with _ended_in_order(), _writable(witness), _own_record() as fd:
                 result = run_workload(
                     workload,
                     policy,
@@ -194,6 +195,31 @@ def _own_part(failure: Exception) -> TracebackType | None:
             own = below.tb_next
         below = below.tb_next
     return own
+
+
+@contextlib.contextmanager
+def _writable(path: Path | None) -> Iterator[None]:
+    """Refuse a file that cannot be written before the run, and not after it.
+
+    A pipe that nobody reads is one: who opens it would wait for a reader for ever.
+    """
+    if path is None:
+        yield
+        return
+    before = os.path.lexists(path)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        reason = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
+        raise PretakeError(f"cannot write {path}: {reason}", "choose another file") from None
+    try:
+        yield
+    except BaseException:
+        if not before:
+            path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager

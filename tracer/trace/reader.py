@@ -166,8 +166,14 @@ class Trace:
     def _read_manifest(self) -> Manifest:
         path = self.path / MANIFEST_NAME
         mend = "name a folder that 'pretake record' wrote"
-        if not self.path.is_dir():
-            problem = "is no folder" if self.path.exists() else "does not exist"
+        try:
+            problem = None if self.path.is_dir() else "is no folder"
+            if problem and not self.path.exists():
+                problem = "does not exist"
+        except OSError as error:
+            # In a folder of another user's, or no name of a file.
+            raise PretakeError(f"cannot read {self.path}: {error.strerror}", mend) from None
+        if problem:
             raise PretakeError(f"{self.path} {problem}", mend)
         try:
             with _open_regular(path) as file:

@@ -1,0 +1,107 @@
+"""How a command ends where its streams or files are not to be had: in one line, or in silence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretake.cli import main
+from tests.unit.analysis.test_summary import ten_calls
+
+PRETAKE = [sys.executable, "-m", "pretake"]
+BY_CLICK = ["--help"]
+BY_RICH = ["run", "echo", "--rounds", "1"]
+
+
+def _one_line(complaint: str) -> str:
+    (line,) = complaint.splitlines()
+    assert line.startswith("pretake")
+    return line
+
+
+@pytest.mark.parametrize("arguments", [BY_CLICK, BY_RICH])
+def test_a_reader_that_leaves_is_no_fault(arguments: list[str]) -> None:
+    """Status 1 is that of a broken rule ('pretake check x | head' in a shell with pipefail)."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*PRETAKE, *arguments], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [BY_CLICK, BY_RICH])
+def test_a_full_disk_below_the_output_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*PRETAKE, *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert "No space left on device" in _one_line(done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [BY_CLICK, BY_RICH])
+def test_a_closed_output_is_nobody_who_reads(arguments: list[str]) -> None:
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *PRETAKE, *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("redirected", [">&- 2>&-", "2>/dev/full"])
+def test_a_complaint_that_nobody_reads_keeps_its_status(redirected: str) -> None:
+    command = ["sh", "-c", f'exec "$@" {redirected}', "sh", *PRETAKE, "summary", "/nowhere"]
+    assert subprocess.run(command, check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 300, "a/" * 3_000, "two\nlines", "\x1b[31mred", "\udcff"], ids=range(5)
+)
+@pytest.mark.parametrize("command", ["summary {}", "report {trace} -o {}", "import {} -o {}"])
+def test_a_name_that_no_file_has_is_one_line(
+    command: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = str(ten_calls().write(tmp_path).path)
+    missing = str(tmp_path / "no folder" / name)
+    words = [word.format(missing, trace=trace) for word in command.split()]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    line = _one_line(capsys.readouterr().err)
+    assert line.isprintable()
+
+
+def test_an_output_without_a_name_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = str(ten_calls().write(tmp_path).path)
+    with pytest.raises(SystemExit) as end:
+        main(["export", trace, "--to", "folded", "--force", "-o", ""])
+    assert end.value.code == 2
+    assert "no file name" in _one_line(capsys.readouterr().err)
+
+
+def test_a_witness_is_a_file_and_no_pipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who opens a pipe waits for its other end, for ever."""
+    trace = str(ten_calls().write(tmp_path).path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for words in (
+        ["check", trace, "--witness", str(pipe)],
+        ["run", "echo", "--rounds", "1", "--witness", str(pipe)],
+        ["run", "echo", "--rounds", "1", "--witness", str(tmp_path)],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 2
+        _one_line(capsys.readouterr().err)
+
+
+def test_a_run_that_fails_leaves_no_witness(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "no such workload", "--witness", str(tmp_path / "witness")])
+    assert not (tmp_path / "witness").exists()
