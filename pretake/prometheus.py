@@ -75,7 +75,9 @@ class Server:
         except OSError as error:
             name = f"port {where}" if self._path is None else f"{where}"
             raise PretakeError(
-                f"{name} cannot be served: {error.strerror}", "choose another"
+                # A path that is too long has no number of an error.
+                f"{name} cannot be served: {error.strerror or error}",
+                "choose another",
             ) from None
 
     @contextlib.contextmanager

@@ -9,8 +9,9 @@ import click
 
 from tracer.errors import PretakeError
 
-__all__ = ["SIZE", "WHERE", "refuse_existing", "tell_process"]
+__all__ = ["SIZE", "WHERE", "Number", "refuse_existing", "tell_process"]
 
+_MOST = 1e9
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -50,6 +51,25 @@ class _Where(click.ParamType[int | Path]):
         if not port.isdecimal() or not 1 <= int(port) <= 65535:
             self.fail(f"{text!r} is neither a port (1 to 65535) nor unix:/PATH", param, ctx)
         return int(port)
+
+
+class Number(click.FloatRange):
+    """A number of the size that times and factors have: neither NaN, nor infinite, nor 1e308."""
+
+    name = "float"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; a usage error for anything else."""
+        number = float(super().convert(value, param, ctx))  # type: ignore[arg-type]
+        if not abs(number) < _MOST:  # NaN is not
+            self.fail(f"{value} is no number below {_MOST:.0e}", param, ctx)
+        return number
+
+    def _describe_range(self) -> str:
+        # A number without limits has none to show in the help.
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 SIZE = _Size()

@@ -36,6 +36,8 @@ PREEMPTIONS: dict[str, int] = {
     "off": PREEMPT_OFF,
 }
 """Ways of preemption by name."""
+MOST_PROCS = 1 << 16
+"""A slip of the hand (``--procs 999999999``) would take all memory, deaf to Ctrl-C meanwhile."""
 DEFAULT_QUEUE_CAPACITY = 256
 """Of a P's local queue, as in Go."""
 
@@ -81,8 +83,9 @@ class Runtime:
             preempt = self.rules.preempt
         if procs is None:
             procs = os.cpu_count() or 1
-        if procs < 1:
-            raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
+        if not 1 <= procs <= MOST_PROCS:
+            mend = f"give 1 to {MOST_PROCS} (--procs)"
+            raise PretakeError(f"{procs} is no number of Ps", mend)
         if queue_capacity < 2:
             raise PretakeError(f"a queue of {queue_capacity} is too short", "give 2 or more")
         if preempt not in PREEMPTIONS:

@@ -9,6 +9,7 @@ import click
 
 from pretake.repeat import capture, numbered
 from pretake.sides import condition_option, tell_difference
+from pretake.types import Number
 from pretake.views import note
 
 
@@ -33,7 +34,7 @@ from pretake.views import note
     metavar="FOLDER",
     help="Folder for the traces: a-1.pretake, b-1.pretake and so on.",
 )
-@click.option("--seconds", type=float, metavar="S", help="End each run after S seconds.")
+@click.option("--seconds", type=Number(), metavar="S", help="End each run after S seconds.")
 @click.option("--force", is_flag=True, help="Replace traces that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 @condition_option("the runs of b")

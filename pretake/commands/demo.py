@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from pretake.types import Number
 from pretake.views import cells, console, duration, note, table
 from tracer.errors import PretakeError
 
@@ -55,7 +56,7 @@ POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adapt
 )
 @click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps.")
 @click.option(
-    "--seconds", type=float, default=2.0, show_default=True, help="Length of each capture."
+    "--seconds", type=Number(), default=2.0, show_default=True, help="Length of each capture."
 )
 def command(
     output: Path,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pretake.libraries import import_without_threads
-from pretake.types import WHERE, tell_process
+from pretake.types import WHERE, Number, tell_process
 from pretake.views import Sheet, console, duration, note, pressure_sheet, table
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--period",
-    type=click.FloatRange(0.01),
+    type=Number(0.01),
     default=1.0,
     show_default=True,
     metavar="S",
     help="Seconds between two lines.",
 )
-@click.option("--seconds", type=float, metavar="S", help="End after S seconds.")
+@click.option("--seconds", type=Number(), metavar="S", help="End after S seconds.")
 @click.option(
     "--probes",
     type=click.Choice(("none", "exact")),

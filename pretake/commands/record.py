@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pretake.libraries import import_without_threads
-from pretake.types import SIZE, tell_process
+from pretake.types import SIZE, Number, tell_process
 from tracer.capture.options import BACKENDS, CALLS, DETAILS, PROBES, RUNTIMES
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pid", type=int, metavar="PID", help="Capture this running process instead of a command."
 )
-@click.option("--seconds", type=float, metavar="S", help="End the capture after S seconds.")
+@click.option("--seconds", type=Number(), metavar="S", help="End the capture after S seconds.")
 @click.option("--force", is_flag=True, help="Replace the trace if it exists.")
 @click.option(
     "--runtime",

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from pretake.types import Number
 from pretake.views import console, duration, note, print_json, table
 from tracer.capture.launch import RECORD_VARIABLE, RESULT_VARIABLE
 from tracer.errors import EXIT_STATUS, PretakeError
@@ -53,7 +54,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
 @click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps (GOMAXPROCS).")
 @click.option(
     "--seconds",
-    type=float,
+    type=Number(),
     help="How long to run, instead of the workload's own time. For a FILE: its time limit "
     "[default: 60].",
 )
@@ -88,7 +89,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
 @click.option(
     "--backup",
     "backup_ms",
-    type=float,
+    type=Number(),
     metavar="MS",
     help="With sched_out: how long a call that no event told of keeps its P [default: 100].",
 )

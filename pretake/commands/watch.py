@@ -13,7 +13,7 @@ from typing import Final
 import click
 
 from pretake.libraries import import_without_threads
-from pretake.types import SIZE, WHERE
+from pretake.types import SIZE, WHERE, Number
 
 _NAMED: Final = 8
 """How many processes the first line names."""
@@ -61,7 +61,7 @@ _NAMED: Final = 8
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.1, 3600),
+    type=Number(0.1, 3600),
     default=30.0,
     show_default=True,
     metavar="S",
@@ -69,7 +69,7 @@ _NAMED: Final = 8
 )
 @click.option(
     "--after",
-    type=click.FloatRange(0, 3600),
+    type=Number(0, 3600),
     default=5.0,
     show_default=True,
     metavar="S",
@@ -108,7 +108,7 @@ _NAMED: Final = 8
 )
 @click.option(
     "--to-timeout",
-    type=click.FloatRange(0.1, 3600),
+    type=Number(0.1, 3600),
     default=60.0,
     show_default=True,
     metavar="S",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pretake.types import Number
 from pretake.views import cells, console, duration, table, write_rows
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _SPARE = ("p90", "handoffs", "calls/s", "p99", "P without G")
 @click.option("--cpus", type=click.IntRange(1), help="Number of CPUs. Default: as captured.")
 @click.option(
     "--syscall-cost",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=1.0,
     show_default=True,
     help="Cost of a system call, as a multiple of the captured machine's (2 to 3 under KVM).",

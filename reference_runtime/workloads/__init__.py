@@ -13,7 +13,7 @@ from reference_runtime.gmp import Goroutine
 from reference_runtime.like import LEAN
 from reference_runtime.own_file import load_from_file
 from reference_runtime.policies import make_policy
-from reference_runtime.runtime import Runtime
+from reference_runtime.runtime import MOST_PROCS, Runtime
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.calls import Calls
 from reference_runtime.workloads.cpu import Cpu, Endless, Stw
@@ -107,8 +107,8 @@ def run_workload(
     """
     if ":" in name:
         return run_file(name, policy, procs, witness, record_fd, preempt, seconds, like, backup_ms)
-    if procs < 1:
-        raise PretakeError(f"{procs} is no number of Ps", "give 1 or more (--procs)")
+    if not 1 <= procs <= MOST_PROCS:
+        raise PretakeError(f"{procs} is no number of Ps", f"give 1 to {MOST_PROCS} (--procs)")
     workload = make_workload(name, seconds=seconds, rounds=rounds, **parameters)
     workload.check(policy, procs)
     runtime = Runtime(procs, make_policy(policy, backup_ms), preempt=preempt, like=like)
