@@ -139,7 +139,7 @@ def group() -> None:
 
 def _one_line(text: str) -> str:
     """The names of files and programs that a message has must not make it several lines."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 _MENDS = {

@@ -26,7 +26,7 @@ class _Size(click.ParamType[int]):
         """Bytes; a usage error for anything else."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+)([kmg]?)(i?b)?", str(value).strip().lower())
+        match = re.fullmatch(r"(\d{1,18})([kmg]?)(i?b)?", str(value).strip().lower())
         if match is None or int(match[1]) == 0:
             self.fail(f"{value!r} is no size, say for example 16M", param, ctx)
         return int(match[1]) * _UNITS[match[2]]
@@ -48,7 +48,7 @@ class _Where(click.ParamType[int | Path]):
         if text.startswith("unix:/"):
             return Path(text.removeprefix("unix:"))
         port = text.removeprefix("127.0.0.1:").removeprefix("localhost:")
-        if not port.isdecimal() or not 1 <= int(port) <= 65535:
+        if not port.isdecimal() or len(port) > 5 or not 1 <= int(port) <= 65535:
             self.fail(f"{text!r} is neither a port (1 to 65535) nor unix:/PATH", param, ctx)
         return int(port)
 

@@ -27,7 +27,7 @@ METRICS: Final = {
 _UNIT_NS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9}
 _RULE: Final = re.compile(
     r"\s*(?P<metric>\w+)\s*>\s*(?P<number>\d+(?:\.\d+)?|\.\d+)\s*(?P<unit>%|[a-zµμ]+)"
-    r"(?:\s+for\s+(?P<seconds>\d+)\s*s)?\s*"
+    r"(?:\s+for\s+(?P<seconds>\d{1,9})\s*s)?\s*"
 )
 _MEND: Final = "say for example 'lost_p > 20 % for 1 s', 'hold_ns > 50 ms' or 'stw_ns > 10 ms'"
 

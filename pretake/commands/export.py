@@ -19,9 +19,18 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Say the one by the other."""
-        if "--pprof" in args:
-            at = args.index("--pprof")
-            args = [*args[:at], "--to", "pprof", "-o", *args[at + 1 :]]
+        for at, word in enumerate(args):
+            name, equals, file = word.partition("=")
+            if name == "--pprof":
+                args = [
+                    *args[:at],
+                    "--to",
+                    "pprof",
+                    "-o",
+                    *([file] if equals else []),
+                    *args[at + 1 :],
+                ]
+                break
         return super().parse_args(ctx, args)
 
 

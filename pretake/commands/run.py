@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import json
 import os
 import signal
@@ -133,6 +134,8 @@ def command(
     from reference_runtime.workloads import run_workload
 
     own = _parameters(pairs)
+    if taken := sorted(own.keys() & inspect.signature(run_workload).parameters.keys()):
+        raise click.BadParameter(f"{taken[0]} has an option of its own", param_hint="--set")
     results = []
     try:
         for _ in range(repeat or 1):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from analysis.whatif.scripts import Goroutine, Step
     from reference_runtime.sim import replay as sim
 
+_MOST_CPUS = 1 << 16
 _HEADS = {
     "retake_p50_ns": "retake p50",
     "retake_p90_ns": "p90",
@@ -41,7 +42,9 @@ _SPARE = ("p90", "handoffs", "calls/s", "p99", "P without G")
     "and with one CPU more.",
 )
 @click.option("--procs", type=click.IntRange(1), help="Number of Ps. Default: as captured.")
-@click.option("--cpus", type=click.IntRange(1), help="Number of CPUs. Default: as captured.")
+@click.option(
+    "--cpus", type=click.IntRange(1, _MOST_CPUS), help="Number of CPUs. Default: as captured."
+)
 @click.option(
     "--syscall-cost",
     type=Number(0, min_open=True),

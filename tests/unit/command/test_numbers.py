@@ -11,6 +11,7 @@ import pytest
 from pretake.cli import SUBCOMMANDS, group, main
 from pretake.prometheus import Server
 from pretake.types import Number
+from tests.unit.analysis.test_summary import ten_calls
 from tracer.errors import PretakeError
 
 
@@ -49,3 +50,43 @@ def test_more_ps_than_memory_holds_are_refused(capsys: pytest.CaptureFixture[str
 def test_a_socket_whose_path_is_too_long_says_so() -> None:
     with pytest.raises(PretakeError, match=r"cannot be served: .*too long"):
         Server(Path("/tmp") / ("s" * 150))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["watch", "--memory", "9" * 5_000],
+        ["watch", "--listen", "9" * 5_000],
+        ["watch", "--when", f"lost_p > 20 % for {'9' * 5_000} s"],
+        ["whatif", "nowhere", "--cpus", "99999999"],
+        ["run", "echo", "--set", "procs=2"],
+        ["run", "echo", "--set", "name=x"],
+    ],
+    ids=["memory", "listen", "when", "cpus", "procs", "name"],
+)
+def test_what_python_makes_no_value_of_is_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python reads no number of more than 4,300 digits."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pretake")
+
+
+def test_pprof_takes_its_file_behind_an_equals_sign(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "server.pb.gz"
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(ten_calls().write(tmp_path).path), f"--pprof={file}"])
+    assert (end.value.code, file.is_file()) == (0, True), capsys.readouterr().err
+
+
+def test_a_missing_choice_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """click puts each on a line of its own, behind a tab."""
+    with pytest.raises(SystemExit):
+        main(["export", "x", "-o", "y"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "?" not in line
