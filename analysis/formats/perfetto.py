@@ -28,6 +28,7 @@ from analysis.ptime.episodes import episodes
 from analysis.ptime.tasks import P_KEY_SPAN, p_key
 from analysis.windowed import plain
 from analysis.windowed.asof import Ints, Timelines, take
+from tracer.errors import PretakeError
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -262,6 +263,8 @@ def _descriptors(trace: Trace, tracks: list[int]) -> Iterator[TracePacket]:
 
 
 def _event(kind: int, at_ns: int, row: _Slice) -> TracePacket:
+    if at_ns < 0:
+        raise PretakeError("the trace has times before the machine began", "capture it again")
     packet = TracePacket()
     packet.trusted_packet_sequence_id = _SEQUENCE
     packet.timestamp = at_ns

@@ -88,7 +88,8 @@ def _plain_rows(episodes: pd.DataFrame) -> Iterator[dict[str, int]]:
 def _shown_span(row: dict[str, int]) -> tuple[int, int]:
     """What to show: the call from its entry, to its return if that is not far beyond."""
     moments = [row[name] for name in ("enter_ns", "block_ns", "release_ns") if row[name] > 0]
-    begin = min(moments)
+    # A damaged trace may have times before the machine began.
+    begin = min(moments, default=row["block_ns"])
     way = [row[name] for name in ("release_ns", "acquirep_ns", "run_ns")]
     stop = max(*way, row["block_ns"])
     end = row["exit_ns"] if row["exit_ns"] != UNKNOWN else row["block_ns"] + row["hold_ns"]

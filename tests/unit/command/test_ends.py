@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from pretake.cli import main
 from tests.unit.analysis.test_summary import ten_calls
+from tests.unit.command.shelf import busy_server
 
 PRETAKE = [sys.executable, "-m", "pretake"]
 BY_CLICK = ["--help"]
@@ -105,3 +108,26 @@ def test_a_run_that_fails_leaves_no_witness(tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(["run", "no such workload", "--witness", str(tmp_path / "witness")])
     assert not (tmp_path / "witness").exists()
+
+
+def test_times_before_the_machine_began_are_drawn_or_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a damaged trace has them; Perfetto's own times have no sign."""
+    trace = busy_server(calls=10).write(tmp_path).path
+    for part in trace.glob("*/*.parquet"):
+        rows = pq.read_table(part)
+        for number, name in enumerate(rows.column_names):
+            if name.endswith("_ns") and name != "blocked_ns":
+                field = rows.schema.field(name)
+                earlier = pc.subtract(rows.column(name), 1 << 40).cast(field.type)
+                rows = rows.set_column(number, field, earlier)
+        pq.write_table(rows, part)
+    for words, status in (
+        (["report", str(trace), "-o", str(tmp_path / "o.html")], 0),
+        (["export", str(trace), "--to", "perfetto", "-o", str(tmp_path / "o")], 2),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == status
+        _one_line(capsys.readouterr().err) if status else capsys.readouterr()
