@@ -34,7 +34,7 @@ from pretake.views import note
     metavar="FOLDER",
     help="Folder for the traces: a-1.pretake, b-1.pretake and so on.",
 )
-@click.option("--seconds", type=Number(), metavar="S", help="End each run after S seconds.")
+@click.option("--seconds", type=Number(0), metavar="S", help="End each run after S seconds.")
 @click.option("--force", is_flag=True, help="Replace traces that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 @condition_option("the runs of b")

@@ -54,9 +54,11 @@ POLICIES = ("sysmon", "block", "sched_out", "thread_state", "integrated", "adapt
     metavar="WORKLOAD",
     help="A workload to run. Repeat it for more.",
 )
-@click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps.")
 @click.option(
-    "--seconds", type=Number(), default=2.0, show_default=True, help="Length of each capture."
+    "--procs", type=click.IntRange(1), default=1, show_default=True, help="Number of Ps."
+)
+@click.option(
+    "--seconds", type=Number(0), default=2.0, show_default=True, help="Length of each capture."
 )
 def command(
     output: Path,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     metavar="S",
     help="Seconds between two lines.",
 )
-@click.option("--seconds", type=Number(), metavar="S", help="End after S seconds.")
+@click.option("--seconds", type=Number(0), metavar="S", help="End after S seconds.")
 @click.option(
     "--probes",
     type=click.Choice(("none", "exact")),

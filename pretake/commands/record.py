@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--pid", type=int, metavar="PID", help="Capture this running process instead of a command."
 )
-@click.option("--seconds", type=Number(), metavar="S", help="End the capture after S seconds.")
+@click.option("--seconds", type=Number(0), metavar="S", help="End the capture after S seconds.")
 @click.option("--force", is_flag=True, help="Replace the trace if it exists.")
 @click.option(
     "--runtime",

@@ -55,11 +55,11 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
 @click.option("--procs", type=int, default=1, show_default=True, help="Number of Ps (GOMAXPROCS).")
 @click.option(
     "--seconds",
-    type=Number(),
+    type=Number(0),
     help="How long to run, instead of the workload's own time. For a FILE: its time limit "
     "[default: 60].",
 )
-@click.option("--rounds", type=int, help="Number of rounds, instead of a time.")
+@click.option("--rounds", type=click.IntRange(1), help="Number of rounds, instead of a time.")
 @click.option(
     "--set",
     "pairs",
@@ -90,7 +90,7 @@ def _parameters(pairs: tuple[str, ...]) -> dict[str, object]:
 @click.option(
     "--backup",
     "backup_ms",
-    type=Number(),
+    type=Number(0),
     metavar="MS",
     help="With sched_out: how long a call that no event told of keeps its P [default: 100].",
 )
