@@ -47,7 +47,7 @@ def numbered(output: Path, repeat: int, force: bool) -> list[Path]:
         for number in range(1, repeat + 1)
     ]
     for path in paths:
-        refuse_existing(path, force)
+        refuse_existing(path, force, in_folder=False)
     return paths
 
 

@@ -87,9 +87,15 @@ def tell_process(pid: int) -> None:
     click.echo(f"pretake: looking at process {pid}, {name}", err=True)
 
 
-def refuse_existing(path: Path, force: bool) -> None:
-    """Refuse to replace a file that is there, unless ``force``, and one that has no folder."""
-    if not path.parent.is_dir():
+def refuse_existing(path: Path, force: bool, *, in_folder: bool = True) -> None:
+    """Refuse to replace a file that is there, unless ``force``.
+
+    Args:
+        path: what will be written.
+        force: whether it may be replaced.
+        in_folder: whether its folder must be there: nobody makes it.
+    """
+    if in_folder and not path.parent.is_dir():
         raise PretakeError(f"there is no folder {path.parent}", "make it, or choose another")
     if path.exists() and not force:
         raise PretakeError(f"{path} exists", "choose another output or give --force")

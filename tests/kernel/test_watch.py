@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.forced import lacking
 from tests.go.test_watch import free_port, line_with, watching
 from tests.kernel.started import PRETAKE, Started, python
-from tests.unit.docs.test_deploy import FORCE_PROMETHEUS, RULES
 from tests.unit.tracer.test_dumps import Watched, entries, frozen, lines_until
 from tests.unit.tracer.test_window import SWITCH
 from tracer.capture.dumps import Dumps
@@ -153,66 +147,6 @@ def test_what_is_asked_for_over_loopback(tmp_path: Path) -> None:
         running.kill()
     assert [status for status, _ in told] == [200, 405, 403, 404, 400, 202, 429]
     assert b'"refused": "1 were written in the last hour' in told[-1][1]
-
-
-CONFIG = """
-global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}}
-rule_files: [{rules}]
-scrape_configs:
-  - job_name: pretake
-    static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
-"""
-
-
-@contextlib.contextmanager
-def prometheus(folder: Path, watched: int) -> Iterator[int]:
-    """The real one, which scrapes a watch on loopback; its own port."""
-    program, port = shutil.which("prometheus"), free_port()
-    if program is None:
-        lacking("prometheus is not installed: apt-get install prometheus", FORCE_PROMETHEUS)
-    config = folder / "prometheus.yml"
-    config.write_text(CONFIG.format(rules=RULES, port=watched))
-    options = [f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
-    command = [program, *options, f"--web.listen-address=127.0.0.1:{port}"]
-    with Started(command, stderr=subprocess.DEVNULL) as running:
-        yield port
-        running.kill()
-
-
-def until(port: int, path: str, wanted: Callable[[Any], bool]) -> None:
-    """Ask Prometheus again and again."""
-    while True:
-        url = f"http://127.0.0.1:{port}/api/v1/{path}"
-        with contextlib.suppress(OSError), urllib.request.urlopen(url) as told:
-            if wanted(json.load(told)["data"]):
-                return
-        time.sleep(0.05)
-
-
-def fires(data: dict[str, Any]) -> bool:
-    return any(
-        (alert["labels"]["alertname"], alert["state"]) == ("PretakeDumpWritten", "firing")
-        for alert in data["alerts"]
-    )
-
-
-@pytest.mark.every
-def test_a_real_prometheus_reads_the_metrics_and_its_alarm_fires(tmp_path: Path) -> None:
-    port = free_port()
-    with Started(python("calls", 10**9, 0)) as running:
-        options = ["--pid", running.pid, "-o", tmp_path / "d", "--listen", str(port)]
-        with (
-            watching(*options, "--after", 0, "--seconds", 1) as watch,
-            prometheus(tmp_path, port) as asked,
-        ):
-            # Twice, for an increase is from one look to another.
-            query = "query?query=count_over_time(pretake_watch_processes[5m])"
-            until(asked, query, lambda d: d["result"] and int(d["result"][0]["value"][1]) > 1)
-            with urllib.request.urlopen(f"http://127.0.0.1:{asked}/api/v1/alerts") as told:
-                assert not fires(json.load(told)["data"])
-            watch.send_signal(signal.SIGUSR1)
-            until(asked, "alerts", fires)
-        running.kill()
 
 
 def turn_one_away(port: int) -> None:
