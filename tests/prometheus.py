@@ -17,6 +17,7 @@ from tests.forced import lacking
 __all__ = ["prometheus_tool"]
 
 _FORCE = "PRETAKE_FORCE_PROMETHEUS"
+_DOWNLOAD = ("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "prometheus")
 
 
 def prometheus_tool(name: str) -> Path:
@@ -41,15 +42,12 @@ def _unpacked() -> tuple[Path, str]:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         aside = Path(temporary)
         try:
-            _run(
-                "apt-get",
-                "-qq",
-                "-o",
-                "APT::Sandbox::User=root",
-                "download",
-                "prometheus",
-                at=aside,
-            )
+            try:
+                _run(*_DOWNLOAD, at=aside)
+            except subprocess.CalledProcessError:
+                # A machine that was never asked for a package has no lists of them.
+                _run("apt-get", "-qq", "update", at=aside)
+                _run(*_DOWNLOAD, at=aside)
             (package,) = aside.glob("prometheus_*.deb")
             _run("dpkg-deb", "-x", str(package), str(aside / "root"), at=aside)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
