@@ -241,8 +241,11 @@ def _stops(process: Process) -> str:
     many = f"{stops['count']:,} stop-the-world{'s' if stops['count'] != 1 else ''}"
     if not stops["every"]:
         many = f"At least {many}"
+    most = f"at most {duration_text(took['max'])}"
+    if stops["unknown"]:
+        most += f", of {stops['unknown']:,} not known"
     return (
-        f"{many} took {duration_text(took['p50'])} (median; at most {duration_text(took['max'])}) "
+        f"{many} took {duration_text(took['p50'])} (median; {most}) "
         f"until all Ps stood, and waited longest for {name} ({longest['state']}, "
         f"{duration_text(longest['ns'])} in all). What helps: {_for_stop(longest)}."
     )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ import pytest
 from analysis.answers.budget import budget
 from analysis.answers.now import Finding, Verdict, what_now
 from analysis.whatif.predict import machine_text, whatif
-from tests.forced import KERNEL, lacking
 from tests.go import toolchains
 from tests.go.capture import capture
 from tests.replays import Kept
@@ -75,27 +72,6 @@ def test_a_stop_that_waits_for_a_long_clear(tmp_path: Path) -> None:
     assert re.match(r"At least \d+ stop-the-worlds took ", told.stops)
     assert "waited longest for runtime.memclrNoHeapPointers (" in told.stops
     assert "in smaller pieces" in told.stops
-
-
-@pytest.fixture
-def five_percent() -> Iterator[Path]:
-    """A cgroup whose threads may use 5 ms of CPU in each 100 ms."""
-    own = f"pretake-test-{os.getpid()}"
-    unified, cpu = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu")
-    if (unified / "cgroup.controllers").exists():
-        group = unified / own
-        settings = {"cpu.max": "5000 100000"}
-    else:
-        group = cpu / own
-        settings = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "5000"}
-    try:
-        group.mkdir()
-        for name, value in settings.items():
-            (group / name).write_text(value)
-    except OSError as error:
-        lacking(f"no quota can be set: {error}", KERNEL)
-    yield group
-    group.rmdir()
 
 
 def throttled(group: Path, case: str, folder: Path) -> Trace:

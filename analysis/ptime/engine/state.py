@@ -120,6 +120,8 @@ class Process:
         self.stop_begin_ns: i64 = 0
         self.stand_ns: i64 = -1
         self.stopper: i64 = -1
+        self.waits_ns: i64 = -1
+        """The last sign that the stop still waited: a signal to one of its threads."""
         self.pieces: list[Piece] = []
         """What the stop that waits has waited for so far."""
         self.taken: vec[i64] = vec[i64]([0] * 4)

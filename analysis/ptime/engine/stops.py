@@ -34,7 +34,15 @@ from analysis.ptime.engine.state import (
 )
 
 STOP: Final = ("pid", "tid", "begin_ns", "stand_ns", "end_ns")
-"""Columns of :attr:`Stops.stops`; ``stand_ns`` is -1 where it is not known."""
+"""Columns of :attr:`Stops.stops`; ``stand_ns`` is -1 where it is not known.
+
+Who stops the world sends signals until it stands. Where the world went on before any row told that
+it stood, it stood at some time between the last signal and the end. The end is taken for it if
+that is a tenth of the stop or less.
+"""
+
+_NEAR: Final = 10
+"""One part in so many."""
 
 WAITED: Final = ("pid", "begin_ns", "p", "tid", "state", "nr", "stack_id", "pc", "ns")
 """Columns of :attr:`Stops.waited`: what a stop waited for, a P's piece of time in one state."""
@@ -59,7 +67,7 @@ class Stops:
         self.end(process)
         process.stopping = process.stand_open = True
         process.stop_begin_ns, process.stand_ns = self.census.now_ns, -1
-        process.stopper = tid
+        process.stopper, process.waits_ns = tid, -1
 
     def stands(self, process: Process) -> None:
         """The runtime told that the world stands."""
@@ -71,6 +79,10 @@ class Stops:
         """The stop is over."""
         if not process.stopping:
             return
+        now_ns = self.census.now_ns
+        unseen = process.stand_open and process.waits_ns >= 0 and not self.tells_stands
+        if unseen and (now_ns - process.waits_ns) * _NEAR <= now_ns - process.stop_begin_ns:
+            process.stand_ns = now_ns
         self.end_waiting(process)
         process.stopping = False
         out = self.stops
@@ -78,7 +90,7 @@ class Stops:
         out.put(process.stopper)
         out.put(process.stop_begin_ns)
         out.put(process.stand_ns)
-        out.put(self.census.now_ns)
+        out.put(now_ns)
 
     def end_waiting(self, process: Process) -> None:
         """Nobody is waited for any more: pieces that are open are cut here."""
@@ -131,10 +143,12 @@ class Stops:
 
     def signal_sent(self, thread: Thread) -> None:
         """A signal is on its way to a thread: until it meets it, the thread is at one place."""
+        process = thread.process
+        if process is not None and process.stand_open:
+            process.waits_ns = self.census.now_ns
         if thread.sent_ns >= 0:
             return
         p = thread.p
-        process = thread.process
         if p is not None and process is not None and process.stand_open and p.counted:
             self.waited_for(p)
             p.cut_ns = self.census.now_ns

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.unit.analysis.scene import FUTEX, US
 from tests.unit.analysis.test_budget import process_of, two_ps
 
@@ -61,3 +63,21 @@ def test_the_place_that_a_signal_finds_is_where_the_thread_was_since_it_was_sent
         ("main.copies", "running"): 50 * US,
         ("main.copies", "no_cpu"): 40 * US,
     }
+
+
+@pytest.mark.parametrize(("ended", "known"), [(305, 1), (330, 0)])
+def test_a_stop_that_nobody_saw_stand_did_so_between_its_last_signal_and_its_end(
+    ended: int, known: int, tmp_path: Path
+) -> None:
+    """Asked for at 100, the last signal at 290: 15 of 205 before the one end, 40 of 230 before the
+    other."""
+    scene = two_ps(500)
+    scene.runtime(100, "stw_start", 11, reason="stw")
+    scene.signal(110, "generate", 12)
+    scene.signal(120, "deliver", 12, pc=0x1234)
+    scene.signal(290, "generate", 12)
+    scene.signal(295, "deliver", 12, pc=0x1234)
+    scene.runtime(ended, "stw_end", 11, reason="stw")
+    stops = process_of(scene, tmp_path)["stops"]
+    assert (stops["count"], stops["unknown"]) == (1, 1 - known)
+    assert stops["stopping_ns"]["max"] == ((ended - 100) * US if known else None)

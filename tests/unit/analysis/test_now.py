@@ -27,7 +27,7 @@ def process(states: dict[str, int], **more: object) -> Process:
         "of_which": {"throttled": 0, "idle_beside_work": 0},
         "lost_ns": lost,
         "lost_at": [],
-        "stops": {"every": True, "waited_for": []},
+        "stops": {"every": True, "unknown": 0, "waited_for": []},
         "procs": 2,
         "pressure": {"total": {"seconds": 0.5, "some": 40.0, "some_most": 60.0}},
     }
@@ -162,6 +162,7 @@ def test_a_stop_that_waits_is_told_with_whom_it_waits_for() -> None:
     stops = {
         "count": 2,
         "every": True,
+        "unknown": 0,
         "stopping_ns": {"p50": 100_000_000, "p99": 300_000_000, "max": 300_000_000},
         "waited_for": [
             {"function": "main.f", "syscall": None, "state": "running", "ns": 390_000_000},
@@ -176,6 +177,8 @@ def test_a_stop_that_waits_is_told_with_whom_it_waits_for() -> None:
     assert not told.good
     seen = what_now(budget(process({}, stops={**stops, "every": False})), "go")
     assert seen.stops == f"At least {told.stops}"
+    some = what_now(budget(process({}, stops={**stops, "unknown": 1})), "go")
+    assert "(median; at most 300 ms, of 1 not known) until" in some.stops
     short = {**stops, "waited_for": [{**stops["waited_for"][0], "ns": 1_000}]}
     assert what_now(budget(process({}, stops=short)), "go").stops == ""
 
@@ -197,6 +200,7 @@ def test_what_helps_is_about_what_a_stop_waits_for(
     stops = {
         "count": 1,
         "every": True,
+        "unknown": 0,
         "stopping_ns": {"p50": 400_000_000, "p99": 400_000_000, "max": 400_000_000},
         "waited_for": [{**waited, "ns": 390_000_000}],
     }

@@ -61,8 +61,12 @@ def test_a_socket_whose_path_is_too_long_says_so() -> None:
         ["whatif", "nowhere", "--cpus", "99999999"],
         ["run", "echo", "--set", "procs=2"],
         ["run", "echo", "--set", "name=x"],
+        ["run", "echo", "--seconds", "-1"],
+        ["run", "echo", "--rounds", "0"],
+        ["demo", "--procs", "0"],
+        ["record", "--seconds", "-1", "--", "true"],
     ],
-    ids=["memory", "listen", "when", "cpus", "procs", "name"],
+    ids=["memory", "listen", "when", "cpus", "procs", "name", "run", "rounds", "demo", "record"],
 )
 def test_what_python_makes_no_value_of_is_one_line(
     words: list[str], capsys: pytest.CaptureFixture[str]

@@ -10,12 +10,10 @@ from pathlib import Path
 
 from analysis.answers.budget import budget
 from tests.go import toolchains
-from tests.go.test_advice import five_percent, of, verdict
+from tests.go.test_advice import of, verdict
 from tests.go.test_watch import line_with, watching
 from tests.kernel.started import Started, assert_all_accounted_for
 from tracer.trace.reader import Trace
-
-__all__ = ["five_percent"]
 
 
 def dumped(tmp_path: Path, program: str, command: Sequence[str], rule: str) -> list[Trace]:
