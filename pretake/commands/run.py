@@ -158,6 +158,10 @@ def command(
         # As in Go: fatal, where each goroutine waits, status 2.
         note(f"fatal error: {end}")
         return EXIT_STATUS
+    except MemoryError:
+        raise PretakeError(
+            f"{workload} asks for more memory than there is", "give smaller numbers with --set"
+        ) from None
     except Exception as failure:
         # The scheduler notes the goroutine; what has no note is no goroutine's failure.
         if not getattr(failure, "__notes__", None):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args, get_type_hints
 
 from reference_runtime.current import COMPILED
 from reference_runtime.gmp import Goroutine
@@ -32,6 +32,9 @@ __all__ = ["WORKLOADS", "make_workload", "run_file", "run_workload"]
 FILE_LIMIT_S = 60.0
 """How long a file of the user's runs, unless its caller says."""
 
+MOST = 10**12
+"""No parameter of a workload is larger: as a time in ns it is a quarter of an hour."""
+
 WORKLOADS: dict[str, type[Workload]] = {
     cls.name: cls
     for cls in (Echo, Mix, Calls, Files, Timers, Fanout, Readiness, Prime, Endless, Cpu, Stw)
@@ -42,7 +45,7 @@ def make_workload(name: str, **parameters: object) -> Workload:
     """A workload with its parameters; those that are None keep their default.
 
     Raises:
-        PretakeError: no such workload, or no such parameter of it.
+        PretakeError: no such workload, no such parameter of it, or no value for it.
     """
     if name not in WORKLOADS:
         raise PretakeError(
@@ -58,7 +61,31 @@ def make_workload(name: str, **parameters: object) -> Workload:
                 f"it has {', '.join(sorted(known))}",
             )
     given: dict[str, Any] = {key: value for key, value in parameters.items() if value is not None}
+    kinds = get_type_hints(cls)
+    for parameter, value in given.items():
+        _refuse_unfit(cls, parameter, kinds[parameter], value)
     return cls(**given)
+
+
+def _refuse_unfit(cls: type[Workload], parameter: str, kind: object, value: object) -> None:
+    """Refuse a value of another type, or a number that counts or measures nothing."""
+    # Fields of a type or None: no value of None comes here.
+    (wanted, *_) = get_args(kind) or (kind,)
+    if wanted is bool:
+        fits, mend = isinstance(value, bool), "give true or false"
+    elif wanted is str:
+        fits, mend = isinstance(value, str), "give a word"
+    else:
+        least = int(parameter in cls.not_zero)
+        number = int if wanted is int else int | float
+        fits = isinstance(value, number) and not isinstance(value, bool)
+        if parameter == "seed":
+            mend = "give a whole number"
+        else:
+            fits = fits and least <= cast(float, value) <= MOST
+            mend = f"give a {'whole ' if wanted is int else ''}number from {least} to {MOST}"
+    if not fits:
+        raise PretakeError(f"{value!r} is no {parameter} of workload {cls.name}", mend)
 
 
 def run_workload(

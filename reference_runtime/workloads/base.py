@@ -17,6 +17,8 @@ class Workload:
     """
 
     name: ClassVar[str]
+    not_zero: ClassVar[frozenset[str]] = frozenset()
+    """Parameters of which 0 means nothing; the others are at least 0."""
     seconds: float = 2.0
     """How long to run, unless ``rounds`` says how far."""
     rounds: int | None = None

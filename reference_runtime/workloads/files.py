@@ -24,6 +24,7 @@ class Files(Workload):
     """
 
     name: ClassVar[str] = "files"
+    not_zero = frozenset({"read_bytes"})
     readers: int = 4
     file_bytes: int = 1 << 22
     read_bytes: int = 4096

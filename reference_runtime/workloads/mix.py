@@ -45,6 +45,7 @@ class Mix(Workload):
     """
 
     name: ClassVar[str] = "mix"
+    not_zero = frozenset({"block_ns"})
     workers: int = 4
     cpu_goroutines: int = 2
     cpu_ns: int = 50_000

@@ -33,6 +33,7 @@ class Readiness(Workload):
     """
 
     name: ClassVar[str] = "readiness"
+    not_zero = frozenset({"connections", "message_bytes"})
     connections: int = 100
     message_bytes: int = 64
 

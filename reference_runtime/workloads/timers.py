@@ -21,6 +21,7 @@ class Timers(Workload):
     """
 
     name: ClassVar[str] = "timers"
+    not_zero = frozenset({"sleep_ns"})
     sleepers: int = 100
     sleep_ns: int = 1_000_000
     """Longest sleep; each is a random part of it."""

@@ -42,6 +42,9 @@ GO_TRACE: Final = "go.trace"
 _MANIFEST_LIMIT: Final = 16 << 20
 _RECAPTURE: Final = "capture it again; the parts before it cannot be trusted to be all"
 
+_TIMES: Final = frozenset({"ts_ns", "enter_ns", "begin_ns"})
+"""Columns that say when a row was."""
+
 # What pyarrow raises for a damaged file: its own errors, and Python's for a name that is no text
 # or a number that is out of range.
 _DAMAGE: Final = (OSError, pa.ArrowException, ValueError, LookupError, MemoryError)
@@ -247,6 +250,8 @@ class Trace:
             for column in there:
                 if not column.words:
                     rows.column(column.name).validate(full=column.is_text)
+                if column.name in _TIMES:
+                    _refuse_early(part, rows.column(column.name))
             arrays = [
                 _with_declared_words(c, rows.column(c.name))
                 if c in there
@@ -297,6 +302,12 @@ def _fail_part(part: Path, error: Exception) -> NoReturn:
         reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
         raise PretakeError(f"cannot read {part}: {reason}", _RECAPTURE) from None
     raise PretakeError(f"{part} is cut short or no Parquet file", _RECAPTURE) from None
+
+
+def _refuse_early(part: Path, times: pa.ChunkedArray) -> None:
+    """CLOCK_MONOTONIC begins at 0: what is before it is no time, and no figure of it is right."""
+    if any(numbers_of(chunk, 0).min(initial=0) < 0 for chunk in times.chunks):
+        raise PretakeError(f"{part} has times before the machine began", _RECAPTURE)
 
 
 def _with_declared_words(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from reference_runtime.workloads import WORKLOADS, run_workload
+from reference_runtime.workloads import WORKLOADS, make_workload, run_workload
 from reference_runtime.workloads.latency import distribution
 from tracer.errors import PretakeError
 
@@ -72,6 +73,49 @@ def test_what_cannot_work_is_told_in_one_line(arguments: dict[str, Any], problem
         run_workload(**arguments)
     assert "\n" not in str(caught.value)
     assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value", "mend"),
+    [
+        ("echo", "message_bytes", "abc", "give a whole number from 0 to"),
+        ("echo", "message_bytes", 1.5, "give a whole number from 0 to"),
+        ("echo", "message_bytes", -1, "give a whole number from 0 to"),
+        ("echo", "busy", True, "give a whole number from 0 to"),
+        ("echo", "poller", 7, "give true or false"),
+        ("echo", "seed", "abc", "give a whole number"),
+        ("echo", "seconds", float("nan"), "give a number from 0 to"),
+        ("calls", "kind", 0, "give a word"),
+        ("calls", "long_share", "half", "give a number from 0 to"),
+        ("cpu", "limit_s", float("inf"), "give a number from 0 to"),
+        ("mix", "block_ns", 0, "give a whole number from 1 to"),
+        ("mix", "block_ns", 10**13, "give a whole number from 1 to"),
+        ("files", "read_bytes", 0, "give a whole number from 1 to"),
+        ("timers", "sleep_ns", 0, "give a whole number from 1 to"),
+        ("readiness", "connections", 0, "give a whole number from 1 to"),
+        ("readiness", "message_bytes", 0, "give a whole number from 1 to"),
+    ],
+)
+def test_a_value_that_is_none_for_its_parameter(
+    name: str, parameter: str, value: object, mend: str
+) -> None:
+    with pytest.raises(PretakeError, match=f"is no {parameter} of workload {name}") as caught:
+        make_workload(name, **{parameter: value})
+    assert caught.value.mend is not None
+    assert caught.value.mend.startswith(mend)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_takes_the_least_of_each_number(name: str) -> None:
+    cls = WORKLOADS[name]
+    kinds = get_type_hints(cls)
+    numbers = [
+        f.name for f in fields(cls) if {int, float} & {kinds[f.name], *get_args(kinds[f.name])}
+    ]
+    least = {number: int(number in cls.not_zero) for number in numbers}
+    assert cls.not_zero <= set(numbers)
+    made = make_workload(name, **least)
+    assert [getattr(made, number) for number in numbers] == list(least.values())
 
 
 def test_a_file_of_the_users_runs(tmp_path: Path) -> None:
