@@ -204,13 +204,13 @@ def test_no_file_is_replaced_by_a_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.go
-def test_prometheus_is_served_on_loopback() -> None:
+def test_prometheus_is_served_on_loopback(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     binary = toolchains.build("callsites")
     arguments = ["--prometheus", str(port), "--sites", "1", "--period", "0.05"]
     watching = subprocess.Popen(
-        [*LIVE, "--json", *arguments, "--", str(binary), "40", "1000000", "0"],
+        [*LIVE, "--json", *arguments, "--", str(binary), "1", "1000000", "0", str(tmp_path / "go")],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GOMAXPROCS": "1"},
@@ -223,6 +223,8 @@ def test_prometheus_is_served_on_loopback() -> None:
         rows.append(next(line[0] for line in lines if leads(line, most)))
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             pages.append(retakes_of(answer.read().decode()))
+        # Until now the first of them was the only one.
+        (tmp_path / "go").touch()
     watching.send_signal(2)
     watching.stdout.read()
     assert watching.wait() == 0
@@ -306,7 +308,7 @@ def test_prometheus_has_stall_time_as_counters_beside_gauges() -> None:
     arguments = ["--pressure", "--prometheus", str(port), "--period", "0.1"]
     binary = toolchains.build("callsites")
     watching = subprocess.Popen(
-        [*LIVE, "--json", *arguments, "--", str(binary), "40", "1000000", "0"],
+        [*LIVE, "--json", *arguments, "--", str(binary), "1", "1000000", "0", str(tmp_path / "go")],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GOMAXPROCS": "1"},

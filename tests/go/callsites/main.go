@@ -1,8 +1,9 @@
 // callsites: calls that block and lose their P, made from many places. With GOMAXPROCS=1 another
 // goroutine always has work, so sysmon retakes the P of each.
 //
-// Usage: callsites OFTEN SELDOM PATHS. Function often blocks OFTEN times, seldom SELDOM times, and
-// deep once for each of PATHS ways of getting there: as many different stacks.
+// Usage: callsites OFTEN SELDOM PATHS [FILE]. Function often blocks OFTEN times, and until FILE is
+// there, seldom SELDOM times, and deep once for each of PATHS ways of getting there: as many different
+// stacks.
 package main
 
 import (
@@ -33,7 +34,7 @@ func main() {
 			runtime.Gosched()
 		}
 	}()
-	for i := 0; i < counts[0]; i++ {
+	for i := 0; i < counts[0] || !there(os.Args[4:]); i++ {
 		often()
 	}
 	for i := 0; i < counts[1]; i++ {
@@ -43,6 +44,15 @@ func main() {
 		left(12, i)
 	}
 	fmt.Printf("done=%d\n", counts[0]+counts[1]+counts[2])
+}
+
+func there(files []string) bool {
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 //go:noinline
