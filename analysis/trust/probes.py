@@ -25,13 +25,16 @@ from tracer.trace.reader import Trace
 
 __all__ = ["ProbesCompared", "compare_probes"]
 
+_SWITCH = ["ts_ns", "prev_tid", "next_tid"]
+
 NEAR_NS = 1_000_000
 """How far an exact time may lie outside of an interval and still be of the same retake."""
 
 TRAP_NS = 4_000
 """How much later than the retake a uprobe tells it, at most: the kernel needs 0.5 to 3.9 µs from
 the probed instruction to the probe's program, and P is taken a few instructions before that. A
-look on another CPU may fall into this time, and is right."""
+look on another CPU may fall into this time, and is right. It is time on a CPU: a thread that loses
+its CPU between the two tells the retake when it is back."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class ProbesCompared:
         exact: retakes that the uprobes told.
         inferred: retakes that were inferred, but those without a witness.
         matched: pairs.
-        inside_count: pairs whose exact time lies in (since_ns, ts_ns + TRAP_NS].
+        inside_count: pairs whose retake can have been in (since_ns, ts_ns], by the exact time and
+            what its uprobe can have taken (:data:`TRAP_NS`).
         interval_p50_ns: median width of the intervals of the pairs; None without a pair.
         without_witness: inferred retakes that no uprobe can tell in this version.
         missed: exact retakes without a partner, by reason.
@@ -109,16 +113,18 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     exact, inferred = rows[~is_inferred], rows[is_inferred]
     # Whether the binary has the function that is probed for a P taken back.
     backs_told = trace.manifest.target.p_in_syscall != "psyscall"
+    exact = exact.assign(begin_ns=_earliest_ns(exact, trace.frame("sched_switch", _SWITCH)))
     pairs = _pairs(exact, inferred)
     alone = ((inferred["reason"] == "exitsyscall") & (not backs_told)).to_numpy(copy=True)
     # One that has a partner was told, if for another reason.
     alone[[j for _, j in pairs]] = False
     known = np.array([i for i, _ in pairs], np.int64)
     found = np.array([j for _, j in pairs], np.int64)
-    true_ns = exact["ts_ns"].to_numpy(np.int64)[known]
+    begin_ns = exact["begin_ns"].to_numpy(np.int64)[known]
+    end_ns = exact["ts_ns"].to_numpy(np.int64)[known]
     since_ns = inferred["since_ns"].to_numpy(np.int64)[found]
     until_ns = inferred["ts_ns"].to_numpy(np.int64)[found]
-    inside = (since_ns < true_ns) & (true_ns <= until_ns + TRAP_NS)
+    inside = (since_ns < end_ns) & (begin_ns <= until_ns)
     return ProbesCompared(
         exact=len(exact),
         inferred=len(inferred) - int(alone.sum()),
@@ -131,6 +137,26 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     )
 
 
+def _earliest_ns(exact: pd.DataFrame, switches: pd.DataFrame) -> np.ndarray:
+    """When each retake can have been at the earliest: so much CPU time before its uprobe told."""
+    told_ns = exact["ts_ns"].to_numpy(np.int64)
+    earliest_ns = told_ns.copy()
+    times_ns = switches["ts_ns"].to_numpy(np.int64)
+    for tid in exact["tid"].unique():
+        on_ns = np.sort(times_ns[(switches["next_tid"] == tid).to_numpy(bool)])
+        off_ns = np.sort(times_ns[(switches["prev_tid"] == tid).to_numpy(bool)])
+        for row in np.flatnonzero((exact["tid"] == tid).to_numpy(bool)).tolist():
+            at_ns, left_ns = int(told_ns[row]), TRAP_NS
+            for came_ns in on_ns[on_ns <= at_ns][::-1].tolist():
+                before = int(np.searchsorted(off_ns, came_ns)) - 1
+                if at_ns - came_ns >= left_ns or before < 0:
+                    break
+                left_ns -= at_ns - came_ns
+                at_ns = int(off_ns[before])
+            earliest_ns[row] = at_ns - left_ns
+    return earliest_ns
+
+
 def _pairs(exact: pd.DataFrame, inferred: pd.DataFrame) -> list[tuple[int, int]]:
     """Row numbers of an exact and an inferred retake that are the same one."""
     found = []
@@ -139,9 +165,9 @@ def _pairs(exact: pd.DataFrame, inferred: pd.DataFrame) -> list[tuple[int, int]]
         own = others[(others["pid"] == key[0]) & (others["p"] == key[1])]
         if own.empty:
             continue
-        gap = _gaps(told["ts_ns"].to_numpy(np.int64), own)
-        # The nearest first; each row once.
-        order = np.argsort(gap, axis=None, kind="stable")
+        gap = _gaps(told, own, "begin_ns")
+        # The nearest first, of these the nearest to the uprobe's own time; each row once.
+        order = np.lexsort((_gaps(told, own, "ts_ns").ravel(), gap.ravel()))
         used: tuple[set[int], set[int]] = (set(), set())
         for flat in order.tolist():
             row, column = divmod(flat, gap.shape[1])
@@ -155,12 +181,12 @@ def _pairs(exact: pd.DataFrame, inferred: pd.DataFrame) -> list[tuple[int, int]]
     return found
 
 
-def _gaps(times_ns: np.ndarray, intervals: pd.DataFrame) -> np.ndarray:
-    """How far each time is from each interval: 0 inside of it."""
+def _gaps(told: pd.DataFrame, intervals: pd.DataFrame, begin: str) -> np.ndarray:
+    """How far each retake, from column ``begin`` to ``ts_ns``, is from each interval."""
     since = intervals["since_ns"].to_numpy(np.int64)
     until = intervals["ts_ns"].to_numpy(np.int64)
-    before = since[None, :] + 1 - times_ns[:, None]
-    after = times_ns[:, None] - until[None, :]
+    before = since[None, :] + 1 - told["ts_ns"].to_numpy(np.int64)[:, None]
+    after = told[begin].to_numpy(np.int64)[:, None] - until[None, :]
     return np.asarray(np.maximum(np.maximum(before, after), 0))
 
 

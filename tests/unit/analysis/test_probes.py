@@ -11,11 +11,18 @@ from tracer.errors import PretakeError
 from tracer.trace.made_trace import write_trace
 from tracer.trace.reader import Trace
 
-PID, SYSMON = 7, 8
+PID, SYSMON, OTHER = 7, 8, 9
+_SWITCHES = ((SYSMON, OTHER), (OTHER, SYSMON))
 
 
-def made(path: Path, rows: list[tuple[int, int | None, int, str]], model: str) -> Trace:
-    """A trace with retakes: ts_ns, since_ns, P, reason."""
+def made(
+    path: Path,
+    rows: list[tuple[int, int | None, int, str]],
+    model: str,
+    off_cpu: tuple[tuple[int, int], ...] = (),
+) -> Trace:
+    """A trace with retakes: ts_ns, since_ns, P, reason; sysmon is off its CPU from, until."""
+    switches = [(at, *who) for span in off_cpu for at, who in zip(span, _SWITCHES, strict=True)]
     return write_trace(
         path,
         {
@@ -27,6 +34,12 @@ def made(path: Path, rows: list[tuple[int, int | None, int, str]], model: str) -
                 "reason": [row[3] for row in rows],
                 "tid": [SYSMON] * len(rows),
                 "kind": ["retake" if row[1] is None else "retake_inferred" for row in rows],
+            },
+            "sched_switch": {
+                "ts_ns": [switch[0] for switch in switches],
+                "prev_tid": [switch[1] for switch in switches],
+                "next_tid": [switch[2] for switch in switches],
+                "prev_state": ["preempted"] * len(switches),
             },
         },
         {"asked": {"probes": "both"}, "target": {"runtime": "go", "p_in_syscall": model}},
@@ -61,6 +74,32 @@ def test_a_uprobe_may_tell_it_later_by_its_trap_and_never_sooner(
 ) -> None:
     rows = [(true_ns, None, 1, "sysmon"), (49_000, 45_000, 1, "sysmon")]
     assert compare_probes(made(tmp_path / "t", rows, "prunning")).inside_count == inside
+
+
+@pytest.mark.parametrize(
+    ("off_cpu", "inside"),
+    [
+        # It had run for 2 µs when its uprobe told, and for 2 µs more until it had left.
+        (((51_000, 9_058_000),), 1),
+        (((51_001, 9_058_000),), 0),
+        # For 2 µs, for 1 µs, and for 1 µs more.
+        (((50_000, 9_052_000), (9_053_000, 9_058_000)), 1),
+        (((50_001, 9_052_000), (9_053_000, 9_058_000)), 0),
+    ],
+)
+def test_who_loses_its_cpu_before_its_uprobe_tells_it_late(
+    tmp_path: Path, off_cpu: tuple[tuple[int, int], ...], inside: int
+) -> None:
+    rows = [(9_060_000, None, 1, "sysmon"), (49_000, 45_000, 1, "sysmon")]
+    told = compare_probes(made(tmp_path / "t", rows, "prunning", off_cpu))
+    # One that is just too late is the same retake still.
+    assert (told.matched, told.inside_count) == (1, inside)
+
+
+def test_who_had_its_cpu_for_long_has_no_excuse(tmp_path: Path) -> None:
+    rows = [(9_060_000, None, 1, "sysmon"), (49_000, 45_000, 1, "sysmon")]
+    told = compare_probes(made(tmp_path / "t", rows, "prunning", ((50_000, 9_056_000),)))
+    assert (told.matched, told.missed, told.invented) == (0, {"sysmon": 1}, {"sysmon": 1})
 
 
 @pytest.mark.parametrize(("model", "alone"), [("psyscall", 1), ("prunning", 0)])
