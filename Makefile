@@ -47,6 +47,7 @@ bench-runtime: setup ## the reference runtime beside its peers, and its policies
 
 lint: setup ## ruff, strict mypy, the import rules, and the documentation made from the code
 	.venv/bin/ruff check $(PYTHON_FILES)
+	.venv/bin/ruff check --preview --select PLW1514 pretake analysis tracer reference_runtime
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache --no-logo

@@ -6,10 +6,12 @@ It is imported when it is asked for, so that ``pretake record`` starts without p
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -158,8 +160,21 @@ def _told(error: OSError) -> str:
     return f"{what}{reason}: {_MENDS.get(error.errno or 0, _MEND)}"
 
 
+_ASCII = {"µ": "u", "μ": "u", "→": "->", "–": "-", "−": "-", "≤": "<=", "≥": ">=", "…": "..."}
+"""How our own signs are written in an encoding that has none for them: a unit stays one."""
+
+
+def _without_sign(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_ASCII.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
 def _have_streams() -> None:
-    """Give what was closed (``>&-``) somewhere to go: else the next file has its descriptor."""
+    """Give what was closed (``>&-``) somewhere to go: else the next file has its descriptor.
+
+    And print what an old locale, or UTF-8 of a file's name that is none, has no bytes for.
+    """
+    codecs.register_error("pretake.without_sign", _without_sign)
     for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
@@ -167,6 +182,9 @@ def _have_streams() -> None:
                 os.dup2(null, fd)
                 os.close(null)
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="pretake.without_sign")
 
 
 def _drop_output() -> None:

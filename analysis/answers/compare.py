@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.answers.summary import Summary, summary
 from analysis.schema import Field, Frame
+from tracer.trace.columns import storable
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -75,7 +76,7 @@ def compare(traces: Sequence[Trace], summaries: Sequence[Summary] | None = None)
 
 def trace_label(trace: Trace) -> str:
     """What to call a trace: its folder's name without the ending."""
-    return trace.path.resolve().name.removesuffix(".pretake")
+    return storable(trace.path.resolve().name.removesuffix(".pretake"))
 
 
 def _row(trace: Trace, told: Summary) -> dict[str, Any]:

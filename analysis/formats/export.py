@@ -49,7 +49,7 @@ def _write_lines(rows: pa.Table, out: BinaryIO) -> None:
     inner = pc.binary_join_element_wise(*columns, ",")
     lines = pc.binary_join_element_wise("{", inner, "}\n", "")
     for line in lines.to_pylist():
-        out.write(line.encode())
+        out.write(line.encode("utf-8", "replace"))
 
 
 def _json_texts(values: pa.Array) -> pa.Array:
@@ -158,7 +158,7 @@ def write_text(text: str, path: Path) -> None:
         PretakeError: the file cannot be written.
     """
     with whole_file(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "replace"))
 
 
 @contextlib.contextmanager

@@ -276,7 +276,8 @@ def leave_result(result: dict[str, object]) -> None:
         return
     # The file is the tracer's: another user may not be let near it, and is no worse off.
     with contextlib.suppress(OSError):
-        Path(path).write_text(json.dumps({"name": result["workload"], **result}))
+        text = json.dumps({"name": result["workload"], **result})
+        Path(path).write_text(text, "utf-8")
 
 
 def _is_times(value: object) -> bool:

@@ -155,3 +155,17 @@ def test_symbols_of_a_program_that_is_gone_are_told(tmp_path: Path) -> None:
     (counts,) = sites(trace).values()
     assert only(counts, "main.blocksA")
     assert not binary.exists()
+
+
+def test_a_program_whose_path_is_no_text_is_told_as_any_other(tmp_path: Path) -> None:
+    binary = tmp_path / os.fsdecode(b"bl\xffock")
+    shutil.copy(toolchains.build("blockread"), binary)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOMAXPROCS", "1")
+        record([str(binary), "20"], output=tmp_path / "t", options=CaptureOptions())
+    trace = Trace(tmp_path / "t")
+    assert trace.manifest.exit_status == 0
+    assert trace.manifest.target.runtime == "go"
+    assert list(trace.frame("reach")["path"].str.rpartition("/")[2]) == ["bl?ock"]
+    assert "bl\ufffdock" in set(trace.frame("task")["comm"])
+    assert len(trace.frame("block")) >= CALLS

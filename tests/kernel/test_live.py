@@ -209,8 +209,9 @@ def test_prometheus_is_served_on_loopback(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     binary = toolchains.build("callsites")
     arguments = ["--prometheus", str(port), "--sites", "1", "--period", "0.05"]
+    program = [str(binary), "1", "1000000", "0", str(tmp_path / "go")]
     watching = subprocess.Popen(
-        [*LIVE, "--json", *arguments, "--", str(binary), "1", "1000000", "0", str(tmp_path / "go")],
+        [*LIVE, "--json", *arguments, "--", *program],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GOMAXPROCS": "1"},
@@ -308,7 +309,7 @@ def test_prometheus_has_stall_time_as_counters_beside_gauges() -> None:
     arguments = ["--pressure", "--prometheus", str(port), "--period", "0.1"]
     binary = toolchains.build("callsites")
     watching = subprocess.Popen(
-        [*LIVE, "--json", *arguments, "--", str(binary), "1", "1000000", "0", str(tmp_path / "go")],
+        [*LIVE, "--json", *arguments, "--", str(binary), "40", "1000000", "0"],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"GOMAXPROCS": "1"},

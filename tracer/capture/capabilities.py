@@ -25,7 +25,7 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 def held() -> int:
     """The calling thread's effective capabilities, as a set of bits."""
-    status = Path("/proc/thread-self/status").read_text()
+    status = Path("/proc/thread-self/status").read_text("utf-8", "surrogateescape")
     line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
     return int(line.split()[1], 16)
 

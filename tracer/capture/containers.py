@@ -56,7 +56,7 @@ def cgroup_of(pid: int, proc: Path = Path("/proc")) -> str | None:
     """The cgroup of a process: that of the unified hierarchy, else the first; None if it has
     ended."""
     try:
-        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+        lines = (proc / str(pid) / "cgroup").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return None
     paths = {line.split(":", 2)[0]: line.split(":", 2)[2] for line in lines}

@@ -208,7 +208,7 @@ def _tracefs() -> Check:
 
 
 def _perf_level() -> Check:
-    level = int(_PARANOID.read_text()) if _PARANOID.exists() else 4
+    level = int(_PARANOID.read_text("utf-8")) if _PARANOID.exists() else 4
     ok = level <= 2
     return Check(
         "perf events without privilege",

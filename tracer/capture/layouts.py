@@ -57,9 +57,9 @@ class FileIdentity:
         status = os.fstat(fd)
         known = cls.of(status)
         with contextlib.suppress(OSError, ValueError, StopIteration):
-            about = Path(f"/proc/self/fdinfo/{fd}").read_text().split()
+            about = Path(f"/proc/self/fdinfo/{fd}").read_text("utf-8", "surrogateescape").split()
             mount = about[about.index("mnt_id:") + 1]
-            table = Path("/proc/self/mountinfo").read_text().splitlines()
+            table = Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines()
             # ID, PARENT, MAJOR:MINOR, …
             device = next(row[2] for row in map(str.split, table) if row[0] == mount)
             major, _, minor = device.partition(":")

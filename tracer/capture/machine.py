@@ -42,13 +42,13 @@ class MachineWatch:
 
     def _load(self) -> float | None:
         try:
-            return float((self._proc / "loadavg").read_text().split()[0])
+            return float((self._proc / "loadavg").read_text("utf-8", "surrogateescape").split()[0])
         except (OSError, ValueError, IndexError):
             return None
 
     def _times(self) -> list[int] | None:
         try:
-            line = (self._proc / "stat").read_text().split("\n", 1)[0]
+            line = (self._proc / "stat").read_text("utf-8", "surrogateescape").split("\n", 1)[0]
             times = [int(word) for word in line.split()[1 : 1 + _TIMES]]
         except (OSError, ValueError):
             return None
@@ -58,7 +58,7 @@ class MachineWatch:
         """The mean of what the CPUs tell; virtual machines and arm64 tell none, or one for all."""
         found = []
         try:
-            for line in (self._proc / "cpuinfo").read_text().splitlines():
+            for line in (self._proc / "cpuinfo").read_text("utf-8").splitlines():
                 name, _, value = line.partition(":")
                 if name.strip() == "cpu MHz":
                     found.append(float(value))

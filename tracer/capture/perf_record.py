@@ -133,7 +133,7 @@ def _open_events(
 def _ring_pages(limit: int) -> int:
     """A power of two; an ordinary user's rings have to fit into what he may lock."""
     if os.geteuid() != 0:
-        limit = min(limit, int(_MLOCK.read_text()) * 1024 - mmap.PAGESIZE)
+        limit = min(limit, int(_MLOCK.read_text("utf-8")) * 1024 - mmap.PAGESIZE)
     return 1 << (max(limit // mmap.PAGESIZE, 1).bit_length() - 1)
 
 

@@ -417,7 +417,7 @@ def left_out(symbols: Symbols, programs: Programs, options: CaptureOptions) -> I
 def new_manifest(target: Command | RunningProcess | Several, options: CaptureOptions) -> Manifest:
     """What is known of a capture before it begins."""
     manifest = Manifest(
-        boot_id=_BOOT_ID.read_text().strip(),
+        boot_id=_BOOT_ID.read_text("utf-8").strip(),
         host=socket.gethostname(),
         kernel=platform.release(),
         arch=platform.machine(),

@@ -173,11 +173,12 @@ class Several:
                 called = comm, os.path.basename(os.fsdecode(program))  # noqa: PTH119
                 found = any(fnmatch.fnmatchcase(c, n) for c in called for n in self._names)
             if not found and self._cgroups:
-                lines = (folder / "cgroup").read_text().splitlines()
+                lines = (folder / "cgroup").read_text("utf-8", "surrogateescape").splitlines()
                 own = [line.split(":", 2)[2] for line in lines]
                 found = any(f"{path}/".startswith(f"{c}/") for path in own for c in self._cgroups)
             # Neither the watch itself, nor what it has started.
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            stat = (folder / "stat").read_text("utf-8", "surrogateescape")
+            parent = int(stat.rpartition(")")[2].split()[1])
             return found and os.getpid() not in (pid, parent)
         return False
 

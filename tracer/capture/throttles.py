@@ -175,7 +175,7 @@ def _hierarchy(proc: Path) -> tuple[Path | None, str]:
     """Where the hierarchy is mounted that knows of quotas, and its name in /proc/PID/cgroup."""
     found: dict[str, Path] = {}
     try:
-        lines = (proc / "self" / "mountinfo").read_text().splitlines()
+        lines = (proc / "self" / "mountinfo").read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
         return None, ""
     for line in lines:

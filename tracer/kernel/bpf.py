@@ -66,14 +66,14 @@ def _name(name: str) -> bytes:
 
 def possible_cpus() -> int:
     """How many values a per-CPU map has for each key."""
-    text = Path("/sys/devices/system/cpu/possible").read_text()
+    text = Path("/sys/devices/system/cpu/possible").read_text("utf-8")
     return max(int(number) for part in text.split(",") for number in part.split("-")) + 1
 
 
 def online_cpus() -> list[int]:
     """The numbers of the CPUs that are there now."""
     cpus: list[int] = []
-    for part in Path("/sys/devices/system/cpu/online").read_text().strip().split(","):
+    for part in Path("/sys/devices/system/cpu/online").read_text("utf-8").strip().split(","):
         first, _, last = part.partition("-")
         cpus += range(int(first), int(last or first) + 1)
     return cpus

@@ -61,7 +61,7 @@ def open_uprobe(path: str, file_offset: int, program: int, pid: int) -> int:
     # breakpoint type, config1 (the file), config2 (the offset).
     attributes = struct.pack(
         "<IIQQQQQIIQQ",
-        int(_UPROBE_TYPE.read_text()),
+        int(_UPROBE_TYPE.read_text("utf-8")),
         _PERF_ATTR_SIZE,
         *(0, 1, 0, 0, 0, 1, 0),
         ctypes.addressof(text),

@@ -155,7 +155,7 @@ def sources_digest() -> str:
 
 def _text(*sources: str) -> str:
     folder = resources.files("tracer") / "bpf"
-    return "\n".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in sources)
+    return "\n".join(f'#line 1 "{name}"\n{(folder / name).read_text("utf-8")}' for name in sources)
 
 
 def _headers() -> dict[str, str]:
@@ -175,7 +175,7 @@ def _compile(text: str, flags: list[str]) -> Object:
         os.environ["BCC_KERNEL_SOURCE"] = str(kernel_source())
     with tempfile.TemporaryDirectory(prefix="pretake-") as folder:
         for name, content in _headers().items():
-            Path(folder, name).write_text(content)
+            Path(folder, name).write_text(content, "utf-8")
         try:
             with _stderr_to_text() as log:
                 bpf = bcc.BPF(text=text.encode(), cflags=[f"-I{folder}", *flags])

@@ -40,7 +40,7 @@ def keep(text: str, *key: str) -> None:
             path.unlink(missing_ok=True)
         aside = folder / f".{_name(*key)}.{os.getpid()}"
         aside.touch(mode=0o644)
-        aside.write_text(text)
+        aside.write_text(text, "utf-8")
         aside.rename(folder / _name(*key))
 
 

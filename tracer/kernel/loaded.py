@@ -199,7 +199,7 @@ def _create(shape: MapShape, entries: int) -> int:
 
 def _fdinfo_number(fd: int, name: str) -> int:
     """What the kernel says of a program or map; 0 where it does not say that."""
-    for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines():
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text("utf-8", "surrogateescape").splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return int(value)

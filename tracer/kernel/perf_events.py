@@ -110,7 +110,7 @@ gone on (``PERF_RECORD_MISC_SWITCH_OUT_PREEMPT``)."""
 def paranoid() -> int:
     """``kernel.perf_event_paranoid``: up to 2, an ordinary user may watch his own threads."""
     try:
-        return int(Path("/proc/sys/kernel/perf_event_paranoid").read_text())
+        return int(Path("/proc/sys/kernel/perf_event_paranoid").read_text("utf-8"))
     except OSError as error:
         raise PretakeError(
             "this kernel has no perf events", "use another retake policy or backend"

@@ -156,10 +156,11 @@ class _Child:
             left -= len(self._written.read(_PIPE_BYTES))
 
     def _until_it_sleeps(self) -> None:
+        # Its own name may be any bytes.
         stat = Path(f"/proc/{self.pid}/stat")
         waiting = np.zeros(1, np.int32)
         while (
-            waiting[0] < _PIPE_BYTES or stat.read_text().rpartition(")")[2].split()[0] != "S"
+            waiting[0] < _PIPE_BYTES or stat.read_bytes().rpartition(b")")[2].split()[0] != b"S"
         ) and self._process.poll() is None:
             os.sched_yield()
             fcntl.ioctl(self._written.fileno(), termios.FIONREAD, waiting.data)

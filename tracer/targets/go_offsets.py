@@ -118,7 +118,7 @@ def shipped_offsets(goarch: str = "amd64") -> dict[str, dict[str, int]]:
     Args:
         goarch: :attr:`tracer.arch.Architecture.goarch`.
     """
-    rows: dict[str, dict[str, int]] = json.loads(_SHIPPED.read_text())[goarch]
+    rows: dict[str, dict[str, int]] = json.loads(_SHIPPED.read_text("utf-8"))[goarch]
     return rows
 
 

@@ -65,7 +65,7 @@ def offsets_of(process: int | str) -> Offsets | None:
     """
     folder = _PROC / str(process)
     try:
-        text = (folder / "timens_offsets").read_text()
+        text = (folder / "timens_offsets").read_text("utf-8", "surrogateescape")
         # The file tells of the namespace for children.
         own = (folder / "ns/time").readlink()
         if own != (folder / "ns/time_for_children").readlink():

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tracer.trace.unknown import UNKNOWN
 
-__all__ = ["Column", "Table", "column_array", "text_array", "unit_of"]
+__all__ = ["Column", "Table", "column_array", "storable", "text_array", "unit_of"]
 
 _C_TYPES = {"i8": "__s8", "i16": "__s16", "i32": "__s32", "i64": "__s64", "comm": "char"}
 _NUMPY_TYPES = {"i8": "i1", "i16": "<i2", "i32": "<i4", "i64": "<i8", "comm": "S16"}
@@ -156,9 +156,17 @@ def column_array(column: Column, values: np.ndarray) -> pa.Array:
     return pa.DictionaryArray.from_arrays(numbers, text_array(column.words))
 
 
+def storable(text: str) -> str:
+    """``text`` with a replacement for what UTF-8 has no bytes for, so that it can be shown.
+
+    A file's name may be any bytes; Python keeps those that are no text as lone surrogates.
+    """
+    return text.encode("utf-8", "replace").decode()
+
+
 def text_array(texts: Sequence[str | None]) -> pa.Array:
     """Strings as Arrow has them; None is null."""
-    pieces = [b"" if text is None else text.encode() for text in texts]
+    pieces = [b"" if text is None else text.encode("utf-8", "replace") for text in texts]
     ends = np.zeros(len(pieces) + 1, np.int32)
     np.cumsum([len(piece) for piece in pieces], out=ends[1:])
     known = np.array([text is not None for text in texts], bool)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from tracer.errors import PretakeError
 from tracer.trace.clock import Moment, suspended_ns
+from tracer.trace.columns import storable
 from tracer.trace.schema import SCHEMA_VERSION
 from tracer.trace.unknown import Missing
 
@@ -185,7 +186,7 @@ class Manifest:
         """The manifest as the text of ``manifest.json``."""
         text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
         # An argument of the command may be bytes that are no UTF-8.
-        return _storable(text)
+        return storable(text)
 
 
 def manifest_from_json(text: str | bytes, where: str) -> Manifest:
@@ -227,18 +228,13 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _storable(text: str) -> str:
-    """``text`` with a replacement for what UTF-8 has no bytes for, so that it can be shown."""
-    return text.encode("utf-8", "replace").decode()
-
-
 def _storable_in(value: Any) -> Any:  # noqa: ANN401 - any JSON
     if isinstance(value, str):
-        return _storable(value)
+        return storable(value)
     if isinstance(value, list):
         return [_storable_in(item) for item in value]
     if isinstance(value, dict):
-        return {_storable(key): _storable_in(item) for key, item in value.items()}
+        return {storable(key): _storable_in(item) for key, item in value.items()}
     return value
 
 
@@ -247,7 +243,7 @@ def _read(kind: Any, value: Any, name: str) -> Any:  # noqa: ANN401 - any JSON, 
     if kind is Any:
         return _storable_in(value)
     if kind is str and isinstance(value, str):
-        return _storable(value)
+        return storable(value)
     if dataclasses.is_dataclass(kind):
         assert isinstance(kind, type)
         if not isinstance(value, dict):

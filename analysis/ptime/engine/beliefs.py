@@ -111,7 +111,8 @@ class Beliefs:
             p.told_ns = ns
             thread.p, thread.told_ns = p.number, ns
             return
-        known_ns = max(p.told_ns, since_ns, ns - REACH_NS)
+        # Of two at a time: mypyc compiles no max of three, and calls Python's.
+        known_ns = max(max(p.told_ns, since_ns), ns - REACH_NS)
         back_ns = thread.exit_ns
         had = thread.p
         from_call = p.where == WITH and self.thread(p.tid).in_call
@@ -168,7 +169,7 @@ class Beliefs:
 
     def doubt(self, process: Process, p: P, since_ns: i64, bounded: bool = False) -> None:
         """After this moment P was no longer where it was thought to be, or may not have been."""
-        ns = max(since_ns + 1, self.now_ns - REACH_NS, 0)
+        ns = max(max(since_ns + 1, self.now_ns - REACH_NS), 0)
         if ns >= self.now_ns:
             return
         self.cancel(p, ns)

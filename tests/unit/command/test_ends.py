@@ -134,3 +134,43 @@ def test_times_before_the_machine_began_are_refused_in_one_line(
             main(words)
         assert end.value.code == 2
         assert "before the machine began" in _one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "unit"), [("ascii", b"us"), ("latin-1", "µs".encode("latin-1"))]
+)
+@pytest.mark.parametrize("view", ["summary", "callsites", "compare"])
+def test_an_encoding_without_our_signs_keeps_the_unit(
+    tmp_path: Path, view: str, encoding: str, unit: bytes
+) -> None:
+    trace = busy_server(calls=10).write(tmp_path).path
+    done = subprocess.run(
+        [*PRETAKE, view, trace],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert unit in done.stdout
+    assert "µs".encode() not in done.stdout
+
+
+def test_a_trace_whose_name_is_no_text_is_shown_as_any_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trace = busy_server(calls=10).write(tmp_path).path
+    named = trace.rename(os.fsdecode(os.fsencode(tmp_path) + b"/na\xffme.pretake"))
+    for words in (
+        ["summary", str(named)],
+        ["compare", str(named)],
+        ["compare", "--json", str(named)],
+        ["fleet", str(tmp_path)],
+        ["report", str(named), "-o", str(named.with_suffix(".html"))],
+        ["export", str(named), "--to", "csv", "-o", str(named.with_suffix(".csv"))],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        told = capfd.readouterr()
+        assert (end.value.code, "Traceback" in told.err) == (0, False)
+    with pytest.raises(SystemExit):
+        main(["compare", str(named)])
+    assert "na?me" in capfd.readouterr().out
