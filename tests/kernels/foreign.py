@@ -15,7 +15,8 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from tests.kernels.images import Image, apt_options, cache_folder
+from tests.debian import apt_options, cache_folder, unpack_packages
+from tests.kernels.images import Image
 from tracer.kernel.bcc_loader import merge_headers
 
 __all__ = ["TREE", "bcc_environment", "foreign_root"]
@@ -48,7 +49,11 @@ def foreign_root(arch: str) -> Path:
     root = cache_folder() / f"root-{arch}"
     if not (root / "complete").exists():
         shutil.rmtree(root, ignore_errors=True)
-        _unpack(arch, root)
+        unpack_packages(_SUITE, arch, _PACKAGES, root)
+        (root / "etc/passwd").write_text(_USERS)
+        (root / "etc/group").write_text(_GROUPS)
+        for name in ("out", "var/cache"):
+            (root / name).mkdir(parents=True, exist_ok=True)
         _add_wheels(arch, root)
         (root / "complete").touch()
     tree = root / TREE.strip("/")
@@ -58,24 +63,6 @@ def foreign_root(arch: str) -> Path:
         shutil.copytree(_ROOT / name, tree / name, ignore=skipped)
     subprocess.run([f"python{_PYTHON}", "-m", "compileall", "-q", tree], check=False)
     return root
-
-
-def _unpack(arch: str, root: Path) -> None:
-    apt = apt_options(_SUITE, arch)
-    options = ("install", "-y", "-qq", "--download-only", "--no-install-recommends")
-    subprocess.run(["apt-get", *apt, *options, *_PACKAGES], check=True)
-    for name in ("bin", "sbin", "lib"):
-        # Packages have their files in either of the two.
-        (root / "usr" / name).mkdir(parents=True)
-        (root / name).symlink_to(f"usr/{name}")
-    for package in (cache_folder() / f"apt-{_SUITE}-{arch}/cache/archives").glob("*.deb"):
-        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=-1) as files:
-            unpack = ["tar", "-x", "--keep-directory-symlink", "-C", root]
-            subprocess.run(unpack, stdin=files.stdout, check=True)
-    for name in ("dev", "out", "proc", "run", "sys", "tmp", "var/cache"):
-        (root / name).mkdir(parents=True, exist_ok=True)
-    (root / "etc/passwd").write_text(_USERS)
-    (root / "etc/group").write_text(_GROUPS)
 
 
 def _add_wheels(arch: str, root: Path) -> None:

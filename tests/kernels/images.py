@@ -1,12 +1,7 @@
-"""Debian's kernels, as files: downloaded by apt from the suites that carry them, not installed.
-
-The suites are added to a private copy of apt's state, so that the machine's own sources stay as
-they are.
-"""
+"""Debian's kernels, as files: downloaded by apt from the suites that carry them, not installed."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterable
@@ -14,7 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-__all__ = ["KERNELS", "Image", "Kernel", "apt_options", "cache_folder", "fetch"]
+from tests.debian import apt_options, cache_folder
+
+__all__ = ["KERNELS", "Image", "Kernel", "fetch"]
 
 
 @dataclass(frozen=True)
@@ -175,42 +172,6 @@ def fetch(kernel: Kernel) -> Image:
             package.unlink()
         (folder / "complete").touch()
     return Image(kernel, arch, folder / "root")
-
-
-def cache_folder() -> Path:
-    """Where kernels, and what goes with them, stay between runs."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pretake" / "kernels"
-
-
-def apt_options(suite: str, arch: str) -> list[str]:
-    """Options that make apt know one suite of the mirror that this machine uses, and no other."""
-    state = cache_folder() / f"apt-{suite}-{arch}"
-    for part in ("lists/partial", "cache/archives/partial"):
-        (state / part).mkdir(parents=True, exist_ok=True)
-    form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
-    told = subprocess.check_output(
-        ["apt-get", "indextargets", "--format", form, "Created-By: Packages"], text=True
-    )
-    rows = [line.split() for line in told.splitlines()]
-    mirror = next(row[0] for row in rows if row[2:] == ["Debian"] and "security" not in row[0])
-    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    sources = state / "sources.list"
-    sources.write_text(f"deb [signed-by={keys}] {mirror} {suite} main\n")
-    options = {
-        "Dir::Etc::sourcelist": sources,
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State::lists": state / "lists",
-        # What is installed here is of another suite.
-        "Dir::State::status": "/dev/null",
-        "Dir::Cache": state / "cache",
-        "APT::Architecture": arch,
-        "APT::Architectures": arch,
-        "APT::Sandbox::User": "root",
-    }
-    apt = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-    subprocess.run(["apt-get", *apt, "update", "-qq"], check=True)
-    return apt
 
 
 def _newest(apt: list[str], pattern: str) -> str:

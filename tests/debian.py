@@ -1,0 +1,77 @@
+"""Debian's packages as files, of any suite and architecture: downloaded, and never installed.
+
+The suites are added to a private copy of apt's state, so that the machine's own sources stay as
+they are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["apt_options", "cache_folder", "unpack_packages"]
+
+
+def cache_folder() -> Path:
+    """Where kernels, and what goes with them, stay between runs."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "pretake" / "kernels"
+
+
+def apt_options(suite: str, arch: str) -> list[str]:
+    """Options that make apt know one suite of the mirror that this machine uses, and no other."""
+    state = cache_folder() / f"apt-{suite}-{arch}"
+    for part in ("lists/partial", "cache/archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
+    form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
+    told = subprocess.check_output(
+        ["apt-get", "indextargets", "--format", form, "Created-By: Packages"], text=True
+    )
+    rows = [line.split() for line in told.splitlines()]
+    mirror = next(row[0] for row in rows if row[2:] == ["Debian"] and "security" not in row[0])
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    sources = state / "sources.list"
+    sources.write_text(f"deb [signed-by={keys}] {mirror} {suite} main\n")
+    options = {
+        "Dir::Etc::sourcelist": sources,
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": state / "lists",
+        # What is installed here is of another suite.
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": state / "cache",
+        "APT::Architecture": arch,
+        "APT::Architectures": arch,
+        "APT::Sandbox::User": "root",
+    }
+    apt = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    subprocess.run(["apt-get", *apt, "update", "-qq"], check=True)
+    return apt
+
+
+def unpack_packages(suite: str, arch: str, packages: Sequence[str], root: Path) -> None:
+    """Make a root file system of packages and all that they depend on; none is configured.
+
+    Raises:
+        CalledProcessError: apt has not got them.
+    """
+    apt = apt_options(suite, arch)
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        # Packages have their files in either of the two.
+        (root / "usr" / name).mkdir(parents=True)
+        (root / name).symlink_to(f"usr/{name}")
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        archives = Path(folder, "archives")
+        (archives / "partial").mkdir(parents=True)
+        options = ("install", "-y", "-qq", "--download-only", "--no-install-recommends")
+        command = ["apt-get", *apt, "-o", f"Dir::Cache={folder}", *options, *packages]
+        subprocess.run(command, check=True)
+        for package in archives.glob("*.deb"):
+            with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=-1) as files:
+                unpack = ["tar", "-x", "--keep-directory-symlink", "-C", root]
+                subprocess.run(unpack, stdin=files.stdout, check=True)
+    for name in ("dev", "proc", "run", "sys", "tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
