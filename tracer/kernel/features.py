@@ -13,6 +13,7 @@ from typing import Final
 from tracer.errors import PretakeError
 from tracer.kernel import bpf
 from tracer.kernel.btf import kernel_btf
+from tracer.kernel.refused import refusal
 
 __all__ = ["MEND", "lacking", "require"]
 
@@ -96,9 +97,7 @@ def lacking() -> list[str]:
             "atomic exchange in programs": _loads(_EXCHANGE, place),
         }
     except PermissionError as error:
-        raise PretakeError(
-            "the kernel lets only root load BPF programs", "run it with sudo"
-        ) from error
+        raise refusal() from error
     return [name for name, has in found.items() if not has]
 
 

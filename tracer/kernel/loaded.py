@@ -19,6 +19,7 @@ from tracer.kernel import bpf, features
 from tracer.kernel.compiler import UPROBE_PREFIXES
 from tracer.kernel.fitting import fitted_programs
 from tracer.kernel.object import TASK_STORAGE, MapShape
+from tracer.kernel.refused import refusal
 
 __all__ = ["Loaded"]
 
@@ -187,9 +188,7 @@ def _create(shape: MapShape, entries: int) -> int:
             return bpf.create_task_storage(shape.name, shape.value)
         return bpf.create_map(shape.name, shape.kind, shape.key, shape.value, entries, shape.flags)
     except PermissionError as error:
-        raise PretakeError(
-            "the kernel lets only root load BPF programs", "run it with sudo"
-        ) from error
+        raise refusal() from error
     except OSError as error:
         raise PretakeError(
             f"the kernel makes no map {shape.name} of {entries} entries: {error.strerror}",
