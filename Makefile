@@ -91,8 +91,8 @@ fuzz: setup ## a million damaged Go programs for the parser; continues where it 
 wheels: setup ## what pip installs, into dist/: no compiler is needed where it is installed (as root)
 	@.venv/bin/python -m tools.wheels
 
-test-wheel: wheels ## the wheels, in an empty folder, with bcc and the kernel's headers hidden (as root)
-	@tools/setup.sh packages go
+test-wheel: wheels ## the wheels without bcc and the kernel's headers, and the container image (as root)
+	@tools/setup.sh packages go containers
 	@PRETAKE_WHEELS=dist .venv/bin/pytest -q tests/wheel $(PYTEST_ARGS)
 
 test-kernels: setup ## every mode on Debian's kernels, 5.10 to 7, under qemu (as root; takes long)

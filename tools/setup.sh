@@ -2,7 +2,7 @@
 # Makes this clone ready: Debian's packages, a virtual environment, the compiled runtime.
 # Does only what is missing, so that a second run takes no time. Asks for sudo only for packages.
 #
-#   tools/setup.sh packages [browser] [go] [qemu] Debian's packages
+#   tools/setup.sh packages [browser] [go] [qemu] [containers] Debian's packages
 #   tools/setup.sh venv                      .venv with the pinned versions
 #   tools/setup.sh build                     the runtime and the analysis's pass, compiled in place
 set -euo pipefail
@@ -54,6 +54,7 @@ packages() {
         case $asked in
         browser) wanted+=(chromium chromium-driver) ;;
         go) wanted+=(golang-1.19-go binutils) ;;
+        containers) wanted+=(podman runc) ;;
         qemu) wanted+=(qemu-system-x86 qemu-system-arm busybox-static kmod xz-utils zstd) ;;
         *) fail "no such set of packages: $asked" ;;
         esac

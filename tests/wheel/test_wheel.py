@@ -25,7 +25,6 @@ from tools.wheels import MACHINES
 from tracer.kernel.shipped import archive_name, ship
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-WHEELS: Final = "PRETAKE_WHEELS"
 HIDDEN: Final = (
     *("/usr/lib/python3/dist-packages/bcc", "/usr/src", "/lib/modules", "/var/cache/pretake"),
     *(str(ROOT / name) for name in ("analysis", "pretake", "reference_runtime", "tracer")),
@@ -37,19 +36,6 @@ _HIDE: Final = "".join(
 )
 
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def files() -> dict[str, Path]:
-    """The sources and both wheels, by ``sources``, ``compiled`` and ``interpreted``."""
-    folder = os.environ.get(WHEELS)
-    if folder is None:
-        pytest.skip(f"no wheels are built (make test-wheel builds them, and sets {WHEELS})")
-    found = sorted(Path(folder).glob("pretake-*"))
-    [interpreted] = [path for path in found if path.name.endswith("-py3-none-any.whl")]
-    [compiled] = [path for path in found if path.suffix == ".whl" and path != interpreted]
-    [sources] = [path for path in found if path.name.endswith(".tar.gz")]
-    return {"sources": sources, "compiled": compiled, "interpreted": interpreted}
 
 
 @pytest.fixture(scope="module", params=["compiled", "interpreted"])
