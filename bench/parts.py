@@ -5,6 +5,9 @@ attached to their tracepoints and removed in turns, with one part after the othe
 figure is from a pair of measurements a fraction of a second apart, and is CPU time, so other work
 of the machine disturbs it little. There are no uprobes. The pipes have two Ps, and their runtime
 has little to do.
+
+A pair in which the pipes stood still, so that one of its spans has no whole slice, is left out and
+counted.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import slices
+from bench.slices import Slice
 from tests.go import toolchains
 from tracer.capture.programs import Programs
 from tracer.kernel import bpf
@@ -29,13 +34,15 @@ from tracer.kernel.compiler import TRACEPOINTS
 from tracer.kernel.fitting import fitted_programs
 from tracer.targets import runtimes_of_process
 
-__all__ = ["Cost", "parts"]
+__all__ = ["NO_PAIR", "PARTS", "Cost", "costs", "parts", "show"]
 
 PROGRAMS = Path(__file__).parent / "programs"
 _BUFFER_BYTES = 256 << 20
 _DRAIN_S = 0.005
 _SYSCALLS = frozenset({"sys_enter", "sys_exit"})
 _SCHEDULER = frozenset({"sched_switch", "sched_waking"})
+NO_PAIR = "the pipes stood still, no whole slice of theirs is in the window"
+"""Why a pair is left out."""
 # r0 = 0; exit
 _NOTHING = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 
@@ -72,20 +79,41 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one part: CPU time of a round trip, against the same without a capture."""
+    """Of one part: CPU time of a round trip, against the same without a capture.
+
+    Args:
+        ratio: the median of the pairs.
+        least: of the pairs.
+        most: likewise.
+        added_ns: the median of the pairs.
+        pairs: how many could be measured.
+        left_out: how many had a span without a whole slice.
+    """
 
     ratio: float
     least: float
     most: float
     added_ns: float
+    pairs: int
+    left_out: int
 
 
-def parts(rounds: int, window_s: float) -> dict[str, Cost]:
-    """Measure every one of :data:`PARTS`."""
-    spans: dict[str, list[tuple[int, int, int]]] = {name: [] for name in PARTS}
+Spans = Mapping[str, Sequence[tuple[int, int, int, int]]]
+"""For each part and pair: begin and end without it, begin and end with it, ns."""
+
+
+def parts(rounds: int, window_s: float) -> dict[str, Cost | None]:
+    """Measure every one of :data:`PARTS`; None of one that has no pair.
+
+    Args:
+        rounds: pairs of each part.
+        window_s: of each of a pair's two; it is made long enough for a whole slice.
+    """
+    window_s = max(window_s, slices.WHOLE_S)
+    spans: dict[str, list[tuple[int, int, int, int]]] = {name: [] for name in PARTS}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, contextlib.ExitStack() as stack:
-        slices = Path(folder) / "slices"
-        pid = stack.enter_context(_pipes(slices))
+        told = Path(folder) / "slices"
+        pid = stack.enter_context(_pipes(told))
         time.sleep(1)
         captures = {name: _Capture(part, pid) for name, part in PARTS.items()}
         for capture in captures.values():
@@ -94,34 +122,48 @@ def parts(rounds: int, window_s: float) -> dict[str, Cost]:
             for name, capture in captures.items():
                 begin_ns = time.monotonic_ns()
                 time.sleep(window_s)
+                untraced_ns = time.monotonic_ns()
                 capture.attach()
                 attached_ns = time.monotonic_ns()
                 capture.drain_for(window_s)
                 end_ns = time.monotonic_ns()
                 capture.detach()
-                spans[name].append((begin_ns, attached_ns, end_ns))
-        told = [[int(n) for n in line.split()] for line in slices.read_text().splitlines()[:-1]]
+                spans[name].append((begin_ns, untraced_ns, attached_ns, end_ns))
+        return costs(spans, slices.read(told))
 
-    def cost_ns(begin_ns: int, end_ns: int) -> float:
-        inside = [cpu / n for at, to, n, cpu in told if begin_ns <= at and to <= end_ns]
-        return sorted(inside)[len(inside) // 10]
 
-    result = {}
+def costs(spans: Spans, told: Sequence[Slice]) -> dict[str, Cost | None]:
+    """What the pairs of each part say; None where none says anything."""
+    result: dict[str, Cost | None] = {}
     for name, rows in spans.items():
-        pairs = [(cost_ns(a, a + int(window_s * 1e9)), cost_ns(b, c)) for a, b, c in rows]
-        ratios = sorted(traced / alone for alone, traced in pairs)
-        added_ns = statistics.median(traced - alone for alone, traced in pairs)
-        result[name] = Cost(statistics.median(ratios), ratios[0], ratios[-1], added_ns)
+        pairs = []
+        for begin_ns, untraced_ns, attached_ns, end_ns in rows:
+            # Whole ones only: a slice that reaches out of its span is of both.
+            without = slices.cost_ns(slices.whole(told, begin_ns, untraced_ns), of_cpu=True)
+            traced = slices.cost_ns(slices.whole(told, attached_ns, end_ns), of_cpu=True)
+            if without is not None and traced is not None:
+                pairs.append((without, traced))
+        ratios = sorted(traced / without for without, traced in pairs)
+        result[name] = None
+        if pairs:
+            result[name] = Cost(
+                ratio=statistics.median(ratios),
+                least=ratios[0],
+                most=ratios[-1],
+                added_ns=statistics.median(traced - without for without, traced in pairs),
+                pairs=len(pairs),
+                left_out=len(rows) - len(pairs),
+            )
     return result
 
 
 @contextlib.contextmanager
-def _pipes(slices: Path) -> Iterator[int]:
+def _pipes(told: Path) -> Iterator[int]:
     """The program on the first CPU, and this process on the others."""
     binary = toolchains.build("pipes", among=PROGRAMS)
     others = os.sched_getaffinity(0) - {0} or {0}
     before = os.sched_getaffinity(0)
-    with slices.open("w") as output:
+    with told.open("w") as output:
         process = subprocess.Popen(
             ["taskset", "-c", "0", str(binary)],
             stdout=output,
@@ -180,13 +222,19 @@ class _Capture:
         self._programs.close()
 
 
-def show(costs: dict[str, Cost]) -> None:
+def show(found: Mapping[str, Cost | None]) -> None:
     """As rows of the table in docs/capture.md."""
-    for name, cost in costs.items():
+    for name, cost in found.items():
+        if cost is None:
+            print(f"pipes  {name:50} not measured: {NO_PAIR}")
+            continue
         spread = f"{cost.ratio:.2f} ({cost.least:.2f}-{cost.most:.2f})"
         print(
             f"pipes  {name:50} {spread} times its CPU time, {cost.added_ns:+.0f} ns a round trip"
         )
+        if cost.left_out:
+            of = cost.pairs + cost.left_out
+            print(f"{'':7}{'':50} {cost.left_out} of {of} pairs left out: {NO_PAIR}")
 
 
 def main() -> None:

@@ -14,16 +14,15 @@ import re
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.rivals import Tool, stop
+from bench.rivals import Costs, Tool, ToolFailedError, attached, in_turns
 from tests.go import toolchains
 
 __all__ = ["SERVERS", "Served", "compare_served"]
@@ -33,6 +32,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _READY_S = 20.0
 _SETTLE_S = 2.0
 _FEWEST_A_SECOND = 50
+_TRIES = 20
 _CADDYFILE = """{{
     admin 127.0.0.1:{admin}
     servers {{
@@ -62,14 +62,18 @@ class Served:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    def cost_s(self, seconds: float) -> float:
-        """CPU time for an answer in the next seconds in which there is load: it may pause."""
-        while True:
+    def cost_s(self, seconds: float) -> float | None:
+        """CPU time for an answer in the next seconds in which there is load: it may pause.
+
+        None if it does not begin again.
+        """
+        for _ in range(_TRIES):
             cpu_s, answers = self.cpu_s(), self.answers()
             time.sleep(seconds)
             given = self.answers() - answers
             if given >= _FEWEST_A_SECOND * seconds:
                 return (self.cpu_s() - cpu_s) / given
+        return None
 
 
 def _free_port() -> int:
@@ -179,28 +183,43 @@ SERVERS = {
 """Each server, and the programs that must be installed for it."""
 
 
-def compare_served(name: str, tools: list[Tool], rounds: int, window_s: float) -> dict[str, float]:
-    """The median ratio of each tool on a server; empty where what it needs is not installed."""
+def compare_served(
+    name: str, tools: Sequence[Tool], rounds: int, window_s: float
+) -> dict[str, Costs]:
+    """What each tool costs a server; empty where what the server needs is not installed.
+
+    Raises:
+        RuntimeError: the server has no load.
+    """
     server, needs = SERVERS[name]
     absent = [program for program in needs if shutil.which(program) is None]
     if absent:
         print(f"left out: {name}: {', '.join(absent)} is not installed")
         return {}
-    ratios: dict[str, list[float]] = {tool.name: [] for tool in tools}
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as place, server(Path(place)) as served:
-        time.sleep(_SETTLE_S)
-        for _ in range(rounds):
-            for tool in tools:
-                folder = Path(place) / "tool"
-                folder.mkdir()
-                without_s = served.cost_s(window_s)
-                process = tool.start(served.pid, folder)
+    costs = {tool.name: Costs() for tool in tools}
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+
+        @contextlib.contextmanager
+        def running() -> Iterator[Served]:
+            with server(Path(tempfile.mkdtemp(dir=place))) as served:
                 time.sleep(_SETTLE_S)
-                while process.poll() is None and not tool.ready(folder):
-                    time.sleep(0.1)
-                ratio = served.cost_s(window_s) / without_s
-                stop(process)
-                shutil.rmtree(folder)
-                ratios[tool.name].append(ratio)
-                print(f"  {name}: {tool.name}: {without_s * 1e6:.1f} us, {ratio:.3f} times")
-    return {name: statistics.median(each) for name, each in ratios.items()}
+                yield served
+
+        def measure(served: Served, tool: Tool) -> None:
+            without_s = served.cost_s(window_s)
+            if without_s is None:
+                raise RuntimeError("too few answers, and no tool attached")
+            with attached(tool, served.pid, Path(place)) as folder:
+                with_s = served.cost_s(window_s)
+            shutil.rmtree(folder)
+            if with_s is None:
+                raise ToolFailedError("the server gave too few answers beside it")
+            costs[tool.name].cpu_ratios.append(with_s / without_s)
+            print(
+                f"  {name}: {tool.name}: {without_s * 1e6:.1f} us, {with_s / without_s:.3f} times"
+            )
+
+        failed = in_turns(running, tools, rounds, measure)
+    for tool, cost in costs.items():
+        cost.failed = failed.get(tool)
+    return costs
