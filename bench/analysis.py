@@ -5,6 +5,8 @@
   of the command (a trace of one call) by itself, and the rate without it.
 - *before*: ``summary`` of 10 million events here and at the commit before the budget was a pass,
   in turns, each on its own generated trace of the same events; told as a ratio.
+- *perf*: ``summary`` and ``perf sched latency`` in turns, on what both recorded of one run
+  (:mod:`bench.beside_perf`).
 - *big*: peak memory of the summary of a trace of 100 million events.
 - *report*: time and size of a report about 10 million events.
 - *whatif*: predicted against measured, column by column (:mod:`bench.predictions`).
@@ -12,7 +14,7 @@
   (:mod:`bench.verdicts`).
 - *advice*: whether the told gains come true (:mod:`bench.advised`).
 
-``--short`` has fewer and shorter runs of the last five: to see that they work.
+``--short`` has fewer and shorter runs of *perf* and of the last five: to see that they work.
 
 Each part merges what it found into ``bench/results/analysis.json``.
 """
@@ -32,7 +34,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import advised, predictions, verdicts
+from bench import advised, beside_perf, predictions, verdicts
 from bench.captured import PRETAKE, record
 from bench.generate import generate
 from tests.go import toolchains
@@ -150,6 +152,7 @@ PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "report": report,
 }
 SCALED: dict[str, Callable[[Path, bool], dict[str, Any]]] = {
+    "perf": beside_perf.perf,
     "whatif": predictions.whatif,
     "false_alarms": verdicts.false_alarms,
     "power": verdicts.power,
