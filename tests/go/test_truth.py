@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -108,8 +109,40 @@ def columns(rows: Mapping[str, npt.NDArray[np.int64]], *names: str) -> list[tupl
 RUNS = 4
 
 
+class Unseen:
+    """How long a goroutine can be taken to wait before it does, or still: between two looks."""
+
+    def __init__(self, told: Told) -> None:
+        self.looks = sorted(told.trace.frame("waiting")["ts_ns"].tolist())
+        self.moments, self.waited = [0], [0]
+        count = 0
+        steps = [(ns, step) for wait in told.waits for ns, step in zip(wait, (1, -1), strict=True)]
+        for ns, step in sorted(steps):
+            self.waited.append(self.waited[-1] + (ns - self.moments[-1]) * (count > 0))
+            self.moments.append(ns)
+            count += step
+
+    def until(self, ns: int) -> int:
+        """For how long at least one had waited; all of them have ended at the last moment."""
+        at = bisect_right(self.moments, ns)
+        if at == len(self.moments):
+            return self.waited[-1]
+        share = self.waited[at] - self.waited[at - 1]
+        return self.waited[at - 1] + min(share, ns - self.moments[at - 1])
+
+    def of(self, begin: int, end: int) -> int:
+        """Of a P's block: without a waiting goroutine, and with one since the look before."""
+        inside = self.looks[bisect_right(self.looks, begin) : bisect_right(self.looks, end)]
+        unseen = 0
+        for since, until in pairwise([begin, *inside, end]):
+            waited = self.until(until) - self.until(since)
+            unseen += (until - since - waited) * (waited > 0)
+        return unseen
+
+
 def harm_sums(told: Told) -> Counter[str]:
     """Of all holds: what was lost as told, and by the program's own waits."""
+    unseen = Unseen(told)
     found = run_pass(told.trace, spans=True)
     shares = Shares(found, told.waits)
     blocked: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -120,7 +153,8 @@ def harm_sums(told: Told) -> Counter[str]:
     for p, begin, end, least, most in columns(
         found.holds, "p", "block_ns", "end_ns", "least_ns", "most_ns"
     ):
-        true = [shares.of(b, e) for b, e in blocked[p] if begin <= b and e <= end]
+        spans = [(b, e) for b, e in blocked[p] if begin <= b and e <= end]
+        true = [shares.of(b, e) for b, e in spans]
         sums["holds"] += 1
         if least == 0 and most > 0:
             # Nobody looked when it began: null, and counted.
@@ -130,6 +164,7 @@ def harm_sums(told: Told) -> Counter[str]:
         sums["most"] += most
         sums["true_least"] += round(sum(low for low, _ in true))
         sums["true_most"] += round(sum(high for _, high in true))
+        sums["unseen"] += sum(unseen.of(b, e) for b, e in spans)
     return sums
 
 
@@ -138,21 +173,17 @@ def harm_sums(told: Told) -> Counter[str]:
 def test_harm_is_the_lost_time_that_the_goroutines_saw(
     case: str, version: str, tmp_path: Path
 ) -> None:
-    # What is told is true in each run. How near its two ends come depends on how often anybody
-    # looks, and while the host gives the machine no CPU nobody does.
-    for number in range(RUNS):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        told = run(folder, case, version)
-        sums = harm_sums(told)
-        assert sums["holds"] > len(told.calls) // 2
-        assert sums["true_most"] > 0
-        assert sums["least"] <= sums["true_most"] * (1 + NEAR), sums
-        assert sums["most"] >= sums["true_least"] * (1 - NEAR), sums
-        assert sums["least"] > 0
-        if sums["most"] <= sums["true_most"] * (1 + NEAR):
-            return
-    pytest.fail(f"in none of {RUNS} runs the most was near: {sums}")
+    told = run(tmp_path, case, version)
+    sums = harm_sums(told)
+    assert sums["holds"] > len(told.calls) // 2
+    assert sums["true_most"] > 0
+    assert sums["least"] <= sums["true_most"] * (1 + NEAR), sums
+    assert sums["most"] >= sums["true_least"] * (1 - NEAR), sums
+    assert sums["least"] > 0
+    # How near the most comes depends on how often anybody looks, and while the host gives the
+    # machine no CPU nobody does. When a timer is due is read, and needs no look.
+    unseen = 0 if case == "due-timers" else sums["unseen"]
+    assert sums["most"] <= (sums["true_most"] + unseen) * (1 + NEAR), sums
 
 
 def test_time_without_a_cpu_is_what_the_threads_own_clock_lacks(tmp_path: Path) -> None:
