@@ -16,13 +16,16 @@ setup: ## install what is missing, compile the runtime
 demo: setup ## capture the reference runtime under several policies, compare, draw
 	@.venv/bin/pretake demo
 
+# A file's tests stay together: they share captures, and some hold a CPU.
+WORKERS := -n 4 --dist loadfile
+
 test: setup-test ## the suite; as root it includes the tests on the real kernel and of two versions of Go
 	@tools/test_interpreted.sh -q
-	@.venv/bin/pytest -m "not every" $(PYTEST_ARGS)
+	@.venv/bin/pytest $(WORKERS) -m "not every" $(PYTEST_ARGS)
 
 test-all: setup-test ## the suite, with each version of Go from 1.19 on
 	@tools/test_interpreted.sh -q
-	@.venv/bin/pytest $(PYTEST_ARGS)
+	@.venv/bin/pytest $(WORKERS) $(PYTEST_ARGS)
 
 setup-test:
 	@tools/setup.sh packages browser go
@@ -30,7 +33,7 @@ setup-test:
 	@tools/setup.sh build
 
 test-loaded: setup ## the whole suite three times beside four busy loops: true on any machine
-	@tools/test_loaded.sh $(PYTEST_ARGS)
+	@tools/test_loaded.sh $(WORKERS) $(PYTEST_ARGS)
 
 test-stolen: setup ## the tests of real kernels and Go while each CPU is taken away now and then (as root)
 	@.venv/bin/python -m tools.stolen_cpus .venv/bin/pytest -q tests/go tests/kernel $(PYTEST_ARGS)
