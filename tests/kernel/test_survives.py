@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from tests.kernel.started import PROGRAMS, assert_all_accounted_for, python
 from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import record
 from tracer.errors import PretakeError
+from tracer.trace.manifest import Manifest
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
+from tracer.trace.writer import TraceWriter
 
 NR_GETPPID = 110
 
@@ -157,6 +160,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_has_room_for_what_ends_a_trace(small_disk: Path) -> None:
+    """Whatever else filled it, and however little the part that found no room gives back."""
+    path = small_disk / "x.pretake"
+    writer = TraceWriter(path, Manifest(), part_seconds=0)
+    declared = TABLES["sched_wakeup"]
+    wakeups = declared.to_arrow(np.zeros(1000, declared.dtype))
+    writer.write("sched_wakeup", wakeups)
+    writer.rotate()
+    with (small_disk / "filler").open("wb", buffering=0) as filler:
+        with contextlib.suppress(OSError):
+            while filler.write(bytes(4096)):
+                pass
+        writer.write("sched_wakeup", wakeups)
+        with pytest.raises(PretakeError, match="no room left on the disk"):
+            writer.close(Manifest(sent={"sched_wakeup": 2000}, workload={"text": "x" * 50_000}))
+    manifest = Trace(path).manifest
+    assert manifest.complete
+    assert manifest.events["sched_wakeup"] == manifest.lost["sched_wakeup"] == 1000
+    assert manifest.error is not None
 
 
 def test_a_disk_that_fills_up(small_disk: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tracer.trace.columns import Table
 
-__all__ = ["Owner", "PartWriter", "part_name", "write_whole"]
+__all__ = ["HeldRoom", "Owner", "PartWriter", "part_name", "write_whole"]
 
 Owner = tuple[int, int] | None
 """User and group that files are given to; None leaves them to who runs the process."""
@@ -92,6 +92,31 @@ class _Aside:
                 os.unlink(self._temporary, dir_fd=self._folder_fd)
 
 
+class HeldRoom:
+    """Room on the disk, held until it is wanted: a full disk has some for the last manifest.
+
+    Args:
+        folder_fd: a folder of that disk.
+        size: how many bytes.
+        owner: whose they are, where a quota counts them.
+
+    Raises:
+        OSError: there is not so much.
+    """
+
+    def __init__(self, folder_fd: int, size: int, owner: Owner) -> None:
+        self._aside = _Aside(folder_fd, "room", owner)
+        try:
+            os.posix_fallocate(self._aside.file.fileno(), 0, size)
+        except BaseException:
+            self.free()
+            raise
+
+    def free(self) -> None:
+        """Give it back."""
+        self._aside.discard()
+
+
 def write_whole(folder_fd: int, name: str, text: str, owner: Owner) -> None:
     """Write ``name`` in a folder so that a reader sees all of the old text or all of the new."""
     aside = _Aside(folder_fd, name, owner)
@@ -120,14 +145,19 @@ class PartWriter:
         self._aside = _Aside(folder_fd, part_name(number), owner)
         self.rows = 0
         self.bytes = 0
-        self._writer = pq.ParquetWriter(
-            self._aside.file,
-            table.arrow_schema,
-            compression="zstd",
-            use_dictionary=[c.name for c in table.columns if c.name not in delta],
-            column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
-            data_page_version="2.0",
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self._aside.file,
+                table.arrow_schema,
+                compression="zstd",
+                use_dictionary=[c.name for c in table.columns if c.name not in delta],
+                column_encoding=dict.fromkeys(delta, "DELTA_BINARY_PACKED"),
+                data_page_version="2.0",
+            )
+        except BaseException:
+            # Its first bytes are written here, and may find no room.
+            self._aside.discard()
+            raise
 
     def write(self, rows: pa.Table) -> None:
         """Append ``rows`` as one row group; OSError when the disk is full."""

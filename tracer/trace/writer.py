@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from tracer.errors import PretakeError
 from tracer.trace.manifest import MANIFEST_NAME, Manifest
-from tracer.trace.parts import Owner, PartWriter, write_whole
+from tracer.trace.parts import HeldRoom, Owner, PartWriter, write_whole
 from tracer.trace.schema import TABLES
 
 __all__ = ["TraceWriter", "check_output"]
@@ -27,6 +27,8 @@ __all__ = ["TraceWriter", "check_output"]
 _ROW_GROUP_ROWS: Final = 1 << 19
 _PART_BYTES: Final = 64 << 20
 _PART_SECONDS: Final = 5.0
+_MANIFEST_ROOM: Final = 128 << 10
+"""What a manifest takes at most, as a rule, with another of its size until it is in place."""
 
 
 class TraceWriter:
@@ -78,6 +80,8 @@ class TraceWriter:
             raise PretakeError(
                 f"cannot make {self.path}: {error.strerror}", "choose another output folder"
             ) from None
+        with self._disk():
+            self._room = HeldRoom(self._fd, _MANIFEST_ROOM, owner)
         self.update(manifest or Manifest())
 
     def write(self, table: str, rows: pa.Table) -> None:
@@ -125,6 +129,7 @@ class TraceWriter:
     def abort(self) -> None:
         """Leave no trace of the trace: for a capture that failed before it began."""
         self._discard_open()
+        self._room.free()
         # By its descriptor: who gave up its rights may not go the way that leads there.
         with os.scandir(self._fd) as entries:
             names = [entry.name for entry in entries]
@@ -145,6 +150,7 @@ class TraceWriter:
         total = sum(self.rows.values())
         manifest.capture.bytes_per_event = self.bytes / total if total else None
         manifest.complete = True
+        self._room.free()
         try:
             self.update(manifest)
         finally:
