@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -63,11 +64,16 @@ func barrier() {
 func main() {
 	switch os.Args[1] {
 	case "loop":
+		var began int32
 		go func() {
+			atomic.StoreInt32(&began, 1)
 			for {
 			}
 		}()
-		time.Sleep(time.Millisecond)
+		// On a busy machine the sleep may be over before the loop has its first turn.
+		for atomic.LoadInt32(&began) == 0 {
+			time.Sleep(time.Millisecond)
+		}
 	case "nosplit":
 		go nosplit()
 		time.Sleep(time.Millisecond)
@@ -85,7 +91,9 @@ func main() {
 				}
 			}()
 		}
-		for i := 0; i < 20; i++ {
+		// A goroutine that has no CPU yet when its stack is to be scanned is not suspended: so the
+		// collector comes by for as long as it takes a busy machine to run both.
+		for begin, i := cpu(), 0; i < 20 || cpu()-begin < 4*half; i++ {
 			runtime.GC()
 		}
 	}
