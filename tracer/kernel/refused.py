@@ -22,7 +22,10 @@ def refusal(status: Path = Path("/proc/self/status")) -> PretakeError:
     Args:
         status: what the kernel tells of the caller.
     """
-    told = dict(line.partition(":\t")[::2] for line in status.read_text().splitlines())
+    told = dict(
+        line.partition(":\t")[::2]
+        for line in status.read_text("utf-8", "surrogateescape").splitlines()
+    )
     allowed = int(told["CapEff"], 16) & (_CAP_BPF | _CAP_SYS_ADMIN)
     if allowed and told.get("Seccomp") == _FILTERED:
         return PretakeError(
