@@ -170,11 +170,7 @@ def _without_sign(error: UnicodeError) -> tuple[str, int]:
 
 
 def _have_streams() -> None:
-    """Give what was closed (``>&-``) somewhere to go: else the next file has its descriptor.
-
-    And print what an old locale, or UTF-8 of a file's name that is none, has no bytes for.
-    """
-    codecs.register_error("pretake.without_sign", _without_sign)
+    """Give what was closed (``>&-``) somewhere to go: else the next file has its descriptor."""
     for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
@@ -182,6 +178,11 @@ def _have_streams() -> None:
                 os.dup2(null, fd)
                 os.close(null)
             setattr(sys, name, open(fd, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _print_any_text() -> None:
+    """Print what the output's encoding has no bytes for: our signs, or a name that is no text."""
+    codecs.register_error("pretake.without_sign", _without_sign)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="pretake.without_sign")
@@ -214,6 +215,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # cycles after each 700 new ones is a twentieth of the time of a summary.
     gc.set_threshold(100_000)
     _have_streams()
+    _print_any_text()
     try:
         status = group.main(arguments, prog_name="pretake", standalone_mode=False)
         sys.stdout.flush()

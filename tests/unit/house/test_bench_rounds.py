@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +57,7 @@ def telling(told: Path) -> Iterator[Running]:
         process = subprocess.Popen([sys.executable, "-c", _TOLD], stdout=output)
     try:
         while not slices.read(told):
-            time.sleep(0.01)
+            os.sched_yield()
         yield Running(process.pid, told)
     finally:
         process.kill()
