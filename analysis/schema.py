@@ -161,6 +161,8 @@ EPISODES = Frame(
         Field("tid", "thread that blocked"),
         Field("pid", "its process, from the trace's task table"),
         Field("comm", "the thread's name", "str"),
+        Field("container", "id of the container that its process is in", "str"),
+        Field("pod", "uid of the pod that its process is in", "str"),
         Field("goid", "goroutine whose call it is"),
         Field("p", "P that it held or had handed off; identified by pid and p together"),
         Field("m", "M that the thread is"),

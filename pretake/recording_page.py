@@ -24,8 +24,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pretake.prometheus import Stalls, buckets
-from tracer.capture.containers import Container
 from tracer.errors import PretakeError
+from tracer.trace.containers import Container
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -88,7 +88,7 @@ class Recorded(Collector):
         pids = watched.targets.pids
         told.processes.add_metric([], len(pids))
         for pid in pids:
-            where = watched.containers.get(pid, Container(None))
+            where = watched.place_of(pid)
             labels = [str(pid), watched.comm_of(pid) or "", *(x or "" for x in where)]
             told.info.add_metric(labels, 1)
         told.ended.add_metric([], watched.targets.ended)

@@ -173,6 +173,8 @@ class Process(TypedDict):
     """The budget of one process; the time of every state is in ns of P time.
 
     Keys:
+        container, pod: the container's id and the pod's uid, as the path of the process's cgroup
+            names them; None where it names none, and where nobody asked for it.
         procs: GOMAXPROCS at the end of it.
         p_ns: the number of Ps x time; the sum of ``states``.
         states: every state of :data:`analysis.ptime.engine.state.STATES`.
@@ -189,6 +191,8 @@ class Process(TypedDict):
 
     pid: int
     comm: str | None
+    container: str | None
+    pod: str | None
     begin_ns: int
     procs: int
     p_ns: int
@@ -355,6 +359,8 @@ def _process(process: ProcessBudget, found: Pass, holds: _Holds, named: _Told) -
     return {
         "pid": pid,
         "comm": process.comm,
+        "container": process.place.container,
+        "pod": process.place.pod,
         "begin_ns": process.begin_ns,
         "procs": process.procs,
         "p_ns": process.p_ns,

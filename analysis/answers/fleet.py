@@ -28,6 +28,8 @@ MOST_SITES: Final = 2_000
 """Call sites that are kept apart; of more, those with the least loss are summed up as others."""
 _MOST_HOSTS: Final = 1_000
 """Hosts of one cause or call site that are told apart; of more, their number is a least one."""
+_MOST_PODS: Final = 10_000
+"""Pods, likewise."""
 _MOST_PROBLEMS: Final = 50
 _TIMES: Final = 2.0
 _MORE: Final = 0.01
@@ -59,7 +61,7 @@ class Sum:
         p_ns: all P time; 0 where that is no question, as of a call site.
         least: lost for certain; most: lost perhaps.
         holds: how often a P was held.
-        hosts: on which ones.
+        hosts: on which ones; pods: in which ones, by their uids.
     """
 
     traces: int = 0
@@ -68,6 +70,7 @@ class Sum:
     most: int = 0
     holds: int = 0
     hosts: set[str] = field(default_factory=set)
+    pods: set[str] = field(default_factory=set)
 
     def add(self, other: Sum) -> None:
         """Take another one in."""
@@ -78,6 +81,8 @@ class Sum:
         self.holds += other.holds
         if len(self.hosts) < _MOST_HOSTS:
             self.hosts |= other.hosts
+        if len(self.pods) < _MOST_PODS:
+            self.pods |= other.pods
 
 
 @dataclass
@@ -165,6 +170,7 @@ def part_of(trace: Trace) -> Part:
     part.hosts[host] = own
     for process in processes:
         own.p_ns += process["p_ns"]
+        pods = {process["pod"]} if process["pod"] else set()
         for state, lost in process["lost_ns"].items():
             own.least += lost["least"]
             own.most += lost["most"]
@@ -172,12 +178,14 @@ def part_of(trace: Trace) -> Part:
                 cause = part.causes.setdefault(state, Sum(traces=1, hosts={host}))
                 cause.least += lost["least"]
                 cause.most += lost["most"]
+                cause.pods |= pods
         for row in process["lost_at"]:
             site = Site(row["function"], row["syscall"], row["state"], row["runtime_wait"])
             at = part.sites.setdefault(site, Sum(traces=1, hosts={host}))
             at.least += row["least"]
             at.most += row["most"]
             at.holds += row["holds"]
+            at.pods |= pods
     return part
 
 
@@ -278,6 +286,8 @@ def _told(told: Sum) -> dict[str, Any]:
         "traces": told.traces,
         "hosts": len(told.hosts),
         "every_host": len(told.hosts) < _MOST_HOSTS,
+        "pods": len(told.pods),
+        "every_pod": len(told.pods) < _MOST_PODS,
     }
 
 

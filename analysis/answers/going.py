@@ -27,8 +27,16 @@ from analysis.ptime.engine.rows import (
     REACHED,
 )
 from analysis.ptime.engine.state import STATES
-from analysis.ptime.setting import LOSSES_OF, Edge, PassSetting, edge_columns, throttle_edges
+from analysis.ptime.setting import (
+    LOSSES_OF,
+    Edge,
+    PassSetting,
+    edge_columns,
+    places_in,
+    throttle_edges,
+)
 from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow, from_records
+from tracer.trace.containers import NOWHERE, Container
 from tracer.trace.records import copied, joined, picked
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -76,6 +84,7 @@ class GoingPressure:
                 has_looks=True,
                 threads={},
                 comms={},
+                places={},
                 monitors={},
                 edges=edge_columns(()),
                 begin_ns=begin_ns,
@@ -97,6 +106,7 @@ class GoingPressure:
         self._bins: deque[Mapping[str, np.ndarray]] = deque()
         self._living: dict[int, set[int]] = {}
         self._comms: dict[int, str] = {}
+        self._places: dict[int, Container] = {}
         self._reached: set[tuple[int, int, int]] = set()
 
     def feed(
@@ -132,6 +142,8 @@ class GoingPressure:
             other._living[pid] = set(tids)
             if pid in self._comms:
                 other._comms[pid] = self._comms[pid]
+            if pid in self._places:
+                other._places[pid] = self._places[pid]
             for tid in tids:
                 other._know(tid, pid)
         other._early = self._early
@@ -152,11 +164,14 @@ class GoingPressure:
             if not own["p_ns"][-1]:
                 continue
             pid = int(own["pid"][0])
+            place = self._places.get(pid, NOWHERE)
             begin_ns, procs = processes[pid]
             found.append(
                 {
                     "pid": pid,
                     "comm": self._comms.get(pid),
+                    "container": place.container,
+                    "pod": place.pod,
                     "procs": procs,
                     "states": {state: int(own[f"{state}_ns"][-1]) for state in STATES},
                     "pressure": pressure_of(own, pid, begin_ns),
@@ -225,7 +240,8 @@ class GoingPressure:
         if "reach" not in tables:
             return
         names = ("pid", "generation", "exec_ns", "ts_ns")
-        rows = from_arrow("reach", tables["reach"].select(names))
+        rows = from_arrow("reach", tables["reach"].select([*names, *Container._fields]))
+        self._places |= places_in(rows)
         for pid, generation, *times in zip(*(rows[n].tolist() for n in names), strict=True):
             for kind, ns in zip((OUT_OF_REACH, REACHED), times, strict=True):
                 if ns != UNKNOWN and (pid, generation, kind) not in self._reached:

@@ -126,8 +126,16 @@ def range_text(least: float, most: float) -> str:
 
 
 def process_name(process: Process) -> str:
-    """``etcd (pid 7)``."""
-    return f"{process['comm']} (pid {process['pid']})" if process["comm"] else _pid(process)
+    """``etcd (pid 7)``; with its pod if it is in one, else with its container if it is in one:
+    ``etcd (pid 7, container 0123456789ab)``, which are the digits that ``docker ps`` shows, too.
+    """
+    told = [f"pid {process['pid']}"] if process["comm"] else []
+    if process["pod"]:
+        told.append(f"pod {process['pod']}")
+    elif process["container"]:
+        told.append(f"container {process['container'][:12]}")
+    name = process["comm"] or _pid(process)
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def _pid(process: Process) -> str:

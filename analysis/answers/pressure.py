@@ -96,10 +96,13 @@ class Pressure(TypedDict):
 
 
 class ProcessPressure(TypedDict):
-    """Pressure of one process, its number of Ps, and its P time by state in ns."""
+    """Pressure of one process, where it is (as in :class:`analysis.answers.budget.Process`), its
+    number of Ps, and its P time by state in ns."""
 
     pid: int
     comm: str | None
+    container: str | None
+    pod: str | None
     procs: int
     states: dict[str, int]
     pressure: dict[str, Pressure]

@@ -34,6 +34,7 @@ from analysis.ptime.budget import Pass, run_pass
 from analysis.ptime.engine.state import STATES
 from analysis.ptime.episodes import episode_windows
 from analysis.windowed.columns import read
+from tracer.trace.containers import NOWHERE
 from tracer.trace.reader import Trace
 from tracer.trace.schema import UNKNOWN
 
@@ -49,7 +50,7 @@ SAMPLE_TYPES = (
 )
 """Name, unit and meaning of each value of a sample; the default one is lost_p."""
 
-LABELS = ("process", "pid", "cause", "syscall", "taker")
+LABELS = ("process", "pid", "container", "pod", "cause", "syscall", "taker")
 """Labels of a sample. ``cause`` is the state of the budget; ``taker`` why P was taken or given
 away (a reason of table runtime), ``kept`` where it was not."""
 
@@ -178,7 +179,10 @@ class _Profile:
         self, pid: int, places: list[int], values: list[int], labels: Mapping[str, str | None]
     ) -> None:
         sample = self.message.sample.add(location_id=places, value=[int(v) for v in values])
-        words = {"process": self._found.setting.comms.get(pid), **labels}
+        setting = self._found.setting
+        place = setting.places.get(pid, NOWHERE)
+        where = {"container": place.container, "pod": place.pod}
+        words = {"process": setting.comms.get(pid), **where, **labels}
         for key, word in words.items():
             if word is not None:
                 sample.label.add(key=self._string(key), str=self._string(word))

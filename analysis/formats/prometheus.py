@@ -2,7 +2,8 @@
 
 Counters have the whole time since the process began, in seconds; gauges the averages over 10, 60
 and 300 s (:mod:`analysis.answers.pressure`), as ratios. Label ``bound`` is ``least`` or ``most``:
-what a trace cannot tell lies between the two. Any cause has metrics of its own, since causes
+what a trace cannot tell lies between the two. Labels ``container`` and ``pod`` are empty where the
+process is in none. Any cause has metrics of its own, since causes
 overlap: no sum over ``cause`` is right.
 
 Example: ``rate(pretake_stall_seconds_total{kind="some",cause="fault",bound="least"}[1m])`` is the
@@ -12,6 +13,7 @@ share of time in which some P was lost to page faults.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -22,7 +24,8 @@ from analysis.answers.pressure import KINDS, ProcessPressure, Stall, kind_of
 
 __all__ = ["families", "text"]
 
-_PROCESS = ("pid", "comm")
+_TOLD: Final = ("comm", "container", "pod")
+_PROCESS: Final = ("pid", *_TOLD)
 _KIND = "kind"
 _SOME_FULL = "some: a P was lost while work waited; full: and no P ran a goroutine"
 
@@ -56,7 +59,7 @@ def families(processes: Sequence[ProcessPressure]) -> Iterator[Metric]:
     )
     procs = GaugeMetricFamily("pretake_gomaxprocs", "Number of Ps", labels=_PROCESS)
     for process in processes:
-        own = (str(process["pid"]), process["comm"] or "")
+        own = (str(process["pid"]), *(process[name] or "" for name in _TOLD))
         for state, ns in process["states"].items():
             p_time.add_metric((*own, state), ns / 1e9)
         procs.add_metric(own, process["procs"])

@@ -23,6 +23,7 @@ from analysis.ptime.engine.sums import STALLS
 from analysis.ptime.packed import Packed, pack, rows_of
 from analysis.ptime.setting import Edge, PassSetting, edge_columns, has_rows, pass_setting
 from analysis.windowed.columns import Columns, ColumnWindow, column_windows
+from tracer.trace.containers import NOWHERE, Container
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES
 
@@ -45,6 +46,7 @@ class ProcessBudget:
 
     pid: int
     comm: str | None
+    place: Container
     begin_ns: int
     procs: int
     p_ns: int
@@ -270,6 +272,7 @@ class PassRunner:
             yield ProcessBudget(
                 pid=pid,
                 comm=self._setting.comms.get(pid),
+                place=self._setting.places.get(pid, NOWHERE),
                 begin_ns=process.first_ns,
                 procs=process.count,
                 p_ns=process.p_ns,

@@ -38,7 +38,7 @@ from analysis.ptime.engine.noted import EPISODE
 from analysis.ptime.engine.rows import NEVER
 from analysis.ptime.harm import Shares, shares_of
 from analysis.ptime.packed import Packed, pack, rows_of
-from analysis.ptime.setting import Transitions, count_transitions, transitions_of
+from analysis.ptime.setting import Transitions, count_transitions, places_of, transitions_of
 from analysis.ptime.tasks import Tasks
 from analysis.schema import EPISODES, OUTCOMES, PARTS
 from analysis.windowed.asof import Ints
@@ -49,6 +49,7 @@ from analysis.windowed.columns import (
     column_windows,
     read,
 )
+from tracer.trace.containers import NOWHERE, Container
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -105,6 +106,11 @@ class Setting:
     def machine(self) -> str | None:
         """The architecture whose the numbers of system calls are; None is x86-64."""
         return None if self.trace is None else self.trace.manifest.arch
+
+    @cached_property
+    def places(self) -> Mapping[int, Container]:
+        """The container and the pod of each process of which they are known."""
+        return {} if self.trace is None else places_of(self.trace)
 
     @cached_property
     def shares(self) -> Shares:
@@ -371,6 +377,8 @@ class EpisodeStream:
         texts = {}
         if "comm" in self.columns:
             texts["comm"] = self._setting.tasks.comm(columns["tid"], columns["block_ns"])
+        for name in {"container", "pod"} & {*self.columns}:
+            texts[name] = _of_process(columns["pid"], self._setting.places, name)
         if "syscall" in self.columns:
             texts["syscall"] = syscall_names(columns["nr"], self._setting.machine)
         return {**columns, **texts}
@@ -386,6 +394,13 @@ class EpisodeStream:
         begun = np.searchsorted(np.sort(losses["begin_ns"][own]), end, "right")
         over = np.searchsorted(np.sort(losses["end_ns"][own]), begin, "left")
         return (begun > over).astype(np.int64)
+
+
+def _of_process(pids: Ints, places: Mapping[int, Container], name: str) -> np.ndarray:
+    """What is told of each row's process; None where nothing is."""
+    known, of_row = np.unique(pids, return_inverse=True)
+    told = [getattr(places.get(pid, NOWHERE), name) for pid in known.tolist()]
+    return np.array(told, object)[of_row]
 
 
 def _add_parts(columns: dict[str, Ints], tells_run: bool) -> None:

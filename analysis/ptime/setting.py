@@ -34,6 +34,7 @@ from analysis.windowed.columns import (
     from_arrow,
     read,
 )
+from tracer.trace.containers import Container
 from tracer.trace.reader import Trace
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -47,6 +48,8 @@ __all__ = [
     "edge_columns",
     "has_rows",
     "pass_setting",
+    "places_in",
+    "places_of",
     "throttle_edges",
     "transitions_of",
 ]
@@ -74,6 +77,7 @@ class PassSetting:
         has_looks: it has table waiting.
         threads: each thread and its process.
         comms: the name of each process's first thread.
+        places: the container and the pod of each process of which they are known.
         monitors: the thread that takes Ps from calls, by process.
         edges: see :mod:`analysis.ptime.engine.rows`, by time.
         begin_ns: begin of the capture, end_ns: its end.
@@ -88,6 +92,7 @@ class PassSetting:
     has_looks: bool
     threads: Mapping[int, int]
     comms: Mapping[int, str]
+    places: Mapping[int, Container]
     monitors: Mapping[int, int]
     edges: Mapping[str, Ints]
     begin_ns: int
@@ -137,6 +142,7 @@ def pass_setting(trace: Trace, transitions: Transitions | None = None) -> PassSe
         has_looks=has_rows(trace, "waiting"),
         threads=threads,
         comms=comms,
+        places=places_of(trace),
         monitors=monitors,
         edges=_edges(trace, task, reach, begin_ns, end_ns),
         begin_ns=begin_ns,
@@ -144,6 +150,22 @@ def pass_setting(trace: Trace, transitions: Transitions | None = None) -> PassSe
         only_pid=only,
         needs_reach=len(reach["pid"]) > 0,
     )
+
+
+def places_of(trace: Trace) -> dict[int, Container]:
+    """The container and the pod of each process, as it was last; none that nothing is known of.
+
+    Raises:
+        PretakeError: the trace cannot be read.
+    """
+    return places_in(read(trace, "reach", ["pid", *Container._fields]))
+
+
+def places_in(reach: Columns) -> dict[int, Container]:
+    """The same, from rows of table reach in the order of their programs."""
+    texts = zip(*(reach[name].tolist() for name in Container._fields), strict=True)
+    told = zip(reach["pid"].tolist(), texts, strict=True)
+    return {pid: Container(*place) for pid, place in told if any(place)}
 
 
 def bin_length(trace: Trace, setting: PassSetting, most: int, least_ns: int = 1) -> int:

@@ -51,6 +51,8 @@ def command(trace: Path, as_json: bool) -> None:
 
 
 def _print(terminal: Console, process: Process) -> None:
+    from analysis.answers.now import process_name
+
     total = process["p_ns"]
     of_which = process["of_which"]
     rows = []
@@ -63,8 +65,7 @@ def _print(terminal: Console, process: Process) -> None:
         if state == "idle" and of_which["idle_beside_work"]:
             ns = of_which["idle_beside_work"]
             rows.append(("  of it beside work", duration(ns), _percent(ns, total), None, None))
-    name = f"{process['pid']} {process['comm'] or ''}".strip()
-    title = f"{name}: {duration(total)} of P time"
+    title = f"{process_name(process)}: {duration(total)} of P time"
     terminal.print(table(title, ("state", "P time", "share", "lost, least", "most"), rows))
     lost_at = [row for row in process["lost_at"] if row["most"]][:SHOWN]
     if lost_at:

@@ -78,8 +78,8 @@ def command(
 
     pprof: a sample for each stack with which calls and page faults blocked. Its values are holds,
     hold, harm, lost_p, fault and no_cpu; go tool pprof shows lost_p, and hold with
-    -sample_index=hold. Its labels are process, pid, cause, syscall and taker, for example
-    -tagfocus=syscall=read.
+    -sample_index=hold. Its labels are process, pid, container, pod, cause, syscall and taker, for
+    example -tagfocus=syscall=read.
 
     prometheus: stall time by cause (some and full, as in /proc/pressure) and P time by state, for
     node_exporter's textfile collector.

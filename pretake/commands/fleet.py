@@ -85,6 +85,8 @@ def _show(told: Fleet) -> None:
         terminal.print(f"{len(hosts) - SHOWN:,} more hosts, {apart} of them apart; see --json")
     if told["blind"]:
         terminal.print(f"In {told['blind']:,} traces no process had a P that could be read.")
+    # Only where there are some.
+    pods = ("pods",) if any(cause["pods"] for cause in told["causes"]) else ()
     if told["causes"]:
         causes = [
             (
@@ -93,12 +95,13 @@ def _show(told: Fleet) -> None:
                 duration(cause["most"]),
                 _percent(cause["share_least"]),
                 f"{cause['traces']:,}",
-                _hosts(cause),
+                _least(cause, "host"),
+                *([_least(cause, "pod")] if pods else []),
             )
             for cause in told["causes"]
         ]
-        head = ("cause", "lost, least", "most", "of P time", "traces", "hosts")
-        terminal.print(table("Lost P time by cause", head, causes, spare=("most", *_SPARE[3:])))
+        head = ("cause", "lost, least", "most", "of P time", "traces", "hosts", *pods)
+        terminal.print(table("Lost P time by cause", head, causes, spare=("most", "traces", "hosts", *pods)))
     if told["sites"]:
         sites = [
             (
@@ -108,12 +111,13 @@ def _show(told: Fleet) -> None:
                 duration(site["most"]),
                 f"{site['holds']:,}",
                 f"{site['traces']:,}",
-                _hosts(site),
+                _least(site, "host"),
+                *([_least(site, "pod")] if pods else []),
             )
             for site in told["sites"][:SHOWN]
         ]
-        columns = ("site", "call", "lost, least", "most", "holds", "traces", "hosts")
-        terminal.print(table("Lost P time by call site", columns, sites, left=2, spare=_SPARE[1:]))
+        columns = ("site", "call", "lost, least", "most", "holds", "traces", "hosts", *pods)
+        terminal.print(table("Lost P time by call site", columns, sites, left=2, spare=(*_SPARE[1:], *pods)))
         if len(told["sites"]) > SHOWN:
             terminal.print(f"{len(told['sites']) - SHOWN:,} more call sites; see --json")
     if told["other_sites"]["most"]:
@@ -123,8 +127,10 @@ def _show(told: Fleet) -> None:
         )
 
 
-def _hosts(row: dict[str, Any]) -> str:
-    return f"{row['hosts']:,}" if row["every_host"] else f"≥ {row['hosts']:,}"
+def _least(row: dict[str, Any], what: str) -> str:
+    """How many hosts or pods; a least number where there are too many to tell apart."""
+    count = f"{row[f'{what}s']:,}"
+    return count if row[f"every_{what}"] else f"≥ {count}"
 
 
 def _verdict(host: Host) -> str:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tracer.capture.binaries import Known
+from tracer.capture.cgroups import place_of
+from tracer.capture.launch import comm_of
+from tracer.trace.containers import NOWHERE, Container
 
 __all__ = ["Image", "Images", "Part"]
 
@@ -45,6 +48,7 @@ class Image:
         path: of the program, where that is known.
         parts: the binaries with a runtime, in no order.
         runtime: the part whose runtime is read.
+        place: the container and the pod that it was in when it became this program.
     """
 
     pid: int
@@ -55,6 +59,14 @@ class Image:
     path: str | None = None
     parts: list[Part] = field(default_factory=list)
     runtime: Known | None = None
+    place: Container = NOWHERE
+
+    @classmethod
+    def of_running(cls, pid: int) -> Image:
+        """That of a process which is there already."""
+        comm = comm_of(pid, pid)
+        name = None if comm is None else comm.decode("utf-8", "replace")
+        return cls(pid, 0, comm=name, place=place_of(pid))
 
     def part_of(self, address: int) -> Part | None:
         """The binary that a code address lies in; None where that is unknown."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from tracer.capture.images import Image
 from tracer.trace.columns import column_array, text_array
+from tracer.trace.containers import Container
 from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["reach_table"]
@@ -21,7 +22,7 @@ def reach_table(every: Iterable[Image]) -> pa.Table:
     images = [image for image in every if image.comm is not None]
     rows = np.zeros(len(images), [(c.name, c.numpy_type) for c in table.columns if not c.is_text])
     texts: dict[str, list[str | None]] = {"path": [], "build_id": [], "comm": []}
-    texts |= {"runtime": [], "version": []}
+    texts |= {"runtime": [], "version": [], **{name: [] for name in Container._fields}}
     for row, image in zip(rows, images, strict=True):
         binary = image.runtime.binary if image.runtime else None
         row["pid"], row["generation"] = image.pid, image.generation
@@ -32,6 +33,8 @@ def reach_table(every: Iterable[Image]) -> pa.Table:
         texts["build_id"].append(binary.build_id if binary else None)
         texts["version"].append(binary.version if binary else None)
         texts["runtime"].append(binary.runtime if binary else "none")
+        for name, told in image.place._asdict().items():
+            texts[name].append(told)
     arrays = [
         text_array(texts[column.name])
         if column.is_text

@@ -25,8 +25,8 @@ import numpy as np
 
 from tracer.capture.assumed import Assumed
 from tracer.capture.binaries import Binaries, Known
+from tracer.capture.cgroups import place_of
 from tracer.capture.images import Image, Images, Part
-from tracer.capture.launch import comm_of
 from tracer.capture.layouts import ExecImage, FileIdentity, Layouts
 from tracer.capture.mappings import Mapping, may_have_runtime
 from tracer.capture.options import CaptureOptions
@@ -159,8 +159,7 @@ class Runtimes:
 
     def attach_running(self, pid: int) -> None:
         """Look at what a process runs that is there already."""
-        comm = comm_of(pid, pid)
-        image = Image(pid, 0, comm=None if comm is None else comm.decode("utf-8", "replace"))
+        image = Image.of_running(pid)
         self._images.add(image)
         try:
             maps = self.files.maps_of(pid)
@@ -185,7 +184,8 @@ class Runtimes:
         for row in records[(kinds == _EXEC) | (records["tid"] == records["pid"])]:
             pid, generation, ts_ns = int(row["pid"]), int(row["generation"]), int(row["ts_ns"])
             if row["kind"] == _EXEC:
-                self._became(Image(pid, generation, ts_ns, row["comm"].decode("utf-8", "replace")))
+                comm = row["comm"].decode("utf-8", "replace")
+                self._became(Image(pid, generation, ts_ns, comm, place=place_of(pid)))
             elif row["kind"] == _FORK:
                 self._forked(int(row["parent_tid"]), Image(pid, generation, ts_ns))
             elif row["kind"] == _EXIT:

@@ -22,7 +22,6 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.capture.attendant import leave_attendant
-from tracer.capture.containers import cgroup_of, container_of
 from tracer.capture.dumps import Dumps
 from tracer.capture.frozen import Frozen, reach_in_span
 from tracer.capture.head import Head
@@ -41,6 +40,7 @@ from tracer.errors import PretakeError
 from tracer.kernel.table_rings import default_cpu_bytes
 from tracer.targets import jail
 from tracer.trace.clock import Moment, note_clocks
+from tracer.trace.containers import NOWHERE, Container
 from tracer.trace.manifest import Missing
 from tracer.trace.schema import TABLES, UNKNOWN
 
@@ -84,8 +84,6 @@ class Watch(Live):
 
     Attributes:
         window: the last seconds.
-        containers: where each process is that was asked for, by its id; also of one that has
-            ended, as long as the window may have it.
     """
 
     _target: Several
@@ -108,7 +106,7 @@ class Watch(Live):
         self._stacks_refused = 0
         self._told_cut = False
         note_clocks(self._ahead, targets.pids)
-        self.containers = {pid: container_of(cgroup_of(pid)) for pid in targets.pids}
+        self._asked = set(targets.pids)
         self._manifest = new_manifest(targets, options)
         super().__init__(targets, programs, options, drop, kept.rows, _LATE_WAIT_S)
 
@@ -168,6 +166,11 @@ class Watch(Live):
         image = self._images.current(pid)
         return None if image is None else image.comm
 
+    def place_of(self, pid: int) -> Container:
+        """The container and the pod of a process; of nothing known where it is not."""
+        image = self._images.current(pid)
+        return NOWHERE if image is None else image.place
+
     def events(self) -> int:
         """Records that the kernel sent since the begin."""
         return sum(count.sent for count in self._programs.rings.counts().values())
@@ -224,9 +227,9 @@ class Watch(Live):
             **about,
             "before_s": self._kept_options.seconds,
             "processes": {
-                str(pid): {"comm": self.comm_of(pid), **container._asdict()}
-                for pid, container in self.containers.items()
-                if pid in pids
+                str(image.pid): {"comm": image.comm, **image.place._asdict()}
+                for image in self._images
+                if image.pid in pids & self._asked
             },
         }
         return Frozen(
@@ -245,7 +248,7 @@ class Watch(Live):
         present = follow(pid, self._programs)
         self._runtimes.attach_running(pid)
         note_clocks(self._ahead, [pid])
-        self.containers[pid] = container_of(cgroup_of(pid))
+        self._asked.add(pid)
         self._add_present(pid, present)
 
     def _begin(self) -> None:
@@ -322,7 +325,7 @@ class Watch(Live):
                 self._images.forget(image)
         lives = {str(image.pid) for image in self._images}
         self._ahead = {pid: ahead for pid, ahead in self._ahead.items() if pid in lives}
-        self.containers = {pid: c for pid, c in self.containers.items() if str(pid) in lives}
+        self._asked = {pid for pid in self._asked if str(pid) in lives}
 
     def _forget_stacks(self) -> None:
         """Where the kernel had no room for another stack: those that no row of the window has."""

@@ -32,7 +32,7 @@ from tracer.trace.words import (
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "UNKNOWN"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Version of a trace's layout. A reader refuses a trace with a higher one."""
 
 _TS = Column("ts_ns", "i64", "when it happened, CLOCK_MONOTONIC")
@@ -512,6 +512,21 @@ TABLES: dict[str, Table] = {
                 Column("runtime", "text", "go, reference or none", nullable=True),
                 Column("version", "text", "the runtime's version", nullable=True),
                 Column("comm", "text", "name of its first thread", nullable=True),
+                Column(
+                    "cgroup",
+                    "text",
+                    "path of its cgroup; null if it had ended before it was asked for",
+                    nullable=True,
+                    since=4,
+                ),
+                Column(
+                    "container",
+                    "text",
+                    "id of its container; null for none",
+                    nullable=True,
+                    since=4,
+                ),
+                Column("pod", "text", "uid of its pod; null for none", nullable=True, since=4),
                 Column("pid", "i32", "the process"),
                 Column("generation", "i32", "how many execs of the process came before this one"),
             ),

@@ -179,3 +179,24 @@ def test_of_many_hosts_the_number_is_a_least_one(hosts: int, every: bool) -> Non
     part = Part(causes={"fault": Sum(hosts, least=1, most=1, hosts=names)})
     (cause,) = told_of(part)["causes"]
     assert (cause["hosts"], cause["every_host"]) == (hosts, every)
+
+
+def test_pods_are_counted_once_each(tmp_path: Path) -> None:
+    uids = ["3f2b8c1e-9d4a-4c6b-8e7f-0a1b2c3d4e5f", "00000000-0000-0000-0000-000000000001"]
+    for number, pod in enumerate([uids[0], uids[1], uids[0], None]):
+        scene = busy_server(20, host=f"host{number}")
+        scene.rows["reach"].append({"pid": 7, "generation": 0, "ts_ns": 0, "pod": pod})
+        scene.write(tmp_path, f"{number}.pretake")
+    told = fleet(find_traces([str(tmp_path)]))
+    assert {(cause["hosts"], cause["pods"], cause["every_pod"]) for cause in told["causes"]} == {
+        (4, 2, True)
+    }
+    assert {(site["hosts"], site["pods"]) for site in told["sites"]} == {(4, 2)}
+    done = CliRunner().invoke(command, [str(tmp_path)], env={"COLUMNS": "120"})
+    heads = [line.split() for line in done.stdout.splitlines() if "lost, least" in line]
+    assert [head[-1] for head in heads] == ["most", "pods", "pods"]
+
+
+def test_without_pods_there_is_no_column_of_them(dumps: Path) -> None:
+    done = CliRunner().invoke(command, [str(dumps)], env={"COLUMNS": "120"})
+    assert "pods" not in done.stdout

@@ -22,6 +22,8 @@ def process(states: dict[str, int], **more: object) -> Process:
     made: dict[str, Any] = {
         "pid": 7,
         "comm": "server",
+        "container": None,
+        "pod": None,
         "p_ns": total,
         "states": spent,
         "of_which": {"throttled": 0, "idle_beside_work": 0},

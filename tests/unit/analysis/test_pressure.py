@@ -20,7 +20,7 @@ from tests.unit.analysis.scene import US, Scene
 from tests.unit.analysis.test_budget import look, two_ps
 
 SECOND = 1_000_000
-OF_PROCESS = ("pid", "comm")
+OF_PROCESS = ("pid", "comm", "container", "pod")
 
 
 def pressure(scene: Scene, folder: Path) -> dict[str, Pressure]:

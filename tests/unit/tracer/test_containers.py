@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture.containers import Container, cgroup_of, container_of
+from tracer.capture.cgroups import cgroup_of
+from tracer.trace.containers import NOWHERE, Container, container_of
 
 ID = "0123456789abcdef" * 4
 OTHER = "fedcba9876543210" * 4
@@ -61,4 +62,4 @@ def test_a_process_is_in_a_cgroup(lines: str, cgroup: str | None, tmp_path: Path
 
 
 def test_of_a_process_that_has_ended_nothing_is_known(tmp_path: Path) -> None:
-    assert container_of(cgroup_of(7, tmp_path)) == Container(None, None, None)
+    assert container_of(cgroup_of(7, tmp_path)) == NOWHERE

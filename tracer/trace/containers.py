@@ -14,10 +14,9 @@ dashes as underscores.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Container", "cgroup_of", "container_of"]
+__all__ = ["NOWHERE", "Container", "container_of"]
 
 _CONTAINER: Final = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _HEX: Final = "[0-9a-f]"
@@ -36,9 +35,13 @@ class Container(NamedTuple):
         pod: the pod's uid; None for none.
     """
 
-    cgroup: str | None
+    cgroup: str | None = None
     container: str | None = None
     pod: str | None = None
+
+
+NOWHERE: Final = Container()
+"""Of a process of which nobody knows where it is."""
 
 
 def container_of(cgroup: str | None) -> Container:
@@ -50,18 +53,3 @@ def container_of(cgroup: str | None) -> Container:
     return Container(
         cgroup, ids[-1] if ids else None, pods[-1].replace("_", "-") if pods else None
     )
-
-
-def cgroup_of(pid: int, proc: Path = Path("/proc")) -> str | None:
-    """The cgroup of a process: that of the unified hierarchy, else the first; None if it has
-    ended."""
-    try:
-        lines = (proc / str(pid) / "cgroup").read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return None
-    paths = {line.split(":", 2)[0]: line.split(":", 2)[2] for line in lines}
-    unified = paths.get("0")
-    if unified is not None and unified != "/":
-        return unified
-    # Of the older ones, a container's are all alike.
-    return max((*paths.values(), ""), key=len) or None
