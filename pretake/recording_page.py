@@ -91,6 +91,7 @@ class Recorded(Collector):
             where = watched.place_of(pid)
             labels = [str(pid), watched.comm_of(pid) or "", *(x or "" for x in where)]
             told.info.add_metric(labels, 1)
+        told.unread.add_metric([], len(watched.targets.unread))
         told.ended.add_metric([], watched.targets.ended)
         yield from vars(told).values()
 
@@ -143,6 +144,10 @@ class _Families:
             "pretake_watch_process_info",
             "1 for each process that is watched; empty labels for what it is not in",
             labels=("pid", "comm", *Container._fields),
+        )
+        self.unread = GaugeMetricFamily(
+            "pretake_watch_processes_unread",
+            "Processes of which --go does not know whether they are Go programs",
         )
         self.ended = CounterMetricFamily(
             "pretake_watch_processes_ended", "Watched processes that have ended"

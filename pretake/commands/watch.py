@@ -43,6 +43,12 @@ _NAMED: Final = 8
     help="Watch each process of a cgroup, also those that come later: /system.slice/api.service.",
 )
 @click.option(
+    "--go",
+    is_flag=True,
+    help="Watch each Go program, also those that come later. With --name or --cgroup: only the "
+    "Go programs among those that they find.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -152,6 +158,7 @@ def command(
     pids: tuple[int, ...],
     names: tuple[str, ...],
     cgroups: tuple[str, ...],
+    go: bool,
     output: Path,
     whens: tuple[str, ...],
     seconds: float,
@@ -172,6 +179,7 @@ def command(
     \b
     Examples:
       pretake watch --pid 4242 --when 'hold_ns > 50 ms'
+      pretake watch --go --when 'lost_p > 20 % for 3 s'
       pretake watch --name 'api-*' --when 'lost_p > 20 % for 3 s' --listen 127.0.0.1:9110
       pretake watch --name 'api-*' --when 'stw_ns > 10 ms' --to s3://bucket/dumps
       kill -USR1 $(pgrep -f 'pretake watch')
@@ -200,7 +208,7 @@ def command(
     from tracer.capture.watch import WatchOptions, watch
     from tracer.targets import reference
 
-    targets = Several(pids, names, cgroups)
+    targets = Several(pids, names, cgroups, go=go)
     options = CaptureOptions(buffer_bytes=buffer, probes=probes, reference_module=reference.find())
     serves = listen is not None or metrics_port is not None
     kept = WatchOptions(seconds, memory, rows=bool(rules) or serves)

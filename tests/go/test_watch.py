@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -234,6 +235,43 @@ def test_a_program_is_found_by_name_each_time_that_it_starts(tmp_path: Path) -> 
         own = [p for p in whole.budget()["processes"] if p["pid"] == pid]
         assert [process["comm"] for process in own] == [program.name]
         assert own[0]["states"]["syscall"] > 0
+
+
+def test_go_programs_are_found_by_themselves_and_no_others(tmp_path: Path) -> None:
+    program, folder = tmp_path / "python3", tmp_path / "dumps"
+    shutil.copy(toolchains.build("blockread", linkage="stripped"), program)
+    # One is another user's, of a file that only its owner may read.
+    tmp_path.chmod(0o755)
+    program.chmod(0o711)
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(watching("--go", "-o", folder, "--seconds", 30, "--after", 1))
+        commands = (
+            [sys.executable, "-c", "input()"],
+            ["sh", "-c", 'read _; exec "$0" 0', str(program)],
+            ["setpriv", "--reuid=1234", "--clear-groups", str(program), "0"],
+        )
+        snake, becomes, first = (start(command) for command in commands)
+        for process in (snake, becomes, first):
+            stack.callback(process.communicate)
+            stack.callback(process.kill)
+        line_with(watch, f"watching python3 ({first.pid})")
+        # The shell was looked at by now, and was none.
+        assert becomes.stdin is not None
+        becomes.stdin.write(b"\n")
+        becomes.stdin.flush()
+        line_with(watch, f"({becomes.pid})")
+        wait_for_switches(first.pid, 100)
+        watch.send_signal(signal.SIGUSR1)
+        line_with(watch, ".pretake: SIGUSR1, ")
+    (path,) = folder.iterdir()
+    whole = load(path)
+    assert whole.manifest.target.runtime == "go"
+    told = {int(pid) for pid in whole.manifest.asked["watch"]["processes"]}
+    assert {first.pid, becomes.pid} <= told
+    assert snake.pid not in told
+    assert snake.pid not in set(whole.trace.frame("task")["pid"])
+    states = {p["pid"]: p["states"] for p in whole.budget()["processes"]}
+    assert states[first.pid]["syscall"] > 0
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -171,7 +171,7 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
     own = ["--pid", str(os.getpid())]
     cases = {
         "'hold > 3' is no rule: say for example": [*own, "--when", "hold > 3"],
-        "there is nothing to watch: give --pid, --name or --cgroup": [],
+        "there is nothing to watch: give --pid, --name, --cgroup or --go": [],
         "there is no process 4194303": ["--pid", "4194303"],
     }
     for text, options in cases.items():

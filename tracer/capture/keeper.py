@@ -55,6 +55,7 @@ class Keeper:
         links: whether uprobes are to be had as links (:func:`tracer.kernel.bpf_call.
             open_uprobe_link`).
         keep: its capabilities, as a set of bits.
+        any_program: whether it also opens ``exe`` of a process that is no target.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Keeper:
         programs: Mapping[str, int],
         links: bool,
         keep: int,
+        any_program: bool = False,
     ) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -81,6 +83,7 @@ class Keeper:
             "value_bytes": threads[1],
             "programs": list(programs),
             "keep": keep,
+            "any_program": any_program,
         }
         socket.send_fds(
             self._socket, [json.dumps(given).encode()], [threads[0], *programs.values()]

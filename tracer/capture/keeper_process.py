@@ -13,8 +13,10 @@ of the program's file. The keeper answers five questions, and only about target 
             keeper_probes`, which is not loaded for a capture without uprobes)
 
 A process is a target if the BPF programs say so, or if it is the one the capture was started
-for. The keeper runs as nobody, with the capabilities that its tracer names (:mod:`tracer.capture.
-keeper`), and only Python's own library is loaded. It ends with the tracer, however that ends.
+for. Exception: a watch that looks for Go programs (``--go``) may open ``exe`` of any process, to
+know whether it is one. The keeper runs as nobody, with the capabilities that its tracer names
+(:mod:`tracer.capture.keeper`), and only Python's own library is loaded. It ends with the tracer,
+however that ends.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def main() -> None:
     tracer = socket.socket(fileno=int(sys.argv[1]))
     text, (storage, *programs), _, _ = socket.recv_fds(tracer, _MESSAGE, 64)
     given = json.loads(text)
-    targets = Targets(given["pid"], storage, given["value_bytes"])
+    targets = Targets(given["pid"], storage, given["value_bytes"], given["any_program"])
     probes: Probes | None = None
     if programs:
         from tracer.capture.keeper_probes import Probes

@@ -1,4 +1,7 @@
-"""What the keeper looks at: files and memory of target processes, and of no others."""
+"""What the keeper looks at: files and memory of target processes.
+
+Of no others, but for the program's file where the watch looks for Go programs.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,14 @@ class Targets:
         root: the one that the capture was started for.
         storage: the map that hangs on each target thread.
         value_bytes: of a value in it.
+        any_program: whether ``exe`` may be opened of a process that is no target.
     """
 
-    def __init__(self, root: int, storage: int, value_bytes: int) -> None:
+    def __init__(
+        self, root: int, storage: int, value_bytes: int, any_program: bool = False
+    ) -> None:
         self._root, self._storage, self._value_bytes = root, storage, value_bytes
+        self._any_program = any_program
 
     def hold(self, pid: int) -> int:
         """A descriptor of a target process; OSError for any other."""
@@ -41,7 +48,7 @@ class Targets:
         """A descriptor to read a file below /proc/PID."""
         if not _NAMES.fullmatch(name):
             raise PermissionError(1, "not a file that a capture reads")
-        fd = self._open_of(pid, name)
+        fd = self._open_of(pid, name, self._any_program and name == "exe")
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise PermissionError(1, "not a regular file")
@@ -75,9 +82,9 @@ class Targets:
         finally:
             os.close(pidfd)
 
-    def _open_of(self, pid: int, name: str) -> int:
+    def _open_of(self, pid: int, name: str, of_any: bool = False) -> int:
         # Held meanwhile: until then its number is nobody else's.
-        pidfd = self.hold(pid)
+        pidfd = os.pidfd_open(pid) if of_any else self.hold(pid)
         try:
             return os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         finally:

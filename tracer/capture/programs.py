@@ -68,13 +68,19 @@ class Programs:
         self.live = LiveCounts(self.loaded)
         self.keeper: Keeper | None = None
 
-    def start_keeper(self, pid: int, uprobes: tuple[str, ...] = UPROBE_PREFIXES) -> Keeper:
+    def start_keeper(
+        self,
+        pid: int,
+        uprobes: tuple[str, ...] = UPROBE_PREFIXES,
+        any_program: bool = False,
+    ) -> Keeper:
         """Start the process that keeps what a capture of ``pid`` needs of the capabilities.
 
         Args:
             pid: the target.
             uprobes: how the names begin of the programs that it is to put at functions; with
                 none it puts no probes, and begins sooner.
+            any_program: whether it opens programs of processes that are no targets.
 
         Raises:
             PretakeError: the kernel refuses a program.
@@ -92,6 +98,7 @@ class Programs:
             programs=self.loaded.uprobe_programs(uprobes) if uprobes else {},
             links=self.loaded.uprobe_links,
             keep=keep,
+            any_program=any_program,
         )
         return self.keeper
 

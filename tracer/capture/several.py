@@ -2,7 +2,8 @@
 
 Example: ``--name 'api-*'`` finds each process whose program or name is so called, also the one
 that a supervisor starts in the place of one that ended. ``--cgroup /system.slice/api.service``
-finds all of a service, or of a container.
+finds all of a service, or of a container. ``--go`` finds every Go program, and with one of these
+two only the Go programs among those.
 
 Processes are looked for once a second, and only those are read that are new, for a machine may
 have thousands. One that becomes another program late is found within half a minute.
@@ -19,7 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from tracer.capture.go_programs import GoPrograms
 from tracer.capture.launch import RunningProcess
+from tracer.capture.target_files import TargetFiles
 from tracer.errors import PretakeError
 
 __all__ = ["Several"]
@@ -40,9 +43,11 @@ class Several:
         names: patterns, as a shell has them, of a program's file name or a process's name.
         cgroups: paths below the root of all cgroups, or of their folders.
         proc: where processes are told.
+        go: find Go programs: among those of a name or cgroup, if there is one; else all. They
+            are looked for by the first :meth:`find`, and not before.
 
     Attributes:
-        came: how many were found by name or cgroup.
+        came: how many were found, and not given by number.
         ended: how many have ended.
 
     Raises:
@@ -55,16 +60,20 @@ class Several:
         names: Sequence[str] = (),
         cgroups: Sequence[str] = (),
         proc: Path = _PROC,
+        go: bool = False,
     ) -> None:
-        if not (pids or names or cgroups):
-            raise PretakeError("there is nothing to watch", "give --pid, --name or --cgroup")
+        if not (pids or names or cgroups or go):
+            mend = "give --pid, --name, --cgroup or --go"
+            raise PretakeError("there is nothing to watch", mend)
         self.came = self.ended = 0
         self._proc = proc
         self._names = tuple(names)
         self._cgroups = tuple(_cgroup(path) for path in cgroups)
+        self._go = GoPrograms() if go else None
         self._seen_s: dict[int, float] = {}
         self._next_s = self._all_s = 0.0
         self._gone: list[int] = []
+        self._told_unread: set[int] = set()
         self._held: dict[int, RunningProcess] = {}
         try:
             for pid in dict.fromkeys(pids):
@@ -72,8 +81,10 @@ class Several:
         except PretakeError:
             self.close()
             raise
-        for pid in self._looked_for():
-            self._hold(pid)
+        # A program is read in a jail, which is not to be started before who calls us is ready.
+        if self._go is None:
+            for pid in self._looked_for():
+                self._hold(pid)
 
     @property
     def pids(self) -> list[int]:
@@ -92,8 +103,29 @@ class Several:
 
     @property
     def more_may_come(self) -> bool:
-        """Whether some are looked for by name or cgroup."""
-        return bool(self._names or self._cgroups)
+        """Whether some are looked for: by name, by cgroup, or because they are Go programs."""
+        return bool(self._names or self._cgroups or self.seeks_go)
+
+    @property
+    def seeks_go(self) -> bool:
+        """Whether Go programs are looked for."""
+        return self._go is not None
+
+    @property
+    def unread(self) -> dict[int, str]:
+        """Processes that may be Go programs and cannot be read, and why."""
+        return {} if self._go is None else self._go.unread
+
+    def open_by(self, files: TargetFiles) -> None:
+        """Have programs opened by who still may, from now on."""
+        if self._go is not None:
+            self._go.files = files
+
+    def take_unread(self) -> list[int]:
+        """Those of :attr:`unread` that are so since the last time."""
+        new = [pid for pid in self.unread if pid not in self._told_unread]
+        self._told_unread = set(self.unread)
+        return new
 
     def find(self) -> list[int]:
         """Processes that are there since the last time, held from now on."""
@@ -140,12 +172,23 @@ class Several:
         except PretakeError:
             return False
         # Held: its number is nobody else's from here on.
-        if not self._is_wanted(pid):
+        if not (self._is_wanted(pid) and self._is_program_wanted(pid)):
             process.close()
             return False
         self._held[pid] = process
         self.came += 1
         return True
+
+    def _is_program_wanted(self, pid: int) -> bool:
+        if self._go is None:
+            return True
+        found = self._go.ask(pid)
+        # One that ends has lost its program, and its arguments with it.
+        if isinstance(found, str) and self._is_wanted(pid):
+            self._go.unread[pid] = found
+        else:
+            self._go.unread.pop(pid, None)
+        return found is True
 
     def _looked_for(self) -> Iterator[int]:
         if not self.more_may_come:
@@ -154,8 +197,12 @@ class Several:
         again = now_s >= self._all_s
         if again:
             self._all_s = now_s + _ALL_AGAIN_S
+            if self._go is not None:
+                self._go.forget_unused()
         there = {int(name) for name in os.listdir(self._proc) if name.isdigit()}  # noqa: PTH208
         self._seen_s = {pid: s for pid, s in self._seen_s.items() if pid in there}
+        for pid in self.unread.keys() - there:
+            self.unread.pop(pid)
         for pid in sorted(there):
             seen_s = self._seen_s.setdefault(pid, now_s)
             if (again or now_s - seen_s < _YOUNG_S) and self._is_wanted(pid):
@@ -163,7 +210,7 @@ class Several:
 
     def _is_wanted(self, pid: int) -> bool:
         folder = self._proc / str(pid)
-        found = False
+        found = not (self._names or self._cgroups)
         with contextlib.suppress(OSError, IndexError, ValueError):
             program = (folder / "cmdline").read_bytes().split(b"\0")[0]
             if not program:

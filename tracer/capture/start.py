@@ -45,7 +45,8 @@ def attach(
     else:
         for pid in target.pids:
             runtimes.attach_running(pid)
-    keeper = programs.start_keeper(target.pid, runtimes.uprobes)
+    seeks = isinstance(target, Several) and target.seeks_go
+    keeper = programs.start_keeper(target.pid, runtimes.uprobes, seeks)
     attached = programs.probes.attach()
     programs.followed.prepare()
     keeper.wait()

@@ -109,6 +109,7 @@ class Watch(Live):
         self._asked = set(targets.pids)
         self._manifest = new_manifest(targets, options)
         super().__init__(targets, programs, options, drop, kept.rows, _LATE_WAIT_S)
+        targets.open_by(self._runtimes.files)
 
     def rows(self, last: bool = False) -> LiveRows | None:
         """The rows since the last time, if they are wanted; call it once a second in any case."""
@@ -133,6 +134,14 @@ class Watch(Live):
                 lines.append(f"process {pid} cannot be watched: {error}")
             else:
                 lines.append(f"watching {self.comm_of(pid) or 'a process'} ({pid})")
+        unread = self._target.take_unread()
+        if unread:
+            first, *others = unread
+            lines.append(
+                f"whether process {first} is a Go program is not known"
+                f"{f', nor of {len(others)} more' if others else ''}: "
+                f"{self._target.unread[first]}"
+            )
         for pid in self._target.take_ended():
             lines.append(f"process {pid} has ended")
         now_ns = self._clock.now_ns()
@@ -214,6 +223,15 @@ class Watch(Live):
             *self._runtimes.missing,
             *left_out(self._symbols, self._programs, self._options),
         ]
+        unread = self._target.unread
+        if unread:
+            manifest.missing.append(
+                Missing(
+                    f"whether {len(unread)} processes are Go programs",
+                    "; ".join(sorted(set(unread.values()))[:3]),
+                    "watch those by --pid",
+                )
+            )
         short_s = (begin_ns - wanted_ns) / 1e9
         if short_s > 0.001:
             manifest.missing.append(
@@ -390,6 +408,7 @@ def watch(
             uploads = Uploads(to, dumps.fd, to_timeout_s, dumps.names())
             stack.callback(uploads.close)
         jail.warm_up()
+        targets.find()
         defines = probe_defines(options.probes)
         if not options.stacks:
             defines["NO_STACKS"] = 1

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tracer.targets import go, reference
 from tracer.targets.binary import NoRuntime, RuntimeBinary
+from tracer.targets.buildinfo import build_info
 from tracer.targets.elf import Elf
 from tracer.targets.other import other_file, other_program
 from tracer.targets.program_file import Bytes
 
-__all__ = ["inspect"]
+__all__ = ["inspect", "is_go"]
 
 
 def inspect(path: Path, source: Bytes, *, deep: bool) -> RuntimeBinary | NoRuntime:
@@ -33,3 +34,17 @@ def inspect(path: Path, source: Bytes, *, deep: bool) -> RuntimeBinary | NoRunti
     with Elf(path, source) as elf:
         found = go.look(elf, deep=deep) or reference.look(elf)
         return found or other_program(elf, source)
+
+
+def is_go(path: Path, source: Bytes) -> bool:
+    """Whether :func:`inspect` would find Go's runtime, told by the head of the file alone.
+
+    It reads the tables of segments and sections, and ``.go.buildinfo``.
+
+    Raises:
+        PretakeError: it is damaged.
+    """
+    if other_file(source) is not None:
+        return False
+    with Elf(path, source) as elf:
+        return build_info(elf) is not None

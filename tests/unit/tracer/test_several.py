@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.go import toolchains
 from tests.kernel.started import Started
+from tracer.capture.go_programs import GoPrograms
 from tracer.capture.several import Several
 from tracer.errors import PretakeError
 
@@ -89,7 +93,89 @@ def test_the_end_of_the_last_is_the_end_unless_others_may_come(
 
 
 def test_what_cannot_be_watched_is_told() -> None:
-    with pytest.raises(PretakeError, match="nothing to watch: give --pid, --name or --cgroup"):
+    with pytest.raises(
+        PretakeError, match="nothing to watch: give --pid, --name, --cgroup or --go"
+    ):
         Several()
     with pytest.raises(PretakeError, match="there is no process"):
         Several([2**22 - 1])
+
+
+def look_alike(tmp_path: Path, linkage: str = "stripped") -> Path:
+    """A Go program whose name tells nothing; it runs until its input has something."""
+    program = tmp_path / "python3"
+    shutil.copy(toolchains.build("blockread", linkage=linkage), program)
+    return program
+
+
+@contextlib.contextmanager
+def several_of(*command: str | Path, count: int = 1) -> Iterator[list[int]]:
+    with contextlib.ExitStack() as stack:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        started = [stack.enter_context(Started(command, **pipes)) for _ in range(count)]
+        yield [process.pid for process in started]
+        for process in started:
+            process.kill()
+
+
+def test_go_programs_are_found_and_others_are_not(
+    tmp_path: Path, running: subprocess.Popen[bytes]
+) -> None:
+    proc = tmp_path / "proc"
+    with several_of(look_alike(tmp_path), "0", count=2) as (own, other):
+        tell(proc, running.pid, "/usr/bin/server", "server", "/a")
+        tell(proc, own, "/usr/bin/python3", "python3", "/a")
+        tell(proc, other, "/usr/bin/api", "api", "/b")
+        for names, cgroups, found in (
+            ([], [], [own, other]),
+            (["api", "server"], [], [other]),
+            ([], ["/a"], [own]),
+        ):
+            several = Several(names=names, cgroups=cgroups, proc=proc, go=True)
+            assert (several.pids, several.more_may_come) == ([], True)
+            assert sorted(several.find()) == sorted(found)
+            assert several.unread == {}
+            several.close()
+
+
+def test_a_file_is_read_once_for_all_its_processes_while_one_is_there(tmp_path: Path) -> None:
+    programs = GoPrograms()
+    with several_of(look_alike(tmp_path), "0", count=3) as pids:
+        for _ in range(2):
+            assert [programs.ask(pid) for pid in pids] == [True] * 3
+        assert programs.read == 1
+        programs.forget_unused()
+        assert programs.ask(pids[0]) is True
+        assert programs.read == 1
+    programs.forget_unused()
+    programs.forget_unused()
+    with several_of(tmp_path / "python3", "0") as (pid,):
+        assert programs.ask(pid) is True
+        assert programs.read == 2
+
+
+def test_one_whose_file_is_damaged_is_told_and_not_taken_for_another_program(
+    tmp_path: Path,
+) -> None:
+    program, proc = look_alike(tmp_path, "static"), tmp_path / "proc"
+    with program.open("r+b") as file:
+        file.seek(0x28)  # e_shoff, which the kernel does not look at
+        file.write((1 << 40).to_bytes(8, "little"))
+    with several_of(program, "0") as (pid,):
+        tell(proc, pid, "/usr/bin/api", "api")
+        several = Several(proc=proc, go=True)
+        assert several.find() == []
+        assert "is no whole ELF file" in several.unread[pid]
+        assert (several.take_unread(), several.take_unread()) == ([pid], [])
+        several.close()
+
+
+def test_one_that_has_ended_is_not_told(tmp_path: Path) -> None:
+    programs = GoPrograms()
+    with several_of(look_alike(tmp_path), "0") as (pid,):
+        pass
+    assert isinstance(programs.ask(pid), str)
+    tell(tmp_path / "proc", pid, "", "python3")
+    several = Several(proc=tmp_path / "proc", go=True)
+    assert several.find() == []
+    assert several.unread == {}

@@ -19,6 +19,6 @@ Example:
 """
 
 from tracer.targets.jail.answers import Site
-from tracer.targets.jail.client import LookUp, begin_look, look, sites, warm_up
+from tracer.targets.jail.client import LookUp, begin_look, is_go, look, sites, warm_up
 
-__all__ = ["LookUp", "Site", "begin_look", "look", "sites", "warm_up"]
+__all__ = ["LookUp", "Site", "begin_look", "is_go", "look", "sites", "warm_up"]

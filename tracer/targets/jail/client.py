@@ -28,7 +28,7 @@ from tracer.targets.jail.confine import ADDRESS_SPACE_BYTES, CPU_S, WALL_S, wall
 from tracer.targets.jail.server import HEAD, NO_MEMORY, QUESTION_LIMIT, REFUSED, UNCONFINED
 from tracer.targets.program_file import check_regular
 
-__all__ = ["Jail", "LookUp", "begin_look", "look", "sites", "warm_up"]
+__all__ = ["Jail", "LookUp", "begin_look", "is_go", "look", "sites", "warm_up"]
 
 _ANSWER_LIMIT: Final = 16 << 20
 _SITES_AT_ONCE: Final = 1024
@@ -313,6 +313,22 @@ def look(fd: int, path: Path, *, deep: bool) -> RuntimeBinary | NoRuntime:
         PretakeError: it is no regular file, damaged, or its parser was ended.
     """
     return begin_look(fd, path, deep=deep).result()
+
+
+def is_go(fd: int, path: Path) -> bool:
+    """Whether a look would find Go's runtime; it reads no more of the file than that takes.
+
+    Args:
+        fd: of the file; it stays the caller's.
+        path: for messages.
+
+    Raises:
+        PretakeError: it is no regular file, damaged, or its parser was ended.
+    """
+    answer = _jail.ask(fd, path, {"go": True}).take()
+    if answer not in (b"\0", b"\1"):
+        raise PretakeError(f"{path} was not read: its parser answered nonsense")
+    return answer == b"\1"
 
 
 def sites(fd: int, path: Path, addresses: np.ndarray) -> list[Site]:

@@ -24,7 +24,7 @@ from tracer.arch import ARCHITECTURES
 from tracer.errors import PretakeError
 from tracer.targets.elf import Elf
 from tracer.targets.go_offsets import shipped_offsets
-from tracer.targets.inspect import inspect
+from tracer.targets.inspect import inspect, is_go
 from tracer.targets.jail.answers import Site, layout_to_bytes, sites_to_bytes
 from tracer.targets.jail.confine import become_nobody, shut_in
 from tracer.targets.pclntab import Pclntab
@@ -121,8 +121,8 @@ def answer_to(asked: bytes, source: FileBytes) -> bytes:
     """The answer to one question.
 
     Args:
-        asked: JSON (``{"path": ..., "deep": ...}``), and for sites behind it a NUL and the
-            link-time addresses, 8 bytes each.
+        asked: JSON (``{"path": ..., "deep": ...}``, or ``{"path": ..., "go": true}``), and for
+            sites behind it a NUL and the link-time addresses, 8 bytes each.
         source: the stranger's file.
 
     Raises:
@@ -131,6 +131,8 @@ def answer_to(asked: bytes, source: FileBytes) -> bytes:
     head, _, rest = asked.partition(b"\0")
     question = json.loads(head)
     path = Path(question["path"])
+    if question.get("go"):
+        return b"\1" if is_go(path, source) else b"\0"
     if not question.get("sites"):
         return layout_to_bytes(inspect(path, source, deep=question["deep"]))
     addresses = np.frombuffer(rest, "<i8")
