@@ -17,8 +17,8 @@ _DUMPS = "/var/lib/pretake"
 _HEAD = """\
 # Made by `make docs` from tools/daemonset.py; edit that instead.
 #
-# Build the image (deploy/Dockerfile), name it below, and give the watch the programs that it is
-# for: "*" follows every process of the node. Capabilities:
+# Build the image (deploy/Dockerfile), and name it below. The watch finds every Go program of the
+# node; with --name 'api-*' besides, those alone that are called so. Capabilities:
 #   BPF, PERFMON        load and attach the BPF programs
 #   SYS_PTRACE          read which files other users' processes have mapped
 #   CHECKPOINT_RESTORE  open these files by /proc/PID/map_files: another container's are not to be
@@ -35,7 +35,7 @@ def _made() -> dict[str, Any]:
         "name": "watch",
         "image": "pretake:0.1.0",
         "args": [
-            *("watch", "--name", "*", "-o", f"{_DUMPS}/dumps"),
+            *("watch", "--go", "-o", f"{_DUMPS}/dumps"),
             *("--when", "lost_p > 20 % for 3 s", "--when", "stw_ns > 50 ms"),
             *("--metrics-port", str(METRICS_PORT)),
         ],

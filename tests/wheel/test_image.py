@@ -96,8 +96,7 @@ def test_its_watch_finds_a_server_of_another_pod_and_names_the_line(
     os.mkfifo(app / "fifo")
     (app / "fifo").chmod(0o666)
     options, arguments = pod(node, calls_by_capability(tmp_path))
-    # What the one who deploys it changes: the programs, and here a rule that only a stall meets.
-    arguments[arguments.index("*")] = name
+    # A rule that only a stall meets.
     arguments += ["--when", RULE, "--seconds", "300", "--after", "1"]
     theirs = ["--network=host", f"--user={SOMEBODY}", "--cap-drop=ALL", f"--volume={app}:/app"]
     theirs += ["--env=GOMAXPROCS=2", "--env=GODEBUG=asyncpreemptoff=1", "--log-driver=none"]
