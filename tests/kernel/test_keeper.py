@@ -287,3 +287,31 @@ def test_it_answers_of_targets_only(file: Path, target: Mapped, keeper: Keeper) 
             keeper.words(target.pid, chains)
     assert stranger.code() == CODE
     stranger.end()
+
+
+def test_a_keeper_opens_the_program_of_any_process_if_it_was_asked_to_at_its_start(
+    programs: Programs, file: Path, target: Mapped
+) -> None:
+    other = Mapped(file)
+    with pytest.raises(OSError, match="not a target"):
+        opened(programs, target, other.pid, "exe")
+    status = opened(programs, target, other.pid, "exe", any_program=True)
+    assert os.path.samestat(status, Path(sys.executable).stat())
+    with pytest.raises(OSError, match="not a target"):
+        opened(programs, target, other.pid, "maps", any_program=True)
+    other.end()
+
+
+def opened(
+    programs: Programs, target: Mapped, pid: int, name: str, any_program: bool = False
+) -> os.stat_result:
+    keeper = programs.start_keeper(target.pid, (), any_program)
+    try:
+        fd = keeper.open(pid, name)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+    finally:
+        keeper.close()
+        programs.keeper = None
