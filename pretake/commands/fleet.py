@@ -101,7 +101,9 @@ def _show(told: Fleet) -> None:
             for cause in told["causes"]
         ]
         head = ("cause", "lost, least", "most", "of P time", "traces", "hosts", *pods)
-        terminal.print(table("Lost P time by cause", head, causes, spare=("most", "traces", "hosts", *pods)))
+        terminal.print(
+            table("Lost P time by cause", head, causes, spare=("most", "traces", "hosts", *pods))
+        )
     if told["sites"]:
         sites = [
             (
@@ -117,7 +119,9 @@ def _show(told: Fleet) -> None:
             for site in told["sites"][:SHOWN]
         ]
         columns = ("site", "call", "lost, least", "most", "holds", "traces", "hosts", *pods)
-        terminal.print(table("Lost P time by call site", columns, sites, left=2, spare=(*_SPARE[1:], *pods)))
+        terminal.print(
+            table("Lost P time by call site", columns, sites, left=2, spare=(*_SPARE[1:], *pods))
+        )
         if len(told["sites"]) > SHOWN:
             terminal.print(f"{len(told['sites']) - SHOWN:,} more call sites; see --json")
     if told["other_sites"]["most"]:
