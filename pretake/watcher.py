@@ -26,7 +26,7 @@ _EARLY = 3
 _LIVES_MOST = 60
 """Older ones whose lives are kept apart."""
 _EXIT = TABLES["task"].column("kind").code("exit")
-_THREADS_MOST = 200_000
+_THREADS_MOST = 50_000
 """The pass begins again when it has heard of so many: a watch of weeks may see millions."""
 
 

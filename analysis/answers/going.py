@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,8 @@ __all__ = ["GoingPressure"]
 
 _SECOND_NS: Final = 1_000_000_000
 _KEPT_NS: Final = (max(WINDOWS_S) + 2) * _SECOND_NS
+_ENDED_NS: Final = 10 * _SECOND_NS
+"""So long after its end no row tells of a process any more."""
 _KIND = TABLES["task"].column("kind")
 _COLUMNS: Final = {
     name: [column.name for column in TABLES[name].columns if column.name in columns]
@@ -51,6 +53,14 @@ _COLUMNS: Final = {
     if name in TABLES
 }
 """What the pass reads, by table."""
+
+
+class _Past(NamedTuple):
+    """A process that the pass has forgotten: when that was, its begin, its GOMAXPROCS."""
+
+    forgotten_ns: int
+    begin_ns: int
+    procs: int
 
 
 class GoingPressure:
@@ -63,8 +73,8 @@ class GoingPressure:
         on_settled: is given the results of the pass as they are settled, by name
             (:data:`analysis.ptime.engine.account.RESULTS`).
 
-    Attributes:
-        threads: how many were told so far; the pass keeps something of each.
+    It keeps what the averages need of a process that has ended, and later nothing, for a watch of
+    weeks may see many thousands.
     """
 
     def __init__(
@@ -95,7 +105,6 @@ class GoingPressure:
             _SECOND_NS,
             False,
         )
-        self.threads = 0
         self._runtime = runtime
         self._exact = exact
         self._on_settled = on_settled
@@ -108,6 +117,7 @@ class GoingPressure:
         self._comms: dict[int, str] = {}
         self._places: dict[int, Container] = {}
         self._reached: set[tuple[int, int, int]] = set()
+        self._past: dict[int, _Past] = {}
 
     def feed(
         self, records: Mapping[str, np.ndarray], tables: Mapping[str, pa.Table], until_ns: int
@@ -131,6 +141,12 @@ class GoingPressure:
         for name in ("holds", "latencies", "stops", "waited", "spans"):
             self._settled(name, self._runner.take(name))
         self._keep(self._runner.take("bins"))
+        self._forget()
+
+    @property
+    def threads(self) -> int:
+        """How many threads were told so far; the pass keeps something of each."""
+        return self._runner.threads
 
     def renewed(self) -> GoingPressure:
         """One that begins where this one is, and knows only of those that live.
@@ -160,12 +176,14 @@ class GoingPressure:
         """Every process with Ps that had a whole second lately; most stalled first."""
         found: list[ProcessPressure] = []
         processes = self._runner.processes()
-        for own in _by_process(self._bins):
-            if not own["p_ns"][-1]:
+        for every in _by_process(self._bins):
+            pid = int(every["pid"][0])
+            begin_ns, procs = processes[pid] if pid in processes else self._past[pid][1:]
+            # Its number may have been another's before.
+            own = {name: values[every["ts_ns"] > begin_ns] for name, values in every.items()}
+            if not len(own["pid"]) or not own["p_ns"][-1]:
                 continue
-            pid = int(own["pid"][0])
             place = self._places.get(pid, NOWHERE)
-            begin_ns, procs = processes[pid]
             found.append(
                 {
                     "pid": pid,
@@ -180,7 +198,6 @@ class GoingPressure:
         return sorted(found, key=lambda process: -process["pressure"]["total"]["some"])
 
     def _know(self, tid: int, pid: int) -> None:
-        self.threads += 1
         self._runner.know(tid, pid)
 
     def _first_ns(self) -> int:
@@ -192,12 +209,22 @@ class GoingPressure:
             self._on_settled(name, rows)
 
     def _keep(self, bins: Mapping[str, np.ndarray]) -> None:
-        if not len(bins["pid"]):
-            return
-        self._settled("bins", bins)
-        self._bins.append(bins)
-        while int(self._bins[0]["ts_ns"].max()) < self._fed_ns - _KEPT_NS:
+        if len(bins["pid"]):
+            self._settled("bins", bins)
+            self._bins.append(bins)
+        while self._bins and int(self._bins[0]["ts_ns"].max()) < self._fed_ns - _KEPT_NS:
             self._bins.popleft()
+
+    def _forget(self) -> None:
+        """Of those that ended: all but their bins at once, and the rest when these have gone."""
+        for pid, told in self._runner.forget_ended(self._fed_ns - _ENDED_NS).items():
+            self._past[pid] = _Past(self._fed_ns, *told)
+        for pid, past in list(self._past.items()):
+            if past.forgotten_ns < self._fed_ns - _KEPT_NS:
+                del self._past[pid]
+                if pid not in self._living:
+                    self._comms.pop(pid, None)
+                    self._places.pop(pid, None)
 
     def _lives(self, records: Mapping[str, np.ndarray]) -> Iterator[Edge]:
         """When processes begin and end: with their first thread, and with the last of all."""
@@ -217,9 +244,10 @@ class GoingPressure:
                 continue
             living.add(tid)
             if tid == pid:
-                self._comms[pid] = comm.decode("utf-8", "replace")
-                if kind == _KIND.code("fork"):
+                # One that was there before was found now: of the time until now there is nothing.
+                if kind == _KIND.code("fork") or pid not in self._comms:
                     yield ns, pid, BEGINS, 0
+                self._comms[pid] = comm.decode("utf-8", "replace")
 
     def _losses(self, records: Mapping[str, np.ndarray]) -> Iterator[Edge]:
         if "loss" not in records:
@@ -242,10 +270,13 @@ class GoingPressure:
         names = ("pid", "generation", "exec_ns", "ts_ns")
         rows = from_arrow("reach", tables["reach"].select([*names, *Container._fields]))
         self._places |= places_in(rows)
+        before, self._reached = self._reached, set()
         for pid, generation, *times in zip(*(rows[n].tolist() for n in names), strict=True):
             for kind, ns in zip((OUT_OF_REACH, REACHED), times, strict=True):
-                if ns != UNKNOWN and (pid, generation, kind) not in self._reached:
-                    self._reached.add((pid, generation, kind))
+                if ns == UNKNOWN:
+                    continue
+                self._reached.add((pid, generation, kind))
+                if (pid, generation, kind) not in before:
                     yield max(ns, self._begin_ns), pid, kind, 0
 
 

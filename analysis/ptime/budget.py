@@ -175,6 +175,23 @@ class PassRunner:
         """Bring the sums of every process up to where rows are settled, though it has none."""
         self._account.settle_all(self.settled_ns)
 
+    @property
+    def threads(self) -> int:
+        """How many threads it has heard of; it keeps something of each."""
+        return len(self._account.census.threads)
+
+    def forget_ended(self, before_ns: int) -> dict[int, tuple[int, int]]:
+        """Let go of the processes that ended before a moment; no row may tell of them any more.
+
+        Returns:
+            These processes, as :meth:`processes` told them.
+        """
+        told = self.processes()
+        gone = self._account.forget_ended(before_ns)
+        for pid in gone:
+            self._owners.forget(pid)
+        return {pid: told[pid] for pid in gone}
+
     def processes(self) -> dict[int, tuple[int, int]]:
         """Of each process, as of what is settled: its begin in ns, and its GOMAXPROCS."""
         return {

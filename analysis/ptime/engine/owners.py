@@ -114,6 +114,11 @@ class Owners:
         """A thread and its process, before the first row."""
         self.beliefs.thread(tid).pid = pid
 
+    def forget(self, pid: i64) -> None:
+        """Let go of a process of which no row will tell."""
+        self.beliefs.processes.pop(pid, None)
+        self.beliefs.last = None
+
     def feed(self, tables: list[Rows]) -> None:
         """Take the rows of one window, all tables merged in the order of time.
 

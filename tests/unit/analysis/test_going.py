@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,101 @@ def test_renewed_it_goes_on_from_where_it_is(tmp_path: Path) -> None:
     assert sum(process["states"].values()) == 7_500_000_000
     # What the P was doing at 15 s is not known; what came since is.
     assert process["states"]["fault"] == SECOND * US // 2
+
+
+def life(scene: Scene, pid: int, begin_s: float, end_s: float) -> None:
+    """A process of one thread and one P, which runs from its first µs to its last."""
+    begin, end = begin_s * SECOND, end_s * SECOND
+    scene.task(pid, pid, f"p{pid}", at=begin, kind="fork")
+    ns = round(begin * US)
+    scene.rows["reach"].append({"exec_ns": ns, "ts_ns": ns, "pid": pid, "runtime": "go"})
+    scene.switch(begin + 1, 0, pid)
+    scene.runtime(begin + 1, "run", pid, 0)
+    look(scene, begin + 1, 0, gomaxprocs=1, pid=pid, tid=pid)
+    scene.switch(end, pid, 0, "dead")
+    scene.task(pid, pid, f"p{pid}", at=end, kind="exit")
+
+
+def by_seconds(trace: Trace, going: GoingPressure, begin_s: int, end_s: int) -> None:
+    """Feed it second by second, each with the rows of it; programs that ended stay in reach."""
+    records = all_records(trace)
+    reach = trace.arrow("reach")
+    for second in range(begin_s + 1, end_s + 1):
+        until_ns = second * 10**9
+        news = {}
+        for name, time in TIME_COLUMN.items():
+            times = records[name][time]
+            first = until_ns - 10**9 if second > begin_s + 1 else -1
+            news[name] = records[name][(times > first) & (times <= until_ns)]
+        known = reach.filter(pc.less_equal(reach["exec_ns"], until_ns))
+        going.feed(news, {"reach": known}, until_ns)
+
+
+def test_what_a_process_costs_does_not_grow_with_the_time_before_it(tmp_path: Path) -> None:
+    """It is told of bins for its own seconds alone: after weeks there would be a million more."""
+    scene = Scene(end_ns=1_010 * 10**9)
+    life(scene, 70, 1_000.25, 1_003.25)
+    bins: list[tuple[int, int]] = []
+
+    def settled(name: str, rows: Mapping[str, np.ndarray]) -> None:
+        if name == "bins":
+            bins.extend(zip(rows["ts_ns"].tolist(), rows["p_ns"].tolist(), strict=True))
+
+    going = GoingPressure(0, "reference", on_settled=settled)
+    by_seconds(scene.write(tmp_path), going, 0, 1_010)
+    quarter = 10**9 // 4
+    assert [told for told in bins if told[1]] == [
+        (1_001 * 10**9, 3 * quarter),
+        (1_002 * 10**9, 7 * quarter),
+        (1_003 * 10**9, 11 * quarter),
+        (1_003 * 10**9 + quarter, 12 * quarter),
+    ]
+    assert len(bins) <= 6
+    (process,) = going.told()
+    assert (process["pid"], process["comm"], process["procs"]) == (70, "p70", 1)
+    assert process["pressure"]["total"]["seconds"] == 3.0
+    assert sum(process["states"].values()) == 3 * 10**9
+    assert process["states"]["running"] == 3 * 10**9 - US
+
+
+def test_one_that_was_there_before_it_was_found_has_no_time_before(tmp_path: Path) -> None:
+    scene = Scene(end_ns=60 * 10**9)
+    life(scene, 70, 50, 53)
+    scene.rows["task"][0]["kind"] = "present"
+    going = GoingPressure(0, "reference")
+    by_seconds(scene.write(tmp_path), going, 0, 60)
+    (process,) = going.told()
+    assert sum(process["states"].values()) == 3 * 10**9
+    assert process["states"]["unknown"] == US
+
+
+def test_of_those_that_ended_nothing_stays(tmp_path: Path) -> None:
+    """One after the other for 200 s, each under a number and a program of its own."""
+    scene = Scene(end_ns=600 * 10**9)
+    for number in range(40):
+        life(scene, 100 + number, 5 * number, 5 * number + 3)
+    trace = scene.write(tmp_path)
+    going = GoingPressure(0, "reference")
+    by_seconds(trace, going, 0, 205)
+    # For the averages of five minutes all of them are still told.
+    assert {process["pid"] for process in going.told()} == set(range(100, 140))
+    assert {sum(process["states"].values()) for process in going.told()} == {3 * 10**9}
+    assert len(going._runner.processes()) <= 4
+    for second in range(206, 601):
+        going.feed({}, {}, second * 10**9)
+    assert going.told() == []
+    assert going._runner.processes() == {}
+    assert (going._comms, going._places, going._past) == ({}, {}, {})
+
+
+def test_a_number_that_is_used_again_is_another_process(tmp_path: Path) -> None:
+    scene = Scene(end_ns=60 * 10**9)
+    life(scene, 70, 1, 9)
+    life(scene, 70, 40, 42)
+    scene.rows["reach"][1]["generation"] = 1
+    going = GoingPressure(0, "reference")
+    by_seconds(scene.write(tmp_path), going, 0, 60)
+    (process,) = going.told()
+    assert sum(process["states"].values()) == 2 * 10**9
+    assert process["states"]["running"] == 2 * 10**9 - US
+    assert process["pressure"]["total"]["seconds"] == 2.0
