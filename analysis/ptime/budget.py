@@ -187,7 +187,7 @@ class PassRunner:
             These processes, as :meth:`processes` told them.
         """
         told = self.processes()
-        gone = self._account.forget_ended(before_ns)
+        gone = self._account.census.forget_ended(before_ns)
         for pid in gone:
             self._owners.forget(pid)
         return {pid: told[pid] for pid in gone}

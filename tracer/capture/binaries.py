@@ -16,7 +16,7 @@ from tracer.capture.layouts import FileIdentity
 from tracer.errors import PretakeError
 from tracer.targets import NoRuntime, RuntimeBinary, jail
 from tracer.targets.layout import Probe
-from tracer.trace.manifest import Missing
+from tracer.trace.unknown import Missing, counted
 
 __all__ = ["Binaries", "Known"]
 
@@ -65,16 +65,12 @@ class Binaries:
     A program is often gone when its symbols are asked for (``go build`` removes what it made),
     so each is held by a descriptor, as many as the process may have: up to 8,192.
 
-    Attributes:
-        missing: what could not be had of them.
-        not_told: how much more of that there was.
-        not_held: how many with a runtime are not held, so that their symbols may be lost.
     """
 
     def __init__(self) -> None:
-        self.missing: list[Missing] = []
-        self.not_held = 0
-        self.not_told = 0
+        self._lacking: list[Missing] = []
+        self._not_told = 0
+        self._not_held = 0
         self._known: dict[FileIdentity, Known] = {}
         self._to_read: deque[Known] = deque()
         self._reading: tuple[Known, jail.LookUp] | None = None
@@ -87,6 +83,19 @@ class Binaries:
         self._room = _OPEN_MOST
         if soft != resource.RLIM_INFINITY:
             self._room = min(self._room, max(soft - _RESERVED, 0))
+
+    @property
+    def missing(self) -> list[Missing]:
+        """What could not be had of them, and why."""
+        return [
+            *self._lacking,
+            *counted(self._not_told, "{} more binaries, or parts of them", "as above"),
+            *counted(
+                self._not_held,
+                "symbols of {} binaries, if they are gone",
+                "more were run than can be held open (ulimit -n)",
+            ),
+        ]
 
     def find(self, identity: FileIdentity) -> Known | None:
         """One that was looked at already."""
@@ -140,7 +149,7 @@ class Binaries:
             known.fd = fd
             self._to_read.append(known)
         else:
-            self.not_held += 1
+            self._not_held += 1
             os.close(fd)
         return known, True
 
@@ -206,12 +215,12 @@ class Binaries:
 
     def _lacks(self, what: str, why: str, mend: str = "") -> None:
         told = Missing(what, why, mend)
-        if told in self.missing:
+        if told in self._lacking:
             return
-        if len(self.missing) < _MISSING_MOST:
-            self.missing.append(told)
+        if len(self._lacking) < _MISSING_MOST:
+            self._lacking.append(told)
         else:
-            self.not_told += 1
+            self._not_told += 1
 
 
 def _is_still(fd: int, known: Known) -> bool:

@@ -11,6 +11,7 @@ from tracer.capture.binaries import Known
 from tracer.capture.cgroups import place_of
 from tracer.capture.launch import comm_of
 from tracer.trace.containers import NOWHERE, Container
+from tracer.trace.unknown import Missing, counted
 
 __all__ = ["Image", "Images", "Part"]
 
@@ -77,14 +78,10 @@ class Image:
 
 
 class Images:
-    """All images of a capture, by process and generation.
-
-    Attributes:
-        forgotten: how many had to go before the end.
-    """
+    """All images of a capture, by process and generation."""
 
     def __init__(self) -> None:
-        self.forgotten = 0
+        self._gone = 0
         self._images: OrderedDict[tuple[int, int], Image] = OrderedDict()
         self._current: dict[int, Image] = {}
 
@@ -97,7 +94,12 @@ class Images:
         self._current[image.pid] = image
         if len(self._images) > _MOST:
             self._images.popitem(last=False)
-            self.forgotten += 1
+            self._gone += 1
+
+    @property
+    def missing(self) -> list[Missing]:
+        """How many had to go before the end."""
+        return counted(self._gone, "symbols of {} programs", "more were run than are kept")
 
     def ended(self, pid: int) -> None:
         """A process is no more; its symbols may still be asked for."""

@@ -51,7 +51,7 @@ from tracer.targets import jail
 from tracer.trace.clock import KernelClock, Moment, note_clocks
 from tracer.trace.manifest import Manifest, Missing
 from tracer.trace.schema import TABLES
-from tracer.trace.unknown import UNKNOWN_RESULT
+from tracer.trace.unknown import UNKNOWN_RESULT, counted
 from tracer.trace.writer import TraceWriter, check_output
 
 __all__ = ["left_out", "new_manifest", "record", "stopped_by_signals"]
@@ -403,9 +403,7 @@ def left_out(symbols: Symbols, programs: Programs, options: CaptureOptions) -> I
             f"more than {options.max_threads} lived at one time",
         )
     for name, count in programs.followed.shortfalls().items():
-        if count:
-            what, why = _SHORTFALLS[name]
-            yield Missing(what.format(count), why)
+        yield from counted(count, *_SHORTFALLS[name])
     for name, numbers in programs.loaded.run_statistics().items():
         if numbers["recursion_misses"]:
             yield Missing(

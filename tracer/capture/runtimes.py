@@ -31,12 +31,14 @@ from tracer.capture.layouts import ExecImage, FileIdentity, Layouts
 from tracer.capture.mappings import Mapping, may_have_runtime
 from tracer.capture.options import CaptureOptions
 from tracer.capture.target_files import TargetFiles
+from tracer.capture.unseen import Unseen
 from tracer.errors import PretakeError
 from tracer.targets import NoRuntime, reference
 from tracer.targets.go import GoBinary
 from tracer.targets.program_file import open_program
 from tracer.trace.manifest import Missing, Target
 from tracer.trace.schema import TABLES, UNKNOWN
+from tracer.trace.unknown import counted
 
 __all__ = ["Runtimes"]
 
@@ -66,6 +68,7 @@ class Runtimes:
     Attributes:
         target: of the manifest; the first runtime found decides it.
         attached: names of the probed functions.
+        unseen: processes whose program nobody could look at.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Runtimes:
         self._probes_go = options.probes != "none"
         self._missing: list[Missing] = []
         # Processes that nobody looked at, by their program: another of it may be looked at yet.
-        self._unseen: dict[FileIdentity, list[tuple[Image, ExecImage]]] = {}
+        self.unseen = Unseen()
         self._unprobed: dict[str, int] = {}
         self._told: set[FileIdentity] = set()
         self._to_look: deque[tuple[Image, ExecImage, int]] = deque()
@@ -103,27 +106,19 @@ class Runtimes:
     @property
     def missing(self) -> list[Missing]:
         """What could not be had, and why."""
-        counted = [
-            (
-                sum(map(len, self._unseen.values())),
-                "the runtime of {} processes",
-                "they ended, or their file was written, before they were looked at",
-            ),
-            (self._binaries.not_told, "{} more binaries, or parts of them", "as above"),
-            (self._layouts.missed(), "the runtime of {} processes", "too many ran at one time"),
-            (self._images.forgotten, "symbols of {} programs", "more were run than are kept"),
-            (
-                self._binaries.not_held,
-                "symbols of {} binaries, if they are gone",
-                "more were run than can be held open (ulimit -n)",
+        missed, why = self._layouts.missed(), "too many ran at one time"
+        return [
+            *self._missing,
+            *self._binaries.missing,
+            *self._assumed.missing,
+            *self.unseen.missing,
+            *counted(missed, "the runtime of {} processes", why),
+            *self._images.missing,
+            *(
+                Missing(f"probes in {count} process{'es' * (count > 1)}", why)
+                for why, count in self._unprobed.items()
             ),
         ]
-        told = [Missing(what.format(count), why) for count, what, why in counted if count]
-        told += [
-            Missing(f"probes in {count} process{'es' * (count > 1)}", why)
-            for why, count in self._unprobed.items()
-        ]
-        return [*self._missing, *self._binaries.missing, *self._assumed.missing, *told]
 
     @property
     def wait_s(self) -> float:
@@ -164,8 +159,12 @@ class Runtimes:
         try:
             maps = self.files.maps_of(pid)
         except OSError as error:
-            why = f"its mappings cannot be read: {error.strerror}"
-            self._missing.append(Missing("runtime", why))
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                self.unseen.add_nameless()
+                return
+            told = Missing("runtime", f"its mappings cannot be read: {error.strerror}")
+            if told not in self._missing:
+                self._missing.append(told)
             return
         program = [m for m in maps if m.executable]
         image.path = self.files.program_of(pid)
@@ -234,14 +233,14 @@ class Runtimes:
             path = self._layouts.exec_path(image.pid, image.generation)
             found = None if path is None else told.binary.open_by(path)
             if found is None:
-                self._unseen.setdefault(told.binary, []).append((image, told))
+                self.unseen.add(image, told)
             else:
                 self._to_look.append((image, told, found))
             return
         if self._layouts.exec_image(image.pid, image.generation + 1) is not None:
             # It is another program by now; the next record tells of that.
             os.close(fd)
-            self._unseen.setdefault(told.binary, []).append((image, told))
+            self.unseen.add(image, told)
             return
         self._to_look.append((image, told, fd))
 
@@ -253,14 +252,14 @@ class Runtimes:
             if not told.binary.is_of(os.fstat(fd)):
                 # It was written since: by who replaces a program that has ended.
                 os.close(fd)
-                self._unseen.setdefault(told.binary, []).append((image, told))
+                self.unseen.add(image, told)
                 return
             known = self._look(fd)
             if known.changed:
-                self._unseen.setdefault(told.binary, []).append((image, told))
+                self.unseen.add(image, told)
                 return
             self._binaries.also(told.binary, known)
-            for earlier, became in self._unseen.pop(told.binary, []):
+            for earlier, became in self.unseen.take(told.binary):
                 self._is(earlier, became, known)
         else:
             os.close(fd)

@@ -341,6 +341,7 @@ class Watch(Live):
         for image in past:
             if self._old[image.pid, image.generation] < self.window.begin_ns - LATE_NS:
                 self._images.forget(image)
+                self._runtimes.unseen.forget(image)
         lives = {str(image.pid) for image in self._images}
         self._ahead = {pid: ahead for pid, ahead in self._ahead.items() if pid in lives}
         self._asked = {pid for pid in self._asked if str(pid) in lives}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["UNKNOWN", "UNKNOWN_RESULT", "Missing"]
+__all__ = ["UNKNOWN", "UNKNOWN_RESULT", "Missing", "counted"]
 
 UNKNOWN = -1
 """The value that stands for "not known" in a fixed-size record."""
@@ -32,3 +32,8 @@ class Missing:
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}" + (f" ({self.mend})" if self.mend else "")
+
+
+def counted(count: int, what: str, why: str) -> list[Missing]:
+    """So many of a kind, in a line with the number in the place of ``{}``; no line of none."""
+    return [Missing(what.format(count), why)] if count else []

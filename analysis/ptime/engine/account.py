@@ -150,37 +150,7 @@ class Account:
 
     def know(self, tid: i64, pid: i64) -> None:
         """A thread and its process, before the first row."""
-        census = self.census
-        if pid not in census.processes and census.bin_ns > 0:
-            # Of one that comes late there is nothing to tell before: as many bins as there were.
-            bins = (census.now_ns - census.begin_ns) // census.bin_ns
-            census.process(pid).bin_end_ns = census.begin_ns + (bins + 1) * census.bin_ns
-        thread = census.thread(tid)
-        if thread is not None:
-            thread.process = census.process(pid)
-
-    def forget_ended(self, before_ns: i64) -> list[int]:
-        """Let go of the processes that ended before a moment, and tell which these were.
-
-        No row and no move may tell of them any more. Their numbers may be other processes' then.
-        """
-        census = self.census
-        gone = [
-            process.pid
-            for process in census.processes.values()
-            if process.ended and process.at_ns < before_ns
-        ]
-        if not gone:
-            return []
-        for thread in census.threads:
-            process = thread.process
-            if process is not None and process.ended and process.at_ns < before_ns:
-                thread.process = None
-                thread.p = None
-        for pid in gone:
-            del census.processes[pid]
-        census.last = None
-        return [int(pid) for pid in gone]
+        self.census.know(tid, pid)
 
     def monitor(self, pid: i64, tid: i64) -> None:
         """The thread that takes Ps from calls in this process."""

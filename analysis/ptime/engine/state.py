@@ -255,6 +255,38 @@ class Census:
         self.last = found
         return found
 
+    def know(self, tid: i64, pid: i64) -> None:
+        """A thread and its process, before the first row of either."""
+        if pid not in self.processes and self.bin_ns > 0:
+            # Of one that comes late there is nothing to tell before: as many bins as there were.
+            bins = (self.now_ns - self.begin_ns) // self.bin_ns
+            self.process(pid).bin_end_ns = self.begin_ns + (bins + 1) * self.bin_ns
+        thread = self.thread(tid)
+        if thread is not None:
+            thread.process = self.process(pid)
+
+    def forget_ended(self, before_ns: i64) -> list[int]:
+        """Let go of the processes that ended before a moment, and tell which these were.
+
+        No row and no move may tell of them any more. Their numbers may be other processes' then.
+        """
+        gone = [
+            int(process.pid)
+            for process in self.processes.values()
+            if process.ended and process.at_ns < before_ns
+        ]
+        if not gone:
+            return gone
+        for thread in self.threads:
+            process = thread.process
+            if process is not None and process.ended and process.at_ns < before_ns:
+                thread.process = None
+                thread.p = None
+        for pid in gone:
+            del self.processes[pid]
+        self.last = None
+        return gone
+
     def thread(self, tid: i64) -> Thread | None:
         """The thread of that number; None for one that can be no thread's."""
         if tid <= 0 or tid >= MAX_TID:
