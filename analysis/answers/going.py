@@ -114,6 +114,8 @@ class GoingPressure:
         # A piece for each second or so: of 200 processes five minutes are 26 MB.
         self._bins: deque[Mapping[str, np.ndarray]] = deque()
         self._living: dict[int, set[int]] = {}
+        self._begun: set[int] = set()
+        """Those of the living whose first thread was told."""
         self._comms: dict[int, str] = {}
         self._places: dict[int, Container] = {}
         self._reached: set[tuple[int, int, int]] = set()
@@ -162,6 +164,9 @@ class GoingPressure:
                 other._places[pid] = self._places[pid]
             for tid in tids:
                 other._know(tid, pid)
+        other._begun = set(self._begun)
+        # Of those that ended nothing is told again, though they may still be in table reach.
+        other._reached = {told for told in self._reached if told[0] not in self._living}
         other._early = self._early
         return other
 
@@ -180,7 +185,8 @@ class GoingPressure:
             pid = int(every["pid"][0])
             begin_ns, procs = processes[pid] if pid in processes else self._past[pid][1:]
             # Its number may have been another's before.
-            own = {name: values[every["ts_ns"] > begin_ns] for name, values in every.items()}
+            first = int(np.searchsorted(every["ts_ns"], begin_ns, "right"))
+            own = {name: values[first:] for name, values in every.items()}
             if not len(own["pid"]) or not own["p_ns"][-1]:
                 continue
             place = self._places.get(pid, NOWHERE)
@@ -240,12 +246,14 @@ class GoingPressure:
                 living.discard(tid)
                 if not living:
                     del self._living[pid]
+                    self._begun.discard(pid)
                     yield ns, pid, ENDS, 0
                 continue
             living.add(tid)
             if tid == pid:
                 # One that was there before was found now: of the time until now there is nothing.
-                if kind == _KIND.code("fork") or pid not in self._comms:
+                if kind == _KIND.code("fork") or pid not in self._begun:
+                    self._begun.add(pid)
                     yield ns, pid, BEGINS, 0
                 self._comms[pid] = comm.decode("utf-8", "replace")
 

@@ -64,7 +64,6 @@ class Binaries:
 
     A program is often gone when its symbols are asked for (``go build`` removes what it made),
     so each is held by a descriptor, as many as the process may have: up to 8,192.
-
     """
 
     def __init__(self) -> None:

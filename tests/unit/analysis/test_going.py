@@ -176,7 +176,7 @@ def by_seconds(trace: Trace, going: GoingPressure, begin_s: int, end_s: int) -> 
         news = {}
         for name, time in TIME_COLUMN.items():
             times = records[name][time]
-            first = until_ns - 10**9 if second > begin_s + 1 else -1
+            first = until_ns - 10**9 if second > 1 else -1
             news[name] = records[name][(times > first) & (times <= until_ns)]
         known = reach.filter(pc.less_equal(reach["exec_ns"], until_ns))
         going.feed(news, {"reach": known}, until_ns)
@@ -239,14 +239,29 @@ def test_of_those_that_ended_nothing_stays(tmp_path: Path) -> None:
     assert (going._comms, going._places, going._past) == ({}, {}, {})
 
 
-def test_a_number_that_is_used_again_is_another_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["fork", "present"])
+def test_a_number_that_is_used_again_is_another_process(kind: str, tmp_path: Path) -> None:
     scene = Scene(end_ns=60 * 10**9)
     life(scene, 70, 1, 9)
     life(scene, 70, 40, 42)
     scene.rows["reach"][1]["generation"] = 1
+    scene.rows["task"][2]["kind"] = kind
     going = GoingPressure(0, "reference")
     by_seconds(scene.write(tmp_path), going, 0, 60)
     (process,) = going.told()
     assert sum(process["states"].values()) == 2 * 10**9
     assert process["states"]["running"] == 2 * 10**9 - US
     assert process["pressure"]["total"]["seconds"] == 2.0
+
+
+def test_renewed_it_does_not_hear_again_of_those_that_ended(tmp_path: Path) -> None:
+    """A program that ended is in table reach for as long as the window may ask of it."""
+    scene = Scene(end_ns=40 * 10**9)
+    life(scene, 70, 1, 3)
+    life(scene, 80, 2, 30)
+    trace = scene.write(tmp_path)
+    going = GoingPressure(0, "reference")
+    by_seconds(trace, going, 0, 20)
+    renewed = going.renewed()
+    by_seconds(trace, renewed, 20, 25)
+    assert set(renewed._runner.processes()) == {80}
