@@ -96,8 +96,9 @@ def test_its_watch_finds_a_server_of_another_pod_and_names_the_line(
     os.mkfifo(app / "fifo")
     (app / "fifo").chmod(0o666)
     options, arguments = pod(node, calls_by_capability(tmp_path))
-    # A rule that only a stall meets.
-    arguments += ["--when", RULE, "--seconds", "300", "--after", "1"]
+    # podman is a Go program, too; and a rule that only a stall meets.
+    assert "--go" in arguments
+    arguments += ["--name", name, "--when", RULE, "--seconds", "300", "--after", "1"]
     theirs = ["--network=host", f"--user={SOMEBODY}", "--cap-drop=ALL", f"--volume={app}:/app"]
     theirs += ["--env=GOMAXPROCS=2", "--env=GODEBUG=asyncpreemptoff=1", "--log-driver=none"]
     theirs += [option for option in options if option.startswith("--ulimit")]
