@@ -1,8 +1,11 @@
 """Preemptions: each request that a goroutine stop, and the way it went.
 
-A request is a row of kind ``preempt_request``. All that happens to its thread until the next
-request for that thread belongs to it: the signal (``tgkill``), its delivery, and the end, which
-is stopped (``preempted``) or refused (``preempt_refused``, with the reason). Go coalesces
+A request is a row of kind ``preempt_request``. The signal (``tgkill``) and its delivery belong to
+it if they are before the next request for the same thread. Its end is stopped (``preempted``) or
+refused (``preempt_refused``, with a reason). What a signal does (an ``async`` stop, or a refusal)
+belongs to the request whose signal was delivered last, even if the next one was asked meanwhile;
+a ``cooperative`` stop to the one that was asked last. A goroutine that refused the signal may stop
+later for the same request, at a check or at a line of its code: then it stopped. Go coalesces
 requests (``m.signalPending``), so a request may have no signal of its own.
 
 Go does not report a refusal, so it is inferred. If Go's handler accepts, the thread returns into
@@ -127,24 +130,20 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     asked = runtime[(runtime["kind"] == _KIND.code("preempt_request"))]
     asked = asked[asked["target_tid"] != UNKNOWN].reset_index(drop=True)
     tid, asked_ns = asked["target_tid"].to_numpy(np.int64), asked["ts_ns"].to_numpy(np.int64)
-    again = Timelines(tid, asked_ns)
-    until = take(asked_ns, again.first_after(tid, asked_ns, strictly=True), UNKNOWN)
-    until = np.where(until == UNKNOWN, np.iinfo(np.int64).max, until)
-
+    until = _next(tid, asked_ns, asked_ns)
     sent = signals[signals["kind"] == _SIGNAL.code("tgkill")]
     sent_ns = take(sent["ts_ns"], _first(sent, tid, asked_ns, until), UNKNOWN)
     delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
     came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
     delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
-    ends = runtime[runtime["kind"].isin([_KIND.code("preempted"), _KIND.code("preempt_refused")])]
-    end = _first(ends, tid, asked_ns, until)
-    ended_ns = take(ends["ts_ns"], end, UNKNOWN)
-    stopped = take(ends["kind"], end, UNKNOWN) == _KIND.code("preempted")
+    end = _ends(runtime, tid, asked_ns, delivered_ns)
+    stopped = take(runtime["kind"], end, UNKNOWN) == _KIND.code("preempted")
+    ended_ns = take(runtime["ts_ns"], end, UNKNOWN)
     pc = take(delivered["pc"], came, UNKNOWN)
     generation = take(delivered["generation"], came, UNKNOWN)
     function, point = _address(trace, tid, asked_ns, generation, pc)
     outcome = np.where(end == NOT_FOUND, UNKNOWN, np.where(stopped, _STOPPED, _REFUSED))
-    how = take(ends["reason"], end, UNKNOWN)
+    how = take(runtime["reason"], end, UNKNOWN)
     if _PROBE in trace.manifest.attached:
         # Its last moments tell of no end, since the probes may be gone before it.
         last_ns = (trace.manifest.end_ns or np.iinfo(np.int64).max) - _HANDLER_NS
@@ -203,6 +202,32 @@ def interrupted_calls(trace: Trace) -> pd.DataFrame:
 def _sigurgs(trace: Trace) -> pd.DataFrame:
     signals = plain.from_arrow("signal", trace.arrow("signal"))
     return signals[signals["signo"] == _SIGURG]
+
+
+def _next(tid: Ints, asked_ns: Ints, of_next: Ints) -> Ints:
+    """A moment of the next request for the same thread; the end of time if there is none."""
+    after = Timelines(tid, asked_ns).first_after(tid, asked_ns, strictly=True)
+    return np.where(after == NOT_FOUND, np.iinfo(np.int64).max, take(of_next, after, UNKNOWN))
+
+
+def _ends(runtime: pd.DataFrame, tid: Ints, asked_ns: Ints, delivered_ns: Ints) -> Ints:
+    """The place in the table of each request's stop; of its first refusal if it never stopped."""
+    stops = runtime["kind"].to_numpy() == _KIND.code("preempted")
+    checked = stops & (runtime["reason"].to_numpy() == RUNTIME_REASONS.index("cooperative"))
+    refused = runtime["kind"].to_numpy() == _KIND.code("preempt_refused")
+    since = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
+    own, asked = _next(tid, asked_ns, since), _next(tid, asked_ns, asked_ns)
+
+    def first(chosen: np.ndarray, since: Ints, until: Ints) -> Ints:
+        found = _first(runtime[chosen], tid, since, until)
+        return take(np.flatnonzero(chosen), found, NOT_FOUND)
+
+    by_signal, by_check = first(stops & ~checked, since, own), first(checked, asked_ns, asked)
+    ts_ns = runtime["ts_ns"]
+    latest = np.iinfo(np.int64).max
+    signal_first = take(ts_ns, by_signal, latest) <= take(ts_ns, by_check, latest)
+    stop = np.where(signal_first, by_signal, by_check)
+    return np.where(stop == NOT_FOUND, first(refused, since, own), stop)
 
 
 def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:

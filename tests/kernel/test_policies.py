@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from reference_runtime.current import COMPILED
-from tests.kernel.test_end_to_end import capture
+from tests.kernel.test_end_to_end import capture, pretake
 from tests.kernel.test_upcall import HAS_UPCALL
 from tracer.trace.reader import Trace
 
@@ -42,12 +44,41 @@ def test_23_calls_are_retaken_for_the_policys_reason(tmp_path: Path, policy: str
         assert reasons(trace, "handoff")[policy] == 23
 
 
+LEARNS = """
+import json, sys
+from pathlib import Path
+from reference_runtime.goroutines import Site, current_host, nanosleep, write
+from reference_runtime.policies.adaptive import AdaptivePolicy
+from reference_runtime.policies.base import BLOCK, NORMAL, RAW
+from reference_runtime.runtime import Runtime
+
+NAMES = {RAW: "raw", NORMAL: "normal", BLOCK: "block"}
+policy = AdaptivePolicy()
+site = Site("learns.one")
+changes = []
+
+async def main():
+    end = current_host().pipe()[1]
+    memory = policy.memory(site)
+    for wanted in (RAW, BLOCK, RAW):
+        while (before := memory.mode) != wanted:
+            await (nanosleep(1_000_000, site) if wanted == BLOCK else write(end, b"", site))
+            if memory.mode != before:
+                changes.append(NAMES[memory.mode])
+
+Runtime(procs=1, policy=policy).run(main)
+Path(sys.argv[1]).write_text(json.dumps(changes))
+"""
+"""A site with short calls until it makes them raw, long ones until it hands off, and short ones
+again; and each change of its mode, seen after the call that made it."""
+
+
 def test_a_site_that_learns_tells_each_change(tmp_path: Path) -> None:
-    trace = tmp_path / "x.pretake"
-    capture(
-        *(trace, "calls", "adaptive", "--rounds", 4007, "--set", "long_share=0.5"),
-        *("--set", "workers=2", "--set", "cpu_goroutines=0"),
-    )
-    told = reasons(trace, "site_mode")
-    assert told["block"] >= 1
-    assert told["raw"] >= 1
+    trace, witness = tmp_path / "x.pretake", tmp_path / "changes.json"
+    program = tmp_path / "learns.py"
+    program.write_text(LEARNS)
+    pretake("record", "-q", "-o", trace, "--", sys.executable, program, witness)
+    runtime = Trace(trace).frame("runtime").sort_values("ts_ns")
+    changes = json.loads(witness.read_text())
+    assert runtime.loc[runtime["kind"] == "site_mode", "reason"].tolist() == changes
+    assert {"raw", "normal", "block"} <= set(changes)
