@@ -9,6 +9,9 @@
  */
 #include "_slot.h"
 
+#include <link.h>
+#include <unwind.h>
+
 /* Sets one thread's trace function: exported to 3.12, and declared in no public header there. */
 extern int _PyEval_SetTrace(PyThreadState *thread, Py_tracefunc function, PyObject *argument)
 	__attribute__((weak));
@@ -37,24 +40,84 @@ static int whose_code(PyObject *file)
 	return in_folders(file, library_folders) ? LIBRARY : PROGRAM;
 }
 
-/* Whether the frame is the program's, and was called by the program's code or by the runtime. */
+/*
+ * Whether the frame is the program's, and was called by the program's code or by the scheduler.
+ *
+ * The collector, a __del__ or a callback may run the program's code in the middle of a function of
+ * the runtime, which the program had called: that one may hold a lock of the runtime. As in Go
+ * (isAsyncSafePoint), nobody is stopped in there. Where the runtime is interpreted its frames tell;
+ * else the thread's stack does (in_compiled_runtime).
+ */
 static int in_program(PyFrameObject *frame)
 {
-	int whose = PROGRAM, depth = 0;
+	int program = 0, runtime = 0, whose = PROGRAM;
 
 	Py_INCREF(frame);
-	while (frame && whose == PROGRAM) {
+	while (frame && whose != LIBRARY) {
 		PyCodeObject *code = PyFrame_GetCode(frame);
 		PyFrameObject *caller = PyFrame_GetBack(frame);
 
 		whose = whose_code(code->co_filename);
-		depth++;
 		Py_DECREF(code);
 		Py_DECREF(frame);
 		frame = caller;
+		if (whose == RUNTIME)
+			runtime = 1;
+		else if (whose == PROGRAM && !runtime)
+			program = 1;
+		else if (whose == PROGRAM)
+			program = 0; /* it called the runtime's function that called back */
+		if (!program)
+			break;
 	}
 	Py_XDECREF(frame);
-	return whose == PROGRAM || (whose == RUNTIME && depth > 1);
+	return program && (runtime || whose != LIBRARY);
+}
+
+static uintptr_t runtime_begin, runtime_end; /* the compiled runtime's code; 0 if there is none */
+
+static int find_runtime(struct dl_phdr_info *object, size_t size, void *address)
+{
+	for (int i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+		uintptr_t begin = object->dlpi_addr + part->p_vaddr;
+
+		if (part->p_type == PT_LOAD && part->p_flags & PF_X &&
+		    (uintptr_t)address - begin < part->p_memsz) {
+			runtime_begin = begin;
+			runtime_end = begin + part->p_memsz;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+struct walk {
+	int groups; /* of frames of the runtime that called each other */
+	int inside;
+};
+
+static _Unwind_Reason_Code step_out(struct _Unwind_Context *context, void *data)
+{
+	struct walk *walk = data;
+	uintptr_t pc = _Unwind_GetIP(context);
+	int inside = pc >= runtime_begin && pc < runtime_end;
+
+	walk->groups += inside && !walk->inside;
+	walk->inside = inside;
+	return _URC_NO_REASON;
+}
+
+/* Whether the calling thread is in a function of the compiled runtime that the program called. The
+ * scheduler that runs the goroutine is one group of frames; any other one is such a function. */
+static int in_compiled_runtime(void)
+{
+	struct walk walk = {0, 0};
+
+	if (!runtime_end)
+		return 0;
+	_Unwind_Backtrace(step_out, &walk);
+	return walk.groups != 1;
 }
 
 static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *argument);
@@ -83,7 +146,7 @@ static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *
 		lines_trace_no_more();
 		return 0;
 	}
-	if (event != PyTrace_LINE || !slot->runs_g || !in_program(frame))
+	if (event != PyTrace_LINE || !slot->runs_g || !in_program(frame) || in_compiled_runtime())
 		return 0;
 	lines_trace_no_more();
 	if (!slot->wanted) {
@@ -131,10 +194,14 @@ void lines_trace(struct slot *slot)
 PyObject *lines_begin(PyObject *module, PyObject *args)
 {
 	PyObject *runtime, *program, *library;
+	unsigned long long function;
 
-	if (!PyArg_ParseTuple(args, "O!O!O!", &PyTuple_Type, &runtime, &PyTuple_Type, &program,
-			      &PyTuple_Type, &library))
+	if (!PyArg_ParseTuple(args, "O!O!O!K", &PyTuple_Type, &runtime, &PyTuple_Type, &program,
+			      &PyTuple_Type, &library, &function))
 		return NULL;
+	runtime_begin = runtime_end = 0;
+	if (function)
+		dl_iterate_phdr(find_runtime, (void *)(uintptr_t)function);
 	Py_XSETREF(runtime_folders, Py_NewRef(runtime));
 	Py_XSETREF(program_folders, Py_NewRef(program));
 	Py_XSETREF(library_folders, Py_NewRef(library));

@@ -333,6 +333,53 @@ static PyObject *raise_in(PyObject *module, PyObject *const *args, Py_ssize_t na
 	return PyBool_FromLong(PyThreadState_SetAsyncExc(PyLong_AsUnsignedLong(args[0]), args[1]));
 }
 
+/*
+ * Catches what was raised in the calling thread, if anything was; with `raise` something is.
+ *
+ * CPython 3.11 has one mark for all threads, that some thread has something to raise. While it
+ * stands, a thread whose lines are traced gets into no function. Only the interpreter's loop raises,
+ * and takes the mark away: so this runs code of its own, in which nothing else begins, since the
+ * collector waits. The GIL is held until that code begins, so nobody sets a trace function sooner.
+ */
+static PyObject *catch_raised(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+	PyThreadState *self = PyThreadState_Get();
+	PyObject *code, *globals, *type = NULL, *value = NULL, *trace = NULL;
+	int collects;
+
+	if (!expect(nargs, 2))
+		return NULL;
+	if (!self->async_exc && args[1] != Py_True)
+		Py_RETURN_NONE;
+	collects = PyGC_Disable();
+	code = Py_CompileString("for _ in (0,): pass", "<catch_raised>", Py_file_input);
+	globals = PyDict_New();
+	if (code && globals) {
+		lines_trace_no_more();
+		do {
+			PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), args[0]);
+			Py_XDECREF(PyEval_EvalCode(code, globals, globals));
+			if (PyErr_Occurred() && !PyErr_ExceptionMatches(args[0])) {
+				/* Ctrl-C was sooner: it is raised when this is done. */
+				Py_CLEAR(type);
+				Py_CLEAR(value);
+				Py_CLEAR(trace);
+				PyErr_Fetch(&type, &value, &trace);
+			}
+			PyErr_Clear();
+		} while (self->async_exc);
+	}
+	Py_XDECREF(code);
+	Py_XDECREF(globals);
+	if (collects)
+		PyGC_Enable();
+	if (type)
+		PyErr_Restore(type, value, trace);
+	if (PyErr_Occurred())
+		return NULL;
+	Py_RETURN_NONE;
+}
+
 static PyObject *count_nobodys(PyObject *module, PyObject *unused)
 {
 	return PyLong_FromUnsignedLongLong(__atomic_load_n(&nobodys, __ATOMIC_SEQ_CST));
@@ -374,7 +421,10 @@ PyMethodDef preempt_methods[] = {
 	{"count_nobodys", count_nobodys, METH_NOARGS, "Signals on threads without a slot."},
 	{"safe_ranges", safe_ranges, METH_NOARGS, "[begin, end) addresses of safe points."},
 	{"raise_in", FAST(raise_in), "(ident, exception): raise it in that thread."},
+	{"catch_raised", FAST(catch_raised),
+	 "(exception, raise): catch what was raised in this thread, if it was; with raise it is."},
 	{"trace_lines", lines_begin, METH_VARARGS,
-	 "(runtime, program, library): folders by whose code is in them; whether lines can stop."},
+	 "(runtime, program, library, function): folders by whose code is in them, and the address of "
+	 "a function of the compiled runtime, or 0; whether lines can stop."},
 	{NULL, NULL, 0, NULL},
 };

@@ -48,7 +48,8 @@ void lines_trace(struct slot *slot);
 void lines_trace_no_more(void);
 /* The signal that met the interpreter stops nothing. */
 void lines_settle(struct slot *slot, int outcome);
-/* (runtime, program, library): folders by whose code is in them; whether lines can stop. */
+/* (runtime, program, library): folders by whose code is in them, and the address of a function of
+ * the compiled runtime, or 0; whether lines can stop. */
 PyObject *lines_begin(PyObject *module, PyObject *args);
 
 #pragma GCC visibility pop

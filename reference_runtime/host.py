@@ -185,6 +185,9 @@ class Host:
     def end_code(self, tid: i64) -> None:
         """The run is over: end what a thread that still computes does, where that can be done."""
 
+    def thread_ends(self) -> None:
+        """The calling thread is done: nothing that :meth:`end_code` does may come after this."""
+
     def thread_cpu_ns(self) -> i64:
         """CPU time that the calling thread has used."""
         raise NotImplementedError

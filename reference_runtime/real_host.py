@@ -197,6 +197,24 @@ class RealHost(Host):
         if NATIVE and ident is not None:
             _native.raise_in(ident, RunIsOver)
 
+    def thread_ends(self) -> None:
+        """Catch what :meth:`end_code` raised, if this thread came to its end without a look."""
+        self.idents.pop(_thread.get_native_id(), None)
+        if NATIVE:
+            _native.catch_raised(RunIsOver, False)
+
+    def forget_raised(self) -> None:
+        """Have the interpreter know of no exception that a thread is still to raise.
+
+        A thread that is left to itself in a system call may have one (:meth:`end_code`). To
+        CPython 3.11 every thread then has something to see to at every call; one whose lines are
+        traced (``_lines.c``) never gets into the Python function that it calls. Who raises and
+        catches one takes the mark away, so this thread does, in C alone: its own lines are traced
+        if it runs a goroutine of another runtime.
+        """
+        if NATIVE:
+            _native.catch_raised(RunIsOver, True)
+
     def thread_cpu_ns(self) -> i64:
         """CLOCK_THREAD_CPUTIME_ID."""
         return time.thread_time_ns()

@@ -61,9 +61,10 @@ class SignalStopper(Stopper):
     """The real one; Go's signal too, since programs that use it expect to get it for nothing."""
 
     def __init__(self) -> None:
-        _native.trace_lines(RUNTIME_FOLDERS, PROGRAM_FOLDERS, LIBRARY_FOLDERS)
+        probed = probed_function()
+        _native.trace_lines(RUNTIME_FOLDERS, PROGRAM_FOLDERS, LIBRARY_FOLDERS, probed)
         self.own = _native.preempt_begin(
-            probed_function(),
+            probed,
             transitions.PREEMPTED,
             transitions.PREEMPT_REFUSED,
             transitions.ACQUIREP,

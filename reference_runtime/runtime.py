@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from reference_runtime import runq
 from reference_runtime.deadlock import TimeLimit, describe
-from reference_runtime.errors import RunIsOver
 from reference_runtime.gmp import (
     FORCE_PREEMPT_NS,
     MAX_THREADS,
@@ -24,7 +22,7 @@ from reference_runtime.like import LEAN, rules_like
 from reference_runtime.policies import make_policy
 from reference_runtime.policies.base import RetakePolicy
 from reference_runtime.processors import stop_run
-from reference_runtime.real_host import NATIVE, RealHost
+from reference_runtime.real_host import RealHost
 from reference_runtime.record import Record
 from reference_runtime.scheduler import join, start
 from tracer.errors import PretakeError
@@ -177,8 +175,8 @@ class Runtime:
         except BaseException as interrupt:
             stop_run(sched, interrupt)
         join(sched)
-        if NATIVE and isinstance(self.host, RealHost):
-            forget_raised()
+        if isinstance(self.host, RealHost):
+            self.host.forget_raised()
         self.policy.stop(sched)
         self.host.close()
         if sched.failure is not None:
@@ -188,21 +186,3 @@ class Runtime:
     def write_witness(self, path: Path) -> None:
         """Write the last run's own record of its retakes to ``path``."""
         self.record.write(path)
-
-
-def forget_raised() -> None:
-    """Have the interpreter know of no exception that a thread is still to raise.
-
-    One that was raised in a thread (``Host.end_code``) that ended before it looked stays known
-    for as long as the process lives. To CPython 3.11 every thread then has something to see to at
-    every call; one whose lines are traced (``_lines.c``) never gets past that. Whoever raises one
-    takes the mark away, so this thread does.
-    """
-    from reference_runtime import _native
-
-    try:
-        _native.raise_in(_thread.get_ident(), RunIsOver)
-        while True:
-            pass
-    except RunIsOver:
-        return

@@ -208,6 +208,7 @@ def m_main(sched: Sched, m: M) -> None:
         stop_run(sched, failure)
     sched.policy.m_stopped(m)
     m_ends(sched, m)
+    sched.host.thread_ends()
     set_current(None)
     m.exited.wakeup()
 

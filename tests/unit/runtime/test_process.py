@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import _thread
 import json
+import operator
 import subprocess
 import sys
+from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reference_runtime import Runtime, WaitGroup, go, gosched, nanosleep, sleep
+from reference_runtime.current import COMPILED
 from reference_runtime.errors import ThreadLimit
 from reference_runtime.goroutines import endless_loop
 from reference_runtime.latencies import Latencies
 from reference_runtime.log import BLOCK_ROWS
 from reference_runtime.policies.adaptive import AdaptivePolicy
 from reference_runtime.policies.base import Site
+from reference_runtime.real_host import RealHost
 from reference_runtime.record import Record, Retake
 from reference_runtime.sim.sim_host import SimHost
 from reference_runtime.workloads import make_workload
@@ -52,6 +57,30 @@ def test_a_runtime_within_another_leaves_its_loops_alone() -> None:
 
     runtime = Runtime(1, time_slice_ns=MS)
     assert runtime.run(main) == (0, 0, 0)
+
+
+@pytest.mark.skipif(not COMPILED, reason="the interpreted host looks at once")
+def test_what_was_raised_in_a_thread_that_ends_is_caught() -> None:
+    """CPython 3.11 has one mark for all threads: with it a traced thread gets into no function."""
+    host = RealHost()
+    done = host.new_note()
+    told: list[str] = []
+
+    def body() -> None:
+        tid = host.thread_id()
+        try:
+            # In C alone: between the two the interpreter has no look at what was raised.
+            deque(map(operator.call, [partial(host.end_code, tid), host.thread_ends]), maxlen=0)
+            told.append("caught")
+            host.end_code(tid)
+            told.append("no more is raised")
+        finally:
+            done.wakeup()
+
+    host.start_thread(body, "ends")
+    done.sleep()
+    assert told == ["caught", "no more is raised"]
+    host.close()
 
 
 def test_each_runtime_counts_its_own_stops() -> None:

@@ -15,7 +15,7 @@ import pytest
 from reference_runtime import Runtime, WaitGroup, go, gosched, sleep
 from reference_runtime import _native as native
 from reference_runtime.deadlock import TimeLimit
-from reference_runtime.goroutines import getg, getm
+from reference_runtime.goroutines import compute, getg, getm
 from reference_runtime.policies import POLICIES
 from reference_runtime.workloads import run_workload
 
@@ -113,6 +113,36 @@ def test_nobody_is_stopped_in_a_library() -> None:
         return places
 
     assert Runtime(1, time_slice_ns=SLICE_NS).run(main) == {__file__}
+
+
+def test_nobody_is_stopped_where_the_runtime_calls_back() -> None:
+    """A function of the runtime may hold its locks, as where the collector calls a program's code.
+
+    Like Go's, it is no place to stop in (isAsyncSafePoint); the line after it is one.
+    """
+    others, seen = [0], []
+
+    async def counts() -> None:
+        while True:
+            others[0] += 1
+            await gosched()
+
+    def called_back(before: int) -> None:
+        refused = native.count_outcomes()[2]
+        while native.count_outcomes()[2] < refused + 2 and others[0] == before:
+            pass
+        seen.append(others[0] - before)
+
+    async def main() -> None:
+        go(counts())
+        await gosched()
+        await compute(called_back, others[0])
+        while len(seen) == 1:
+            if others[0] > 1:
+                seen.append(others[0])
+
+    assert Runtime(1, time_slice_ns=SLICE_NS).run(main, limit_ns=GENEROUS_NS) is None
+    assert seen == [0, seen[1]]
 
 
 def test_a_suspended_goroutine_in_python_code_stands_still() -> None:
