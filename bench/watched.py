@@ -6,7 +6,8 @@ Two parts, both as root:
   rule is attached, by that just before it came; beside it the same of ``pretake record``, which
   stores what the watch keeps in memory.
 - *itself*: CPU time and memory of the watch and its helpers beside the server of ``net/http``. The
-  share of a core stands beside the answers a second and the records a second of the same span.
+  share of a core stands beside the answers a second of the same span, and the records a second
+  that a capture just before it had.
 
 Figures go to ``bench/results/watched.json``. Memory is the proportional set size.
 """

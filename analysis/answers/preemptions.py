@@ -107,6 +107,7 @@ _SIGURG = 23
 _STOPPED, _REFUSED = range(2)
 _PROBE = "uprobe:runtime.asyncPreempt2"
 _HANDLER_NS = 1_000_000
+_END_OF_TIME = np.iinfo(np.int64).max
 _REASONS = {word: RUNTIME_REASONS.index(word) for word in ("not_wanted", "unsafe_point")}
 _POINTS = {
     "unsafe_point": "unsafe point in function {}",
@@ -130,13 +131,16 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     asked = runtime[(runtime["kind"] == _KIND.code("preempt_request"))]
     asked = asked[asked["target_tid"] != UNKNOWN].reset_index(drop=True)
     tid, asked_ns = asked["target_tid"].to_numpy(np.int64), asked["ts_ns"].to_numpy(np.int64)
-    until = _next(tid, asked_ns, asked_ns)
+    after = Timelines(tid, asked_ns).first_after(tid, asked_ns, strictly=True)
+    until = take(asked_ns, after, _END_OF_TIME)
     sent = signals[signals["kind"] == _SIGNAL.code("tgkill")]
     sent_ns = take(sent["ts_ns"], _first(sent, tid, asked_ns, until), UNKNOWN)
     delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
     came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
     delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
-    end = _ends(runtime, tid, asked_ns, delivered_ns)
+    since = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
+    of_signal = (since, take(since, after, _END_OF_TIME))
+    end = _ends(runtime, tid, of_signal, (asked_ns, until))
     stopped = take(runtime["kind"], end, UNKNOWN) == _KIND.code("preempted")
     ended_ns = take(runtime["ts_ns"], end, UNKNOWN)
     pc = take(delivered["pc"], came, UNKNOWN)
@@ -146,7 +150,7 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     how = take(runtime["reason"], end, UNKNOWN)
     if _PROBE in trace.manifest.attached:
         # Its last moments tell of no end, since the probes may be gone before it.
-        last_ns = (trace.manifest.end_ns or np.iinfo(np.int64).max) - _HANDLER_NS
+        last_ns = (trace.manifest.end_ns or _END_OF_TIME) - _HANDLER_NS
         silent = (outcome == UNKNOWN) & (delivered_ns != UNKNOWN) & (delivered_ns < last_ns)
         outcome = np.where(silent, _REFUSED, outcome)
         safe = point == SAFE_POINTS.index("safe")
@@ -204,30 +208,28 @@ def _sigurgs(trace: Trace) -> pd.DataFrame:
     return signals[signals["signo"] == _SIGURG]
 
 
-def _next(tid: Ints, asked_ns: Ints, of_next: Ints) -> Ints:
-    """A moment of the next request for the same thread; the end of time if there is none."""
-    after = Timelines(tid, asked_ns).first_after(tid, asked_ns, strictly=True)
-    return np.where(after == NOT_FOUND, np.iinfo(np.int64).max, take(of_next, after, UNKNOWN))
+def _ends(
+    runtime: pd.DataFrame, tid: Ints, of_signal: tuple[Ints, Ints], of_check: tuple[Ints, Ints]
+) -> Ints:
+    """The place in the table of each request's stop; of its first refusal if it never stopped.
 
-
-def _ends(runtime: pd.DataFrame, tid: Ints, asked_ns: Ints, delivered_ns: Ints) -> Ints:
-    """The place in the table of each request's stop; of its first refusal if it never stopped."""
+    Args:
+        of_signal: from when until when what a signal does belongs to each request.
+        of_check: likewise, of stops at a check.
+    """
     stops = runtime["kind"].to_numpy() == _KIND.code("preempted")
     checked = stops & (runtime["reason"].to_numpy() == RUNTIME_REASONS.index("cooperative"))
     refused = runtime["kind"].to_numpy() == _KIND.code("preempt_refused")
-    since = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
-    own, asked = _next(tid, asked_ns, since), _next(tid, asked_ns, asked_ns)
 
     def first(chosen: np.ndarray, since: Ints, until: Ints) -> Ints:
         found = _first(runtime[chosen], tid, since, until)
         return take(np.flatnonzero(chosen), found, NOT_FOUND)
 
-    by_signal, by_check = first(stops & ~checked, since, own), first(checked, asked_ns, asked)
+    by_signal, by_check = first(stops & ~checked, *of_signal), first(checked, *of_check)
     ts_ns = runtime["ts_ns"]
-    latest = np.iinfo(np.int64).max
-    signal_first = take(ts_ns, by_signal, latest) <= take(ts_ns, by_check, latest)
+    signal_first = take(ts_ns, by_signal, _END_OF_TIME) <= take(ts_ns, by_check, _END_OF_TIME)
     stop = np.where(signal_first, by_signal, by_check)
-    return np.where(stop == NOT_FOUND, first(refused, since, own), stop)
+    return np.where(stop == NOT_FOUND, first(refused, *of_signal), stop)
 
 
 def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:

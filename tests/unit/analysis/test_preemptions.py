@@ -47,11 +47,16 @@ def test_refusal_signal_of_another_request_and_silence(tmp_path: Path) -> None:
     assert table["part_stopped_ns"].iloc[2] == 10 * US
 
 
+def ask(scene: Scene, at: int) -> None:
+    """Request a stop of thread 11, by a signal a moment later."""
+    scene.runtime(at, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    scene.signal(at + 1, "tgkill", 11, sender_tid=19)
+
+
 def test_a_signal_that_was_refused_and_a_stop_afterwards(tmp_path: Path) -> None:
     """The request stays: the goroutine stops at the next check, or line, that it comes to."""
     scene = Scene()
-    scene.runtime(100, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
-    scene.signal(101, "tgkill", 11, sender_tid=19)
+    ask(scene, 100)
     scene.signal(103, "deliver", 11)
     scene.runtime(104, "preempt_refused", 11, 2, reason="unsafe_point")
     scene.runtime(150, "preempted", 11, 2, reason="async")
@@ -65,11 +70,9 @@ def test_what_a_signal_does_belongs_to_its_request_though_the_next_was_asked(
 ) -> None:
     """The thread lost its CPU in the handler of the first signal, until after the next request."""
     scene = Scene()
-    scene.runtime(100, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
-    scene.signal(101, "tgkill", 11, sender_tid=19)
+    ask(scene, 100)
     scene.signal(110, "deliver", 11)
-    scene.runtime(120, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
-    scene.signal(121, "tgkill", 11, sender_tid=19)
+    ask(scene, 120)
     scene.runtime(130, "preempted", 11, 2, reason="async")
     scene.signal(140, "deliver", 11)
     scene.runtime(145, "preempted", 11, 2, reason="async")
@@ -81,12 +84,10 @@ def test_what_a_signal_does_belongs_to_its_request_though_the_next_was_asked(
 
 def test_a_check_stops_for_the_request_that_was_asked_last(tmp_path: Path) -> None:
     scene = Scene()
-    scene.runtime(100, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
-    scene.signal(101, "tgkill", 11, sender_tid=19)
+    ask(scene, 100)
     scene.signal(102, "deliver", 11)
     scene.runtime(103, "preempt_refused", 11, 2, reason="unsafe_point")
-    scene.runtime(200, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
-    scene.signal(201, "tgkill", 11, sender_tid=19)
+    ask(scene, 200)
     scene.runtime(205, "preempted", 11, 2, reason="cooperative")
     scene.signal(210, "deliver", 11)
     scene.runtime(211, "preempt_refused", 11, 2, reason="not_wanted")
