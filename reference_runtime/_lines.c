@@ -63,10 +63,8 @@ static int in_program(PyFrameObject *frame)
 		frame = caller;
 		if (whose == RUNTIME)
 			runtime = 1;
-		else if (whose == PROGRAM && !runtime)
-			program = 1;
 		else if (whose == PROGRAM)
-			program = 0; /* it called the runtime's function that called back */
+			program = !runtime; /* else it called the function that called back */
 		if (!program)
 			break;
 	}
