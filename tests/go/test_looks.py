@@ -16,7 +16,7 @@ from tracer.targets.go import GoBinary
 
 VERSIONS = ("1.19.8", "1.22.10", "1.25.5", "1.26.6", "1.27.3")
 TWO_PS = {"GOMAXPROCS": "2", "GODEBUG": "asyncpreemptoff=1"}
-TURNS = "8000000"
+SWITCHES = "3"
 HOUR_NS = 3600 * 10**9
 FAR = 0x7FFFF000
 SEEN = ["runq", "global_runq", "timers_due", "npidle", "nmspinning", "gomaxprocs", "unseen"]
@@ -39,7 +39,7 @@ def test_what_waits_is_what_the_program_left_waiting(
 ) -> None:
     for name, value in TWO_PS.items():
         monkeypatch.setenv(name, value)
-    trace = capture(tmp_path / "t", "standing", [TURNS], version=version, probes="none")
+    trace = capture(tmp_path / "t", "standing", [SWITCHES], version=version, probes="none")
     waiting = trace.frame("waiting")
     assert STANDING in states(waiting)
     standing = waiting[(waiting["runq"] == 8) & (waiting["timers_due"] == 1)]
@@ -57,7 +57,7 @@ def test_what_waits_is_what_the_program_left_waiting(
 
 
 def test_the_states_of_ps_are_told_when_they_change(kernel: Programs) -> None:
-    tables = looked(kernel, inspected("standing", "1.27.3"), TURNS, TWO_PS)
+    tables = looked(kernel, inspected("standing", "1.27.3"), SWITCHES, TWO_PS)
     # The rings are of one CPU each.
     states_of_ps, switches = tables["pstate"].sort_values("ts_ns"), tables["sched_switch"]
     assert set(states_of_ps["p"]) == {0, 1}
@@ -104,7 +104,7 @@ def test_a_wrong_offset_gives_another_answer(
     right = getattr(binary.layout, field)
     at = (wrong or 0) if field.startswith("sched") else right + (wrong or 0)
     assert at != right
-    tables = looked(kernel, binary, TURNS, TWO_PS, **{field: at})
+    tables = looked(kernel, binary, SWITCHES, TWO_PS, **{field: at})
     assert STANDING not in states(tables["waiting"])
 
 
@@ -115,7 +115,7 @@ def test_a_wrong_offset_gives_another_answer(
 def test_a_wrong_offset_gives_other_states(kernel: Programs, field: str, wrong: int) -> None:
     binary = inspected("standing", "1.27.3")
     at = getattr(binary.layout, field) + wrong
-    tables = looked(kernel, binary, TURNS, TWO_PS, **{field: at})
+    tables = looked(kernel, binary, SWITCHES, TWO_PS, **{field: at})
     rows = tables["pstate"]
     holders = set(rows.loc[rows["status"] == "running", "tid"].dropna())
     right = {"idle", "running"} == set(rows["status"]) - {"gcstop"} and holders

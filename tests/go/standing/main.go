@@ -2,8 +2,9 @@
 // goroutine: 5 in the queue of P 0, 3 in that of P 1, one timer that is due and one that is not.
 //
 // Run it with GOMAXPROCS=2 and GODEBUG=asyncpreemptoff=1: then nothing stops a loop without calls.
-// Usage: standing TURNS. Says how long the later timer had to go when it was made, and when that
-// was (CLOCK_MONOTONIC).
+// It stands so until SWITCHES of its threads have given their CPU up on their own account, which is
+// sysmon alone while both Ps are at work: so whoever looks where a thread leaves has looked.
+// Usage: standing SWITCHES. Says when the later timer is due (CLOCK_MONOTONIC).
 package main
 
 import (
@@ -19,15 +20,28 @@ import (
 )
 
 const hour = 3600 * 1000 * 1000 * 1000
+const soon = time.Millisecond
 
+// A goroutine that sysmon wants off its P would leave it in the begin of any other function.
+//
+//go:nosplit
 func now() int64 {
 	var at syscall.Timespec
 	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, 1, uintptr(unsafe.Pointer(&at)), 0)
-	return at.Nano()
+	return at.Sec*1000*1000*1000 + at.Nsec
+}
+
+// switches says how often threads of this process have waited for something so far.
+//
+//go:nosplit
+func switches() int64 {
+	var used syscall.Rusage
+	syscall.RawSyscall(syscall.SYS_GETRUSAGE, syscall.RUSAGE_SELF, uintptr(unsafe.Pointer(&used)), 0)
+	return used.Nvcsw
 }
 
 func main() {
-	turns, err := strconv.Atoi(os.Args[1])
+	count, err := strconv.Atoi(os.Args[1])
 	if err != nil {
 		panic(err)
 	}
@@ -41,7 +55,7 @@ func main() {
 		for i := 0; i < 3; i++ {
 			go made.Done()
 		}
-		time.AfterFunc(time.Millisecond, func() {})
+		time.AfterFunc(soon, func() {})
 		atomic.StoreInt32(&begun, 1)
 		for atomic.LoadInt32(&ended) == 0 {
 		}
@@ -51,8 +65,9 @@ func main() {
 	for i := 0; i < 5; i++ {
 		go made.Done()
 	}
-	for i := 0; i < turns; i++ {
-		atomic.AddInt32(&begun, 1)
+	for due := now() + int64(soon); now() < due; {
+	}
+	for end := switches() + int64(count); switches() < end; {
 	}
 	atomic.StoreInt32(&ended, 1)
 	made.Wait()
