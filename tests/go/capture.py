@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.go import toolchains
-from tracer.capture.options import CaptureOptions
+from tracer.capture.options import CaptureOptions, Progress
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
 
-__all__ = ["capture"]
+__all__ = ["capture", "until_events"]
+
+
+def until_events(count: int) -> Callable[[Progress], None]:
+    """Ends a capture as Ctrl-C does, when so many events are stored: on any machine enough."""
+    ended: list[int] = []
+
+    def tell(progress: Progress) -> None:
+        if progress.events >= count and not ended:
+            ended.append(progress.events)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return tell
 
 
 def capture(

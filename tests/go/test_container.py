@@ -14,13 +14,14 @@ import pytest
 
 from tests.forced import KERNEL, lacking
 from tests.go import toolchains
+from tests.go.capture import until_events
 from tests.kernel.started import Started
-from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
 from tracer.trace.reader import Trace
 
 LINKER = Path("/lib64/ld-linux-x86-64.so.2")
 NR_READ = 0
+EVENTS = 5000
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def test_a_contained_program_is_read_by_its_pid_out_here(linkage: str, tmp_path:
         status = Path(f"/proc/{pid}/status").read_text()
         (line,) = [row for row in status.splitlines() if row.startswith("NSpid:")]
         assert line.split()[1:] == [str(pid), "1"]
-        record(pid=pid, output=tmp_path / "t", options=CaptureOptions(seconds=0.7))
+        record(pid=pid, output=tmp_path / "t", progress=until_events(EVENTS))
     trace = Trace(tmp_path / "t")
     assert trace.manifest.target.runtime == "go"
     assert trace.manifest.target.version == f"go{toolchains.VERSIONS[-1]}"

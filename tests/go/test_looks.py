@@ -17,6 +17,9 @@ from tracer.targets.go import GoBinary
 VERSIONS = ("1.19.8", "1.22.10", "1.25.5", "1.26.6", "1.27.3")
 TWO_PS = {"GOMAXPROCS": "2", "GODEBUG": "asyncpreemptoff=1"}
 SWITCHES = "3"
+RUNS = 20
+TOLD = 20
+"""States of a P in a call that are wanted, from as many runs as that takes, up to ``RUNS``."""
 HOUR_NS = 3600 * 10**9
 FAR = 0x7FFFF000
 SEEN = ["runq", "global_runq", "timers_due", "npidle", "nmspinning", "gomaxprocs", "unseen"]
@@ -147,7 +150,18 @@ def test_a_p_in_a_call_is_told_with_the_thread_whose_call_it_is(
 ) -> None:
     """To Go 1.25 such a P names no M, and between two looks it may pass through several calls."""
     binary = inspected("passing", version)
-    tables = looked(kernel_of_all_calls, binary, "60", {"GOMAXPROCS": "2"})
+    told = 0
+    # How many looks find a P in a call depends on who gets a CPU.
+    for _ in range(RUNS):
+        tables = looked(kernel_of_all_calls, binary, "60", {"GOMAXPROCS": "2"})
+        told += named_in_calls(tables)
+        if told > TOLD:
+            break
+    assert told > TOLD
+
+
+def named_in_calls(tables: dict[str, pd.DataFrame]) -> int:
+    """How many states name the thread whose call it is; each must name the right one."""
     blocks, states = (tables[name].sort_values("ts_ns") for name in ("block", "pstate"))
     calls = tables["syscall"].sort_values("enter_ns")
     calls = calls.merge(blocks[["tid", "enter_ns", "p_use"]], how="left", on=["tid", "enter_ns"])
@@ -157,7 +171,6 @@ def test_a_p_in_a_call_is_told_with_the_thread_whose_call_it_is(
     calls["unheld"] = short | (calls["p_use"] == "handed_off")
     held = blocks[blocks["p_use"] == "syscall"]
     named = states[(states["status"] == "syscall") & states["tid"].notna()]
-    assert len(named) > 20
     for state in named.itertuples():
         on_p = held[held["p"] == state.p]
         before, after = on_p[on_p["ts_ns"] <= state.ts_ns], on_p[on_p["ts_ns"] > state.ts_ns]
@@ -168,6 +181,7 @@ def test_a_p_in_a_call_is_told_with_the_thread_whose_call_it_is(
         begun, to_come = own[own["enter_ns"] <= state.ts_ns], own[own["enter_ns"] > state.ts_ns]
         # The thread tells the runtime of its call before it makes it, and after it has returned.
         assert any([*begun["unheld"].tail(1), *to_come["unheld"].head(1)]), state
+    return len(named)
 
 
 @pytest.mark.parametrize("version", ["1.24.11", "1.27.3"])

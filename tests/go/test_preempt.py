@@ -21,6 +21,7 @@ from tracer.trace.reader import Trace
 # Both models of a P in a system call; the oldest.
 VERSIONS = ("1.19.8", "1.25.5", "1.27.3")
 ENOUGH = 10
+RUNS = 20
 NR_READ = 0
 
 
@@ -110,11 +111,17 @@ def test_the_collector_and_stop_the_world_ask_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GOMAXPROCS", "3")
-    trace, requests = requests_of(tmp_path, "collect")
-    assert trace.manifest.exit_status == 0
-    stopped = requests[requests["outcome"] == "stopped"]
-    assert {"stw", "suspend"} <= set(stopped["reason"])
-    assert set(stopped["how"]) == {"async"}
+    reasons: set[str] = set()
+    # A goroutine that has no CPU as the collector comes by need not be suspended.
+    for _ in range(RUNS):
+        trace, requests = requests_of(tmp_path, "collect")
+        assert trace.manifest.exit_status == 0
+        stopped = requests[requests["outcome"] == "stopped"]
+        assert set(stopped["how"]) == {"async"}
+        reasons |= set(stopped["reason"])
+        if {"stw", "suspend"} <= reasons:
+            return
+    pytest.fail(f"in {RUNS} runs, goroutines stopped for {reasons}")
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -14,10 +14,12 @@ import pytest
 
 from analysis import load
 from tests.go import toolchains
+from tests.go.capture import until_events
 from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
 
 CLIENTS = 4
+EVENTS = 10_000
 NR_READ = 0
 
 
@@ -67,7 +69,7 @@ def test_a_server_is_attached_while_it_serves(tmp_path: Path) -> None:
         for client in clients:
             assert client.warm.wait(60)
         before = sum(client.asked for client in clients)
-        record(pid=pid, output=tmp_path / "t", options=CaptureOptions(seconds=1))
+        record(pid=pid, output=tmp_path / "t", progress=until_events(EVENTS))
         asked_meanwhile = sum(client.asked for client in clients) - before
         # It answers after the capture as it did before.
         for client in clients:

@@ -1,8 +1,8 @@
 """Captures a command, and tells its own memory meanwhile.
 
 Usage: own_memory.py TRACE PARTS PART_SECONDS COMMAND... Prints RssAnon in KiB and the number of
-parts there are, about four times a second: what the process has of its own, the rings apart. Ends
-when there are so many parts.
+parts that table syscall has, about four times a second: what the process has of its own, the rings
+apart. Ends when there are so many parts.
 """
 
 import os
@@ -20,7 +20,7 @@ STATUS = Path("/proc/self/status")
 def tell(_: Progress) -> None:
     """Called by the capture."""
     status = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-    parts = sum(1 for _ in trace.rglob("part-*"))
+    parts = sum(1 for _ in trace.glob("syscall/part-*"))
     print(status["RssAnon"].split()[0], parts, flush=True)
     if parts >= enough:
         os.kill(os.getpid(), signal.SIGINT)
