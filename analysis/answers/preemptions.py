@@ -138,7 +138,8 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
     came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
     delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
-    since = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
+    free_ns = _when_no_signal_works(runtime, delivered, tid, asked_ns)
+    since = np.where(delivered_ns == UNKNOWN, free_ns, delivered_ns)
     of_signal = (since, take(since, after, _END_OF_TIME))
     end = _ends(runtime, tid, of_signal, (asked_ns, until))
     stopped = take(runtime["kind"], end, UNKNOWN) == _KIND.code("preempted")
@@ -217,19 +218,44 @@ def _ends(
         of_signal: from when until when what a signal does belongs to each request.
         of_check: likewise, of stops at a check.
     """
-    stops = runtime["kind"].to_numpy() == _KIND.code("preempted")
-    checked = stops & (runtime["reason"].to_numpy() == RUNTIME_REASONS.index("cooperative"))
-    refused = runtime["kind"].to_numpy() == _KIND.code("preempt_refused")
+    by_signals, refused, checked = _ways(runtime)
 
     def first(chosen: np.ndarray, since: Ints, until: Ints) -> Ints:
         found = _first(runtime[chosen], tid, since, until)
         return take(np.flatnonzero(chosen), found, NOT_FOUND)
 
-    by_signal, by_check = first(stops & ~checked, *of_signal), first(checked, *of_check)
+    by_signal, by_check = first(by_signals, *of_signal), first(checked, *of_check)
     ts_ns = runtime["ts_ns"]
     signal_first = take(ts_ns, by_signal, _END_OF_TIME) <= take(ts_ns, by_check, _END_OF_TIME)
     stop = np.where(signal_first, by_signal, by_check)
     return np.where(stop == NOT_FOUND, first(refused, *of_signal), stop)
+
+
+def _ways(runtime: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which rows are stops by a signal, refusals, and stops at a check."""
+    stops = runtime["kind"].to_numpy() == _KIND.code("preempted")
+    checked = stops & (runtime["reason"].to_numpy() == RUNTIME_REASONS.index("cooperative"))
+    refused = runtime["kind"].to_numpy() == _KIND.code("preempt_refused")
+    return stops & ~checked, refused, checked
+
+
+def _when_no_signal_works(
+    runtime: pd.DataFrame, delivered: pd.DataFrame, tid: Ints, asked_ns: Ints
+) -> Ints:
+    """From when on what a signal does is not that of a signal delivered before the request.
+
+    That is when it was asked, or, where a signal was in the thread's handler just then, the moment
+    after what that one did.
+    """
+    signals = Timelines(delivered["tid"], delivered["ts_ns"])
+    came_ns = take(delivered["ts_ns"], signals.last_before(tid, asked_ns), _END_OF_TIME)
+    until = take(
+        delivered["ts_ns"], signals.first_after(tid, came_ns, strictly=True), _END_OF_TIME
+    )
+    by_signals, refused, _ = _ways(runtime)
+    done = runtime[by_signals | refused]
+    done_ns = take(done["ts_ns"], _first(done, tid, came_ns, until), UNKNOWN)
+    return np.where(done_ns > asked_ns, done_ns + 1, asked_ns)
 
 
 def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:

@@ -82,6 +82,27 @@ def test_what_a_signal_does_belongs_to_its_request_though_the_next_was_asked(
     assert table["part_stopped_ns"].tolist() == [20 * US, 5 * US]
 
 
+def test_a_request_that_comes_into_the_handler_has_no_part_in_what_it_does(
+    tmp_path: Path,
+) -> None:
+    """Go sends no second signal while one is on its way, or in its handler."""
+    scene = Scene()
+    ask(scene, 100)
+    scene.signal(110, "deliver", 11)
+    for asked in (112, 113):
+        scene.runtime(asked, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    scene.runtime(130, "preempted", 11, 2, reason="async")
+    ask(scene, 200)
+    scene.signal(210, "deliver", 11)
+    scene.runtime(211, "preempt_refused", 11, 2, reason="unsafe_point")
+    scene.runtime(220, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    scene.runtime(230, "preempted", 11, 2, reason="async")
+    table = preemptions(scene.write(tmp_path))
+    told = table.astype(object).where(table.notna(), None)
+    assert told["outcome"].tolist() == ["stopped", None, None, "refused", "stopped"]
+    assert told["latency_ns"].tolist() == [30 * US, None, None, None, 10 * US]
+
+
 def test_a_check_stops_for_the_request_that_was_asked_last(tmp_path: Path) -> None:
     scene = Scene()
     ask(scene, 100)
