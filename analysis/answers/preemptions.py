@@ -6,7 +6,8 @@ refused (``preempt_refused``, with a reason). What a signal does (an ``async`` s
 belongs to the request whose signal was delivered last, even if the next one was asked meanwhile;
 a ``cooperative`` stop to the one that was asked last. A goroutine that refused the signal may stop
 later for the same request, at a check or at a line of its code: then it stopped. Go coalesces
-requests (``m.signalPending``), so a request may have no signal of its own.
+requests (``m.signalPending``), so a request may have no signal of its own; where it came into the
+handler of another's, it has no end either.
 
 Go does not report a refusal, so it is inferred. If Go's handler accepts, the thread returns into
 asyncPreempt, which is probed. So a signal that was delivered and not followed by asyncPreempt was
@@ -16,6 +17,8 @@ meanwhile, was not running, or its M held a lock.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -138,10 +141,11 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
     came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
     delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
-    free_ns = _when_no_signal_works(runtime, delivered, tid, asked_ns)
+    ways = _ways(runtime)
+    free_ns = _free_ns(runtime[ways.by_signal | ways.refused], delivered, tid, asked_ns)
     since = np.where(delivered_ns == UNKNOWN, free_ns, delivered_ns)
     of_signal = (since, take(since, after, _END_OF_TIME))
-    end = _ends(runtime, tid, of_signal, (asked_ns, until))
+    end = _ends(runtime, ways, tid, of_signal, (asked_ns, until))
     stopped = take(runtime["kind"], end, UNKNOWN) == _KIND.code("preempted")
     ended_ns = take(runtime["ts_ns"], end, UNKNOWN)
     pc = take(delivered["pc"], came, UNKNOWN)
@@ -209,51 +213,66 @@ def _sigurgs(trace: Trace) -> pd.DataFrame:
     return signals[signals["signo"] == _SIGURG]
 
 
+class _Ways(NamedTuple):
+    """Which rows of table runtime are stops by a signal, stops at a check, and refusals."""
+
+    by_signal: np.ndarray
+    by_check: np.ndarray
+    refused: np.ndarray
+
+
+def _ways(runtime: pd.DataFrame) -> _Ways:
+    kind, reason = runtime["kind"].to_numpy(), runtime["reason"].to_numpy()
+    stops = kind == _KIND.code("preempted")
+    checked = stops & (reason == RUNTIME_REASONS.index("cooperative"))
+    return _Ways(stops & ~checked, checked, kind == _KIND.code("preempt_refused"))
+
+
 def _ends(
-    runtime: pd.DataFrame, tid: Ints, of_signal: tuple[Ints, Ints], of_check: tuple[Ints, Ints]
+    runtime: pd.DataFrame,
+    ways: _Ways,
+    tid: Ints,
+    of_signal: tuple[Ints, Ints],
+    of_check: tuple[Ints, Ints],
 ) -> Ints:
     """The place in the table of each request's stop; of its first refusal if it never stopped.
 
     Args:
+        runtime: the table.
+        ways: of its rows.
+        tid: thread of each request.
         of_signal: from when until when what a signal does belongs to each request.
         of_check: likewise, of stops at a check.
     """
-    by_signals, refused, checked = _ways(runtime)
 
     def first(chosen: np.ndarray, since: Ints, until: Ints) -> Ints:
         found = _first(runtime[chosen], tid, since, until)
         return take(np.flatnonzero(chosen), found, NOT_FOUND)
 
-    by_signal, by_check = first(by_signals, *of_signal), first(checked, *of_check)
+    by_signal = first(ways.by_signal, *of_signal)
+    by_check = first(ways.by_check, *of_check)
     ts_ns = runtime["ts_ns"]
     signal_first = take(ts_ns, by_signal, _END_OF_TIME) <= take(ts_ns, by_check, _END_OF_TIME)
     stop = np.where(signal_first, by_signal, by_check)
-    return np.where(stop == NOT_FOUND, first(refused, *of_signal), stop)
+    return np.where(stop == NOT_FOUND, first(ways.refused, *of_signal), stop)
 
 
-def _ways(runtime: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows are stops by a signal, refusals, and stops at a check."""
-    stops = runtime["kind"].to_numpy() == _KIND.code("preempted")
-    checked = stops & (runtime["reason"].to_numpy() == RUNTIME_REASONS.index("cooperative"))
-    refused = runtime["kind"].to_numpy() == _KIND.code("preempt_refused")
-    return stops & ~checked, refused, checked
+def _free_ns(done: pd.DataFrame, delivered: pd.DataFrame, tid: Ints, asked_ns: Ints) -> Ints:
+    """When no signal from before a request is at work any more in the thread that is asked.
 
+    It is the moment of the request, or, if a signal was in the thread's handler just then, the one
+    after what that signal did.
 
-def _when_no_signal_works(
-    runtime: pd.DataFrame, delivered: pd.DataFrame, tid: Ints, asked_ns: Ints
-) -> Ints:
-    """From when on what a signal does is not that of a signal delivered before the request.
-
-    That is when it was asked, or, where a signal was in the thread's handler just then, the moment
-    after what that one did.
+    Args:
+        done: rows of table runtime that tell what a signal did.
+        delivered: rows of table signal that tell when one came.
+        tid: thread of each request.
+        asked_ns: moment of each.
     """
     signals = Timelines(delivered["tid"], delivered["ts_ns"])
     came_ns = take(delivered["ts_ns"], signals.last_before(tid, asked_ns), _END_OF_TIME)
-    until = take(
-        delivered["ts_ns"], signals.first_after(tid, came_ns, strictly=True), _END_OF_TIME
-    )
-    by_signals, refused, _ = _ways(runtime)
-    done = runtime[by_signals | refused]
+    following = signals.first_after(tid, came_ns, strictly=True)
+    until = take(delivered["ts_ns"], following, _END_OF_TIME)
     done_ns = take(done["ts_ns"], _first(done, tid, came_ns, until), UNKNOWN)
     return np.where(done_ns > asked_ns, done_ns + 1, asked_ns)
 
