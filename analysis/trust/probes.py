@@ -31,10 +31,14 @@ NEAR_NS = 1_000_000
 """How far an exact time may lie outside of an interval and still be of the same retake."""
 
 TRAP_NS = 4_000
-"""How much later than the retake a uprobe tells it, at most: the kernel needs 0.5 to 3.9 µs from
-the probed instruction to the probe's program, and P is taken a few instructions before that. A
-look on another CPU may fall into this time, and is right. It is time on a CPU: a thread that loses
-its CPU between the two tells the retake when it is back."""
+"""How far the uprobe's time is from the retake, at most: the kernel needs 0.5 to 3.9 µs from the
+probed instruction to the probe's program, or from that back to the program, and P is taken a few
+instructions before or behind. A look on another CPU may fall into this time, and is right. It is
+time on a CPU: a thread that loses its CPU between the two does the rest when it is back."""
+
+_TOLD_BEFORE = ("exitsyscall", "stw")
+"""Retakes whose uprobe stands before P is taken: at the begin of exitsyscallTryGetP, and before
+preemptall in stopTheWorldWithSema. That of sysmon's stands behind it, in handoffp."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     exact, inferred = rows[~is_inferred], rows[is_inferred]
     # Whether the binary has the function that is probed for a P taken back.
     backs_told = trace.manifest.target.p_in_syscall != "psyscall"
-    exact = exact.assign(begin_ns=_earliest_ns(exact, trace.frame("sched_switch", _SWITCH)))
+    exact = _with_span(exact, trace.frame("sched_switch", _SWITCH))
     pairs = _pairs(exact, inferred)
     alone = ((inferred["reason"] == "exitsyscall") & (not backs_told)).to_numpy(copy=True)
     # One that has a partner was told, if for another reason.
@@ -121,7 +125,7 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     known = np.array([i for i, _ in pairs], np.int64)
     found = np.array([j for _, j in pairs], np.int64)
     begin_ns = exact["begin_ns"].to_numpy(np.int64)[known]
-    end_ns = exact["ts_ns"].to_numpy(np.int64)[known]
+    end_ns = exact["end_ns"].to_numpy(np.int64)[known]
     since_ns = inferred["since_ns"].to_numpy(np.int64)[found]
     until_ns = inferred["ts_ns"].to_numpy(np.int64)[found]
     inside = (since_ns < end_ns) & (begin_ns <= until_ns)
@@ -137,24 +141,35 @@ def compare_probes(trace: Trace) -> ProbesCompared:
     )
 
 
-def _earliest_ns(exact: pd.DataFrame, switches: pd.DataFrame) -> np.ndarray:
-    """When each retake can have been at the earliest: so much CPU time before its uprobe told."""
+def _with_span(exact: pd.DataFrame, switches: pd.DataFrame) -> pd.DataFrame:
+    """``exact``, and when each retake can have been: between ``begin_ns`` and ``end_ns``."""
     told_ns = exact["ts_ns"].to_numpy(np.int64)
-    earliest_ns = told_ns.copy()
+    begin_ns, end_ns = told_ns.copy(), told_ns.copy()
+    is_told_before = exact["reason"].isin(_TOLD_BEFORE).to_numpy(bool)
     times_ns = switches["ts_ns"].to_numpy(np.int64)
     for tid in exact["tid"].unique():
         on_ns = np.sort(times_ns[(switches["next_tid"] == tid).to_numpy(bool)])
         off_ns = np.sort(times_ns[(switches["prev_tid"] == tid).to_numpy(bool)])
         for row in np.flatnonzero((exact["tid"] == tid).to_numpy(bool)).tolist():
-            at_ns, left_ns = int(told_ns[row]), TRAP_NS
-            for came_ns in on_ns[on_ns <= at_ns][::-1].tolist():
-                before = int(np.searchsorted(off_ns, came_ns)) - 1
-                if at_ns - came_ns >= left_ns or before < 0:
-                    break
-                left_ns -= at_ns - came_ns
-                at_ns = int(off_ns[before])
-            earliest_ns[row] = at_ns - left_ns
-    return earliest_ns
+            at_ns = int(told_ns[row])
+            if is_told_before[row]:
+                # The same, with time turned round.
+                end_ns[row] = -_a_trap_sooner_ns(-at_ns, -off_ns[::-1], -on_ns[::-1])
+            else:
+                begin_ns[row] = _a_trap_sooner_ns(at_ns, on_ns, off_ns)
+    return exact.assign(begin_ns=begin_ns, end_ns=end_ns)
+
+
+def _a_trap_sooner_ns(at_ns: int, on_ns: np.ndarray, off_ns: np.ndarray) -> int:
+    """When a thread, on a CPU from ``on_ns`` until ``off_ns``, had :data:`TRAP_NS` to run yet."""
+    left_ns = TRAP_NS
+    for came_ns in on_ns[on_ns <= at_ns][::-1].tolist():
+        before = int(np.searchsorted(off_ns, came_ns)) - 1
+        if at_ns - came_ns >= left_ns or before < 0:
+            break
+        left_ns -= at_ns - came_ns
+        at_ns = int(off_ns[before])
+    return at_ns - left_ns
 
 
 def _pairs(exact: pd.DataFrame, inferred: pd.DataFrame) -> list[tuple[int, int]]:
@@ -165,9 +180,9 @@ def _pairs(exact: pd.DataFrame, inferred: pd.DataFrame) -> list[tuple[int, int]]
         own = others[(others["pid"] == key[0]) & (others["p"] == key[1])]
         if own.empty:
             continue
-        gap = _gaps(told, own, "begin_ns")
+        gap = _gaps(told, own, "begin_ns", "end_ns")
         # The nearest first, of these the nearest to the uprobe's own time; each row once.
-        order = np.lexsort((_gaps(told, own, "ts_ns").ravel(), gap.ravel()))
+        order = np.lexsort((_gaps(told, own, "ts_ns", "ts_ns").ravel(), gap.ravel()))
         used: tuple[set[int], set[int]] = (set(), set())
         for flat in order.tolist():
             row, column = divmod(flat, gap.shape[1])
@@ -181,11 +196,11 @@ def _pairs(exact: pd.DataFrame, inferred: pd.DataFrame) -> list[tuple[int, int]]
     return found
 
 
-def _gaps(told: pd.DataFrame, intervals: pd.DataFrame, begin: str) -> np.ndarray:
-    """How far each retake, from column ``begin`` to ``ts_ns``, is from each interval."""
+def _gaps(told: pd.DataFrame, intervals: pd.DataFrame, begin: str, end: str) -> np.ndarray:
+    """How far each retake, between the columns ``begin`` and ``end``, is from each interval."""
     since = intervals["since_ns"].to_numpy(np.int64)
     until = intervals["ts_ns"].to_numpy(np.int64)
-    before = since[None, :] + 1 - told["ts_ns"].to_numpy(np.int64)[:, None]
+    before = since[None, :] + 1 - told[end].to_numpy(np.int64)[:, None]
     after = told[begin].to_numpy(np.int64)[:, None] - until[None, :]
     return np.asarray(np.maximum(np.maximum(before, after), 0))
 

@@ -76,6 +76,36 @@ def test_a_uprobe_may_tell_it_later_by_its_trap_and_never_sooner(
     assert compare_probes(made(tmp_path / "t", rows, "prunning")).inside_count == inside
 
 
+@pytest.mark.parametrize("reason", ["exitsyscall", "stw"])
+@pytest.mark.parametrize(
+    ("told_ns", "inside"), [(41_000, 0), (41_001, 1), (45_000, 1), (49_000, 1), (49_001, 0)]
+)
+def test_a_uprobe_that_stands_before_the_take_tells_it_sooner_and_never_later(
+    tmp_path: Path, told_ns: int, inside: int, reason: str
+) -> None:
+    rows = [(told_ns, None, 1, reason), (49_000, 45_000, 1, reason)]
+    assert compare_probes(made(tmp_path / "t", rows, "prunning")).inside_count == inside
+
+
+@pytest.mark.parametrize(
+    ("off_cpu", "inside"),
+    [
+        # It ran for 1 µs after its uprobe had told, and for 3 µs more when it was back.
+        (((41_000, 9_042_001),), 1),
+        (((41_000, 9_042_000),), 0),
+        # For 1 µs, for 2 µs, and for 1 µs more.
+        (((41_000, 9_000_000), (9_002_000, 9_044_001)), 1),
+        (((41_000, 9_000_000), (9_002_000, 9_044_000)), 0),
+    ],
+)
+def test_who_loses_its_cpu_behind_such_a_uprobe_takes_p_late(
+    tmp_path: Path, off_cpu: tuple[tuple[int, int], ...], inside: int
+) -> None:
+    rows = [(40_000, None, 1, "exitsyscall"), (9_049_000, 9_045_000, 1, "sysmon")]
+    told = compare_probes(made(tmp_path / "t", rows, "prunning", off_cpu))
+    assert (told.matched, told.inside_count) == (1, inside)
+
+
 @pytest.mark.parametrize(
     ("off_cpu", "inside"),
     [
