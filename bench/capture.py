@@ -37,7 +37,7 @@ from bench.parts import show as show_parts
 from bench.rivals import TOOLS, Costs, Tool, ToolFailedError, attached, in_turns
 from bench.served import SERVERS, compare_served
 from bench.slices import Slice
-from bench.untouched import probes_vs_none, stranger_ns
+from bench.untouched import against_go, probes_vs_none, stranger_ns
 from tests.go import toolchains
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -311,6 +311,7 @@ def _steps(results: Results, chosen: argparse.Namespace) -> dict[str, Step]:
         "start": told("start_s", _start_s),
         "stranger": told("stranger_ns", stranger_ns),
         "probes": told("probes_vs_none", probes_vs_none),
+        "witness": told("against_go", against_go),
         **{program: slowed(program) for program in ("pipes", "pipes_1p", "http")},
         **{f"{name} served": served(name) for name in SERVERS},
         "parts": Step(in_parts, ("parts_cpu",)),
@@ -351,8 +352,8 @@ def rows(found: Mapping[str, Any]) -> Iterator[str]:
         if ": " not in step:
             yield f"{step:33} not measured: {why}"
     for key in (
-        *("stranger_ns", "probes_vs_none", "drain", "sustained", "bytes_per_event", "start_s"),
-        "failed",
+        *("stranger_ns", "probes_vs_none", "against_go", "drain", "sustained"),
+        *("bytes_per_event", "start_s", "failed"),
     ):
         if key in found:
             yield f"{key}: {json.dumps(found[key])}"
