@@ -32,6 +32,7 @@ _TRANSITION = re.compile(
     r"(?:(?:ProcID=(\d+) Running->(Idle))|(?:GoID=(\d+) \w+->(Syscall)))",
     re.MULTILINE,
 )
+_OF_A_THREAD = re.compile(r"^M=\d+ P=-?\d+ G=-?\d+ \w+ Time=(\d+)", re.MULTILINE)
 _NONE = -1
 
 
@@ -90,7 +91,8 @@ def steals(parsed: str) -> pd.DataFrame:
         Columns ``ts_ns`` (of the steal), ``enter_ns`` (of the call), ``tid``, ``p`` and ``goid``
         (who lost which P), ``thief_tid``. A P that was in a system call before the trace began
         has no entry, and gives no row. ``attrs`` has ``begin_ns`` and ``end_ns``, the time of
-        the first and the last event: the record says nothing of what was before or after.
+        the first and the last event of a thread, of whatever kind: the record says nothing of
+        what was before or after.
     """
     names = ("m", "p", "ts_ns", "proc", "idle", "goid", "syscall")
     rows = pd.DataFrame(_TRANSITION.findall(parsed), columns=list(names))
@@ -104,11 +106,9 @@ def steals(parsed: str) -> pd.DataFrame:
     ).dropna()
     columns = ["ts_ns", "enter_ns", "tid", "p", "goid", "thief_tid"]
     told = found[columns].astype(np.int64).reset_index(drop=True)
-    if len(numbers):
-        told.attrs = {
-            "begin_ns": int(numbers["ts_ns"].iloc[0]),
-            "end_ns": int(numbers["ts_ns"].iloc[-1]),
-        }
+    times_ns = [int(match[1]) for match in _OF_A_THREAD.finditer(parsed)]
+    if times_ns:
+        told.attrs = {"begin_ns": times_ns[0], "end_ns": times_ns[-1]}
     return told
 
 

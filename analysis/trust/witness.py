@@ -118,9 +118,10 @@ def check(trace: Trace, witness: str | Path) -> Check:
     found = found.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
     unblocked = 0
     if records.attrs:
-        # A Go trace: of a part of the program's life.
+        # A Go trace: of a part of the program's life. It has no row of a call that began before.
         began, ended = records.attrs["begin_ns"], records.attrs["end_ns"]
-        found = found[found["release_ns"].between(began, ended).fillna(True)]
+        inside = (found["enter_ns"] >= began) & (found["release_ns"] <= ended)
+        found = found[inside.fillna(True)]
     if _ENTERED in records:
         told = blocked(records, trace.frame("sched_switch", ["ts_ns", "prev_tid", "prev_state"]))
         # What was before the capture is no answer of its switches.

@@ -33,6 +33,16 @@ def test_a_steal_is_told_with_who_lost_what() -> None:
     assert told.attrs == {"begin_ns": 100, "end_ns": 500}
 
 
+def test_the_record_lasts_from_the_first_to_the_last_event_of_any_kind() -> None:
+    before = "M=-1 P=-1 G=-1 Sync Time=60 N=1\n"
+    first = 'M=101 P=2 G=-1 StateTransition Time=70 GoID=7 Undetermined->Running Reason=""\n'
+    last = 'M=102 P=3 G=9 Metric Time=620 Name="/memory" Value=Value{Uint64(1)}\n'
+    after = "M=-1 P=-1 G=-1 Sync Time=640 N=2\n"
+    told = steals("".join([before, first, PARSED, last, after]))
+    assert told.attrs == {"begin_ns": 70, "end_ns": 620}
+    assert len(told) == 1
+
+
 def test_a_steal_from_a_call_that_nobody_saw_begin_is_left_out() -> None:
     assert steals(PARSED.partition("M=99")[2].join(["M=99", ""])).empty
     assert steals("").empty

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.trust import witness
 from analysis.trust.witness import Check, check
 from tests.unit.analysis.scene import FUTEX, US, Scene
 
@@ -62,3 +63,34 @@ def test_a_record_without_entries_is_compared_whole(tmp_path: Path, row: dict[st
     told = compared(tmp_path, *rows)
     assert (told["records"], told["unblocked"]) == (2, 0)
     assert told["recall"] == (0.5 if row["p"] == 0 else 0)
+
+
+ENTERED = 'M=11 P=0 G=1 StateTransition Time=89000 GoID=1 Running->Syscall Reason=""\n'
+STOLEN = """\
+M=12 P=-1 G=-1 StateTransition Time=100000 GoID=2 Waiting->Runnable Reason=""
+M=19 P=-1 G=-1 StateTransition Time=139000 ProcID=0 Running->Idle Reason=""
+"""
+BACK = 'M=11 P=-1 G=1 StateTransition Time=181000 GoID=1 Syscall->Runnable Reason=""\n'
+
+
+@pytest.mark.parametrize(
+    ("parsed", "records", "episodes", "matched"),
+    [
+        (ENTERED + STOLEN + BACK, 1, 1, 1),
+        # It ends within the call, before P is taken.
+        (ENTERED + STOLEN.splitlines()[0], 0, 0, 0),
+        # It begins within the call: a Go trace does not tell whose P that was.
+        (STOLEN + BACK, 0, 0, 0),
+    ],
+)
+def test_an_episode_counts_if_all_of_it_is_in_the_record_of_go(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parsed: str,
+    records: int,
+    episodes: int,
+    matched: int,
+) -> None:
+    monkeypatch.setattr(witness, "_parsed_go_trace", lambda _: parsed)
+    told = check(scene().write(tmp_path), tmp_path / "go.trace")
+    assert (told["records"], told["episodes"], told["matched"]) == (records, episodes, matched)
