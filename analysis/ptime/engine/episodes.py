@@ -244,6 +244,9 @@ class Episodes:
             own = thread.own
             if own is not None and own.release_ns <= before_ns:
                 own = None
+            before = thread.last
+            if own is None and before is not None and before.number == number:
+                before.lost_later()
             if own is None and self.tells_handoffs:
                 # A call of the runtime may be several of the kernel.
                 return
@@ -328,6 +331,8 @@ class Episodes:
             return
         thread = self.thread(tid)
         p = thread.process.p(number)
+        if kind == RETAKE and row.get(4) >= 0:
+            self.thread(row.get(4)).taken_ns = ns
         if p.ways:
             self.follow(p, ns, kind, thread)
         if p.watching:

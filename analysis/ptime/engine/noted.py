@@ -30,7 +30,8 @@ RETURN_RACE_NS: Final = 1_000_000
 
 The kernel's exit of a call comes before the runtime's (exitsyscall): in between the thread may
 wait for a CPU, or for CPython's GIL, and whoever retakes P then takes it from this call. It
-counts only if the row names this thread, or this thread then finds its P gone (exit_slow).
+counts only if the row names this thread, or this thread then finds its P gone (exit_slow). A
+thread that has P in its next call after all, and finds it gone there, lost it in that one.
 """
 
 EPISODE: Final = (
@@ -108,6 +109,8 @@ class CallingThread:
         self.exit_blocks: i64 = -1
         self.exit_blocked_ns: i64 = -1
         self.block_ns: i64 = -1
+        self.taken_ns: i64 = -1
+        """The last retake that names it as who lost P."""
         # The last calls that blocked: by their entry, and by the return before where that is not
         # told.
         self.call_enter_ns: i64 = -1
@@ -146,6 +149,8 @@ class OpenEpisode:
         self.blocks: i64 = -1
         self.blocked_ns: i64 = -1
         self.wake_ns: i64 = -1
+        self.is_later: bool = False
+        """The retake after its return was from the thread's next call."""
         self.slow_ns: i64 = -1
         self.slows: vec[i64] = vec[i64]()
         """Every exit_slow of the thread while the end is not known."""
@@ -192,6 +197,11 @@ class OpenEpisode:
                 del returned[:16]
             returned.append(self)
 
+    def lost_later(self) -> None:
+        """The thread blocks in its next call, in which P was taken: by the last retake of it."""
+        if 0 <= self.end_ns < self.next_ns == self.thread.taken_ns and self.slow_ns < self.next_ns:
+            self.is_later = True
+
     def settle(self, tells_run: bool) -> None:
         """Decide whose release it was."""
         way = self.way
@@ -211,6 +221,7 @@ class OpenEpisode:
                 or ns <= end_ns
                 or (
                     ns <= end_ns + RETURN_RACE_NS
+                    and not self.is_later
                     and (self.next_target == self.thread.tid or self.slow_ns >= ns)
                 )
             )

@@ -311,6 +311,30 @@ def test_retake_after_the_return_that_names_nobody_is_anothers(tmp_path: Path) -
     assert (row["outcome"], row["hold_ns"]) == ("kept", 48 * US)
 
 
+@pytest.mark.parametrize(
+    ("p", "retakes", "outcome"),
+    [
+        # Back at 180, in its next call from 190, P taken at 200, on the way to a block at 230.
+        (0, (200,), "kept"),
+        # It lost P 0 as it came back, and its next call was with another.
+        (1, (200,), "retaken"),
+        # It lost P 0 as it came back, had it again, and lost it in its next call too.
+        (0, (200, 220), "retaken"),
+    ],
+)
+def test_p_taken_in_the_next_call_before_it_blocks_is_that_call_s(
+    tmp_path: Path, p: int, retakes: tuple[int, ...], outcome: str
+) -> None:
+    scene = Scene()
+    scene.block(100, 11, 90, 0)
+    scene.exit(180, 11, 90)
+    for at in retakes:
+        scene.runtime(at, "retake", 19, 0, reason="sysmon", target_tid=11)
+    scene.block(230, 11, 190, p, p_use="handed_off")
+    rows = episodes(scene.write(tmp_path)).to_dict("records")
+    assert [row["outcome"] for row in rows] == [outcome, "handed_off"]
+
+
 def test_handoff_by_the_thread_itself_is_for_its_next_call(tmp_path: Path) -> None:
     """It came back, made another call with a handoff, and found its P gone after that one."""
     scene = Scene()
