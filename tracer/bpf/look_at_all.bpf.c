@@ -76,7 +76,8 @@ static __always_inline void tell_waiting(struct looker *looker, struct look_room
 
 	runtime_read_sched(layout, span, room->sched, &state);
 	struct waiting_record record = {
-		.ts_ns = told_at(looker->now, told->begin_ns),
+		/* The round may have begun with this look. */
+		.ts_ns = told_at(looker->now, told->begin_ns - 1),
 		.oldest_ns = told->begin_ns,
 		.timer_ns = told->timer_ns ? told->timer_ns : UNKNOWN,
 		.tid = looker->thread->tid,

@@ -236,11 +236,13 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 		reason = RUNTIME_REASON_SYSMON;
 		if (looker->thread->in_ns > event.since)
 			event.since = looker->thread->in_ns;
-	} else if (looker->thread->is_sysmon || process->sysmon_in_ns > process->sysmon_out_ns ||
-		   process->sysmon_out_ns > event.since) {
+	} else if (process->sysmon_out_ns > event.since ||
+		   (process->sysmon_in_ns > process->sysmon_out_ns &&
+		    process->sysmon_in_ns < looker->now)) {
+		/* It was on a CPU in between; who comes on the one that this thread leaves was not. */
 		reason = RUNTIME_REASON_SYSMON;
 		tid = process->sysmon_tid;
-		if (process->sysmon_in_ns > event.since)
+		if (process->sysmon_in_ns > event.since && process->sysmon_in_ns < looker->now)
 			event.since = process->sysmon_in_ns;
 	}
 	reason = any_value(reason, looker->now);

@@ -41,12 +41,13 @@ struct runtime_state {
 	} while (0)
 
 /*
- * When a look tells what it found. Two CPUs may look at once: then the other's look, which saw what
- * was before, may have begun after this one, and what this one sees came later still.
+ * When a look tells what is not as it was at `since`. Two CPUs may look at once: then the other's
+ * look, which saw what was before, may have begun after this one, and what this one sees came later
+ * still.
  */
 static __always_inline s64 told_at(s64 now, s64 since)
 {
-	return since > now ? (s64)bpf_ktime_get_ns() : now;
+	return since >= now ? (s64)bpf_ktime_get_ns() : now;
 }
 
 /*

@@ -156,7 +156,10 @@ static __always_inline s8 go_reason(s64 caller)
 	}
 }
 
-/* handoffp(pp): P leaves its M. Called by retake, it is also the retake itself. */
+/*
+ * handoffp(pp): P leaves its M. Called by retake, and by forEachP for a P in a call, it is also the
+ * retake itself.
+ */
 static __always_inline int tell_go_handoffp(struct pt_regs *ctx)
 {
 	struct runtime_event event;
@@ -165,9 +168,12 @@ static __always_inline int tell_go_handoffp(struct pt_regs *ctx)
 		return 0;
 	s64 caller = go_caller(event.layout, ctx);
 	runtime_event_p(&event, PROBED_ARGUMENT(ctx));
-	if (caller == RUNTIME_CALLER_RETAKE) {
-		runtime_emit(&event, RUNTIME_KIND_RETAKE, RUNTIME_REASON_SYSMON);
-		return runtime_emit(&event, RUNTIME_KIND_HANDOFF, RUNTIME_REASON_SYSMON);
+	if (caller == RUNTIME_CALLER_RETAKE || caller == RUNTIME_CALLER_GC) {
+		s8 reason = caller == RUNTIME_CALLER_GC ? RUNTIME_REASON_GC : RUNTIME_REASON_SYSMON;
+
+		reason = any_value(reason, event.now);
+		runtime_emit(&event, RUNTIME_KIND_RETAKE, reason);
+		return runtime_emit(&event, RUNTIME_KIND_HANDOFF, reason);
 	}
 	/* All others give away a P of their own. */
 	runtime_event_g(&event, runtime_curg(&event, event.m));
