@@ -216,6 +216,8 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 	};
 	u32 tid = looker->thread->tid;
 	s8 reason = RUNTIME_REASON_OTHER;
+	/* It is the one for which this thread leaves its CPU, and has not run yet. */
+	int sysmon_comes = process->sysmon_in_ns == looker->now;
 	event.state.goid = runtime_number(curg, layout->g_goid, sizeof(s64));
 	if (reading->status == P_GCSTOP) {
 		reason = RUNTIME_REASON_STW;
@@ -236,13 +238,11 @@ static __always_inline void tell_taken(struct looker *looker, struct runtime_spa
 		reason = RUNTIME_REASON_SYSMON;
 		if (looker->thread->in_ns > event.since)
 			event.since = looker->thread->in_ns;
-	} else if (process->sysmon_out_ns > event.since ||
-		   (process->sysmon_in_ns > process->sysmon_out_ns &&
-		    process->sysmon_in_ns < looker->now)) {
-		/* It was on a CPU in between; who comes on the one that this thread leaves was not. */
+	} else if (looker->thread->is_sysmon || process->sysmon_out_ns > event.since ||
+		   (process->sysmon_in_ns > process->sysmon_out_ns && !sysmon_comes)) {
 		reason = RUNTIME_REASON_SYSMON;
 		tid = process->sysmon_tid;
-		if (process->sysmon_in_ns > event.since && process->sysmon_in_ns < looker->now)
+		if (process->sysmon_in_ns > event.since && !sysmon_comes)
 			event.since = process->sysmon_in_ns;
 	}
 	reason = any_value(reason, looker->now);
