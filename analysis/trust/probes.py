@@ -6,9 +6,10 @@ from looks at the runtime's memory and is an interval (``since_ns`` to ``ts_ns``
 kind are the same retake if they are of the same P and the exact time is the nearest to the
 interval. No row is used twice.
 
-Only retakes that both ways can see are compared: those by sysmon and by a stop-the-world, and from
-Go 1.26 on those by an M that takes its P back. Up to Go 1.25 no function is called for the last
-kind, so inferred retakes with that reason have no witness. They are left out, and counted.
+Only retakes that both ways can see are compared: those by sysmon, by a stop-the-world and by the
+collector, and from Go 1.26 on those by an M that takes its P back. Up to Go 1.25 no function is
+called for the last kind, so inferred retakes with that reason have no witness. They are left out,
+and counted.
 """
 
 from __future__ import annotations

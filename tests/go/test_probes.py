@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from analysis.trust.probes import ProbesCompared, compare_probes
+from tests.cpus import on_one_cpu
 from tests.go.capture import capture
 
 VERSIONS = ("1.19.8", "1.22.10", "1.25.5", "1.26.6", "1.27.3")
@@ -54,14 +54,10 @@ def test_a_p_taken_from_a_call_that_lost_its_cpu_is_told(
 ) -> None:
     """Calls that never block: the thread loses its CPU in one, and then its P."""
     monkeypatch.setenv("GOMAXPROCS", "2")
-    allowed = os.sched_getaffinity(0)
     shares = []
     for run in range(RUNS):
-        os.sched_setaffinity(0, {min(allowed)})
-        try:
+        with on_one_cpu():
             told = compared(tmp_path / f"{run}", "copying", "20", version)
-        finally:
-            os.sched_setaffinity(0, allowed)
         assert told.exact > 10
         shares.append((told.matched / told.exact, told.inside_count / told.matched))
         if min(shares[-1]) >= 0.99:
@@ -78,17 +74,13 @@ def test_ps_that_the_collector_takes_are_told_and_are_not_sysmon_s(
     On one CPU, where a thread that has just done so often makes way for sysmon, which was asleep.
     """
     monkeypatch.setenv("GOMAXPROCS", "3")
-    allowed = os.sched_getaffinity(0)
     shares = []
     for run in range(RUNS):
-        os.sched_setaffinity(0, {min(allowed)})
-        try:
-            arguments = ["200", str(tmp_path / f"{run}.go")]
+        arguments = ["200", str(tmp_path / f"{run}.go")]
+        with on_one_cpu():
             trace = capture(
                 tmp_path / f"{run}", "selftrace", arguments, version=version, probes="both"
             )
-        finally:
-            os.sched_setaffinity(0, allowed)
         runtime = trace.frame("runtime")
         inferred = runtime[runtime["kind"] == "retake_inferred"]
         assert (inferred["since_ns"] < inferred["ts_ns"]).all()

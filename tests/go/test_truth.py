@@ -6,7 +6,6 @@ its calls took. Nothing here is faster or slower than something: told and true a
 
 from __future__ import annotations
 
-import os
 import subprocess
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -23,6 +22,7 @@ import pytest
 from analysis.answers.budget import Process, budget
 from analysis.ptime.budget import Pass, run_pass
 from analysis.ptime.engine.state import STATES
+from tests.cpus import on_one_cpu
 from tests.go.capture import capture
 from tests.kernel.freezers import FREEZERS, freezer_of
 from tracer.trace.reader import Trace
@@ -188,20 +188,15 @@ def test_harm_is_the_lost_time_that_the_goroutines_saw(
 
 def test_time_without_a_cpu_is_what_the_threads_own_clock_lacks(tmp_path: Path) -> None:
     # Another one that always wants the only CPU: so the time without one is long on any machine.
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
     shares: list[float] = []
-    try:
-        with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as other:
-            try:
-                while len(shares) < RUNS and min(shares, default=2) > 1 + NEAR:
-                    folder = tmp_path / str(len(shares))
-                    folder.mkdir()
-                    shares.append(share_of_cpu_time(run(folder, "without-cpu", VERSIONS[-1])))
-            finally:
-                other.kill()
-    finally:
-        os.sched_setaffinity(0, allowed)
+    with on_one_cpu(), subprocess.Popen(["sh", "-c", "while :; do :; done"]) as other:
+        try:
+            while len(shares) < RUNS and min(shares, default=2) > 1 + NEAR:
+                folder = tmp_path / str(len(shares))
+                folder.mkdir()
+                shares.append(share_of_cpu_time(run(folder, "without-cpu", VERSIONS[-1])))
+        finally:
+            other.kill()
     # What the host took is not in the thread's clock, and no switch tells of it.
     assert min(shares) <= 1 + NEAR, shares
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.cpus import on_cpu
 from tests.kernel.started import Started, python
 from tests.kernel.watched import Watched, wait_in_call
 from tracer.capture.options import CALLS, CaptureOptions
@@ -241,17 +240,6 @@ def test_a_signal_in_a_pid_namespace_goes_to_the_thread_that_gets_it(
     assert sent["errno"].tolist() == [0] * 23 + refused
     assert sent["tid"].tolist() == [inside] * 23 + [pd.NA] * len(refused)
     assert set(sent["sender_tid"]) == {inside}
-
-
-@contextlib.contextmanager
-def on_cpu(cpu: int) -> Iterator[None]:
-    """The test's own thread on that CPU meanwhile."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def test_a_look_up_that_the_kernel_refuses_is_counted() -> None:

@@ -170,16 +170,29 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip()
 
 
-def write(figures: dict[str, Any]) -> None:
-    """Leave the figures beside those of kernels that were not asked for; make the table."""
+def write(figures: dict[str, Any]) -> bool:
+    """Leave the figures beside those of kernels that were not asked for; make the table.
+
+    Returns:
+        Whether the page has it. It keeps its own where that tells of more kernels than are known
+        here: in another checkout.
+    """
     known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     known |= figures
     known = {name: known[name] for name in [k.name for k in KERNELS] + [OWN] if name in known}
     FIGURES.parent.mkdir(exist_ok=True)
     FIGURES.write_text(json.dumps(known, indent=1) + "\n")
-    new = f"{BEGIN}\n\n{table(known)}\n\n{END}"
-    old = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    PAGE.write_text(old.sub(lambda _: new, PAGE.read_text()))
+    before, _, rest = PAGE.read_text().partition(f"{BEGIN}\n\n")
+    old, _, behind = rest.partition(f"\n\n{END}")
+    new = table(known)
+    if _columns(new) < _columns(old):
+        return False
+    PAGE.write_text(f"{before}{BEGIN}\n\n{new}\n\n{END}{behind}")
+    return True
+
+
+def _columns(told: str) -> int:
+    return told.partition("\n")[0].count("|")
 
 
 def _modes(kernel: Kernel | None) -> list[str]:
@@ -248,7 +261,11 @@ def main() -> int:
         for name in asked.kernels
         for mode in try_kernel(name, names.get(name), asked.only, asked.seconds)
     ]
-    print(f"written: {FIGURES}, {PAGE}")
+    print(f"written: {FIGURES}")
+    if write({}):
+        print(f"written: {PAGE}")
+    else:
+        print(f"left as it is: {PAGE}, which tells of kernels that were not tried here")
     if unexpected:
         print("not as it should be:", "; ".join(unexpected))
     return int(bool(unexpected))

@@ -55,6 +55,21 @@ def test_the_table_has_a_row_for_each_mode_and_each_reason_once() -> None:
     ]
 
 
+def test_a_page_that_tells_of_more_kernels_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runs, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(runs, "PAGE", tmp_path / "page.md")
+    row = {"arch": "x86_64", "modes": {"live": True}}
+    six, seven = {"6.1": row | {"kernel": "6.1.0-50"}}, {"6.12": row | {"kernel": "6.12.117"}}
+    page = f"# Where\n\n{runs.BEGIN}\n\n{table(six | seven)}\n\n{runs.END}\n\nMore.\n"
+    runs.PAGE.write_text(page)
+    assert not runs.write(six)
+    assert runs.PAGE.read_text() == page
+    assert runs.write({"6.12": row | {"kernel": "6.12.118"}})
+    assert runs.PAGE.read_text() == page.replace("6.12.117", "6.12.118")
+
+
 def test_a_mode_that_ends_the_machine_does_not_end_the_others(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
