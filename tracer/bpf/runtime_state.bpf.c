@@ -58,14 +58,12 @@ static __always_inline struct runtime_self *runtime_self(void)
 static __always_inline struct runtime_self *runtime_self_unknown(void)
 {
 	struct runtime_self *self = runtime_self();
+	struct runtime_self nothing = {
+		.status = UNKNOWN, .state = RUNTIME_STATE_UNKNOWN, .m_id = UNKNOWN};
 
-	if (self) {
-		self->m = 0;
-		self->p = 0;
-		self->lost = 0;
-		self->curg = 0;
-		self->m_id = UNKNOWN;
-	}
+	/* All of it: what is left in it is of the thread that left this CPU before. */
+	if (self)
+		*self = nothing;
 	return self;
 }
 
@@ -103,7 +101,6 @@ static __always_inline int runtime_state_at_block(struct thread_state *thread,
 	int in_syscall = self->status != UNKNOWN && (self->status & ~G_SCAN_BIT) == G_SYSCALL;
 	if (in_syscall && layout->model == RUNTIME_MODEL_PSYSCALL)
 		self->p = self->oldp;
-	self->state = (struct runtime_state)RUNTIME_STATE_UNKNOWN;
 	span_read(p_span, self->p, span_begin(layout->p_id, layout->p_status), P_SPAN);
 	if (!in_syscall || runtime_still_held(layout, self->m, p_span))
 		runtime_read_p(layout, p_span, self->p, &self->state);
