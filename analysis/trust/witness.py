@@ -14,6 +14,10 @@ episode is used once.
 Two things are told by one side only, and are not compared. A thread that lost its CPU in its
 call, and then its P, never blocked: so it has no episode. And the P of a goroutine that was
 preempted may be given on while its thread is still blocked: that is an episode, and no retake.
+
+A P that was taken as its thread was about to block has an episode of ``handed_off``: at the block
+P was gone. Go writes the time of a steal down some 100 ns behind it, so its record may tell it as
+taken from a thread that had blocked. Such an episode counts where the record has a row for it.
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ _COLUMNS = ("ts_ns", "tid", "p")
 _ENTERED = "enter_ns"
 _COMPARED = ("outcome", "reason", "tid", "p", "enter_ns", "block_ns", "release_ns", "exit_ns")
 _BY_PREEMPTION = "async"
+_BY_ITSELF = "syscall_block"
 _SHOWN = 10
 
 
@@ -111,7 +116,11 @@ def check(trace: Trace, witness: str | Path) -> Check:
     records = _on_the_traces_clock(given, trace)
     # Of each window only what is compared stays.
     pieces = [
-        piece[(piece["outcome"] == "retaken") & (piece["reason"] != _BY_PREEMPTION)]
+        piece[
+            piece["outcome"].isin(["retaken", "handed_off"])
+            & piece["release_ns"].notna()
+            & ~piece["reason"].isin([_BY_PREEMPTION, _BY_ITSELF])
+        ]
         for piece in episode_windows(trace, columns=_COMPARED)
     ]
     found = pd.concat(pieces, ignore_index=True)
@@ -128,6 +137,11 @@ def check(trace: Trace, witness: str | Path) -> Check:
         inside = records["ts_ns"].between(*capture_span(trace))
         unblocked = int((~told & inside).sum())
         records = records[told | ~inside]
+    # One that the record does not tell was of a thread that had not blocked yet.
+    late = found[found["outcome"] == "handed_off"].reset_index(drop=True)
+    late = late[late.index.isin(_pairs(late, records)["episode"])]
+    found = pd.concat([found[found["outcome"] == "retaken"], late.assign(outcome="retaken")])
+    found = found.sort_values(["block_ns", "tid"], kind="stable", ignore_index=True)
     result = match_records(found, records, manifest.begin_ns, manifest.end_ns)
     result["unblocked"] = unblocked
     result["lost"] = sum(manifest.lost.values())

@@ -361,6 +361,12 @@ class Episodes:
         for e in p.watching:
             if not e.is_watching(ns):
                 away = True
+            elif kind == RETAKE and row.get(4) >= 0 and row.get(4) != e.thread.tid:
+                # From a call of another thread, which had it before: a thread that takes P back,
+                # and blocks with it at once, is told to have taken it as it blocks. Or which took
+                # it from this one, and nobody told.
+                if e.used_ns < 0 and e.block_ns < ns:
+                    e.used_ns = ns
             elif kind in (RETAKE, HANDOFF):
                 if e.next_ns < 0:
                     e.next_ns = ns

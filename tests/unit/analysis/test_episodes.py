@@ -335,6 +335,31 @@ def test_p_taken_in_the_next_call_before_it_blocks_is_that_call_s(
     assert [row["outcome"] for row in rows] == [outcome, "handed_off"]
 
 
+@pytest.mark.parametrize("reason", ["exitsyscall", "sysmon"])
+def test_p_that_came_from_another_s_call_at_this_very_block_can_be_taken_yet(
+    tmp_path: Path, reason: str
+) -> None:
+    """Thread 11 is seen to have taken P 0 from 12 as it blocks with it; then sysmon takes it."""
+    scene = Scene()
+    scene.runtime(100, "retake", 11, 0, reason=reason, target_tid=12)
+    scene.block(100, 11, 90, 0)
+    scene.runtime(150, "retake", 19, 0, reason="sysmon", target_tid=11)
+    scene.exit(400, 11, 90)
+    row = only(episodes(scene.write(tmp_path)))
+    assert (row["outcome"], row["release_ns"], row["reason"]) == ("retaken", 150 * US, "sysmon")
+    assert row["hold_ns"] == 50 * US
+
+
+def test_a_retake_from_another_s_later_call_is_not_this_call_s(tmp_path: Path) -> None:
+    """Nobody told how thread 11 lost P 0 in its call; at 150 it was in a call of thread 12."""
+    scene = Scene()
+    scene.block(100, 11, 90, 0)
+    scene.runtime(150, "retake", 19, 0, reason="sysmon", target_tid=12)
+    scene.exit(400, 11, 90)
+    row = only(episodes(scene.write(tmp_path)))
+    assert pd.isna([row["outcome"], row["release_ns"], row["hold_ns"]]).all()
+
+
 def test_handoff_by_the_thread_itself_is_for_its_next_call(tmp_path: Path) -> None:
     """It came back, made another call with a handoff, and found its P gone after that one."""
     scene = Scene()

@@ -57,6 +57,29 @@ def test_a_thread_that_blocked_before_its_call_did_not_block_in_it(tmp_path: Pat
     assert (told["unblocked"], told["recall"]) == (0, 0.5)
 
 
+def taken_on_its_way(folder: Path, at_us: int) -> Check:
+    """Thread 11 finds its P gone as it blocks at 100; 19, who took it, is seen at 104."""
+    folder.mkdir()
+    made = Scene()
+    made.block(100, 11, 90, 0, p_use="handed_off")
+    made.switch(100, 11, 12)
+    made.runtime(104, "retake", 19, 0, reason="sysmon", target_tid=11)
+    made.exit(180, 11, 90)
+    record = folder / "record.jsonl"
+    record.write_text(json.dumps({"ts_ns": at_us * US, "enter_ns": 95 * US, "tid": 11, "p": 0}))
+    return check(made.write(folder), record)
+
+
+def test_a_p_taken_on_the_way_to_the_block_counts_where_the_record_tells_it(
+    tmp_path: Path,
+) -> None:
+    # By the record's clock it had blocked, or had not.
+    told = taken_on_its_way(tmp_path / "blocked", 101)
+    assert (told["records"], told["episodes"], told["matched"]) == (1, 1, 1)
+    told = taken_on_its_way(tmp_path / "yet", 99)
+    assert (told["unblocked"], told["episodes"], told["matched"]) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("row", [TAKEN, {**TAKEN, "p": 1}])
 def test_a_record_without_entries_is_compared_whole(tmp_path: Path, row: dict[str, int]) -> None:
     rows = [{name: each[name] for name in ("ts_ns", "tid", "p")} for each in (row, WITHOUT_CPU)]
