@@ -38,8 +38,8 @@ test-loaded: setup ## the whole suite three times beside four busy loops: true o
 test-stolen: setup ## the tests of real kernels and Go while each CPU is taken away now and then (as root)
 	@.venv/bin/python -m tools.stolen_cpus .venv/bin/pytest -q tests/go tests/kernel $(PYTEST_ARGS)
 
-check: setup ## the tests that reach a file, in seconds: make check FILES="analysis/units.py"
-	@.venv/bin/python -m tools.check $(FILES)
+check: setup ## the tests nearest to a file, in seconds: make check FILES="analysis/units.py"
+	@.venv/bin/python -m tools.check $(if $(ALL),--all) $(FILES)
 
 trace: setup ## a small ready trace to try a view on
 	@.venv/bin/python -m tools.example_trace

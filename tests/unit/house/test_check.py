@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.check import module_of, reaching_tests
+from tools.check import MINUTES, module_of, nearest_tests, reaching_tests
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,21 @@ def test_what_nothing_imports_is_reached_by_nothing() -> None:
     )
     with pytest.raises(SystemExit, match="no Python file"):
         module_of("Makefile")
+
+
+def test_the_nearest_are_those_that_import_it_themselves() -> None:
+    modules = {"analysis.formats.ordered", "analysis.stats.quantiles"}
+    assert nearest_tests(modules) == [
+        "tests/unit/analysis/test_ordered.py",
+        "tests/unit/analysis/test_quantiles.py",
+    ]
+    # The test of every command imports this one itself, and takes minutes.
+    assert reaching_tests({"analysis.units"})[MINUTES] == 1
+    assert nearest_tests({"analysis.units"}) == ["tests/unit/analysis/test_report.py"]
+
+
+def test_the_nearest_of_what_no_test_imports_itself() -> None:
+    """tests/unit/sim/test_replay.py is a test: it is the nearest to itself."""
+    assert nearest_tests({"tests.unit.sim.test_replay"}) == ["tests/unit/sim/test_replay.py"]
+    nearest = nearest_tests({"tracer.capture.record"})
+    assert {reaching_tests({"tracer.capture.record"})[test] for test in nearest} == {2}
