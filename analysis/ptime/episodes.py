@@ -153,7 +153,7 @@ _FROM_PASS = {"harm_ns", "harm_most_ns", "awake_ns", "monitor_wait_ns", "class"}
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "block": ("ts_ns", "enter_ns", "tid", "p", "p_use", "runq", *_SIGNALS),
     "syscall": ("enter_ns", "exit_ns", "tid"),
-    "runtime": ("ts_ns", "tid", "p", "kind", "reason", "target_tid"),
+    "runtime": ("ts_ns", "since_ns", "tid", "p", "kind", "reason", "target_tid"),
     "task": ("ts_ns", "tid", "pid", "kind"),
     "sched_wakeup": ("ts_ns", "tid"),
     "sched_switch": ("ts_ns", "next_tid"),

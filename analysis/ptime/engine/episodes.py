@@ -54,6 +54,7 @@ from analysis.ptime.engine.rows import (
 from analysis.ptime.engine.tids import Tids
 from analysis.ptime.engine.words import (
     ACQUIREP,
+    BY_EXITSYSCALL,
     BY_SYSCALL_BLOCK,
     EXIT_SLOW,
     HANDOFF,
@@ -379,6 +380,14 @@ class Episodes:
                     way = Way(ns, e.number)
                     if kind == HANDOFF:
                         way.handoff_ns = ns
+                    if (
+                        row.get(6) == BY_EXITSYSCALL
+                        and row.get(1) >= 0
+                        and (e.cut_ns < 0 or e.cut_ns == ns)
+                    ):
+                        # Inferred, often as the taker blocks with P: no other row tells that it
+                        # ran on with P, having come back from its own call.
+                        self.goes_on(way, ns, ACQUIREP, thread)
                     if e.cut_ns >= 0:
                         way.cut_ns = e.cut_ns
                         way.stop(e.cut_ns)

@@ -415,6 +415,23 @@ def test_p_taken_back_by_a_thread_that_returns(tmp_path: Path, window_rows: int)
     assert found[found["tid"] == 12]["outcome"].tolist() == ["retaken", "kept"]
 
 
+@pytest.mark.parametrize("blocks", [True, False])
+def test_who_is_seen_to_have_taken_p_back_runs_on_at_once(tmp_path: Path, blocks: bool) -> None:
+    """Thread 12 takes P 0 from 11 after 200, and is seen with it at 240: as it blocks, or not."""
+    scene = Scene()
+    scene.block(100, 11, 90, 0, **BUSY)
+    scene.switch(200, 19, 12)
+    since_ns = 200 * US
+    scene.runtime(240, "retake", 12, 0, reason="exitsyscall", target_tid=11, since_ns=since_ns)
+    if blocks:
+        scene.block(240, 12, 235, 0, **BUSY)
+    scene.exit(400, 11, 90)
+    row = episodes(scene.write(tmp_path)).set_index("tid").loc[11]
+    assert (row["outcome"], row["reason"]) == ("retaken", "exitsyscall")
+    assert (row["hold_ns"], row["retake_ns"]) == (140 * US, 140 * US)
+    assert (row["taker_tid"], row["runner_tid"], row["acquirep_ns"]) == (12, 12, 240 * US)
+
+
 @pytest.mark.parametrize("window_rows", [1, 3, 1_000])
 def test_p_used_by_another_and_nobody_told_when(tmp_path: Path, window_rows: int) -> None:
     found = episodes(taken_back(returns=False).write(tmp_path), window_rows)
