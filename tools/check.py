@@ -9,6 +9,7 @@ Tests on a kernel, with a browser or of Go programs are left out, since they tak
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -38,16 +39,23 @@ def module_of(file: str) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def _graph() -> grimp.ImportGraph:
+    """Who imports whom."""
+    graph = grimp.build_graph(*PACKAGES, "tests", cache_dir=None)
+    # The command line imports its commands by their names.
+    for command in graph.find_children("pretake.commands"):
+        graph.add_import(importer="pretake.cli", imported=command)
+    return graph
+
+
 def reaching_tests(modules: set[str]) -> dict[str, int]:
     """The test files that reach any of these modules, or are one of them.
 
     Returns:
         How many imports lie between the file and the nearest of the modules, by the file's path.
     """
-    graph = grimp.build_graph(*PACKAGES, "tests", cache_dir=None)
-    # The command line imports its commands by their names.
-    for command in graph.find_children("pretake.commands"):
-        graph.add_import(importer="pretake.cli", imported=command)
+    graph = _graph()
     away = dict.fromkeys(sorted(modules & graph.modules), 0)
     found = list(away)
     for module in found:
@@ -69,7 +77,8 @@ def nearest_tests(modules: set[str]) -> list[str]:
         away = reaching_tests({module})
         if len(away) > 1:
             away.pop(MINUTES, None)
-        nearest |= {test for test, steps in away.items() if steps == min(away.values())}
+        least = min(away.values(), default=0)
+        nearest |= {test for test, steps in away.items() if steps == least}
     return sorted(nearest)
 
 

@@ -66,6 +66,19 @@ def test_a_p_taken_from_a_call_that_lost_its_cpu_is_told(
     pytest.fail(f"recall and inside of the runs: {shares}")
 
 
+def self_traced(path: Path, count: str, version: str) -> Trace:
+    """A run with a collector on one CPU, where what sysmon took was not free yet as it came."""
+    with on_one_cpu():
+        trace = capture(path, "selftrace", [count, f"{path}.go"], version=version, probes="both")
+    runtime = trace.frame("runtime")
+    taken = runtime[(runtime["kind"] == "retake_inferred") & (runtime["reason"] == "sysmon")]
+    assert len(taken) > 20
+    assert (taken["since_ns"] < taken["ts_ns"]).all()
+    free = trace.frame("pstate").query("status in ('idle', 'gcstop')")
+    assert taken.merge(free, left_on=["p", "since_ns"], right_on=["p", "ts_ns"]).empty
+    return trace
+
+
 @pytest.mark.parametrize("version", ["1.25.5", "1.27.3"])
 def test_ps_that_the_collector_takes_are_told_and_are_not_sysmon_s(
     version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,12 +90,7 @@ def test_ps_that_the_collector_takes_are_told_and_are_not_sysmon_s(
     monkeypatch.setenv("GOMAXPROCS", "3")
     shares = []
     for run in range(RUNS):
-        arguments = ["200", str(tmp_path / f"{run}.go")]
-        with on_one_cpu():
-            trace = capture(
-                tmp_path / f"{run}", "selftrace", arguments, version=version, probes="both"
-            )
-        assert_sysmon_takes_in_time_of_its_own(trace)
+        trace = self_traced(tmp_path / f"{run}", "200", version)
         runtime = trace.frame("runtime")
         told = compare_probes(trace)
         shares.append((told.recall or 0, told.precision or 0))
@@ -90,16 +98,6 @@ def test_ps_that_the_collector_takes_are_told_and_are_not_sysmon_s(
         if len(by_collector) and min(shares[-1]) >= 0.99:
             return
     pytest.fail(f"recall and precision of the runs: {shares}")
-
-
-def assert_sysmon_takes_in_time_of_its_own(trace: Trace) -> None:
-    """On one CPU, what sysmon took was not free yet as it came."""
-    runtime = trace.frame("runtime")
-    taken = runtime[(runtime["kind"] == "retake_inferred") & (runtime["reason"] == "sysmon")]
-    assert len(taken) > 20
-    assert (taken["since_ns"] < taken["ts_ns"]).all()
-    free = trace.frame("pstate").query("status in ('idle', 'gcstop')")
-    assert taken.merge(free, left_on=["p", "since_ns"], right_on=["p", "ts_ns"]).empty
 
 
 @pytest.mark.parametrize("version", ["1.25.5", "1.27.3"])
@@ -115,13 +113,7 @@ def test_of_many_ps_those_that_the_collector_takes_are_told(
     monkeypatch.setenv("GOMAXPROCS", "8")
     shares = []
     for run in range(RUNS):
-        arguments = ["800", str(tmp_path / f"{run}.go")]
-        with on_one_cpu():
-            trace = capture(
-                tmp_path / f"{run}", "selftrace", arguments, version=version, probes="both"
-            )
-        assert_sysmon_takes_in_time_of_its_own(trace)
-        told = compare_probes(trace)
+        told = compare_probes(self_traced(tmp_path / f"{run}", "800", version))
         assert told.exact > 20
         shares.append((told.recall or 0, told.precision or 0))
         if min(shares[-1]) >= 0.99:

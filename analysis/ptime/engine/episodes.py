@@ -370,29 +370,7 @@ class Episodes:
                     e.used_ns = ns
             elif kind in (RETAKE, HANDOFF):
                 if e.next_ns < 0:
-                    e.next_ns = ns
-                    e.next_kind = kind
-                    e.next_reason = row.get(6)
-                    e.next_tid = thread.tid
-                    e.next_target = row.get(4)
-                    if thread.switch_ns >= e.block_ns:
-                        e.notice_ns = thread.switch_ns
-                    way = Way(ns, e.number)
-                    if kind == HANDOFF:
-                        way.handoff_ns = ns
-                    if (
-                        row.get(6) == BY_EXITSYSCALL
-                        and row.get(1) >= 0
-                        and (e.cut_ns < 0 or e.cut_ns == ns)
-                    ):
-                        # Inferred, often as the taker blocks with P: no other row tells that it
-                        # ran on with P, having come back from its own call.
-                        self.goes_on(way, ns, ACQUIREP, thread)
-                    if e.cut_ns >= 0:
-                        way.cut_ns = e.cut_ns
-                        way.stop(e.cut_ns)
-                    e.way = way
-                    p.ways.append(way)
+                    self.release(p, e, ns, kind, thread, row)
             elif (
                 kind in (ACQUIREP, RUN)
                 and e.used_ns < 0
@@ -402,6 +380,31 @@ class Episodes:
                 e.used_ns = ns
         if away:
             p.watching = [e for e in p.watching if e.is_watching(ns)]
+
+    def release(
+        self, p: FollowedP, e: OpenEpisode, ns: i64, kind: i64, thread: CallingThread, row: Rows
+    ) -> None:
+        """The first release of a P since the block: note it, and begin its way."""
+        e.next_ns = ns
+        e.next_kind = kind
+        e.next_reason = row.get(6)
+        e.next_tid = thread.tid
+        e.next_target = row.get(4)
+        if thread.switch_ns >= e.block_ns:
+            e.notice_ns = thread.switch_ns
+        way = Way(ns, e.number)
+        if kind == HANDOFF:
+            way.handoff_ns = ns
+        is_inferred = row.get(1) >= 0
+        if e.next_reason == BY_EXITSYSCALL and is_inferred and (e.cut_ns < 0 or e.cut_ns == ns):
+            # Told as late as the taker's next block with P, which cuts the way at this moment: no
+            # other row says that it ran on with P, having come back from its own call.
+            self.goes_on(way, ns, ACQUIREP, thread)
+        if e.cut_ns >= 0:
+            way.cut_ns = e.cut_ns
+            way.stop(e.cut_ns)
+        e.way = way
+        p.ways.append(way)
 
     def follow(self, p: FollowedP, ns: i64, kind: i64, thread: CallingThread) -> None:
         """The next thing that happened to a released P."""

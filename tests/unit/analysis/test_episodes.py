@@ -350,6 +350,15 @@ def test_p_that_came_from_another_s_call_at_this_very_block_can_be_taken_yet(
     assert row["hold_ns"] == 50 * US
 
 
+def test_p_that_came_from_another_s_call_at_this_very_block_can_be_kept(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.runtime(100, "retake", 11, 0, reason="exitsyscall", target_tid=12)
+    scene.block(100, 11, 90, 0)
+    scene.exit(400, 11, 90)
+    row = only(episodes(scene.write(tmp_path)))
+    assert (row["outcome"], row["hold_ns"]) == ("kept", 300 * US)
+
+
 def test_a_retake_from_another_s_later_call_is_not_this_call_s(tmp_path: Path) -> None:
     """Nobody told how thread 11 lost P 0 in its call; at 150 it was in a call of thread 12."""
     scene = Scene()
@@ -430,6 +439,17 @@ def test_who_is_seen_to_have_taken_p_back_runs_on_at_once(tmp_path: Path, blocks
     assert (row["outcome"], row["reason"]) == ("retaken", "exitsyscall")
     assert (row["hold_ns"], row["retake_ns"]) == (140 * US, 140 * US)
     assert (row["taker_tid"], row["runner_tid"], row["acquirep_ns"]) == (12, 12, 240 * US)
+
+
+def test_an_m_whose_acquirep_is_told_runs_on_as_of_then(tmp_path: Path) -> None:
+    """A uprobe tells the retake itself, which has no interval; and then what follows."""
+    scene = Scene()
+    scene.block(100, 11, 90, 0, **BUSY)
+    scene.runtime(240, "retake", 12, 0, reason="exitsyscall", target_tid=11)
+    scene.runtime(245, "acquirep", 12, 0)
+    scene.exit(400, 11, 90)
+    row = only(episodes(scene.write(tmp_path)))
+    assert (row["hold_ns"], row["retake_ns"]) == (140 * US, 145 * US)
 
 
 @pytest.mark.parametrize("window_rows", [1, 3, 1_000])
