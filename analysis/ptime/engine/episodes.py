@@ -21,9 +21,11 @@ can change the result.
 
 **P taken back.** In Go, an M that returns from a system call tries the P that it had before. It
 gets P even from another M, if that one is in a system call (exitsyscall with oldp; up to Go 1.25
-no function is called for that). It shows when another thread blocks with P, or acquires it, while
-the call still goes on. The time is then the first return of another thread that had entered its
-call with P. Without such a return it is only known that P was ``gone``.
+no function is called for that). A capture without uprobes infers it: a ``retake`` with the reason
+``exitsyscall``, after which the taker runs on at once. Where no row tells it, it shows when
+another thread blocks with P, or acquires it, while the call still goes on. The time is then the
+first return of another thread that had entered its call with P. Without such a return it is only
+known that P was ``gone``.
 """
 
 from __future__ import annotations
