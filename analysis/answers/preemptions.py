@@ -9,6 +9,10 @@ later for the same request, at a check or at a line of its code: then it stopped
 requests (``m.signalPending``), so a request may have no signal of its own; where it came into the
 handler of another's, it has no end either.
 
+A signal that is delivered in asyncPreempt is refused (Go stops no goroutine in assembly), and has
+no part in the stop that follows: that is the one for which an earlier signal's handler went back
+to asyncPreempt, which calls asyncPreempt2.
+
 Go does not report a refusal, so it is inferred. If Go's handler accepts, the thread returns into
 asyncPreempt, which is probed. So a signal that was delivered and not followed by asyncPreempt was
 refused. The reason comes from the interrupted instruction in the binary (table address). If that
@@ -109,6 +113,7 @@ _SIGNAL = TABLES["signal"].column("kind")
 _SIGURG = 23
 _STOPPED, _REFUSED = range(2)
 _PROBE = "uprobe:runtime.asyncPreempt2"
+_STOPPING = "runtime.asyncPreempt"
 _HANDLER_NS = 1_000_000
 _END_OF_TIME = np.iinfo(np.int64).max
 _REASONS = {word: RUNTIME_REASONS.index(word) for word in ("not_wanted", "unsafe_point")}
@@ -139,18 +144,18 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     sent = signals[signals["kind"] == _SIGNAL.code("tgkill")]
     sent_ns = take(sent["ts_ns"], _first(sent, tid, asked_ns, until), UNKNOWN)
     delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
+    places = _places(trace, delivered)
+    acts = places.function != _STOPPING
     came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
     delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
     ways = _ways(runtime)
-    free_ns = _free_ns(runtime[ways.by_signal | ways.refused], delivered, tid, asked_ns)
-    since = np.where(delivered_ns == UNKNOWN, free_ns, delivered_ns)
+    free_ns = _free_ns(runtime[ways.by_signal | ways.refused], delivered[acts], tid, asked_ns)
+    since = np.where(take(acts, came, False), delivered_ns, free_ns)
     of_signal = (since, take(since, after, _END_OF_TIME))
     end = _ends(runtime, ways, tid, of_signal, (asked_ns, until))
     stopped = take(runtime["kind"], end, UNKNOWN) == _KIND.code("preempted")
     ended_ns = take(runtime["ts_ns"], end, UNKNOWN)
-    pc = take(delivered["pc"], came, UNKNOWN)
-    generation = take(delivered["generation"], came, UNKNOWN)
-    function, point = _address(trace, tid, asked_ns, generation, pc)
+    function, point = places.at(came)
     outcome = np.where(end == NOT_FOUND, UNKNOWN, np.where(stopped, _STOPPED, _REFUSED))
     how = take(runtime["reason"], end, UNKNOWN)
     if _PROBE in trace.manifest.attached:
@@ -173,7 +178,7 @@ def preemptions(trace: Trace) -> pd.DataFrame:
             "sent_ns": sent_ns,
             "delivered_ns": delivered_ns,
             "ended_ns": ended_ns,
-            "pc": pc,
+            "pc": take(delivered["pc"], came, UNKNOWN),
             "function": function,
             "point": point,
             "outcome": outcome,
@@ -290,23 +295,36 @@ def _elapsed(later: Ints, earlier: Ints) -> Ints:
     return np.where(known, later - earlier, UNKNOWN)
 
 
-def _address(
-    trace: Trace, tid: Ints, asked_ns: Ints, generation: Ints, pc: Ints
-) -> tuple[np.ndarray, Ints]:
-    """Function and point of each address, from table address."""
+class _Places(NamedTuple):
+    """Where each signal met its thread: the function, and whether that can be stopped there."""
+
+    function: np.ndarray
+    point: Ints
+
+    def at(self, rows: Ints) -> _Places:
+        """The places of some signals; without function and point where a row is not found."""
+        found = rows != NOT_FOUND
+        function = np.full(len(rows), None, object)
+        function[found] = self.function[rows[found]]
+        return _Places(function, take(self.point, rows, UNKNOWN))
+
+
+def _places(trace: Trace, delivered: pd.DataFrame) -> _Places:
+    """The place of each signal that was delivered, from table address."""
     known = plain.from_arrow("address", trace.arrow("address"))
-    function = np.full(len(pc), None, object)
+    function = np.full(len(delivered), None, object)
     if len(known) == 0:
-        return function, np.full(len(pc), UNKNOWN)
+        return _Places(function, np.full(len(delivered), UNKNOWN))
     tasks = {str(name): values for name, values in trace.frame("task").items()}
-    pid = Tasks(tasks, trace.manifest.pid).pid(tid, asked_ns)
+    tid, ts_ns = (delivered[name].to_numpy(np.int64) for name in ("tid", "ts_ns"))
+    pid = Tasks(tasks, trace.manifest.pid).pid(tid, ts_ns)
     index = pd.MultiIndex.from_frame(known[["pid", "generation", "pc"]])
-    wanted = pd.MultiIndex.from_arrays([pid, generation, pc])
+    wanted = pd.MultiIndex.from_arrays([pid, delivered["generation"], delivered["pc"]])
     first = ~index.duplicated()
     at = index[first].get_indexer(wanted)
     rows = known[first]
     function[at >= 0] = rows["function"].to_numpy(object)[at[at >= 0]]
-    return function, take(rows["preemption"], at, UNKNOWN)
+    return _Places(function, take(rows["preemption"], at, UNKNOWN))
 
 
 def _in_words(outcome: Ints, how: Ints, point: Ints, function: np.ndarray) -> np.ndarray:

@@ -168,6 +168,46 @@ def test_a_signal_that_nothing_followed_was_refused(tmp_path: Path) -> None:
     assert counted["signals"].tolist() == [1] * 6
 
 
+def test_a_signal_that_met_the_way_to_a_stop_has_no_part_in_it(tmp_path: Path) -> None:
+    """The handler of the first went back to asyncPreempt, where two more came before the stop."""
+    scene = Scene(attached=["uprobe:runtime.asyncPreempt2"], end_ns=9_000 * US)
+    scene.task(11, 7)
+    for pc, function, point in ((1, "main.loop", "safe"), (2, "runtime.asyncPreempt", "assembly")):
+        scene.rows["address"].append(
+            {"pid": 7, "pc": pc, "function": function, "preemption": point}
+        )
+    ask(scene, 100)
+    scene.signal(110, "deliver", 11, pc=1)
+    # This one has no signal of its own: one was in its handler.
+    scene.runtime(112, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    for asked in (120, 130):
+        ask(scene, asked)
+        scene.signal(asked + 5, "deliver", 11, pc=2)
+    scene.runtime(140, "preempted", 11, 2, reason="async")
+    # Here the goroutine goes on after its stop: nothing is under way, and the next one stops it.
+    ask(scene, 200)
+    scene.signal(205, "deliver", 11, pc=2)
+    ask(scene, 300)
+    scene.signal(305, "deliver", 11, pc=1)
+    scene.runtime(310, "preempted", 11, 2, reason="async")
+    requests = preemptions(scene.write(tmp_path))
+    told = requests.astype(object).where(requests.notna(), None)
+    refused = ("refused", "unsafe_point", "assembly function runtime.asyncPreempt", None)
+    columns = (told[name] for name in ("outcome", "how", "why", "latency_ns"))
+    assert list(zip(*columns, strict=True)) == [
+        ("stopped", "async", "async", 40 * US),
+        (None, None, None, None),
+        *(refused, refused, refused),
+        ("stopped", "async", "async", 10 * US),
+    ]
+    assert told["function"].tolist() == [
+        "main.loop",
+        None,
+        *["runtime.asyncPreempt"] * 3,
+        "main.loop",
+    ]
+
+
 def test_no_request_is_an_empty_table(tmp_path: Path) -> None:
     table = preemptions(Scene().write(tmp_path))
     assert tuple(table.columns) == PREEMPTIONS.names
