@@ -75,6 +75,8 @@ struct process_looks {
 	u32 padding;
 };
 BPF_HASH(processes_looked_at, u32, struct process_looks, 4096);
+/* One of a process that nobody looked at yet: all 0. On the stack it would take a quarter of it. */
+BPF_PERCPU_ARRAY(looks_to_begin, struct process_looks, 1);
 
 /* What a look reads of one P. */
 struct p_reading {
@@ -119,8 +121,12 @@ static __always_inline struct process_looks *process_looks_of(u32 tgid, s64 now)
 
 	if (process)
 		return process;
-	struct process_looks fresh = {.born_ns = now};
-	processes_looked_at.insert(&tgid, &fresh); /* unless another CPU was first */
+	int zero = 0;
+	struct process_looks *fresh = looks_to_begin.lookup(&zero);
+	if (!fresh)
+		return 0;
+	fresh->born_ns = now;
+	processes_looked_at.insert(&tgid, fresh); /* unless another CPU was first */
 	return processes_looked_at.lookup(&tgid);
 }
 

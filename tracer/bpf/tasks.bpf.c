@@ -54,33 +54,40 @@ static __always_inline void forget_own_tid(struct thread_state *thread)
 		contained_tids.delete(&key);
 }
 
-/* Makes a target of a thread that is none; 0 where there is no room. */
-static __always_inline struct thread_state *follow(struct task_struct *task, u8 where)
+/* The state of a thread that becomes a target. */
+static __always_inline void begin_thread(struct thread_state *thread, struct task_struct *task, u8 where)
+{
+	thread->tid = field_u32(task, OFFSET_TASK_PID);
+	thread->tgid = field_u32(task, OFFSET_TASK_TGID);
+	thread->held_p = UNKNOWN;
+	thread->call_p = UNKNOWN;
+	thread->given_p = UNKNOWN;
+	thread->where = where;
+	if (field_u32(task, OFFSET_TASK_FLAGS) & (PF_IO_WORKER | PF_KTHREAD))
+		thread->where = IN_KERNEL;
+}
+
+/*
+ * Makes a target of a thread that is none; 0 where there is no room. `state` is what it begins as:
+ * another CPU may see it from this moment on. It is 0 for a thread that has not run yet, whom nobody
+ * sees before this program ends: so it need not lie on the stack.
+ */
+static __always_inline struct thread_state *follow(struct task_struct *task,
+						   struct thread_state *state)
 {
 	int zero = 0;
 	struct thread_room *room = thread_room.lookup(&zero);
-	struct thread_state state = {
-		.tid = field_u32(task, OFFSET_TASK_PID),
-		.tgid = field_u32(task, OFFSET_TASK_TGID),
-		.held_p = UNKNOWN,
-		.call_p = UNKNOWN,
-		.given_p = UNKNOWN,
-		.where = where,
-	};
 	struct thread_state *thread = 0;
 
-	if (field_u32(task, OFFSET_TASK_FLAGS) & (PF_IO_WORKER | PF_KTHREAD))
-		state.where = IN_KERNEL;
 	if (!room)
 		return 0;
 	if (room->remaining > 0)
-		thread = threads.task_storage_get(task, &state, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		thread = threads.task_storage_get(task, state, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!thread) {
 		__sync_fetch_and_add(&room->missed, 1);
 		return 0;
 	}
 	__sync_fetch_and_add(&room->remaining, -1);
-	set_own_tid(thread, task);
 	return thread;
 }
 
@@ -107,8 +114,13 @@ int follow_process(struct task_iterator_args *ctx)
 		return 0;
 	if (field_u32(task, OFFSET_TASK_TGID) != order->tgid)
 		return 0;
-	if (!thread_state_of(task))
-		follow(task, order->where);
+	if (thread_state_of(task))
+		return 0;
+	struct thread_state state = {};
+	begin_thread(&state, task, order->where);
+	struct thread_state *thread = follow(task, &state);
+	if (thread)
+		set_own_tid(thread, task);
 	return 0;
 }
 
@@ -135,10 +147,12 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!parent || after_end(bpf_ktime_get_ns()))
 		return 0;
 
-	struct thread_state *child = follow((struct task_struct *)ctx->args[1],
-					    parent->where == BEFORE_EXEC ? BEFORE_EXEC : IN_USER);
+	struct task_struct *task = (struct task_struct *)ctx->args[1];
+	struct thread_state *child = follow(task, 0);
 	if (!child)
 		return 0;
+	begin_thread(child, task, parent->where == BEFORE_EXEC ? BEFORE_EXEC : IN_USER);
+	set_own_tid(child, task);
 	if (child->tgid == parent->tgid)
 		child->generation = parent->generation;
 	else
