@@ -308,11 +308,11 @@ static __always_inline int tell_go_start_the_world(struct pt_regs *ctx)
 
 /*
  * The verifier goes through all turns of both loops below, so one run looks at some Ps, and the
- * program calls itself for the next ones, up to 33 times: for 528 Ps in calls, or 8,448 with none.
+ * program calls itself for the next ones, up to 33 times: for 528 Ps in calls, or 4,224 with none.
  * That some are left out then is counted.
  */
 #ifndef GO_PS_AT_A_TIME
-#define GO_PS_AT_A_TIME 16 /* up to one that is in a call */
+#define GO_PS_AT_A_TIME 8 /* up to one that is in a call */
 #endif
 #ifndef GO_TAKES_AT_A_TIME
 #define GO_TAKES_AT_A_TIME 16
