@@ -1,13 +1,17 @@
 """Preemptions: each request that a goroutine stop, and the way it went.
 
-A request is a row of kind ``preempt_request``. The signal (``tgkill``) and its delivery belong to
-it if they are before the next request for the same thread. Its end is stopped (``preempted``) or
-refused (``preempt_refused``, with a reason). What a signal does (an ``async`` stop, or a refusal)
-belongs to the request whose signal was delivered last, even if the next one was asked meanwhile;
-a ``cooperative`` stop to the one that was asked last. A goroutine that refused the signal may stop
-later for the same request, at a check or at a line of its code: then it stopped. Go coalesces
-requests (``m.signalPending``), so a request may have no signal of its own; where it came into the
-handler of another's, it has no end either.
+A request is a row of kind ``preempt_request``. The signal (``tgkill``) belongs to it if it was
+sent before the next request for the same thread; the delivery of a signal belongs to whose signal
+it is, also if others asked before it came. Its end is stopped (``preempted``) or refused
+(``preempt_refused``, with a reason). What a signal does (an ``async`` stop, or a refusal) belongs
+to the request whose signal was delivered last, even if the next one was asked meanwhile; a
+``cooperative`` stop to the one that was asked last. A goroutine that refused the signal may stop
+later for the same request, at a check or at a line of its code: then it stopped.
+
+Go coalesces requests (``m.signalPending``), so a request may have no signal of its own. Example: a
+thread that waits 20 ms for a CPU is asked by sysmon again and again, and stops when the first
+request's signal is delivered. That one took 20 ms; the others came while a signal was on its way,
+or in its handler, and have no end of their own.
 
 A signal that is delivered in asyncPreempt is refused (Go stops no goroutine in assembly), and has
 no part in the stop that follows: that is the one for which an earlier signal's handler went back
@@ -77,7 +81,12 @@ PREEMPTIONS = Frame(
         Field("part_stopped_ns", "part: from delivered (or asked, without a signal) to the end"),
         Field("latency_ns", "from asked to stopped; null if it did not stop"),
         Field("interrupted_nr", "system call that the signal interrupted (EINTR), if any"),
-        Field("why", "how it ended in words, for example: unsafe point in function F", "str"),
+        Field(
+            "why",
+            "how it ended in words, for example: unsafe point in function F; or why it has no end "
+            "of its own",
+            "str",
+        ),
     ),
 )
 
@@ -114,6 +123,7 @@ _SIGURG = 23
 _STOPPED, _REFUSED = range(2)
 _PROBE = "uprobe:runtime.asyncPreempt2"
 _STOPPING = "runtime.asyncPreempt"
+_JOINED = "an earlier signal was on its way"
 _HANDLER_NS = 1_000_000
 _END_OF_TIME = np.iinfo(np.int64).max
 _REASONS = {word: RUNTIME_REASONS.index(word) for word in ("not_wanted", "unsafe_point")}
@@ -146,10 +156,12 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
     places = _places(trace, delivered)
     acts = places.function != _STOPPING
-    came = _first(delivered, tid, np.where(sent_ns == UNKNOWN, asked_ns, sent_ns), until)
+    owner = _owners(delivered, sent, asked)
+    came = _first_of_each(owner, delivered["ts_ns"].to_numpy(), len(asked))
     delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
     ways = _ways(runtime)
-    free_ns = _free_ns(runtime[ways.by_signal | ways.refused], delivered[acts], tid, asked_ns)
+    done = runtime[ways.by_signal | ways.refused]
+    free_ns = _free_ns(done, delivered[acts], owner[acts], tid, asked_ns)
     since = np.where(take(acts, came, False), delivered_ns, free_ns)
     of_signal = (since, take(since, after, _END_OF_TIME))
     end = _ends(runtime, ways, tid, of_signal, (asked_ns, until))
@@ -166,6 +178,8 @@ def preemptions(trace: Trace) -> pd.DataFrame:
         safe = point == SAFE_POINTS.index("safe")
         because = np.where(safe, _REASONS["not_wanted"], _REASONS["unsafe_point"])
         how = np.where(silent & (point != UNKNOWN), because, how)
+    why = _in_words(outcome, how, point, function)
+    why[(outcome == UNKNOWN) & (free_ns > asked_ns)] = _JOINED
     before_end = np.where(delivered_ns == UNKNOWN, asked_ns, delivered_ns)
     return PREEMPTIONS.finish(
         {
@@ -183,7 +197,7 @@ def preemptions(trace: Trace) -> pd.DataFrame:
             "point": point,
             "outcome": outcome,
             "how": how,
-            "why": _in_words(outcome, how, point, function),
+            "why": why,
             "part_sent_ns": _elapsed(sent_ns, asked_ns),
             "part_delivered_ns": _elapsed(delivered_ns, sent_ns),
             "part_stopped_ns": _elapsed(ended_ns, before_end),
@@ -262,24 +276,55 @@ def _ends(
     return np.where(stop == NOT_FOUND, first(ways.refused, *of_signal), stop)
 
 
-def _free_ns(done: pd.DataFrame, delivered: pd.DataFrame, tid: Ints, asked_ns: Ints) -> Ints:
+def _owners(delivered: pd.DataFrame, sent: pd.DataFrame, asked: pd.DataFrame) -> Ints:
+    """The request to which each delivery of a signal belongs, as its place in the table.
+
+    It is the one that sent the signal; of a signal that was sent by nobody (its record is lost, or
+    it was sent otherwise), the one that was asked last.
+    """
+    tid, ts_ns = delivered["tid"], delivered["ts_ns"]
+    sends = Timelines(sent["tid"], sent["ts_ns"]).last_before(tid, ts_ns)
+    sent_ns = take(sent["ts_ns"], sends, UNKNOWN)
+    before = Timelines(tid, ts_ns).last_before(tid, ts_ns, strictly=True)
+    pending = sent_ns > take(ts_ns, before, UNKNOWN)
+    requests = Timelines(asked["target_tid"], asked["ts_ns"])
+    return requests.last_before(tid, np.where(pending, sent_ns, ts_ns))
+
+
+def _first_of_each(owner: Ints, ts_ns: Ints, count: int) -> Ints:
+    """The first delivery of each request."""
+    first = np.full(count, NOT_FOUND, np.int64)
+    backwards = np.argsort(-ts_ns, kind="stable")
+    backwards = backwards[owner[backwards] != NOT_FOUND]
+    first[owner[backwards]] = backwards
+    return first
+
+
+def _free_ns(
+    done: pd.DataFrame, delivered: pd.DataFrame, owner: Ints, tid: Ints, asked_ns: Ints
+) -> Ints:
     """When no signal from before a request is at work any more in the thread that is asked.
 
-    It is the moment of the request, or, if a signal was in the thread's handler just then, the one
-    after what that signal did.
+    It is the moment of the request, or, if a signal was on its way just then or in the thread's
+    handler, the one after what that signal did.
 
     Args:
         done: rows of table runtime that tell what a signal did.
         delivered: rows of table signal that tell when one came.
+        owner: the request of each of those.
         tid: thread of each request.
         asked_ns: moment of each.
     """
     signals = Timelines(delivered["tid"], delivered["ts_ns"])
-    came_ns = take(delivered["ts_ns"], signals.last_before(tid, asked_ns), _END_OF_TIME)
+    coming = signals.first_after(tid, asked_ns, strictly=True)
+    of_earlier = take(take(asked_ns, owner, _END_OF_TIME), coming, _END_OF_TIME) < asked_ns
+    came = np.where(of_earlier, coming, signals.last_before(tid, asked_ns))
+    came_ns = take(delivered["ts_ns"], came, _END_OF_TIME)
     following = signals.first_after(tid, came_ns, strictly=True)
     until = take(delivered["ts_ns"], following, _END_OF_TIME)
     done_ns = take(done["ts_ns"], _first(done, tid, came_ns, until), UNKNOWN)
-    return np.where(done_ns > asked_ns, done_ns + 1, asked_ns)
+    free_ns = np.where(of_earlier, came_ns + 1, asked_ns)
+    return np.where(done_ns > asked_ns, done_ns + 1, free_ns)
 
 
 def _first(events: pd.DataFrame, tid: Ints, since: Ints, until: Ints) -> Ints:

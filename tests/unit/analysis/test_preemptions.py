@@ -103,6 +103,49 @@ def test_a_request_that_comes_into_the_handler_has_no_part_in_what_it_does(
     assert told["latency_ns"].tolist() == [30 * US, None, None, None, 10 * US]
 
 
+def test_a_signal_is_its_request_s_though_others_asked_before_it_came(tmp_path: Path) -> None:
+    """The thread had no CPU: sysmon asked again, and Go sends no other while one is on its way."""
+    scene = Scene()
+    ask(scene, 100)
+    for asked in (110, 120):
+        scene.runtime(asked, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    scene.signal(150, "deliver", 11, interrupted_nr=FUTEX)
+    scene.runtime(152, "preempted", 11, 2, reason="async")
+    # This one's signal is refused, and the next one, that had none, is stopped at a line.
+    ask(scene, 200)
+    scene.runtime(210, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    scene.signal(220, "deliver", 11)
+    scene.runtime(221, "preempt_refused", 11, 2, reason="unsafe_point")
+    scene.runtime(230, "preempted", 11, 2, reason="async")
+    table = preemptions(scene.write(tmp_path))
+    told = table.astype(object).where(table.notna(), None)
+    assert told["outcome"].tolist() == ["stopped", None, None, "refused", "stopped"]
+    joined = "an earlier signal was on its way"
+    assert told["why"].tolist() == ["async", joined, joined, "unsafe point", "async"]
+    assert told["latency_ns"].tolist() == [52 * US, None, None, None, 20 * US]
+    assert told["part_delivered_ns"].tolist() == [49 * US, None, None, 19 * US, None]
+    assert told["part_stopped_ns"].tolist() == [2 * US, None, None, 1 * US, 20 * US]
+    assert told["interrupted_nr"].tolist() == [FUTEX, None, None, None, None]
+
+
+def test_a_signal_whose_delivery_is_lost_does_not_take_the_next_one_s(tmp_path: Path) -> None:
+    scene = Scene()
+    ask(scene, 100)
+    ask(scene, 200)
+    scene.signal(203, "deliver", 11)
+    scene.runtime(205, "preempted", 11, 2, reason="async")
+    # Nobody asked anything of this thread.
+    scene.signal(206, "tgkill", 12)
+    scene.signal(207, "deliver", 12)
+    scene.runtime(300, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    for came in (304, 306):
+        scene.signal(came, "deliver", 11)
+    table = preemptions(scene.write(tmp_path))
+    told = table.astype(object).where(table.notna(), None)
+    assert told["delivered_ns"].tolist() == [None, 203 * US, 304 * US]
+    assert told["latency_ns"].tolist() == [None, 5 * US, None]
+
+
 def test_a_check_stops_for_the_request_that_was_asked_last(tmp_path: Path) -> None:
     scene = Scene()
     ask(scene, 100)
@@ -196,7 +239,7 @@ def test_a_signal_that_met_the_way_to_a_stop_has_no_part_in_it(tmp_path: Path) -
     columns = (told[name] for name in ("outcome", "how", "why", "latency_ns"))
     assert list(zip(*columns, strict=True)) == [
         ("stopped", "async", "async", 40 * US),
-        (None, None, None, None),
+        (None, None, "an earlier signal was on its way", None),
         *(refused, refused, refused),
         ("stopped", "async", "async", 10 * US),
     ]
@@ -205,6 +248,22 @@ def test_a_signal_that_met_the_way_to_a_stop_has_no_part_in_it(tmp_path: Path) -
         None,
         *["runtime.asyncPreempt"] * 3,
         "main.loop",
+    ]
+
+
+def test_a_request_that_came_before_a_signal_that_did_nothing_has_joined_it(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(attached=["uprobe:runtime.asyncPreempt2"], end_ns=9_000 * US)
+    ask(scene, 100)
+    scene.runtime(110, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    scene.signal(150, "deliver", 11)
+    scene.runtime(160, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    told = preemptions(scene.write(tmp_path))[["outcome", "why"]]
+    assert told.astype(object).where(told.notna(), None).to_numpy().tolist() == [
+        ["refused", None],
+        [None, "an earlier signal was on its way"],
+        [None, None],
     ]
 
 
