@@ -40,7 +40,8 @@ class Known:
         binary: the runtime in it; None where there is none.
         no_runtime: what it is instead.
         fd: a descriptor of it; None where there were too many.
-        changed: whether it was written while it was looked at, so that nothing is known.
+        changed: whether it was written since the kernel ran it, or while it was looked at, so that
+            nothing is known.
         places: where probes go.
     """
 
@@ -104,22 +105,29 @@ class Binaries:
         """Know a binary by another identity too: the kernel's own, on an overlay."""
         self._known.setdefault(identity, known)
 
-    def look(self, fd: int) -> tuple[Known, bool]:
+    def look(self, fd: int, told: FileIdentity | None = None) -> tuple[Known, bool]:
         """Look at a file.
 
         Args:
             fd: a descriptor of it, which is closed here, sooner or later.
+            told: what the kernel ran; None where nobody can have written it since. A program that
+                has ended may be replaced while it is looked at.
 
         Returns:
             What is known of it, and whether that is new.
         """
         identity = FileIdentity.of_open(fd)
         known = self._known.get(identity)
-        if known is not None:
+        if known is not None and not _is_written(fd, told):
             os.close(fd)
             return known, False
         held = Path(f"/proc/self/fd/{fd}")
         known = Known(identity, _name(held), _contents(fd))
+        # Not before: who writes may stand still while the file is read.
+        if _is_written(fd, told):
+            os.close(fd)
+            known.changed = True
+            return known, True
         try:
             found: RuntimeBinary | NoRuntime | None = jail.look(fd, held, deep=False)
             problem = None
@@ -220,6 +228,11 @@ class Binaries:
             self._lacking.append(told)
         else:
             self._not_told += 1
+
+
+def _is_written(fd: int, told: FileIdentity | None) -> bool:
+    """Whether a file is another by now than the kernel ran."""
+    return told is not None and not told.is_of(os.fstat(fd))
 
 
 def _is_still(fd: int, known: Known) -> bool:

@@ -249,12 +249,7 @@ class Runtimes:
         image, told, fd = self._to_look.popleft()
         known = self._binaries.find(told.binary)
         if known is None:
-            if not told.binary.is_of(os.fstat(fd)):
-                # It was written since: by who replaces a program that has ended.
-                os.close(fd)
-                self.unseen.add(image, told)
-                return
-            known = self._look(fd)
+            known = self._look(fd, told.binary)
             if known.changed:
                 self.unseen.add(image, told)
                 return
@@ -402,9 +397,9 @@ class Runtimes:
     def _has(self, known: Known, runtime: str) -> bool:
         return known.binary is not None and known.binary.runtime == runtime
 
-    def _look(self, fd: int) -> Known:
+    def _look(self, fd: int, told: FileIdentity | None = None) -> Known:
         """What is known of a file; the BPF programs are told of a Go program."""
-        known, new = self._binaries.look(fd)
+        known, new = self._binaries.look(fd, told)
         self._no_runtime = self._no_runtime or known.no_runtime
         if new and self._wants("go"):
             self._tell_binary(known)
