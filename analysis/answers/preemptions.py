@@ -156,7 +156,7 @@ def preemptions(trace: Trace) -> pd.DataFrame:
     delivered = signals[signals["kind"] == _SIGNAL.code("deliver")]
     places = _places(trace, delivered)
     acts = places.function != _STOPPING
-    owner = _owners(delivered, sent, asked)
+    owner = _owners(delivered, sent, asked, sent_ns)
     came = _first_of_each(owner, delivered["ts_ns"].to_numpy(), len(asked))
     delivered_ns = take(delivered["ts_ns"], came, UNKNOWN)
     ways = _ways(runtime)
@@ -276,11 +276,19 @@ def _ends(
     return np.where(stop == NOT_FOUND, first(ways.refused, *of_signal), stop)
 
 
-def _owners(delivered: pd.DataFrame, sent: pd.DataFrame, asked: pd.DataFrame) -> Ints:
+def _owners(
+    delivered: pd.DataFrame, sent: pd.DataFrame, asked: pd.DataFrame, own_sent_ns: Ints
+) -> Ints:
     """The request to which each delivery of a signal belongs, as its place in the table.
 
     It is the one that sent the signal; of a signal that was sent by nobody (its record is lost, or
-    it was sent otherwise), the one that was asked last.
+    it was sent otherwise), the one that was asked last, unless that one has yet to send its own.
+
+    Args:
+        delivered: rows of table signal that tell when one came.
+        sent: those that tell when one was sent.
+        asked: the requests.
+        own_sent_ns: when each of them sent its signal.
     """
     tid, ts_ns = delivered["tid"], delivered["ts_ns"]
     sends = Timelines(sent["tid"], sent["ts_ns"]).last_before(tid, ts_ns)
@@ -288,7 +296,8 @@ def _owners(delivered: pd.DataFrame, sent: pd.DataFrame, asked: pd.DataFrame) ->
     before = Timelines(tid, ts_ns).last_before(tid, ts_ns, strictly=True)
     pending = sent_ns > take(ts_ns, before, UNKNOWN)
     requests = Timelines(asked["target_tid"], asked["ts_ns"])
-    return requests.last_before(tid, np.where(pending, sent_ns, ts_ns))
+    owner = requests.last_before(tid, np.where(pending, sent_ns, ts_ns))
+    return np.where(ts_ns < take(own_sent_ns, owner, UNKNOWN), NOT_FOUND, owner)
 
 
 def _first_of_each(owner: Ints, ts_ns: Ints, count: int) -> Ints:

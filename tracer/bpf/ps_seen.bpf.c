@@ -75,7 +75,10 @@ struct process_looks {
 	u32 padding;
 };
 BPF_HASH(processes_looked_at, u32, struct process_looks, 4096);
-/* One of a process that nobody looked at yet: all 0. On the stack it would take a quarter of it. */
+/*
+ * One of a process that nobody looked at yet: 0 but for its begin. On the stack it would take a
+ * quarter of what there is.
+ */
 BPF_PERCPU_ARRAY(looks_to_begin, struct process_looks, 1);
 
 /* What a look reads of one P. */

@@ -146,6 +146,21 @@ def test_a_signal_whose_delivery_is_lost_does_not_take_the_next_one_s(tmp_path: 
     assert told["latency_ns"].tolist() == [None, 5 * US, None]
 
 
+def test_a_signal_that_comes_before_the_request_s_own_is_not_its(tmp_path: Path) -> None:
+    scene = Scene()
+    scene.runtime(100, "preempt_request", 19, 2, target_tid=11, reason="time_slice")
+    scene.signal(102, "deliver", 11, pc=0x3000)
+    scene.signal(103, "tgkill", 11, sender_tid=19)
+    scene.signal(110, "deliver", 11, pc=0x4000)
+    scene.runtime(112, "preempted", 11, 2, reason="async")
+    row = only(preemptions(scene.write(tmp_path)))
+    assert (row["pc"], row["part_delivered_ns"], row["part_stopped_ns"]) == (
+        0x4000,
+        7 * US,
+        2 * US,
+    )
+
+
 def test_a_check_stops_for_the_request_that_was_asked_last(tmp_path: Path) -> None:
     scene = Scene()
     ask(scene, 100)
