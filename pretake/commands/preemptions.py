@@ -58,7 +58,8 @@ def command(trace: Path, as_json: bool) -> None:
         for reason in dict.fromkeys(str(row[0]) for row in rows):
             if reason in _REASONS:
                 terminal.print(f"{reason}: {_REASONS[reason]}")
-        terminal.print("sent, arrived, stopped: median time since the request; –: not known")
+        terminal.print("sent, stopped: median time since the request; arrived: since the sending")
+        terminal.print("–: not known")
     calls = [(row["syscall"], f"{row['times']:,}") for row in cells(loaded.interrupted_calls())]
     if calls:
         console().print(table("System calls that SIGURG interrupted", ("call", "EINTR"), calls))
