@@ -138,6 +138,8 @@ def test_without_probes_p_goes_the_same_way(
     assert set(retakes["target_tid"]) <= set(blocks["tid"])
     assert retakes["tid"].nunique() == 1
     assert not set(retakes["tid"]) & set(blocks["tid"])
+    # Sysmon's thread was made in the capture, and never with a P.
+    assert not set(retakes["tid"]) & set(runtime.loc[runtime["kind"] == "acquirep", "tid"])
     # One P: each retake is given on, at an exact moment, to an M that comes on a CPU with it.
     assert runtime.loc[runtime["kind"].isin(["startm", "acquirep"]), "since_ns"].isna().all()
     assert kinds["startm"] >= kinds["retake"]
