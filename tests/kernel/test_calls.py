@@ -19,6 +19,7 @@ from tests.kernel.watched import Watched, wait_in_call
 from tracer.capture.options import CALLS, CaptureOptions
 from tracer.capture.programs import Programs
 from tracer.capture.record import record
+from tracer.kernel.compiler import TRACEPOINTS
 from tracer.trace.reader import Trace
 
 NR_WRITE = 1
@@ -38,6 +39,23 @@ def assert_parts_are_within(calls: pd.DataFrame) -> None:
     assert len(known)
     assert (known["blocked_ns"] <= known["exit_ns"] - known["enter_ns"]).all()
     assert (known.loc[known["blocks"] == 0, "blocked_ns"] == 0).all()
+
+
+def test_a_new_thread_s_first_call_is_whole_where_nobody_saw_it_come_on_its_cpu() -> None:
+    """As where a thread that tracers are not told of leaves the CPU to it (a hypervisor's)."""
+    with Watched(python("new_reader"), defines=(), leave_out=("sched_switch",)) as watched:
+        before_ns, child = map(int, watched.hear().split())
+        # It is on its CPU, and stays there unless it is preempted: then this test sees nothing.
+        watched.programs.probes.attach(leave_out=set(TRACEPOINTS) - {"sched_switch"})
+        watched.say()
+        wait_in_call(child, NR_READ)
+        watched.say()
+    tasks, calls = watched.tables["task"], watched.tables["syscall"]
+    born_ns = tasks.loc[(tasks["kind"] == "fork") & (tasks["tid"] == child), "ts_ns"]
+    (read,) = calls[(calls["tid"] == child) & (calls["nr"] == NR_READ)].to_dict("records")
+    assert read["blocks"] == 1
+    assert before_ns < read["enter_since_ns"] < read["enter_ns"] < read["exit_ns"]
+    assert read["enter_ns"] > born_ns.item()
 
 
 def test_a_program_does_not_inherit_the_call_it_was_made_by(tmp_path: Path) -> None:

@@ -143,8 +143,9 @@ int tell_calls_over(struct task_iterator_args *ctx)
 int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct thread_state *parent = thread_state_of(bpf_get_current_task_btf());
+	s64 now = bpf_ktime_get_ns();
 
-	if (!parent || after_end(bpf_ktime_get_ns()))
+	if (!parent || after_end(now))
 		return 0;
 
 	struct task_struct *task = (struct task_struct *)ctx->args[1];
@@ -152,6 +153,8 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!child)
 		return 0;
 	begin_thread(child, task, parent->where == BEFORE_EXEC ? BEFORE_EXEC : IN_USER);
+	/* It has entered nothing yet. Who leaves the CPU to it may be hidden, so that is not waited for. */
+	child->calls_since_ns = now;
 	set_own_tid(child, task);
 	if (child->tgid == parent->tgid)
 		child->generation = parent->generation;
