@@ -41,13 +41,16 @@ def assert_parts_are_within(calls: pd.DataFrame) -> None:
     assert (known.loc[known["blocks"] == 0, "blocked_ns"] == 0).all()
 
 
-def test_a_new_thread_s_first_call_is_whole_where_nobody_saw_it_come_on_its_cpu() -> None:
+def test_a_new_thread_s_first_call_is_whole_where_nobody_saw_it_come_on_its_cpu(
+    tmp_path: Path,
+) -> None:
     """As where a thread that tracers are not told of leaves the CPU to it (a hypervisor's)."""
-    with Watched(python("new_reader"), defines=(), leave_out=("sched_switch",)) as watched:
+    command, leave_out = python("new_reader", tmp_path / "go"), ("sched_switch",)
+    with Watched(command, defines=(), leave_out=leave_out) as watched:
         before_ns, child = map(int, watched.hear().split())
         # It is on its CPU, and stays there unless it is preempted: then this test sees nothing.
-        watched.programs.probes.attach(leave_out=set(TRACEPOINTS) - {"sched_switch"})
-        watched.say()
+        watched.programs.probes.attach(leave_out=set(TRACEPOINTS).difference(leave_out))
+        (tmp_path / "go").touch()
         wait_in_call(child, NR_READ)
         watched.say()
     tasks, calls = watched.tables["task"], watched.tables["syscall"]

@@ -153,7 +153,10 @@ int on_sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!child)
 		return 0;
 	begin_thread(child, task, parent->where == BEFORE_EXEC ? BEFORE_EXEC : IN_USER);
-	/* It has entered nothing yet. Who leaves the CPU to it may be hidden, so that is not waited for. */
+	/*
+	 * It has entered no call yet. When it first comes on a CPU would be a closer bound, but is
+	 * not told where a thread that tracers cannot see leaves that CPU to it.
+	 */
 	child->calls_since_ns = now;
 	set_own_tid(child, task);
 	if (child->tgid == parent->tgid)

@@ -170,7 +170,8 @@ TABLES: dict[str, Table] = {
                     "enter_since_ns",
                     "i64",
                     "null if it was entered exactly at enter_ns. Otherwise it was entered after "
-                    "this time, at which its thread came on a CPU, and not after enter_ns",
+                    "this time, at which its thread came on a CPU, was made, got a signal or "
+                    "became another program, and not after enter_ns",
                     nullable=True,
                     since=3,
                 ),
