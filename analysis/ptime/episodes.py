@@ -35,7 +35,6 @@ from analysis.names import syscall_names
 from analysis.ptime.classify import classify
 from analysis.ptime.engine.episodes import Episodes
 from analysis.ptime.engine.noted import EPISODE
-from analysis.ptime.engine.rows import NEVER
 from analysis.ptime.harm import Shares, shares_of
 from analysis.ptime.packed import Packed, pack, rows_of
 from analysis.ptime.setting import Transitions, count_transitions, places_of, transitions_of
@@ -354,9 +353,9 @@ class EpisodeStream:
         self._open = {name: values[stay] for name, values in self._open.items()}
         return {**first, **done}
 
-    def since_ns(self) -> int:
-        """The first block of the episodes that are not over; none lies before it."""
-        return int(self._open["block_ns"].min()) if len(self._open["block_ns"]) else NEVER
+    def open_ns(self) -> Ints:
+        """The block of each episode that is not over."""
+        return self._open["block_ns"]
 
     def finish(self, columns: dict[str, Ints], shares: Shares | None = None) -> PlainEpisodes:
         """Plain episodes from what :meth:`over` gave.

@@ -7,9 +7,10 @@ the trace is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from analysis.ptime.budget import PassRunner
 from analysis.ptime.engine.rows import NEVER
@@ -78,25 +79,45 @@ class EpisodesAlong:
     def _finish(self, until_ns: int, going: Iterable[tuple[int, int]]) -> None:
         """Finish those whose holds are settled: up to a moment, but for those that still go on."""
         self._news = 0
-        if not self._over:
+        going = [*going]
+        ready: list[dict[str, Ints]] = []
+        waiting: list[dict[str, Ints]] = []
+        # Most pieces lie wholly on one side, and are not copied.
+        for piece in self._over:
+            done = _settled(piece, until_ns, going)
+            for chosen, into in ((done, ready), (~done, waiting)):
+                if chosen.all():
+                    into.append(piece)
+                elif chosen.any():
+                    into.append(_rows(piece, chosen))
+        self._over = waiting
+        if not ready:
             return
-        over = _together(self._over)
-        done = over["block_ns"] <= until_ns
-        for tid, block_ns in going:
-            done &= (over["block_ns"] != block_ns) | (over["tid"] != tid)
         holds = _together(self._holds) if self._holds else _NONE
-        self._on_episodes(
-            self._stream.finish({n: v[done] for n, v in over.items()}, Shares.of(holds))
-        )
-        rest = {name: values[~done] for name, values in over.items()}
-        since_ns = min([self._stream.since_ns(), *rest["block_ns"].tolist()])
-        later = holds["block_ns"] >= since_ns
-        self._over = [rest] if len(rest["serial"]) else []
-        self._holds = [{n: v[later] for n, v in holds.items()}] if later.any() else []
+        self._on_episodes(self._stream.finish(_together(ready), Shares.of(holds)))
+        # What is settled of an episode that is not finished: of one that goes on, for a long time.
+        asked = [self._stream.open_ns(), *(piece["block_ns"] for piece in waiting)]
+        asked_ns = np.concatenate([ns[ns <= until_ns] for ns in asked])
+        self._holds = [_rows(holds, np.isin(holds["block_ns"], asked_ns))]
 
 
 _NONE = {name: np.empty(0, np.int64) for name in KEPT}
 
 
+def _settled(
+    piece: Mapping[str, Ints], until_ns: int, going: Iterable[tuple[int, int]]
+) -> npt.NDArray[np.bool_]:
+    done: npt.NDArray[np.bool_] = piece["block_ns"] <= until_ns
+    for tid, block_ns in going:
+        done &= (piece["block_ns"] != block_ns) | (piece["tid"] != tid)
+    return done
+
+
+def _rows(columns: Mapping[str, Ints], chosen: npt.NDArray[np.bool_]) -> dict[str, Ints]:
+    return {name: values[chosen] for name, values in columns.items()}
+
+
 def _together(pieces: Sequence[dict[str, Ints]]) -> dict[str, Ints]:
+    if len(pieces) == 1:
+        return pieces[0]
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

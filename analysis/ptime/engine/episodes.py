@@ -308,16 +308,20 @@ class Episodes:
 
     def cut(self, p: FollowedP, ns: i64) -> None:
         """A thread blocked with this P: whoever watched or followed it knows enough."""
-        stays: i64 = 0
+        away = False
         for e in p.watching:
             if e.is_watching(ns):
                 if e.cut_ns < 0 and e.block_ns < ns:
                     e.cut_ns = ns
                     if e.used_ns < 0:
                         e.used_ns = ns
-                stays += 1
-        if stays < len(p.watching):
-            p.watching = [e for e in p.watching if e.is_watching(ns)]
+                if e.is_passed():
+                    p.pass_by(e, ns)
+                    away = True
+            else:
+                away = True
+        if away:
+            p.watching = [e for e in p.watching if e.is_watching(ns) and not e.is_passed()]
         for way in p.ways:
             if way.cut_ns < 0 and way.release_ns < ns:
                 way.cut_ns = ns
@@ -338,6 +342,9 @@ class Episodes:
             self.thread(row.get(4)).taken_ns = ns
         if p.ways:
             self.follow(p, ns, kind, thread)
+        if p.passed and kind in (RETAKE, HANDOFF):
+            for e in p.take_passed(ns, row.get(4) if kind == RETAKE else -1):
+                self.release(p, e, ns, kind, thread, row)
         if p.watching:
             self.watch(p, ns, kind, thread, row)
         if kind == HANDOFF and row.get(6) == BY_SYSCALL_BLOCK:
@@ -406,7 +413,8 @@ class Episodes:
             way.cut_ns = e.cut_ns
             way.stop(e.cut_ns)
         e.way = way
-        p.ways.append(way)
+        if way.stop_ns >= ns:
+            p.ways.append(way)
 
     def follow(self, p: FollowedP, ns: i64, kind: i64, thread: CallingThread) -> None:
         """The next thing that happened to a released P."""

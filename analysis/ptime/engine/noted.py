@@ -94,7 +94,33 @@ class FollowedP:
 
     def __init__(self) -> None:
         self.watching: list[OpenEpisode] = []
+        self.passed: list[OpenEpisode] = []
+        """Those that have ended and been cut: what is still open is the first release of P. A busy
+        P has a hundred of them, and every block with P would look at each."""
+        self.most_passed: i64 = 0
+        """With more of them, those about which nothing can come are taken out."""
         self.ways: list[Way] = []
+
+    def pass_by(self, e: OpenEpisode, ns: i64) -> None:
+        """Put an episode among :attr:`passed`."""
+        self.passed.append(e)
+        if len(self.passed) > self.most_passed:
+            self.passed = [other for other in self.passed if other.is_watching(ns)]
+            self.most_passed = 2 * len(self.passed) + 64
+
+    def take_passed(self, ns: i64, tid: i64) -> list[OpenEpisode]:
+        """Take a thread's episodes out of :attr:`passed`; -1 for every thread's."""
+        taken: list[OpenEpisode] = []
+        stays: list[OpenEpisode] = []
+        for e in self.passed:
+            if not e.is_watching(ns):
+                continue
+            if tid < 0 or e.thread.tid == tid:
+                taken.append(e)
+            else:
+                stays.append(e)
+        self.passed = stays
+        return taken
 
 
 class CallingThread:
@@ -177,6 +203,10 @@ class OpenEpisode:
     def is_watching(self, ns: i64) -> bool:
         """Whether a row of its P can still matter."""
         return self.end_ns < 0 or (self.next_ns < 0 and ns <= self.end_ns + RETURN_RACE_NS)
+
+    def is_passed(self) -> bool:
+        """Whether it has ended, and another thread has blocked with its P since."""
+        return self.end_ns >= 0 and self.cut_ns >= 0
 
     def end(self, ns: i64, told: bool) -> None:
         """The call was over at this moment, at the latest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,12 @@ import pytest
 
 from analysis.answers.summary import SummaryBuilder
 from analysis.ptime import together
-from analysis.ptime.budget import run_pass
+from analysis.ptime.budget import PassRunner, run_pass
 from analysis.ptime.episodes import PlainEpisodes, episodes, setting_of
+from analysis.ptime.packed import Packed
 from analysis.ptime.together import EpisodesAlong
 from analysis.schema import EPISODES
+from analysis.windowed.columns import ColumnWindow
 from tests.unit.analysis.scene import Scene
 from tests.unit.analysis.test_bounded import busy, in_parts
 from tracer.trace.reader import Trace
@@ -64,6 +67,30 @@ def test_a_hold_that_outlives_its_episode_is_waited_for(
     expected = episodes(trace)[list(COLUMNS)]
     assert len(expected) == 2
     pd.testing.assert_frame_equal(along(trace, 4), expected)
+
+
+def test_of_a_call_that_goes_on_only_its_own_hold_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread waits in a read of P 7 for the whole trace, as some thread of most servers does."""
+    monkeypatch.setattr(together, "_AT_ONCE", 1)
+    scene = busy(400, 10_000)
+    scene.task(21, 7)
+    scene.block(1, 21, 0, 7, runq=1, npidle=0, nmspinning=0)
+    trace = scene.write(tmp_path)
+    pieces: list[PlainEpisodes] = []
+    made = EpisodesAlong(setting_of(trace), COLUMNS, pieces.append)
+    kept: list[int] = []
+
+    def window(read: ColumnWindow, packed: Sequence[Packed], runner: PassRunner) -> None:
+        made.window(read, packed, runner)
+        kept.append(sum(len(holds["tid"]) for holds in made._holds))
+
+    run_pass(trace, window_rows=40, on_holds=made.add_holds, on_window=window)
+    made.end()
+    assert sum(len(piece["tid"]) for piece in pieces) > 300
+    # Those that a window settled and that are not finished yet; not the 300 before them.
+    assert max(kept) < 60
 
 
 def test_a_summary_needs_no_pandas(tmp_path: Path) -> None:
