@@ -18,6 +18,7 @@ import pytest
 
 from analysis.ptime.episodes import episodes
 from reference_runtime.current import COMPILED
+from tests.cpus import on_cpu
 from tests.forced import KERNEL, lacking
 from tests.kernel.started import PRETAKE, python
 from tracer.capture.options import CaptureOptions, Progress
@@ -50,6 +51,19 @@ def test_switches_agree_with_the_kernels_own_count(tmp_path: Path, host: bool) -
     assert trace.manifest.lost == {"sched_switch": 0}
     # Only a machine-wide record tells who came instead.
     assert left(trace, result)["next_tid"].notna().all() == host
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_a_target_is_seen_on_cpus_that_the_tracer_may_not_use(tmp_path: Path) -> None:
+    own, other, *_ = sorted(os.sched_getaffinity(0))
+    command = ["taskset", "-c", str(other), *python("prime_reads", 101, tmp_path / "result")]
+    with on_cpu(own):
+        trace = Trace(record_by_perf(command, output=tmp_path / "x.pretake"))
+    result = json.loads((tmp_path / "result").read_text())
+    switches = left(trace, result)
+    assert (switches["prev_state"] == "blocked").sum() == result["voluntary"] == 101
+    assert set(switches["cpu"]) == {other}
+    assert trace.manifest.lost == {"sched_switch": 0}
 
 
 def test_threads_and_children_are_followed(tmp_path: Path) -> None:

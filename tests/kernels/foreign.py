@@ -96,7 +96,8 @@ def _headers(image: Image) -> Path:
     merged = image.folder.parent / "headers"
     if merged.exists():
         return merged
-    common = image.version.removesuffix(f"-{image.arch}") + "-common"
+    # One flavour's version ends with its name behind the architecture's.
+    common = image.version.partition(f"-{image.arch}")[0] + "-common"
     apt = apt_options(image.kernel.suite, image.arch)
     packages = image.folder.parent / "packages-of-headers"
     packages.mkdir(exist_ok=True)

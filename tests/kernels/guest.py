@@ -2,8 +2,8 @@
 
 Prints a JSON object at the start and after each mode, of which the last counts: ``kernel``,
 ``arch``, ``modes`` (by name ``true`` or why it does not work, in one line), ``seconds`` (that each
-took) and ``verified`` (by what is run, the most instructions that the verifier went through for
-one program, and which).
+took), ``verified`` (by what is run, the most instructions that the verifier went through for one
+program, and which) and ``figures`` (that modes measured, by what they are of).
 
 Usage: guest.py GO_PROGRAM FOLDER [--flag N] [--seconds N] MODE... (the program is tests/go/sleeps,
 built for this machine; the flag is the one that the BPF programs in the cache were compiled with)
@@ -12,7 +12,6 @@ built for this machine; the flag is the one that the BPF programs in the cache w
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import json
 import os
@@ -20,25 +19,26 @@ import platform
 import re
 import signal
 import sys
-import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from pretake import cli
+from tests.kernels.commands import Trial, WrongError, episodes, expect, pretake, run
+from tests.kernels.hotplug import cpu_comes, cpu_comes_perf, many_cpus
 from tracer.kernel import fitting
 
-__all__ = ["FLAG", "MODES"]
+__all__ = ["COMES", "COMES_PERF", "FLAG", "MANY", "MODES"]
 
 MOST_INSTRUCTIONS: Final = 100_000
 """That the verifier may go through for one program: a tenth of its limit."""
 PRIME: Final = 23
 """Blocking reads of the reference runtime's workload ``prime``."""
 FLAG: Final = "a call's return, by a thread's flag"
-
+COMES: Final = "record, a CPU comes up and goes"
+COMES_PERF: Final = "record --backend perf, a CPU comes up and goes"
+MANY: Final = "record, many possible CPUs"
 
 _IMPORTED: Final = (
     "analysis.answers.budget",
@@ -53,81 +53,6 @@ _IMPORTED: Final = (
 )
 """What the commands import when they run. Here it is once, and each is a fork, for that takes 15 s
 on an emulated CPU."""
-
-
-class WrongError(Exception):
-    """What a mode answered, and what it should have."""
-
-
-@dataclass
-class Trial:
-    """What a mode is tried on.
-
-    Args:
-        program: in Go, which prints how many calls of nanosleep it made.
-        folder: for traces.
-        flag: see FLAG; None where it is not known.
-        verified: is filled by ``doctor``.
-    """
-
-    program: str
-    folder: Path
-    flag: int | None = None
-    verified: dict[str, tuple[int, str]] = field(default_factory=dict)
-
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    """Run the command; its exit status, and what it printed and said on stderr."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as said:
-        pid = os.fork()
-        if not pid:
-            _become(arguments, out.fileno(), said.fileno())
-        try:
-            _, status = os.waitpid(pid, 0)
-        except WrongError:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            raise
-        out.seek(0)
-        said.seek(0)
-        return os.waitstatus_to_exitcode(status), out.read(), said.read()
-
-
-def _become(arguments: Sequence[str], out: int, said: int) -> NoReturn:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    os.dup2(out, 1)
-    os.dup2(said, 2)
-    status = 1
-    try:
-        cli.main(list(arguments))
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
-
-
-def pretake(*arguments: str) -> str:
-    """Run the command; what it printed. Raises WrongError with its last line of error."""
-    status, out, said = run(*arguments)
-    if status:
-        lines = [line for line in said.splitlines() if line.strip()] or ["no message"]
-        raise WrongError(f"exit {status}: {lines[-1].strip()[:300]}")
-    return out
-
-
-def episodes(trace: str) -> list[dict[str, Any]]:
-    """The rows of ``pretake episodes``."""
-    return [json.loads(line) for line in pretake("episodes", trace, "--json").splitlines()]
-
-
-def expect(what: str, got: object, wanted: object) -> None:
-    """Raise WrongError where two are not the same."""
-    if got != wanted:
-        raise WrongError(f"{what}: {got}, not {wanted}")
 
 
 def doctor(trial: Trial) -> None:
@@ -228,6 +153,9 @@ MODES: Final[dict[str, Callable[[Trial], None]]] = {
     "live": live,
     "record --backend perf": perf,
     FLAG: return_flag,
+    COMES: cpu_comes,
+    COMES_PERF: cpu_comes_perf,
+    MANY: many_cpus,
 }
 
 
@@ -254,6 +182,7 @@ def main() -> None:
         "modes": modes,
         "seconds": seconds,
         "verified": trial.verified,
+        "figures": trial.figures,
     }
     for module in _IMPORTED:
         importlib.import_module(module)

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tests.debian import apt_options, cache_folder
+from tests.kernels.machine import Machine
 
 __all__ = ["KERNELS", "Image", "Kernel", "fetch"]
 
@@ -27,6 +28,9 @@ class Kernel:
         refused: what is told there in every mode that needs BPF; empty where all is to work.
         arch: Debian's name of its architecture; of another than this machine's, nothing is there
             that this machine compiled (:mod:`tests.kernels.foreign`).
+        flavour: of Debian's for that architecture, as the names of its packages end; empty for
+            the usual one.
+        many_cpus: the machine with the most possible CPUs that the emulator and the kernel allow.
     """
 
     name: str
@@ -35,9 +39,14 @@ class Kernel:
     return_flag: int = 1 << 14
     refused: str = ""
     arch: str = "amd64"
+    flavour: str = ""
+    many_cpus: Machine | None = None
 
 
 _SIGNED = r"linux-image-{}[.0-9+a-z-]*-{}"
+# The emulated i440FX has no more. An older kernel makes room for as many as it is told.
+_MANY = Machine("1,maxcpus=255")
+_MANY_BY_OPTION = Machine("1", ("possible_cpus=1024",))
 
 KERNELS = (
     Kernel(
@@ -46,15 +55,23 @@ KERNELS = (
         (_SIGNED.format(r"5\.10", "ARCH"),),
         refused="no task storage for tracing programs, no bpf_task_pt_regs",
     ),
-    Kernel("6.1", "bookworm", (_SIGNED.format(r"6\.1", "ARCH"),)),
-    Kernel("6.12", "trixie", (_SIGNED.format(r"6\.12", "ARCH"),)),
+    Kernel("6.1", "bookworm", (_SIGNED.format(r"6\.1", "ARCH"),), many_cpus=_MANY_BY_OPTION),
+    Kernel("6.12", "trixie", (_SIGNED.format(r"6\.12", "ARCH"),), many_cpus=_MANY),
     Kernel(
         "7",
         "sid",
         (r"linux-binary-7[.0-9+a-z-]*-ARCH", r"linux-modules-7[.0-9+a-z-]*-ARCH"),
         return_flag=1 << 19,
+        many_cpus=_MANY,
     ),
     Kernel("arm64", "trixie", (_SIGNED.format(r"6\.12", "ARCH"),), arch="arm64"),
+    Kernel(
+        "arm64-16k",
+        "trixie",
+        (_SIGNED.format(r"6\.12", "ARCH-16k"),),
+        arch="arm64",
+        flavour="16k",
+    ),
 )
 """The oldest first, then other architectures'. Others are added here: nothing else names one."""
 
@@ -153,7 +170,10 @@ def fetch(kernel: Kernel) -> Image:
     folder = base / f"{kernel.name}-{arch}"
     if not (folder / "complete").exists():
         apt = apt_options(kernel.suite, arch)
-        names = [_newest(apt, pattern.replace("ARCH", arch)) for pattern in kernel.packages]
+        names = [
+            _newest(apt, pattern.replace("ARCH", arch), kernel.flavour)
+            for pattern in kernel.packages
+        ]
         packages = folder / "packages"
         packages.mkdir(parents=True, exist_ok=True)
         subprocess.run(
@@ -174,12 +194,13 @@ def fetch(kernel: Kernel) -> Image:
     return Image(kernel, arch, folder / "root")
 
 
-def _newest(apt: list[str], pattern: str) -> str:
+def _newest(apt: list[str], pattern: str, flavour: str) -> str:
     told = subprocess.check_output(
         ["apt-cache", *apt, "search", "--names-only", f"^{pattern}$"], text=True
     )
     names = [line.split()[0] for line in told.splitlines()]
-    names = [n for n in names if not re.search(r"-(cloud|rt|dbg|unsigned|16k|64k)\b", n)]
+    others = {"cloud", "rt", "dbg", "unsigned", "16k", "64k"} - {flavour}
+    names = [n for n in names if not others.intersection(n.split("-"))]
     if not names:
         raise LookupError(f"no package matches {pattern}")
     return max(names, key=lambda n: [int(x) for x in re.findall(r"\d+", n)])

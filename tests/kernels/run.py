@@ -24,8 +24,9 @@ from typing import Any, Final
 from bench import results
 from tests.go import toolchains
 from tests.kernels.foreign import TREE, foreign_root
-from tests.kernels.guest import FLAG, MODES
+from tests.kernels.guest import COMES, COMES_PERF, FLAG, MANY, MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
+from tests.kernels.machine import ONE_MAY_COME, Machine
 from tests.kernels.prepared import prepare, use
 from tests.kernels.vm import Outcome, run
 from tracer.arch import ARCHITECTURES
@@ -37,10 +38,10 @@ BEGIN, END = "<!-- table: make test-kernels -->", "<!-- end of table -->"
 OWN = "own"
 REFERENCE = "record, reference runtime"
 WITHOUT_BPF = "record --backend perf"
-"""The mode that is to work where the kernel is refused for its BPF."""
+"""Is to work where the kernel is refused for its BPF, as :data:`COMES_PERF`."""
 BOOT_S: Final = 300
 """Until the guest says something, on a busy machine; 7 s on a quiet one."""
-PARTS: Final = ("modes", "seconds", "verified")
+PARTS: Final = ("modes", "seconds", "verified", "figures")
 """What is known of a kernel, each a dict; see tests/kernels/guest.py."""
 _FATAL: Final = re.compile(r"BUG: |Oops: |Kernel panic")
 Seen = Callable[[dict[str, Any]], None]
@@ -84,26 +85,36 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
             told[part] = told[part] | more if part in PARTS else more
         seen(told)
 
+    boots: list[tuple[Machine, list[str]]] = [(ONE_MAY_COME, [m for m in modes if m != MANY])]
+    if MANY in modes and kernel.many_cpus is not None:
+        boots.append((kernel.many_cpus, [MANY]))
     # A mode that ends the machine does not end the others: it is booted again for those.
-    while left:
-        words = [program, "/tmp/pretake-guest", f"--seconds={seconds}", *left]
-        if FLAG in left:
-            words.append(f"--flag={kernel.return_flag}")
-        command = (
-            f"{use(tree)}; cd {tree} && {_SLOW}"
-            f" && {python} -m tests.kernels.guest {shlex.join(map(str, words))}"
-        )
-        outcome = run(
-            image, command, root=root, inputs=inputs, quiet_s=seconds + BOOT_S, seen=heard
-        )
-        heard(outcome.stdout)
-        booted = _told(outcome.stdout) is not None
-        left = [mode for mode in left if mode not in told["modes"]]
-        if left:
-            why = f"the guest ended in it with {outcome.status}: {_last_words(outcome)}"
-            told["modes"] |= dict.fromkeys(left if not booted else left[:1], why)
-            left = left[1:] if booted else []
-            seen(told)
+    for emulated, left in boots:
+        while left:
+            words = [program, "/tmp/pretake-guest", f"--seconds={seconds}", *left]
+            if FLAG in left:
+                words.append(f"--flag={kernel.return_flag}")
+            command = (
+                f"{use(tree)}; cd {tree} && {_SLOW}"
+                f" && {python} -m tests.kernels.guest {shlex.join(map(str, words))}"
+            )
+            outcome = run(
+                image,
+                command,
+                root=root,
+                inputs=inputs,
+                machine=emulated,
+                quiet_s=seconds + BOOT_S,
+                seen=heard,
+            )
+            heard(outcome.stdout)
+            booted = _told(outcome.stdout) is not None
+            left = [mode for mode in left if mode not in told["modes"]]
+            if left:
+                why = f"the guest ended in it with {outcome.status}: {_last_words(outcome)}"
+                told["modes"] |= dict.fromkeys(left if not booted else left[:1], why)
+                left = left[1:] if booted else []
+                seen(told)
 
 
 def _last_words(outcome: Outcome) -> str:
@@ -140,7 +151,7 @@ def wrong(kernel: Kernel | None, modes: dict[str, bool | str]) -> list[str]:
     return [
         mode
         for mode, works in modes.items()
-        if (works is not True) is not (bool(refused) and mode != WITHOUT_BPF)
+        if (works is not True) is not (bool(refused) and mode not in (WITHOUT_BPF, COMES_PERF))
         or (isinstance(works, str) and refused not in works)
     ]
 
@@ -161,6 +172,9 @@ def table(figures: dict[str, Any]) -> str:
                 cell = f"no ({notes.setdefault(works, len(notes) + 1)})"
             cells.append(cell)
         lines.append(f"| `{mode}` | " + " | ".join(cells) + " |")
+    measured = [row.get("figures", {}) for row in figures.values()]
+    for what in dict.fromkeys(what for told in measured for what in told):
+        lines.append(f"| {what} | " + " | ".join(told.get(what, "–") for told in measured) + " |")
     verified = [row.get("verified", {}) for row in figures.values()]
     for mode in dict.fromkeys(mode for told in verified for mode in told):
         most_of = [told.get(mode) for told in verified]
@@ -200,6 +214,11 @@ def _modes(kernel: Kernel | None) -> list[str]:
     without = set()
     if kernel is None or kernel.refused or kernel.arch != "amd64":
         without.add(FLAG)
+    if kernel is None:
+        # It would take a CPU from everybody.
+        without |= {COMES, COMES_PERF}
+    if kernel is None or kernel.many_cpus is None:
+        without.add(MANY)
     if kernel is not None and kernel.arch != "amd64":
         # It is interpreted there, and an interpreted function has no address to probe; and what
         # its workloads count with has no wheel.
@@ -231,7 +250,7 @@ def try_kernel(
         for mode, works in told["modes"].items():
             if mode not in printed:
                 took, said = told["seconds"].get(mode, "?"), "works" if works is True else works
-                print(f"{name:6} {mode:36} {took:>7} s  {said}", flush=True)
+                print(f"{name:9} {mode:43} {took:>7} s  {said}", flush=True)
         printed.update(told["modes"])
         known.update(told | {part: known[part] | told[part] for part in PARTS})
         write({name: known})

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kernels.images import Image
+from tests.kernels.machine import ONE_MAY_COME, Machine
 
 __all__ = ["Outcome", "run"]
 
@@ -71,8 +72,7 @@ def run(
     *,
     root: Path = Path("/"),
     inputs: Path | None = None,
-    cpus: int = 1,
-    memory: str = "3G",
+    machine: Machine = ONE_MAY_COME,
     quiet_s: float = 900,
     seen: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
@@ -84,9 +84,7 @@ def run(
             files in, which come back as long as it writes them there.
         root: the root of the guest.
         inputs: a folder whose files are copied to the guest's ``/out/inputs``.
-        cpus: as many CPUs. Of two, each waits for the other while the host runs something else:
-            the same takes twice as long.
-        memory: as qemu takes it.
+        machine: to boot it on.
         quiet_s: the machine is ended when the script said nothing for so long; emulation is
             thirty times slower than the machine.
         seen: called with all that the script said, whenever it said more.
@@ -106,19 +104,20 @@ def run(
             shares += ["-virtfs", what]
         # Whatever the kernel finds wrong with itself ends the machine.
         line = [*image.boot_options, "oops=panic", "panic=-1", "quiet", "mitigations=off"]
+        line += machine.options
         argv = [
             *image.qemu,
-            *("-smp", str(cpus), "-m", memory, "-nographic", "-no-reboot", "-nodefaults"),
+            *("-smp", machine.cpus, "-m", machine.memory, "-nographic", "-no-reboot", "-nodefaults"),
             *("-serial", f"file:{console}", "-kernel", str(image.vmlinuz), "-initrd", str(initrd)),
             *("-append", " ".join(line)),
             *shares,
         ]
         none = subprocess.DEVNULL
-        with subprocess.Popen(argv, stdin=none, stdout=none, stderr=none) as machine:
+        with subprocess.Popen(argv, stdin=none, stdout=none, stderr=none) as emulator:
             try:
-                _follow(machine, out / "stdout", quiet_s, seen)
+                _follow(emulator, out / "stdout", quiet_s, seen)
             finally:
-                machine.kill()
+                emulator.kill()
         return Outcome(
             int(_text(out / "status")) if _text(out / "status").strip() else None,
             _text(out / "stdout"),
@@ -128,13 +127,13 @@ def run(
 
 
 def _follow(
-    machine: subprocess.Popen[bytes], said: Path, quiet_s: float, seen: Callable[[str], None]
+    emulator: subprocess.Popen[bytes], said: Path, quiet_s: float, seen: Callable[[str], None]
 ) -> None:
-    """Return when the machine ended, or said nothing for too long."""
+    """Return when the emulator ended, or said nothing for too long."""
     before, last_s = "", time.monotonic()
-    while machine.poll() is None and time.monotonic() - last_s < quiet_s:
+    while emulator.poll() is None and time.monotonic() - last_s < quiet_s:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            machine.wait(1)
+            emulator.wait(1)
         if (text := _text(said)) != before:
             before, last_s = text, time.monotonic()
             seen(text)

@@ -7,15 +7,15 @@ runtime leaves the runtime's own record at its end; the retakes in it become row
 and ``block`` (:mod:`tracer.trace.own_record`).
 
 - Of one process (an ordinary user's own, at ``perf_event_paranoid`` up to 2): an event for each
-  thread and CPU, inherited by what the process makes later. A record tells one side of a switch.
-- Of the machine (``host``, needs CAP_PERFMON): an event for each CPU, whose records tell both.
+  thread and possible CPU, inherited by what the process makes later. A record tells one side of a
+  switch.
+- Of the machine (``host``, needs CAP_PERFMON): an event for each CPU that is there, whose records
+  tell both.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ import pyarrow as pa
 from tracer.capture.launch import RECORD_VARIABLE, Command, RunningProcess, threads_of
 from tracer.capture.machine import MachineWatch
 from tracer.capture.options import CaptureOptions, Progress
+from tracer.capture.perf_rings import PerfRings
 from tracer.capture.record import new_manifest, stopped_by_signals
 from tracer.errors import PretakeError
 from tracer.kernel.bcc_loader import calling_user
-from tracer.kernel.bpf import online_cpus
-from tracer.kernel.perf_events import SwitchEvent, TaskRecord, decode_switches, decode_task
+from tracer.kernel.perf_events import TaskRecord, decode_switches, decode_task
 from tracer.kernel.table_rings import default_cpu_bytes
 from tracer.trace.clock import KernelClock, note_clocks
 from tracer.trace.manifest import Manifest, Missing
@@ -45,7 +45,6 @@ __all__ = ["record_by_perf"]
 
 _PERIOD_S: Final = 0.005
 _PROGRESS_PERIOD_S: Final = 0.25
-_MLOCK: Final = Path("/proc/sys/kernel/perf_event_mlock_kb")
 _PREEMPTED = TABLES["sched_switch"].column("prev_state").code("preempted")
 _BLOCKED = TABLES["sched_switch"].column("prev_state").code("blocked")
 _OF_SWITCHES: Final = ("ts_ns", "prev_tid", "prev_state", "cpu")
@@ -78,9 +77,15 @@ def record_by_perf(
         stack.callback(target.close)
         stop = threading.Event()
         stack.enter_context(stopped_by_signals(stop))
-        rings, more = _open_events(target, options)
-        for event in (*rings.values(), *more):
-            stack.callback(event.close)
+        tids = [] if options.host else threads_of(target.pid)
+        if not tids and not options.host:
+            raise PretakeError(f"there is no process {target.pid}", "look for it with pgrep")
+        rings = PerfRings(
+            tids,
+            options.buffer_bytes or default_cpu_bytes(),
+            from_exec=isinstance(target, Command) and not options.host,
+        )
+        stack.callback(rings.close)
         manifest = new_manifest(target, options)
         manifest.backend = "perf"
         manifest.attached = ["perf:context_switch", "perf:task", "perf:comm"]
@@ -95,53 +100,11 @@ def record_by_perf(
         return _Capture(target, rings, writer, manifest, stop, options).run(progress)
 
 
-def _open_events(
-    target: Command | RunningProcess, options: CaptureOptions
-) -> tuple[dict[int, SwitchEvent], list[SwitchEvent]]:
-    """The event that owns each CPU's ring, and those that write there too."""
-    cpus = sorted(os.sched_getaffinity(0)) if not options.host else online_cpus()
-    pages = _ring_pages(options.buffer_bytes or default_cpu_bytes())
-    rings: dict[int, SwitchEvent] = {}
-    more: list[SwitchEvent] = []
-    from_exec = isinstance(target, Command) and not options.host
-    try:
-        for cpu in cpus:
-            for tid in [-1] if options.host else threads_of(target.pid):
-                event = SwitchEvent(
-                    tid,
-                    cpu,
-                    pages=pages,
-                    watermark_bytes=0,
-                    inherit=not options.host,
-                    tasks=True,
-                    from_exec=from_exec,
-                    share=rings.get(cpu),
-                )
-                if cpu in rings:
-                    more.append(event)
-                else:
-                    rings[cpu] = event
-    except PretakeError:
-        for event in (*rings.values(), *more):
-            event.close()
-        raise
-    if not rings:
-        raise PretakeError(f"there is no process {target.pid}", "look for it with pgrep")
-    return rings, more
-
-
-def _ring_pages(limit: int) -> int:
-    """A power of two; an ordinary user's rings have to fit into what he may lock."""
-    if os.geteuid() != 0:
-        limit = min(limit, int(_MLOCK.read_text("utf-8")) * 1024 - mmap.PAGESIZE)
-    return 1 << (max(limit // mmap.PAGESIZE, 1).bit_length() - 1)
-
-
 class _Capture:
     def __init__(
         self,
         target: Command | RunningProcess,
-        rings: dict[int, SwitchEvent],
+        rings: PerfRings,
         writer: TraceWriter,
         manifest: Manifest,
         stop: threading.Event,
@@ -156,7 +119,8 @@ class _Capture:
         self._events = 0
         self._lost = 0
         self._clock = KernelClock()
-        self._taken_ns = self._clock.now_ns()
+        self._begin_ns = self._clock.now_ns()
+        self._taken_ns: dict[int, int] = {}
         # The blocks of an own record are looked up among the switches: with one that is lost
         # they are doubtful.
         asked = isinstance(target, Command) and target.record_fd is not None
@@ -178,7 +142,7 @@ class _Capture:
             manifest.machine = machine.finish()
             if isinstance(self._target, Command):
                 self._target.end()
-            self._take()
+            self._take(every=True)
             self._add_own_record()
         except PretakeError as error:
             manifest.error, failure = error.problem, error
@@ -191,6 +155,7 @@ class _Capture:
         cost.cpu_s = time.process_time() - cpu_s
         cost.events_per_s = self._events / cost.wall_s
         manifest.lost = {"sched_switch": self._lost}
+        manifest.missing += self._rings.missing
         self._writer.close(manifest)
         if failure is not None:
             raise failure
@@ -200,6 +165,7 @@ class _Capture:
         told_s = began_s
         limit_s = self._options.seconds
         while not self._stop.is_set() and not self._target.wait(_PERIOD_S):
+            self._rings.look()
             self._take()
             now_s = time.monotonic()
             if limit_s is not None and now_s - began_s >= limit_s:
@@ -209,12 +175,16 @@ class _Capture:
                 size = self._writer.bytes
                 progress(Progress(now_s - began_s, self._events, self._lost, size))
 
-    def _take(self) -> None:
-        """Everything that waits in the rings, to the trace."""
-        begin_ns, self._taken_ns = self._taken_ns, self._clock.now_ns()
-        for cpu, event in self._rings.items():
+    def _take(self, *, every: bool = False) -> None:
+        """What waits in the rings, to the trace; ``every`` as for :meth:`PerfRings.to_read`."""
+        for cpu, event in self._rings.to_read(every=every):
+            begin_ns = self._taken_ns.get(cpu, self._begin_ns)
+            self._taken_ns[cpu] = self._clock.now_ns()
+            data = event.read()
+            if not data:
+                continue
             others: list[bytes] = []
-            switches, lost = decode_switches(event.read(), others)
+            switches, lost = decode_switches(data, others)
             self._write("sched_switch", switch_rows(switches, self._options.host))
             self._on_tasks(others)
             if lost:

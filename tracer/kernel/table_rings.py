@@ -17,7 +17,14 @@ from tracer.kernel.ringbuf import Ring
 from tracer.kernel.slots import SlotRing, slots_of
 from tracer.trace.columns import Table
 
-__all__ = ["LossSpan", "RingCount", "RingSizes", "TableRings", "default_cpu_bytes"]
+__all__ = [
+    "LossSpan",
+    "RingCount",
+    "RingSizes",
+    "TableRings",
+    "default_cpu_bytes",
+    "spare_cpu_bytes",
+]
 
 # Share of the whole buffer that each table's ring gets, in 64ths.
 _SHARES: Final = {
@@ -45,6 +52,18 @@ def default_cpu_bytes() -> int:
     return min(max(memory // 256 // len(bpf.online_cpus()), 2 << 20), 32 << 20)
 
 
+def spare_cpu_bytes(cpu_bytes: int, absent: int) -> int:
+    """Memory for the rings of a CPU that is not there, but may come: 64 MiB for all such.
+
+    At most what a CPU that is there has, and 64 KiB at least. Example: 64 KiB each of 1,023.
+
+    Args:
+        cpu_bytes: for the rings of a CPU that is there.
+        absent: how many are not.
+    """
+    return min(cpu_bytes, max(_SPARE_BYTES // max(absent, 1), _SPARE_LEAST))
+
+
 @dataclass(frozen=True)
 class RingSizes:
     """How large the rings are.
@@ -64,8 +83,7 @@ class RingSizes:
         """Of a table, by CPU. One that is not there has some too: it may come at any time."""
         share = _SHARES[table.name]
         own = slots_of(self.cpu_bytes * share // 64, table.dtype)
-        absent = max(self.possible - len(self.online), 1)
-        spare_bytes = min(self.cpu_bytes, max(_SPARE_BYTES // absent, _SPARE_LEAST))
+        spare_bytes = spare_cpu_bytes(self.cpu_bytes, self.possible - len(self.online))
         spare = slots_of(spare_bytes * share // 64, table.dtype)
         there = set(self.online)
         return [own if cpu in there else spare for cpu in range(self.possible)]

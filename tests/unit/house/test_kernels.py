@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernels import images
 from tests.kernels import run as runs
+from tests.kernels.guest import COMES_PERF, MANY
 from tests.kernels.images import Image, Kernel
+from tests.kernels.machine import ONE_MAY_COME, Machine
 from tests.kernels.run import table, tried, wrong
 from tests.kernels.vm import Outcome
 
@@ -28,6 +31,8 @@ def test_a_refused_kernel_has_to_refuse_and_to_say_why() -> None:
     assert wrong(REFUSED, {"live": True, "record --backend perf": True}) == ["live"]
     assert wrong(REFUSED, {"live": "Traceback", "record --backend perf": True}) == ["live"]
     assert wrong(REFUSED, {"live": why, "record --backend perf": why}) == ["record --backend perf"]
+    assert wrong(REFUSED, {"live": why, COMES_PERF: True}) == []
+    assert wrong(REFUSED, {"live": why, COMES_PERF: "lost"}) == [COMES_PERF]
 
 
 def test_the_table_has_a_row_for_each_mode_and_each_reason_once() -> None:
@@ -42,6 +47,7 @@ def test_the_table_has_a_row_for_each_mode_and_each_reason_once() -> None:
             "arch": "x86_64",
             "modes": {"live": True},
             "verified": {"pretake live": [81819, "go_stw_takes"]},
+            "figures": {"possible CPUs": "1024"},
         },
     }
     assert table(figures).splitlines() == [
@@ -49,6 +55,7 @@ def test_the_table_has_a_row_for_each_mode_and_each_reason_once() -> None:
         "|---|---|---|",
         "| `live` | no (1) | works |",
         "| `check` | no (1) | – |",
+        "| possible CPUs | – | 1024 |",
         "| instructions verified, `pretake live` | – | 81,819 |",
         "",
         "1. no X",
@@ -83,11 +90,13 @@ def test_a_mode_that_ends_the_machine_does_not_end_the_others(
         *,
         root: Path,
         inputs: Path,
+        machine: Machine,
         quiet_s: float,
         seen: Callable[[str], None],
     ) -> Outcome:
         """A machine on which ``live`` is the end, and ``check`` is well."""
         assert (root, inputs, quiet_s) == (Path("/"), tmp_path, 60 + runs.BOOT_S)
+        assert machine == ONE_MAY_COME
         left = [mode for mode in ("doctor", "live", "check") if mode in command.split()]
         boots.append(left)
         told = {"kernel": "6.1.0-50", "arch": "x86_64", "modes": {}, "seconds": {}}
@@ -108,3 +117,43 @@ def test_a_mode_that_ends_the_machine_does_not_end_the_others(
     assert known[0] == {"doctor": True}
     why = "the guest ended in it with None: [ 1.0] BUG: kernel NULL pointer"
     assert known[-1] == {"doctor": True, "live": why, "check": True}
+
+
+def test_many_cpus_are_tried_on_a_machine_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    many = Machine("1,maxcpus=255")
+    kernel = Kernel("6.1", "bookworm", (), many_cpus=many)
+    (tmp_path / "lib/modules/6.1.0-50/kernel").mkdir(parents=True)
+    boots: list[tuple[Machine, list[str]]] = []
+
+    def boot(_image: Image, command: str, *, machine: Machine, **_: object) -> Outcome:
+        modes = [mode for mode in ("live", MANY) if mode in command]
+        boots.append((machine, modes))
+        told = {"kernel": "6.1.0-50", "modes": dict.fromkeys(modes, True)}
+        return Outcome(0, json.dumps(told), "", "")
+
+    monkeypatch.setattr(runs, "fetch", lambda _: Image(kernel, "amd64", tmp_path))
+    monkeypatch.setattr(runs, "prepare", lambda _image, _machine: tmp_path)
+    monkeypatch.setattr(runs.toolchains, "build", lambda _, linkage: Path("/program", linkage))
+    monkeypatch.setattr(runs, "run", boot)
+    known: list[dict[str, bool | str]] = []
+    tried(kernel, ["live", MANY], 60, lambda told: known.append(dict(told["modes"])))
+    assert boots == [(ONE_MAY_COME, ["live"]), (many, [MANY])]
+    assert known[-1] == {"live": True, MANY: True}
+
+
+def test_a_package_of_another_flavour_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "".join(
+        f"linux-image-6.12.{name} - Linux\n"
+        for name in (
+            *("9-arm64", "117-arm64", "117-rt-arm64", "118-cloud-arm64", "120-arm64-16k"),
+            *("121-arm64-16k-unsigned", "121-arm64-16k-dbg"),
+        )
+    )
+    monkeypatch.setattr(images.subprocess, "check_output", lambda *_args, **_options: told)
+    assert images._newest([], "", "") == "linux-image-6.12.117-arm64"
+    assert images._newest([], "", "16k") == "linux-image-6.12.120-arm64-16k"
+    with pytest.raises(LookupError, match="no package matches 64"):
+        monkeypatch.setattr(images.subprocess, "check_output", lambda *_args, **_options: "")
+        images._newest([], "64", "64k")

@@ -26,11 +26,11 @@ class Programs:
     def __init__(self) -> None:
         self.fds = [os.memfd_create(name) for name in ("ends", "slots")]
         for fd in self.fds:
-            os.truncate(fd, 4096)
+            os.truncate(fd, mmap.PAGESIZE)
         self.ring = SlotRing(*self.fds, SLOTS, RECORD)
-        self._ends = np.frombuffer(mmap.mmap(self.fds[0], 4096), END_DTYPE, 3)
+        self._ends = np.frombuffer(mmap.mmap(self.fds[0], mmap.PAGESIZE), END_DTYPE, 3)
         padded = np.dtype({"names": ["record"], "formats": [RECORD], "itemsize": 16})
-        self._slots = np.frombuffer(mmap.mmap(self.fds[1], 4096), padded, sum(SLOTS))["record"]
+        self._slots = np.frombuffer(mmap.mmap(self.fds[1], mmap.PAGESIZE), padded, sum(SLOTS))["record"]
 
     def emit(self, cpu: int, number: int) -> bool:
         end = self._ends[cpu]

@@ -1,0 +1,211 @@
+"""Captures while a CPU comes up and goes, and with many CPUs that may come.
+
+The target blocks as often as it is told on the CPU that it is told
+(tests/kernels/counted_reads.py): a byte is written to it only when it waits for one. So all counts
+are exact, and nothing depends on time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from analysis.names import syscall_numbers
+from tests.kernels.commands import Command, Trial, WrongError, expect, started, well
+from tracer.kernel.bpf import online_cpus, possible_cpus
+from tracer.trace.reader import Trace
+
+__all__ = ["cpu_comes", "cpu_comes_perf", "many_cpus"]
+
+_CPU: Final = 1
+"""That comes and goes."""
+_SWITCH: Final = Path(f"/sys/devices/system/cpu/cpu{_CPU}/online")
+_PROGRAM: Final = Path(__file__).with_name("counted_reads.py")
+_FIFOS: Final = ("orders", "data", "answers")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the target did after one order: ``count`` blocking reads on ``cpu``."""
+
+    cpu: int
+    count: int
+    pid: int
+    fd: int
+    begin_ns: int
+    end_ns: int
+
+
+class Target:
+    """The target's other side: it gives orders, and a byte for each read that waits.
+
+    Args:
+        folder: for FIFOs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.command = [sys.executable, str(_PROGRAM), *(str(folder / name) for name in _FIFOS)]
+        for name in _FIFOS:
+            (folder / name).unlink(missing_ok=True)
+            os.mkfifo(folder / name)
+        # For reading too: so no open waits for the other side.
+        self._orders, self._data, self._answers = (
+            os.open(folder / name, os.O_RDWR | os.O_CLOEXEC) for name in _FIFOS
+        )
+        self._heard = b""
+
+    def hear(self, record: Command) -> str:
+        """The next line of the target; WrongError where the capture ended instead."""
+        ended = os.pidfd_open(record.pid)
+        try:
+            while b"\n" not in self._heard:
+                readable, _, _ = select.select([self._answers, ended], [], [])
+                if self._answers not in readable:
+                    well(*record.end())
+                    raise WrongError("the capture ended before its target")
+                self._heard += os.read(self._answers, 1 << 12)
+        finally:
+            os.close(ended)
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line.decode()
+
+    def read(self, record: Command, cpu: int, count: int, *, go: bool = True) -> Part:
+        """Have it read ``count`` bytes on a CPU; ``go``: it has to be told to go there."""
+        os.write(self._orders, f"{cpu if go else '-'} {count}\n".encode())
+        begun = json.loads(self.hear(record))
+        seen = -1
+        for _ in range(count):
+            # A thread on its way out of a read still looks blocked in it. So it must also have
+            # left its CPU once more since the last byte.
+            while not (_reads(**begun) and _voluntary(begun["pid"]) > seen):
+                pass
+            seen = _voluntary(begun["pid"])
+            os.write(self._data, b"x")
+        told = json.loads(self.hear(record))
+        expect(f"blocks of {count} reads on CPU {cpu}, as the kernel counts", told["voluntary"], count)
+        return Part(cpu, count, begun["pid"], begun["fd"], told["begin_ns"], told["end_ns"])
+
+    def close(self) -> None:
+        """Let it end: there will be no more orders."""
+        for fd in (self._orders, self._data):
+            os.close(fd)
+
+
+def _reads(pid: int, fd: int) -> bool:
+    fields = Path(f"/proc/{pid}/syscall").read_text().split()
+    (nr,) = syscall_numbers(os.uname().machine, "read")
+    return fields[0] == str(nr) and int(fields[1], 16) == fd
+
+
+def _voluntary(pid: int) -> int:
+    told = re.search(
+        r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE
+    )
+    assert told is not None
+    return int(told[1])
+
+
+def _switched(trace: Trace, parts: list[Part]) -> None:
+    """Each block of each part is there, on the CPU where it was."""
+    switches = trace.frame("sched_switch")
+    for part in parts:
+        mine = switches[
+            (switches["prev_tid"] == part.pid)
+            & (switches["prev_state"] == "blocked")
+            & switches["ts_ns"].between(part.begin_ns, part.end_ns)
+        ]
+        on_cpus = mine["cpu"].value_counts().to_dict()
+        expect(f"blocks of {part.count} reads, by CPU", on_cpus, {part.cpu: part.count})
+    expect("lost records", {k: v for k, v in trace.manifest.lost.items() if v}, {})
+    expect("spans of loss", len(trace.frame("loss")), 0)
+
+
+def _scene(trial: Trial, name: str, *options: str) -> tuple[Trace, list[Part]]:
+    """A capture of four parts, at whose begin CPU 1 is not there."""
+    if _CPU in online_cpus():
+        _SWITCH.write_text("0")
+    trace = trial.folder / f"{name}.pretake"
+    target = Target(trial.folder)
+    with started("record", "-q", *options, "-o", str(trace), "--", *target.command) as record:
+        try:
+            expect("the target's first line", target.hear(record), "ready")
+            parts = [target.read(record, 0, 11)]
+            _SWITCH.write_text("1")
+            parts.append(target.read(record, _CPU, 23))
+            # It waits there for the next order, and wakes up on the CPU that is left.
+            _SWITCH.write_text("0")
+            parts.append(target.read(record, 0, 17, go=False))
+            _SWITCH.write_text("1")
+            parts.append(target.read(record, _CPU, 29))
+            target.close()
+            well(*record.end())
+        finally:
+            _SWITCH.write_text("0")
+    found = Trace(trace)
+    _switched(found, parts)
+    return found, parts
+
+
+def cpu_comes(trial: Trial) -> None:
+    """Each blocking call is told, of a CPU that came up, went and came again."""
+    trace, parts = _scene(trial, "cpu-comes")
+    calls = trace.frame("syscall")
+    (nr,) = syscall_numbers(os.uname().machine, "read")
+    for part in parts:
+        mine = calls[
+            (calls["tid"] == part.pid)
+            & (calls["nr"] == nr)
+            & (calls["arg0"] == part.fd)
+            & calls["exit_ns"].between(part.begin_ns, part.end_ns)
+        ]
+        expect(f"calls of {part.count} reads", int(mine["blocks"].sum()), part.count)
+        on_cpus = mine["cpu"].value_counts().to_dict()
+        expect(f"calls of {part.count} reads, by CPU", on_cpus, {part.cpu: part.count})
+
+
+def cpu_comes_perf(trial: Trial) -> None:
+    """As :func:`cpu_comes`, by perf events: each block is told."""
+    _scene(trial, "cpu-comes-perf", "--backend", "perf")
+
+
+def _per_cpu_kib() -> int:
+    (kib,) = re.findall(r"^Percpu:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(kib)
+
+
+def _maps_bytes(pid: int) -> int:
+    """What the kernel says that the maps of a process take, each map once."""
+    maps: dict[str, int] = {}
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        told: dict[str, str] = {}
+        for line in info.read_text().splitlines():
+            name, _, value = line.partition(":")
+            told[name] = value.strip()
+        if "map_type" in told:
+            maps[told["map_id"]] = int(told["memlock"])
+    return sum(maps.values())
+
+
+def many_cpus(trial: Trial) -> None:
+    """A capture with one CPU and many that may come; tells what its maps take."""
+    trace = trial.folder / "many.pretake"
+    target = Target(trial.folder)
+    before_kib = _per_cpu_kib()
+    with started("record", "-q", "-o", str(trace), "--", *target.command) as record:
+        expect("the target's first line", target.hear(record), "ready")
+        parts: list[Part] = [target.read(record, 0, 11)]
+        mib = _maps_bytes(record.pid) / (1 << 20)
+        per_cpu_mib = (_per_cpu_kib() - before_kib) / 1024
+        target.close()
+        well(*record.end())
+    _switched(Trace(trace), parts)
+    what: dict[str, Any] = {"possible CPUs": possible_cpus(), "maps": f"{mib:.1f} MiB"}
+    what["more per-CPU memory of the kernel"] = f"{per_cpu_mib:.1f} MiB"
+    trial.figures |= {name: str(value) for name, value in what.items()}
+    print("   ", trial.figures, file=sys.stderr, flush=True)
