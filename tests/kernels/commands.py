@@ -1,4 +1,4 @@
-"""What the modes of tests/kernels/guest.py share: the command, run as forks, and what was expected."""
+"""What the modes of tests/kernels/guest.py share: the command, as forks, and what is expected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from typing import IO, Any, NoReturn
 
 from pretake import cli
 
-__all__ = ["Command", "Trial", "WrongError", "episodes", "expect", "pretake", "run", "started", "well"]
+__all__ = [
+    "Command",
+    "Trial",
+    "WrongError",
+    "episodes",
+    "expect",
+    "pretake",
+    "run",
+    "started",
+    "well",
+]
 
 
 class WrongError(Exception):

@@ -1,10 +1,11 @@
 """Reads bytes, each a block, on the CPU that it is told: the target of tests/kernels/hotplug.py.
 
 Usage: counted_reads.py ORDERS DATA ANSWERS, three FIFOs. Each line of ORDERS is a CPU to go to
-first (``-``: none) and how many bytes to read from DATA, one by one. An answer of two lines
-follows, both JSON. Before the first byte: ``pid``, and the descriptor ``fd`` that is read. After
-the last: the span of time (``begin_ns``, ``end_ns``), and how often the kernel says that the thread
-left its CPU of its own will in it (``voluntary``).
+first (``-``: none) and how many bytes to read from DATA, one by one; the last line is ``end``.
+
+An answer of two lines follows each, both JSON. Before the first byte: ``pid``, and the descriptor
+``fd`` that is read. After the last: the span of time (``begin_ns``, ``end_ns``), and how often the
+kernel says that the thread left its CPU of its own will in it (``voluntary``).
 """
 
 import json
@@ -32,9 +33,11 @@ def counted_now() -> tuple[int, int]:
 def main() -> None:
     orders, data, answers = sys.argv[1:]
     fd = os.open(data, os.O_RDONLY)
-    with open(orders, encoding="utf-8") as told, open(answers, "w", encoding="utf-8") as answer:
+    with Path(orders).open() as told, Path(answers).open("w") as answer:
         print("ready", file=answer, flush=True)
         for line in told:
+            if line == "end\n":
+                break
             cpu, count = line.split()
             if cpu != "-":
                 os.sched_setaffinity(0, {int(cpu)})

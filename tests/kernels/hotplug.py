@@ -88,12 +88,15 @@ class Target:
             seen = _voluntary(begun["pid"])
             os.write(self._data, b"x")
         told = json.loads(self.hear(record))
-        expect(f"blocks of {count} reads on CPU {cpu}, as the kernel counts", told["voluntary"], count)
+        expect(
+            f"blocks of {count} reads on CPU {cpu}, as the kernel counts", told["voluntary"], count
+        )
         return Part(cpu, count, begun["pid"], begun["fd"], told["begin_ns"], told["end_ns"])
 
-    def close(self) -> None:
-        """Let it end: there will be no more orders."""
-        for fd in (self._orders, self._data):
+    def end(self) -> None:
+        """Let it end. It is told, for it sees no end of file: the capture is a fork of this."""
+        os.write(self._orders, b"end\n")
+        for fd in (self._orders, self._data, self._answers):
             os.close(fd)
 
 
@@ -143,7 +146,7 @@ def _scene(trial: Trial, name: str, *options: str) -> tuple[Trace, list[Part]]:
             parts.append(target.read(record, 0, 17, go=False))
             _SWITCH.write_text("1")
             parts.append(target.read(record, _CPU, 29))
-            target.close()
+            target.end()
             well(*record.end())
         finally:
             _SWITCH.write_text("0")
@@ -202,7 +205,7 @@ def many_cpus(trial: Trial) -> None:
         parts: list[Part] = [target.read(record, 0, 11)]
         mib = _maps_bytes(record.pid) / (1 << 20)
         per_cpu_mib = (_per_cpu_kib() - before_kib) / 1024
-        target.close()
+        target.end()
         well(*record.end())
     _switched(Trace(trace), parts)
     what: dict[str, Any] = {"possible CPUs": possible_cpus(), "maps": f"{mib:.1f} MiB"}

@@ -107,7 +107,15 @@ def run(
         line += machine.options
         argv = [
             *image.qemu,
-            *("-smp", machine.cpus, "-m", machine.memory, "-nographic", "-no-reboot", "-nodefaults"),
+            *(
+                "-smp",
+                machine.cpus,
+                "-m",
+                machine.memory,
+                "-nographic",
+                "-no-reboot",
+                "-nodefaults",
+            ),
             *("-serial", f"file:{console}", "-kernel", str(image.vmlinuz), "-initrd", str(initrd)),
             *("-append", " ".join(line)),
             *shares,

@@ -174,4 +174,4 @@ def _power_of_two(limit: int) -> int:
 
 def _descriptors_left() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft - len(os.listdir("/proc/self/fd"))
+    return soft - len(list(Path("/proc/self/fd").iterdir()))

@@ -154,6 +154,6 @@ def test_a_package_of_another_flavour_is_not_taken(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(images.subprocess, "check_output", lambda *_args, **_options: told)
     assert images._newest([], "", "") == "linux-image-6.12.117-arm64"
     assert images._newest([], "", "16k") == "linux-image-6.12.120-arm64-16k"
+    monkeypatch.setattr(images.subprocess, "check_output", lambda *_args, **_options: "")
     with pytest.raises(LookupError, match="no package matches 64"):
-        monkeypatch.setattr(images.subprocess, "check_output", lambda *_args, **_options: "")
         images._newest([], "64", "64k")

@@ -30,7 +30,9 @@ class Programs:
         self.ring = SlotRing(*self.fds, SLOTS, RECORD)
         self._ends = np.frombuffer(mmap.mmap(self.fds[0], mmap.PAGESIZE), END_DTYPE, 3)
         padded = np.dtype({"names": ["record"], "formats": [RECORD], "itemsize": 16})
-        self._slots = np.frombuffer(mmap.mmap(self.fds[1], mmap.PAGESIZE), padded, sum(SLOTS))["record"]
+        self._slots = np.frombuffer(mmap.mmap(self.fds[1], mmap.PAGESIZE), padded, sum(SLOTS))[
+            "record"
+        ]
 
     def emit(self, cpu: int, number: int) -> bool:
         end = self._ends[cpu]
