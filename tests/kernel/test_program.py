@@ -101,6 +101,13 @@ def test_a_ring_has_a_slot_however_small_the_buffer() -> None:
     assert {sizes.ring_bytes(table) for table in RING_TABLES} == {mmap.PAGESIZE}
 
 
+def test_the_rings_of_1024_cpus_are_such_as_the_kernel_makes() -> None:
+    sizes = RingSizes(32 << 20, range(1024), 1024)
+    # The number of entries, which of a ring buffer is its bytes, has 32 bits.
+    assert max(sizes.ring_bytes(table) for table in RING_TABLES) == 2 << 30
+    assert max(sizes.entries().values()) < 1 << 32
+
+
 def test_a_cpu_that_comes_later_has_slots() -> None:
     table = TABLES["block"]
     # As many as the others, where few may come.

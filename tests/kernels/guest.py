@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import mmap
 import os
 import platform
 import re
@@ -26,10 +27,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.kernels.commands import Trial, WrongError, episodes, expect, pretake, run
-from tests.kernels.hotplug import cpu_comes, cpu_comes_perf, many_cpus
+from tests.kernels.hotplug import cpu_comes, cpu_comes_host, cpu_comes_perf, many_cpus
 from tracer.kernel import fitting
 
-__all__ = ["COMES", "COMES_PERF", "FLAG", "MANY", "MODES"]
+__all__ = ["COMES", "COMES_HOST", "COMES_PERF", "FLAG", "MANY", "MODES"]
 
 MOST_INSTRUCTIONS: Final = 100_000
 """That the verifier may go through for one program: a tenth of its limit."""
@@ -38,6 +39,7 @@ PRIME: Final = 23
 FLAG: Final = "a call's return, by a thread's flag"
 COMES: Final = "record, a CPU comes up and goes"
 COMES_PERF: Final = "record --backend perf, a CPU comes up and goes"
+COMES_HOST: Final = "record --backend perf --host, a CPU comes up and goes"
 MANY: Final = "record, many possible CPUs"
 
 _IMPORTED: Final = (
@@ -155,6 +157,7 @@ MODES: Final[dict[str, Callable[[Trial], None]]] = {
     FLAG: return_flag,
     COMES: cpu_comes,
     COMES_PERF: cpu_comes_perf,
+    COMES_HOST: cpu_comes_host,
     MANY: many_cpus,
 }
 
@@ -174,6 +177,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     trial = Trial(asked.program, asked.folder, asked.flag)
+    trial.figures["page of memory"] = f"{mmap.PAGESIZE >> 10} KiB"
     modes: dict[str, bool | str] = {}
     seconds: dict[str, float] = {}
     told = {

@@ -21,7 +21,7 @@ from tests.kernels.commands import Command, Trial, WrongError, expect, started, 
 from tracer.kernel.bpf import online_cpus, possible_cpus
 from tracer.trace.reader import Trace
 
-__all__ = ["cpu_comes", "cpu_comes_perf", "many_cpus"]
+__all__ = ["cpu_comes", "cpu_comes_host", "cpu_comes_perf", "many_cpus"]
 
 _CPU: Final = 1
 """That comes and goes."""
@@ -129,10 +129,15 @@ def _switched(trace: Trace, parts: list[Part]) -> None:
     expect("spans of loss", len(trace.frame("loss")), 0)
 
 
-def _scene(trial: Trial, name: str, *options: str) -> tuple[Trace, list[Part]]:
-    """A capture of four parts, at whose begin CPU 1 is not there."""
+def _absent() -> None:
+    """CPU 1 is not there."""
     if _CPU in online_cpus():
         _SWITCH.write_text("0")
+
+
+def _scene(trial: Trial, name: str, *options: str) -> tuple[Trace, list[Part]]:
+    """A capture of four parts, at whose begin CPU 1 is not there."""
+    _absent()
     trace = trial.folder / f"{name}.pretake"
     target = Target(trial.folder)
     with started("record", "-q", *options, "-o", str(trace), "--", *target.command) as record:
@@ -149,7 +154,7 @@ def _scene(trial: Trial, name: str, *options: str) -> tuple[Trace, list[Part]]:
             target.end()
             well(*record.end())
         finally:
-            _SWITCH.write_text("0")
+            _absent()
     found = Trace(trace)
     _switched(found, parts)
     return found, parts
@@ -175,6 +180,44 @@ def cpu_comes(trial: Trial) -> None:
 def cpu_comes_perf(trial: Trial) -> None:
     """As :func:`cpu_comes`, by perf events: each block is told."""
     _scene(trial, "cpu-comes-perf", "--backend", "perf")
+
+
+def cpu_comes_host(trial: Trial) -> None:
+    """As :func:`cpu_comes_perf`, of the machine: each block is told once the CPU has its event."""
+    _absent()
+    trace = trial.folder / "cpu-comes-host.pretake"
+    target = Target(trial.folder)
+    options = ("--backend", "perf", "--host")
+    with started("record", "-q", *options, "-o", str(trace), "--", *target.command) as record:
+        try:
+            expect("the target's first line", target.hear(record), "ready")
+            parts = [target.read(record, 0, 11)]
+            expect("perf events with one CPU", _perf_events(record.pid), 1)
+            _SWITCH.write_text("1")
+            while _perf_events(record.pid) < 2:
+                pass
+            parts.append(target.read(record, _CPU, 23))
+            _SWITCH.write_text("0")
+            parts.append(target.read(record, 0, 17, go=False))
+            target.end()
+            well(*record.end())
+        finally:
+            _absent()
+    found = Trace(trace)
+    _switched(found, parts)
+    missing = [told.what for told in found.manifest.missing if f"CPU {_CPU}" in told.what]
+    expect("what the trace says is missing of it", missing, [f"the first switches on CPU {_CPU}"])
+
+
+def _perf_events(pid: int) -> int:
+    """How many a process has open."""
+    count = 0
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            count += "perf_event" in str(fd.readlink())
+        except FileNotFoundError:
+            continue
+    return count
 
 
 def _per_cpu_kib() -> int:

@@ -44,9 +44,9 @@ class Kernel:
 
 
 _SIGNED = r"linux-image-{}[.0-9+a-z-]*-{}"
-# The emulated i440FX has no more. Each is a package of its own, because from 6.9 on a CPU that is
-# absent from a package that is there is not possible. An older kernel takes as many as it is told.
-_MANY = Machine("1,sockets=255,cores=1,threads=1,maxcpus=255")
+# The emulated i440FX has no more. They wait to be started, and cost nothing. An older kernel takes as
+# many for possible as it is told, a newer one no more than there are.
+_MANY = Machine("255", ("maxcpus=1",))
 _MANY_BY_OPTION = Machine("1", ("possible_cpus=1024",))
 
 KERNELS = (

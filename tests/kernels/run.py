@@ -24,7 +24,7 @@ from typing import Any, Final
 from bench import results
 from tests.go import toolchains
 from tests.kernels.foreign import TREE, foreign_root
-from tests.kernels.guest import COMES, COMES_PERF, FLAG, MANY, MODES
+from tests.kernels.guest import COMES, COMES_HOST, COMES_PERF, FLAG, MANY, MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
 from tests.kernels.machine import ONE_MAY_COME, Machine
 from tests.kernels.prepared import prepare, use
@@ -37,8 +37,9 @@ PAGE = ROOT / "docs/where-it-runs.md"
 BEGIN, END = "<!-- table: make test-kernels -->", "<!-- end of table -->"
 OWN = "own"
 REFERENCE = "record, reference runtime"
-WITHOUT_BPF = "record --backend perf"
-"""Is to work where the kernel is refused for its BPF, as :data:`COMES_PERF`."""
+PERF = "record --backend perf"
+WITHOUT_BPF = (PERF, COMES_PERF, COMES_HOST)
+"""The modes that are to work where the kernel is refused for its BPF."""
 BOOT_S: Final = 300
 """Until the guest says something, on a busy machine; 7 s on a quiet one."""
 PARTS: Final = ("modes", "seconds", "verified", "figures")
@@ -151,7 +152,7 @@ def wrong(kernel: Kernel | None, modes: dict[str, bool | str]) -> list[str]:
     return [
         mode
         for mode, works in modes.items()
-        if (works is not True) is not (bool(refused) and mode not in (WITHOUT_BPF, COMES_PERF))
+        if (works is not True) is not (bool(refused) and mode not in WITHOUT_BPF)
         or (isinstance(works, str) and refused not in works)
     ]
 
@@ -216,13 +217,13 @@ def _modes(kernel: Kernel | None) -> list[str]:
         without.add(FLAG)
     if kernel is None:
         # It would take a CPU from everybody.
-        without |= {COMES, COMES_PERF}
+        without |= {COMES, COMES_PERF, COMES_HOST}
     if kernel is None or kernel.many_cpus is None:
         without.add(MANY)
     if kernel is not None and kernel.arch != "amd64":
         # It is interpreted there, and an interpreted function has no address to probe; and what
         # its workloads count with has no wheel.
-        without |= {REFERENCE, WITHOUT_BPF}
+        without |= {REFERENCE, PERF}
     return [mode for mode in MODES if mode not in without]
 
 
@@ -250,7 +251,7 @@ def try_kernel(
         for mode, works in told["modes"].items():
             if mode not in printed:
                 took, said = told["seconds"].get(mode, "?"), "works" if works is True else works
-                print(f"{name:9} {mode:43} {took:>7} s  {said}", flush=True)
+                print(f"{name:9} {mode:50} {took:>7} s  {said}", flush=True)
         printed.update(told["modes"])
         known.update(told | {part: known[part] | told[part] for part in PARTS})
         write({name: known})

@@ -8,9 +8,11 @@ that is a moment late.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import resource
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -55,11 +57,15 @@ class PerfRings:
         self._seen = set(bpf.online_cpus())
         present = sorted(self._seen if self._machine_wide else os.sched_getaffinity(0))
         self._gone: list[tuple[int, SwitchEvent]] = []
+        possible = bpf.possible_cpus()
+        room = _descriptors_left(possible * max(len(self._tids), 1) + _DESCRIPTORS_KEPT)
         try:
             for cpu in present:
                 self._open(cpu, self._pages)
             if not self._machine_wide:
-                self._open_others([c for c in range(bpf.possible_cpus()) if c not in present])
+                others = [cpu for cpu in range(possible) if cpu not in present]
+                used = len(present) * len(self._tids)
+                self._open_others(others, room - used - _DESCRIPTORS_KEPT)
         except PretakeError:
             self.close()
             raise
@@ -81,10 +87,10 @@ class PerfRings:
             else:
                 self._rings[cpu] = event
 
-    def _open_others(self, cpus: Sequence[int]) -> None:
-        """For CPUs that the target may get to; as many as the tracer may have."""
+    def _open_others(self, cpus: Sequence[int], descriptors: int) -> None:
+        """For CPUs that the target may get to, with so many descriptors at most."""
         pages = spare_pages(self._pages, len(cpus))
-        room = (_descriptors_left() - _DESCRIPTORS_KEPT) // max(len(self._tids), 1)
+        room = descriptors // max(len(self._tids), 1)
         why = "the tracer may have no more descriptors"
         for number, cpu in enumerate(cpus):
             if number < room:
@@ -172,6 +178,13 @@ def _power_of_two(limit: int) -> int:
     return 1 << (max(limit // mmap.PAGESIZE, 1).bit_length() - 1)
 
 
-def _descriptors_left() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft - len(list(Path("/proc/self/fd").iterdir()))
+def _descriptors_left(wanted: int) -> int:
+    """How many more the tracer may have; its limit is raised if that is less than is wanted."""
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft - used < wanted:
+        most = used + wanted if hard == resource.RLIM_INFINITY else min(used + wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft - used

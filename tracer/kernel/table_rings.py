@@ -41,6 +41,8 @@ _SHARES: Final = {
 # For CPUs that are not there, but may come: as large a ring as others have, if there are few.
 _SPARE_BYTES: Final = 64 << 20
 _SPARE_LEAST: Final = 64 << 10
+# What the kernel allows is less than 4 GiB, and a power of two.
+_SHARED_MOST: Final = 2 << 30
 
 
 def default_cpu_bytes() -> int:
@@ -89,8 +91,9 @@ class RingSizes:
         return [own if cpu in there else spare for cpu in range(self.possible)]
 
     def ring_bytes(self, table: Table) -> int:
-        """Of a ring buffer that all CPUs share: a power of two, of a page at least."""
+        """Of a ring buffer that all CPUs share: a power of two, from a page to 2 GiB."""
         wanted = self.cpu_bytes * len(self.online) * _SHARES[table.name] // 64
+        wanted = min(wanted, _SHARED_MOST)
         return 1 << (max(wanted, mmap.PAGESIZE).bit_length() - 1)
 
     def entries(self) -> dict[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import resource
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,11 +104,32 @@ def test_what_cannot_be_seen_of_other_cpus_is_told(monkeypatch: pytest.MonkeyPat
 
 def test_other_cpus_leave_the_tracer_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = machine_of(monkeypatch, {0}, 1024)
-    monkeypatch.setattr(perf_rings, "_descriptors_left", lambda: 1000)
+    monkeypatch.setattr(perf_rings, "_descriptors_left", lambda _: 1000)
     (missing,) = PerfRings([70, 71], PAGE).missing
-    # 744 descriptors, two for each CPU, behind the two of CPU 0.
-    assert [event.cpu for event in machine.made[::2]] == list(range(373))
-    assert missing.what == "switches on 651 CPUs from 373 on, should the target get there"
+    # Of 1,000 descriptors 256 are for something else; each CPU takes two.
+    assert [event.cpu for event in machine.made[::2]] == list(range(372))
+    assert missing.what == "switches on 652 CPUs from 372 on, should the target get there"
+
+
+@pytest.mark.parametrize(("hard", "left"), [(1 << 19, 5000), (2000, None)])
+def test_the_limit_of_descriptors_is_raised_to_what_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, hard: int, left: int | None
+) -> None:
+    used = len(list(Path("/proc/self/fd").iterdir()))
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+    assert perf_rings._descriptors_left(5000) == (left or hard - used)
+    assert asked == [(min(used + 5000, hard), hard)]
+    # What is there already is enough.
+    assert perf_rings._descriptors_left(100) == 1024 - used
+    assert len(asked) == 1
+
+
+def test_without_a_limit_there_are_enough_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: unlimited)
+    assert perf_rings._descriptors_left(5000) == sys.maxsize
 
 
 def test_without_room_for_its_own_cpus_there_is_no_capture(
