@@ -44,8 +44,8 @@ class Kernel:
 
 
 _SIGNED = r"linux-image-{}[.0-9+a-z-]*-{}"
-# The emulated i440FX has no more. They wait to be started, and cost nothing. An older kernel takes as
-# many for possible as it is told, a newer one no more than there are.
+# The emulated i440FX has no more. They wait to be started, and cost nothing. An older kernel takes
+# as many for possible as it is told, a newer one no more than there are.
 _MANY = Machine("255", ("maxcpus=1",))
 _MANY_BY_OPTION = Machine("1", ("possible_cpus=1024",))
 

@@ -58,14 +58,15 @@ class PerfRings:
         present = sorted(self._seen if self._machine_wide else os.sched_getaffinity(0))
         self._gone: list[tuple[int, SwitchEvent]] = []
         possible = bpf.possible_cpus()
-        room = _descriptors_left(possible * max(len(self._tids), 1) + _DESCRIPTORS_KEPT)
+        # One for each event, and Python's mmap has one of its own for each ring.
+        of_cpu = max(len(self._tids), 1) + 1
+        room = _descriptors_left(possible * of_cpu + _DESCRIPTORS_KEPT) - _DESCRIPTORS_KEPT
         try:
             for cpu in present:
                 self._open(cpu, self._pages)
             if not self._machine_wide:
                 others = [cpu for cpu in range(possible) if cpu not in present]
-                used = len(present) * len(self._tids)
-                self._open_others(others, room - used - _DESCRIPTORS_KEPT)
+                self._open_others(others, room // of_cpu - len(present))
         except PretakeError:
             self.close()
             raise
@@ -87,10 +88,9 @@ class PerfRings:
             else:
                 self._rings[cpu] = event
 
-    def _open_others(self, cpus: Sequence[int], descriptors: int) -> None:
-        """For CPUs that the target may get to, with so many descriptors at most."""
+    def _open_others(self, cpus: Sequence[int], room: int) -> None:
+        """For CPUs that the target may get to; there are descriptors for so many of them."""
         pages = spare_pages(self._pages, len(cpus))
-        room = descriptors // max(len(self._tids), 1)
         why = "the tracer may have no more descriptors"
         for number, cpu in enumerate(cpus):
             if number < room:
