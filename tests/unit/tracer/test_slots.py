@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracer.kernel import slots
 from tracer.kernel.slots import END_DTYPE, SlotRing, slots_of
 
 # 12 bytes, which BPF puts 16 apart.
@@ -120,3 +121,10 @@ def test_nothing_is_read_twice_or_out_of_order(steps: list[int | None]) -> None:
 @pytest.mark.parametrize(("size", "slots"), [(4096, 256), (4095, 128), (1366, 64), (1, 1)])
 def test_slots_are_a_power_of_two(size: int, slots: int) -> None:
     assert slots_of(size, RECORD) == slots
+
+
+@pytest.mark.parametrize("page", [4096, 16384, 65536])
+def test_a_ring_is_mapped_in_whole_pages(monkeypatch: pytest.MonkeyPatch, page: int) -> None:
+    monkeypatch.setattr(mmap, "PAGESIZE", page)
+    assert slots._pages(1) == slots._pages(page) == page
+    assert slots._pages(page + 1) == 2 * page
