@@ -27,10 +27,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.kernels.commands import Trial, WrongError, episodes, expect, pretake, run
-from tests.kernels.hotplug import cpu_comes, cpu_comes_host, cpu_comes_perf, many_cpus
+from tests.kernels.hotplug import (
+    cpu_comes,
+    cpu_comes_host,
+    cpu_comes_perf,
+    many_cpus,
+    many_cpus_perf,
+)
 from tracer.kernel import fitting
 
-__all__ = ["COMES", "COMES_HOST", "COMES_PERF", "FLAG", "MANY", "MODES"]
+__all__ = ["COMES", "COMES_HOST", "COMES_PERF", "FLAG", "MANY", "MANY_PERF", "MODES"]
 
 MOST_INSTRUCTIONS: Final = 100_000
 """That the verifier may go through for one program: a tenth of its limit."""
@@ -41,6 +47,7 @@ COMES: Final = "record, a CPU comes up and goes"
 COMES_PERF: Final = "record --backend perf, a CPU comes up and goes"
 COMES_HOST: Final = "record --backend perf --host, a CPU comes up and goes"
 MANY: Final = "record, many possible CPUs"
+MANY_PERF: Final = "record --backend perf, many possible CPUs"
 
 _IMPORTED: Final = (
     "analysis.answers.budget",
@@ -159,6 +166,7 @@ MODES: Final[dict[str, Callable[[Trial], None]]] = {
     COMES_PERF: cpu_comes_perf,
     COMES_HOST: cpu_comes_host,
     MANY: many_cpus,
+    MANY_PERF: many_cpus_perf,
 }
 
 

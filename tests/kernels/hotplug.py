@@ -14,14 +14,14 @@ import select
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from analysis.names import syscall_numbers
 from tests.kernels.commands import Command, Trial, WrongError, expect, started, well
 from tracer.kernel.bpf import online_cpus, possible_cpus
 from tracer.trace.reader import Trace
 
-__all__ = ["cpu_comes", "cpu_comes_host", "cpu_comes_perf", "many_cpus"]
+__all__ = ["cpu_comes", "cpu_comes_host", "cpu_comes_perf", "many_cpus", "many_cpus_perf"]
 
 _CPU: Final = 1
 """That comes and goes."""
@@ -251,7 +251,31 @@ def many_cpus(trial: Trial) -> None:
         target.end()
         well(*record.end())
     _switched(Trace(trace), parts)
-    what: dict[str, Any] = {"possible CPUs": possible_cpus(), "maps": f"{mib:.1f} MiB"}
-    what["more per-CPU memory of the kernel"] = f"{per_cpu_mib:.1f} MiB"
-    trial.figures |= {name: str(value) for name, value in what.items()}
+    trial.figures |= {
+        "possible CPUs": f"{possible_cpus():,}",
+        "with them: maps of `pretake record`": f"{mib:.1f} MiB",
+        "with them: more `Percpu` in `/proc/meminfo`": f"{per_cpu_mib:.1f} MiB",
+    }
     print("   ", trial.figures, file=sys.stderr, flush=True)
+
+
+def many_cpus_perf(trial: Trial) -> None:
+    """By perf events: there is a ring for each CPU that may come."""
+    trace = trial.folder / "many-perf.pretake"
+    target = Target(trial.folder)
+    options = ("--backend", "perf")
+    with started("record", "-q", *options, "-o", str(trace), "--", *target.command) as record:
+        expect("the target's first line", target.hear(record), "ready")
+        expect("perf rings", _perf_rings(record.pid), possible_cpus())
+        parts = [target.read(record, 0, 11)]
+        target.end()
+        well(*record.end())
+    found = Trace(trace)
+    _switched(found, parts)
+    missing = [told.what for told in found.manifest.missing if "CPU" in told.what]
+    expect("what the trace says is missing of CPUs", missing, [])
+
+
+def _perf_rings(pid: int) -> int:
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return sum("perf_event" in line for line in maps)

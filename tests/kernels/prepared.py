@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.kernels.foreign import bcc_environment
-from tests.kernels.images import Image
+from tests.kernels.images import KERNELS, Image, fetch
 from tools.wheels import byte_code
 from tracer.kernel.fitting import FORCE
 
@@ -33,5 +33,8 @@ def prepare(image: Image, machine: str) -> Path:
         image: the kernel.
         machine: its architecture, as ``uname -m`` calls it.
     """
-    foreign = image.arch != "amd64"
-    return byte_code(machine, bcc_environment(image) if foreign else None).parent
+    if image.arch == "amd64":
+        return byte_code(machine).parent
+    # A wheel has one byte code for all kernels of an architecture: of the usual one's headers.
+    usual = next(k for k in KERNELS if k.arch == image.arch and not k.flavour)
+    return byte_code(machine, bcc_environment(fetch(usual))).parent

@@ -24,9 +24,9 @@ from typing import Any, Final
 from bench import results
 from tests.go import toolchains
 from tests.kernels.foreign import TREE, foreign_root
-from tests.kernels.guest import COMES, COMES_HOST, COMES_PERF, FLAG, MANY, MODES
+from tests.kernels.guest import COMES, COMES_HOST, COMES_PERF, FLAG, MANY, MANY_PERF, MODES
 from tests.kernels.images import KERNELS, Kernel, fetch
-from tests.kernels.machine import ONE_MAY_COME, Machine
+from tests.kernels.machine import ONE_MAY_COME
 from tests.kernels.prepared import prepare, use
 from tests.kernels.vm import Outcome, run
 from tracer.arch import ARCHITECTURES
@@ -40,6 +40,8 @@ REFERENCE = "record, reference runtime"
 PERF = "record --backend perf"
 WITHOUT_BPF = (PERF, COMES_PERF, COMES_HOST)
 """The modes that are to work where the kernel is refused for its BPF."""
+WITH_MANY = (MANY, MANY_PERF)
+"""The modes that have a machine of their own: with many possible CPUs."""
 BOOT_S: Final = 300
 """Until the guest says something, on a busy machine; 7 s on a quiet one."""
 PARTS: Final = ("modes", "seconds", "verified", "figures")
@@ -86,9 +88,10 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
             told[part] = told[part] | more if part in PARTS else more
         seen(told)
 
-    boots: list[tuple[Machine, list[str]]] = [(ONE_MAY_COME, [m for m in modes if m != MANY])]
-    if MANY in modes and kernel.many_cpus is not None:
-        boots.append((kernel.many_cpus, [MANY]))
+    of_many = [mode for mode in modes if mode in WITH_MANY]
+    boots = [(ONE_MAY_COME, [mode for mode in modes if mode not in WITH_MANY])]
+    if kernel.many_cpus is not None:
+        boots.append((kernel.many_cpus, of_many))
     # A mode that ends the machine does not end the others: it is booted again for those.
     for emulated, left in boots:
         while left:
@@ -219,7 +222,7 @@ def _modes(kernel: Kernel | None) -> list[str]:
         # It would take a CPU from everybody.
         without |= {COMES, COMES_PERF, COMES_HOST}
     if kernel is None or kernel.many_cpus is None:
-        without.add(MANY)
+        without.update(WITH_MANY)
     if kernel is not None and kernel.arch != "amd64":
         # It is interpreted there, and an interpreted function has no address to probe; and what
         # its workloads count with has no wheel.
