@@ -3,7 +3,7 @@
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
 .PHONY: help demo test test-all test-loaded test-stolen check trace lint format docs setup clean fuzz test-unharmed test-retake
-.PHONY: test-kernels test-wheel wheels bench bench-analysis bench-capture bench-go bench-runtime
+.PHONY: test-kernels test-debian test-wheel wheels bench bench-analysis bench-capture bench-go bench-runtime
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,10 @@ test-wheel: wheels ## the wheels without bcc and the kernel's headers, and the c
 test-kernels: setup ## every mode on Debian's kernels, 5.10 to 7, under qemu (as root; takes long)
 	@tools/setup.sh packages go qemu
 	@.venv/bin/python -m tests.kernels.run $(KERNELS)
+
+test-debian: wheels ## a newcomer on Debian 12 under qemu: make demo, and a wheel without a compiler (as root; two hours)
+	@tools/setup.sh packages go qemu
+	@.venv/bin/python -m tests.kernels.installation
 
 clean: ## remove what was built; keeps .venv
 	rm -rf build demo .mypy_cache .ruff_cache .pytest_cache

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["apt_options", "cache_folder", "unpack_packages"]
+__all__ = ["apt_options", "cache_folder", "mirror", "unpack_packages"]
 
 
 def cache_folder() -> Path:
@@ -21,20 +21,24 @@ def cache_folder() -> Path:
     return Path(base) / "pretake" / "kernels"
 
 
-def apt_options(suite: str, arch: str) -> list[str]:
-    """Options that make apt know one suite of the mirror that this machine uses, and no other."""
-    state = cache_folder() / f"apt-{suite}-{arch}"
-    for part in ("lists/partial", "cache/archives/partial"):
-        (state / part).mkdir(parents=True, exist_ok=True)
+def mirror() -> str:
+    """The mirror of Debian that this machine uses."""
     form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
     told = subprocess.check_output(
         ["apt-get", "indextargets", "--format", form, "Created-By: Packages"], text=True
     )
     rows = [line.split() for line in told.splitlines()]
-    mirror = next(row[0] for row in rows if row[2:] == ["Debian"] and "security" not in row[0])
+    return next(row[0] for row in rows if row[2:] == ["Debian"] and "security" not in row[0])
+
+
+def apt_options(suite: str, arch: str) -> list[str]:
+    """Options that make apt know one suite of the mirror that this machine uses, and no other."""
+    state = cache_folder() / f"apt-{suite}-{arch}"
+    for part in ("lists/partial", "cache/archives/partial"):
+        (state / part).mkdir(parents=True, exist_ok=True)
     keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
     sources = state / "sources.list"
-    sources.write_text(f"deb [signed-by={keys}] {mirror} {suite} main\n")
+    sources.write_text(f"deb [signed-by={keys}] {mirror()} {suite} main\n")
     options = {
         "Dir::Etc::sourcelist": sources,
         "Dir::Etc::sourceparts": "/dev/null",

@@ -55,7 +55,7 @@ packages() {
         browser) wanted+=(chromium chromium-driver) ;;
         go) wanted+=(golang-1.19-go binutils) ;;
         containers) wanted+=(podman runc) ;;
-        qemu) wanted+=(qemu-system-x86 qemu-system-arm busybox-static kmod xz-utils zstd) ;;
+        qemu) wanted+=(qemu-system-x86 qemu-system-arm busybox-static debootstrap kmod xz-utils zstd) ;;
         *) fail "no such set of packages: $asked" ;;
         esac
     done

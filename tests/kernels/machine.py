@@ -16,11 +16,13 @@ class Machine:
             runs something else: the same takes twice as long.
         options: further words of the kernel's command line.
         memory: as qemu takes it.
+        network: it can reach what this machine can.
     """
 
     cpus: str
     options: tuple[str, ...] = ()
     memory: str = "3G"
+    network: bool = False
 
 
 ONE_MAY_COME = Machine("2", ("maxcpus=1",))

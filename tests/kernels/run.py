@@ -51,7 +51,7 @@ Seen = Callable[[dict[str, Any]], None]
 
 # An emulated CPU is some thirty times slower, and what the parser of strangers' files may take is
 # time. Its limits are changed in the guest's own copy, an overlay that goes with it.
-_SLOW = (
+SLOW = (
     "sed -i -e 's/^CPU_S: Final = .*/CPU_S: Final = 120/'"
     " -e 's/^WALL_S: Final = .*/WALL_S: Final = 120.0/'"
     " tracer/targets/jail/confine.py"
@@ -99,7 +99,7 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
             if FLAG in left:
                 words.append(f"--flag={kernel.return_flag}")
             command = (
-                f"{use(tree)}; cd {tree} && {_SLOW}"
+                f"{use(tree)}; cd {tree} && {SLOW}"
                 f" && {python} -m tests.kernels.guest {shlex.join(map(str, words))}"
             )
             outcome = run(

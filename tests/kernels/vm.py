@@ -24,7 +24,7 @@ from tests.kernels.machine import ONE_MAY_COME, Machine
 
 __all__ = ["Outcome", "run"]
 
-_MODULES = ("virtio_pci", "virtio_mmio", "9pnet_virtio", "9p", "overlay")
+_MODULES = ("virtio_pci", "virtio_mmio", "9pnet_virtio", "9p", "overlay", "virtio_net")
 
 _INIT = """#!/bin/sh
 /bin/busybox --install -s /bin
@@ -49,6 +49,11 @@ mount -t tmpfs tmpfs /root/run
 mount -t cgroup2 cgroup /root/sys/fs/cgroup
 mount --bind /out /root/out
 ip link set lo up
+if [ -e /sys/class/net/eth0 ]; then
+    ip addr add 10.0.2.15/24 dev eth0
+    ip link set eth0 up
+    ip route add default via 10.0.2.2
+fi
 chroot /root /bin/sh /out/command >/out/stdout 2>/out/stderr
 echo $? >/out/status
 sync
@@ -120,6 +125,8 @@ def run(
             *("-append", " ".join(line)),
             *shares,
         ]
+        if machine.network:
+            argv += ["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network"]
         none = subprocess.DEVNULL
         with subprocess.Popen(argv, stdin=none, stdout=none, stderr=none) as emulator:
             try:
