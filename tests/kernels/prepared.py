@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.kernels.foreign import bcc_environment
-from tests.kernels.images import Image
 from tools.wheels import byte_code
 from tracer.kernel.fitting import FORCE
 
@@ -26,12 +24,10 @@ def use(tree: Path | str) -> str:
     return f"cp /out/inputs/* {tree}/tracer/bpf/ && {forced}"
 
 
-def prepare(image: Image, machine: str) -> Path:
+def prepare(machine: str) -> Path:
     """A folder that holds the byte code of these sources.
 
     Args:
-        image: the kernel.
         machine: its architecture, as ``uname -m`` calls it.
     """
-    foreign = image.arch != "amd64"
-    return byte_code(machine, bcc_environment(image) if foreign else None).parent
+    return byte_code(machine).parent
