@@ -43,11 +43,11 @@ def pythons(named: Sequence[str] = ()) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name in named:
-        program = shutil.which(name)
-        version = _version(Path(program).absolute()) if program else None
-        if program is None or version not in VERSIONS:
+        path = shutil.which(name)
+        version = _version(Path(path)) if path else None
+        if path is None or version not in VERSIONS:
             raise PretakeError(f"{name} is no CPython from {VERSIONS[0]} to {VERSIONS[-1]}")
-        found.setdefault(version, Path(program).absolute())
+        found.setdefault(version, Path(path).absolute())
     for program in (Path(sys.executable), *_on_path(), *_of_pyenv()):
         version = _version(program)
         if version in VERSIONS:
