@@ -17,6 +17,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -34,8 +35,6 @@ DIST: Final = ROOT / "dist"
 MACHINES: Final = ("x86_64", "aarch64")
 """The architectures that byte code, and compiled wheels, are made for."""
 _INTERPRETED: Final = {"PRETAKE_NO_COMPILE": "1", "PRETAKE_NO_NATIVE": "1"}
-_BUILDERS: Final = ("setuptools", "wheel", "mypy")
-"""What builds a wheel; pyproject.toml asks for the same."""
 _MAKE: Final = """
 import sys
 from setuptools import build_meta
@@ -145,7 +144,8 @@ def _builder(program: Path, venv: Path) -> Path:
         return program
     subprocess.run([program, "-m", "venv", "--without-pip", venv], check=True)
     pip = ["-m", "pip", "-q", "--disable-pip-version-check", "--python", str(venv / "bin/python")]
-    pinned = ["-c", str(ROOT / "constraints.txt"), *_BUILDERS]
+    builders = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    pinned = ["-c", str(ROOT / "constraints.txt"), *builders]
     _run(sys.executable, [*pip, "install", *pinned], venv, {})
     return venv / "bin/python"
 
@@ -186,6 +186,11 @@ def main() -> int:
     except PretakeError as error:
         print(f"wheels: {error}", file=sys.stderr)
         return EXIT_STATUS
+    except subprocess.CalledProcessError as error:
+        # What it said stands above.
+        program = Path(error.cmd[0]).name
+        print(f"wheels: {program} failed with {error.returncode}", file=sys.stderr)
+        return 1
     for path in made:
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.1f} MB")
     return 0

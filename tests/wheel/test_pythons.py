@@ -26,6 +26,8 @@ from tools.wheels import MACHINES
 
 _ELF_NAMES: Final = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 _WITNESS: Final = re.compile(r'the following platform tag:\s+"(\w+)"')
+DEPENDENCIES_ASK_FOR: Final = (2, 28)
+"""Of glibc: what Arrow's wheels do."""
 READS: Final = 23
 """That block, of the workload ``prime``."""
 NATIVE, FOREIGN = MACHINES
@@ -73,6 +75,8 @@ def test_the_tag_is_what_the_symbols_allow(
     least = [(2, int(match[1])) for match in asked if match]
     assert least, told
     assert newest <= min(least), (newest, told)
+    # Where the packages run that it depends on, it does.
+    assert min(least) <= DEPENDENCIES_ASK_FOR
     shown = subprocess.check_output(
         [sys.executable, "-m", "auditwheel", "show", str(wheel)],
         text=True,
@@ -108,8 +112,7 @@ def test_every_module_is_there_for_the_architecture(
 def installed(
     request: pytest.FixtureRequest, compiled: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Run, str]:
-    """What runs the wheel for a Python, and its command's path; installed as a user installs it,
-    with what it depends on."""
+    """What runs the wheel for a Python, and its command's path. pip chose the wheel."""
     wheel = wheel_for(compiled, request.param, NATIVE)
     found = pythons()
     if request.param not in found:
@@ -117,7 +120,9 @@ def installed(
     folder = tmp_path_factory.mktemp(f"python{request.param}")
     open_to_all(folder)
     python = environment(found[request.param], folder / "venv")
-    pip(python, "--only-binary=:all:", "-c", ROOT / "constraints.txt", wheel)
+    asked = f"pretake=={parse_wheel_filename(wheel.name)[1]}"
+    pinned = ["--only-binary=:all:", "-c", ROOT / "constraints.txt"]
+    pip(python, *pinned, "--find-links", wheel.parent, asked)
     return installed_in(folder / "venv", folder / "empty"), str(folder / "venv/bin/pretake")
 
 
