@@ -96,7 +96,7 @@ wheels: setup ## what pip installs, into dist/, for each Python found and PYTHON
 	@.venv/bin/python -m tools.wheels $(PYTHONS)
 
 test-wheel: wheels ## the wheels without bcc and the kernel's headers, and the container image (as root)
-	@tools/setup.sh packages go containers
+	@tools/setup.sh packages go containers qemu
 	@PRETAKE_WHEELS=dist .venv/bin/pytest -q tests/wheel $(PYTEST_ARGS)
 
 test-kernels: setup ## every mode on Debian's kernels, 5.10 to 7, under qemu (as root; takes long)

@@ -73,10 +73,14 @@ def build(into: Path, named: Sequence[str] = ()) -> list[Path]:
         The sources, the compiled wheels, the interpreted one.
 
     Raises:
-        PretakeError: the BPF programs cannot be compiled, or a named Python is none.
+        PretakeError: the BPF programs cannot be compiled, a named Python is none, or there is no
+            compiler for another architecture.
         CalledProcessError: another step failed, and said why.
     """
     found = pythons(named)
+    # What may be missing is missed before all the rest is built.
+    others = [m for m in MACHINES if m != platform.machine() and cross.PYTHON in found]
+    foreign = {machine: cross.compile_environment(machine) for machine in others}
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pretake-wheels-") as folder:
         work = Path(folder)
@@ -87,10 +91,10 @@ def build(into: Path, named: Sequence[str] = ()) -> list[Path]:
             _compiled(made[0], work / version, program, _native_environment(program))
             for version, program in found.items()
         ]
-        for machine in MACHINES:
-            if machine != platform.machine() and cross.PYTHON in found:
-                program, env = found[cross.PYTHON], cross.compile_environment(machine)
-                compiled.append(_compiled(made[0], work / machine, program, env))
+        compiled += [
+            _compiled(made[0], work / machine, found[cross.PYTHON], env)
+            for machine, env in foreign.items()
+        ]
         clone = _unpacked(made[0], work / "interpreted")
         made += [*compiled, _make("wheel", clone, work / "plain", sys.executable, _INTERPRETED)]
         for old in into.glob("pretake-*"):
