@@ -58,7 +58,7 @@ def compile_environment(machine: str) -> dict[str, str]:
     triplet = f"{machine}-linux-gnu"
     compiler = f"{triplet}-gcc"
     if shutil.which(compiler) is None:
-        raise PretakeError(f"{compiler} is not installed", f"apt-get install gcc-{triplet}")
+        raise PretakeError(f"{compiler} is not installed", "tools/setup.sh packages cross")
     root = cache_folder() / f"python{PYTHON}-{DEBIAN_NAMES[machine]}"
     config = root / "config"
     if not config.exists():
