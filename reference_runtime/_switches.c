@@ -14,7 +14,6 @@
 
 #include <errno.h>
 #include <linux/perf_event.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <string.h>
@@ -202,7 +201,9 @@ static PyObject *wait_upcall(PyObject *self, PyObject *args)
 	end_ns = now_ns() + timeout_ns;
 	sigemptyset(&signals);
 	sigaddset(&signals, (int)state->signal);
-	pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	/* On Linux it is this thread's, as pthread_sigmask, which has another place in glibc from
+	 * 2.32 on: so a wheel would run on no older one. */
+	sigprocmask(SIG_BLOCK, &signals, NULL);
 	/* First on call, then a look: a block is either seen here or wakes us. */
 	__atomic_store_n(&state->on_call, (uint32_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
 	while (!(blocked = collect(state, threads, numbers)) &&

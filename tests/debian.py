@@ -7,12 +7,15 @@ they are.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["apt_options", "cache_folder", "mirror", "unpack_packages"]
+from tracer.kernel.bcc_loader import merge_headers
+
+__all__ = ["apt_options", "cache_folder", "mirror", "unpack_headers", "unpack_packages"]
 
 
 def cache_folder() -> Path:
@@ -79,3 +82,37 @@ def unpack_packages(suite: str, arch: str, packages: Sequence[str], root: Path) 
                 subprocess.run(unpack, stdin=files.stdout, check=True)
     for name in ("dev", "proc", "run", "sys", "tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
+
+
+def unpack_headers(suite: str, arch: str, folder: Path) -> Path:
+    """The headers of a suite's kernel in one tree, as bcc wants them; made once.
+
+    Args:
+        suite: of Debian.
+        arch: Debian's name of an architecture.
+        folder: for the packages' files, and the tree of links to them.
+
+    Raises:
+        CalledProcessError: apt has not got them.
+        LookupError: the suite has no kernel for the architecture.
+    """
+    merged = folder / "headers"
+    if merged.exists():
+        return merged
+    apt = apt_options(suite, arch)
+    told = subprocess.check_output(
+        ["apt-cache", *apt, "depends", f"linux-headers-{arch}"], text=True
+    )
+    newest = re.search(rf"Depends: (linux-headers-\S+)-{arch}", told)
+    if newest is None:
+        raise LookupError(f"{suite} has no kernel for {arch}")
+    own, common = f"{newest[1]}-{arch}", f"{newest[1]}-common"
+    packages = folder / "packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    names = [f"{name}:{arch}" for name in (own, common)]
+    subprocess.run(["apt-get", *apt, "download", "-qq", *names], cwd=packages, check=True)
+    for package in packages.glob("*.deb"):
+        subprocess.run(["dpkg", "-x", package, packages], check=True)
+        package.unlink()
+    sources = packages / "usr/src"
+    return merge_headers(sources / common, sources / own, merged)

@@ -2,7 +2,7 @@
 # Makes this clone ready: Debian's packages, a virtual environment, the compiled runtime.
 # Does only what is missing, so that a second run takes no time. Asks for sudo only for packages.
 #
-#   tools/setup.sh packages [browser] [go] [qemu] [containers] Debian's packages
+#   tools/setup.sh packages [browser] [go] [qemu] [containers] [cross] Debian's packages
 #   tools/setup.sh venv                      .venv with the pinned versions
 #   tools/setup.sh build                     the runtime and the analysis's pass, compiled in place
 set -euo pipefail
@@ -55,6 +55,7 @@ packages() {
         browser) wanted+=(chromium chromium-driver) ;;
         go) wanted+=(golang-1.19-go binutils) ;;
         containers) wanted+=(podman runc) ;;
+        cross) wanted+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
         qemu) wanted+=(qemu-system-x86 qemu-system-arm busybox-static debootstrap kmod xz-utils zstd) ;;
         *) fail "no such set of packages: $asked" ;;
         esac
@@ -93,7 +94,7 @@ venv() {
     # beside the packages, and only the mode "compat" puts their folder on the path.
     PRETAKE_NO_COMPILE=1 quietly .venv/bin/pip install -q --disable-pip-version-check \
         -c constraints.txt --no-build-isolation --config-settings editable_mode=compat \
-        -e '.[test,lint]'
+        -e '.[test,lint,wheels]'
     touch "$stamp"
 }
 

@@ -15,11 +15,9 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from tests.debian import apt_options, cache_folder, unpack_packages
-from tests.kernels.images import Image
-from tracer.kernel.bcc_loader import merge_headers
+from tests.debian import cache_folder, unpack_packages
 
-__all__ = ["TREE", "bcc_environment", "foreign_root"]
+__all__ = ["TREE", "foreign_root"]
 
 TREE: Final = "/pretake"
 """Where the project's files are there."""
@@ -84,28 +82,4 @@ def _add_wheels(arch: str, root: Path) -> None:
     subprocess.run(
         [f"python{_PYTHON}", "-m", "compileall", "-q", root / "usr/lib/python3/dist-packages"],
         check=False,
-    )
-
-
-def bcc_environment(image: Image) -> dict[str, str]:
-    """What bcc is told, to compile for the architecture of an image with its kernel's headers."""
-    return {"ARCH": image.arch, "BCC_KERNEL_SOURCE": str(_headers(image))}
-
-
-def _headers(image: Image) -> Path:
-    merged = image.folder.parent / "headers"
-    if merged.exists():
-        return merged
-    # One flavour's version ends with its name behind the architecture's.
-    common = image.version.partition(f"-{image.arch}")[0] + "-common"
-    apt = apt_options(image.kernel.suite, image.arch)
-    packages = image.folder.parent / "packages-of-headers"
-    packages.mkdir(exist_ok=True)
-    names = [f"linux-headers-{name}:{image.arch}" for name in (image.version, common)]
-    subprocess.run(["apt-get", *apt, "download", "-qq", *names], cwd=packages, check=True)
-    for package in packages.glob("*.deb"):
-        subprocess.run(["dpkg", "-x", package, packages], check=True)
-    sources = packages / "usr/src"
-    return merge_headers(
-        sources / f"linux-headers-{common}", sources / f"linux-headers-{image.version}", merged
     )

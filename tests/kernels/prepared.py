@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.kernels.foreign import bcc_environment
-from tests.kernels.images import KERNELS, Image, fetch
 from tools.wheels import byte_code
 from tracer.kernel.fitting import FORCE
 
@@ -26,15 +24,10 @@ def use(tree: Path | str) -> str:
     return f"cp /out/inputs/* {tree}/tracer/bpf/ && {forced}"
 
 
-def prepare(image: Image, machine: str) -> Path:
+def prepare(machine: str) -> Path:
     """A folder that holds the byte code of these sources.
 
     Args:
-        image: the kernel.
         machine: its architecture, as ``uname -m`` calls it.
     """
-    if image.arch == "amd64":
-        return byte_code(machine).parent
-    # A wheel has one byte code for all kernels of an architecture: of the usual one's headers.
-    usual = next(k for k in KERNELS if k.arch == image.arch and not k.flavour)
-    return byte_code(machine, bcc_environment(fetch(usual))).parent
+    return byte_code(machine).parent

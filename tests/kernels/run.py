@@ -70,7 +70,7 @@ def tried(kernel: Kernel, modes: Sequence[str], seconds: int, seen: Seen) -> Non
     """
     image = fetch(kernel)
     machine = next(arch.name for arch in ARCHITECTURES if arch.goarch == kernel.arch)
-    inputs = None if kernel.refused else prepare(image, machine)
+    inputs = None if kernel.refused else prepare(machine)
     if machine == platform.machine():
         program = toolchains.build("sleeps", linkage="stripped")
         root, tree, python = Path("/"), str(ROOT), sys.executable

@@ -1,41 +1,28 @@
 """What pip installs, on a machine without a compiler: ``make test-wheel`` (as root).
 
-The machine is this one, with bcc, the kernel's headers, the cache and the clone hidden in a mount
-namespace. The environment has the wheel, and the packages that it depends on.
+The environment has the wheel, and the packages that it depends on (tests/wheel/installed.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from tests.go import toolchains
+from tests.wheel.installed import Run, environment, installed_in, open_to_all, pip
+from tools.cross import bcc_environment
 from tools.wheels import MACHINES
 from tracer.kernel.shipped import archive_name, ship
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-HIDDEN: Final = (
-    *("/usr/lib/python3/dist-packages/bcc", "/usr/src", "/lib/modules", "/var/cache/pretake"),
-    *(str(ROOT / name) for name in ("analysis", "pretake", "reference_runtime", "tracer")),
-)
-# A child of the shell, so that the first process of the namespace is not the command itself.
-_HIDE: Final = "".join(
-    f"if [ -d {path} ]; then mount -t tmpfs -o mode=755 none {path} || exit 9; fi\n"
-    for path in HIDDEN
-)
-
-Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module", params=["compiled", "interpreted"])
@@ -46,45 +33,26 @@ def installed(
 ) -> tuple[str, Run, Path]:
     """How the runtime is built, what runs the command in an empty folder, and that folder."""
     folder = tmp_path_factory.mktemp(request.param)
-    # Whoever the tracer becomes has to get to the environment.
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)
-    venv, empty = folder / "venv", folder / "empty"
-    empty.mkdir()
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    python = venv / "bin/python"
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps"]
-    subprocess.run([*pip, "--no-index", str(files[request.param])], check=True)
-    packages = sysconfig.get_path("platlib", vars={"base": str(venv), "platbase": str(venv)})
+    open_to_all(folder)
+    python = environment(sys.executable, folder / "venv")
+    pip(python, "--no-deps", "--no-index", files[request.param])
+    paths = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
+    packages = sysconfig.get_path("platlib", vars=paths)
     # What it depends on; a clone that is installed there is not seen, nor Debian's own packages.
     Path(packages, "dependencies.pth").write_text(sysconfig.get_path("platlib") + "\n")
-
-    def run(*arguments: str, env: dict[str, str] | None = None) -> str:
-        script = f'{_HIDE}"$@"; exit $?'
-        shell = ["unshare", "--mount", "sh", "-c", script, "sh", str(venv / "bin/pretake")]
-        done = subprocess.run(
-            [*shell, *arguments],
-            cwd=empty,
-            env=os.environ | (env or {}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
-        return done.stdout
-
-    return request.param, run, empty
+    empty = folder / "empty"
+    return request.param, installed_in(folder / "venv", empty), empty
 
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_byte_code_in_each_file_is_that_of_a_rebuild(
-    files: dict[str, Path], tmp_path: Path, machine: str
+    files: dict[str, Path], compiled: list[Path], tmp_path: Path, machine: str
 ) -> None:
-    ship(tmp_path / "rebuilt", MACHINES[machine])
+    ship(tmp_path / "rebuilt", bcc_environment(machine))
     rebuilt = (tmp_path / "rebuilt").read_bytes()
     byte_code = f"tracer/bpf/{archive_name(machine)}"
-    for wheel in (files["compiled"], files["interpreted"]):
+    for wheel in (*compiled, files["interpreted"]):
         with zipfile.ZipFile(wheel) as members:
             assert members.read(byte_code) == rebuilt, wheel.name
     with tarfile.open(files["sources"]) as members:

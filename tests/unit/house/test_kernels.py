@@ -107,7 +107,7 @@ def test_a_mode_that_ends_the_machine_does_not_end_the_others(
         return Outcome(None, json.dumps(told), "doctor True 2.5", console)
 
     monkeypatch.setattr(runs, "fetch", lambda _: image)
-    monkeypatch.setattr(runs, "prepare", lambda _image, _machine: tmp_path)
+    monkeypatch.setattr(runs, "prepare", lambda _machine: tmp_path)
     monkeypatch.setattr(runs.toolchains, "build", lambda _, linkage: Path("/program", linkage))
     monkeypatch.setattr(runs, "run", boot)
     known: list[dict[str, bool | str]] = []

@@ -46,6 +46,11 @@ _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050000 | 1
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
+class _Fprog(ctypes.Structure):
+    # Not made where it is used, for Python 3.14 imports a module then, and no file can be opened.
+    _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
 def forbid_new_privileges() -> None:
     """Let no exec of this process give it more than it has; a filter needs it.
 
@@ -63,11 +68,7 @@ def install() -> None:
     """
     program = _program()
     instructions = ctypes.create_string_buffer(program, len(program))
-
-    class Fprog(ctypes.Structure):
-        _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    fprog = Fprog(len(program) // 8, ctypes.addressof(instructions))
+    fprog = _Fprog(len(program) // 8, ctypes.addressof(instructions))
     _prctl(_PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(fprog))
 
 
