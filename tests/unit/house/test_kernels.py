@@ -134,7 +134,7 @@ def test_many_cpus_are_tried_on_a_machine_of_their_own(
         return Outcome(0, json.dumps(told), "", "")
 
     monkeypatch.setattr(runs, "fetch", lambda _: Image(kernel, "amd64", tmp_path))
-    monkeypatch.setattr(runs, "prepare", lambda _image, _machine: tmp_path)
+    monkeypatch.setattr(runs, "prepare", lambda _machine: tmp_path)
     monkeypatch.setattr(runs.toolchains, "build", lambda _, linkage: Path("/program", linkage))
     monkeypatch.setattr(runs, "run", boot)
     known: list[dict[str, bool | str]] = []
