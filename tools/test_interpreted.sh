@@ -19,4 +19,5 @@ cd "$copy"
 PRETAKE_NO_COMPILE=1 "$python" -m pytest tests/unit/runtime tests/unit/analysis/test_budget.py \
     tests/unit/analysis/test_budget_changes.py tests/unit/analysis/test_budget_model.py \
     tests/unit/analysis/test_budget_stops.py tests/unit/analysis/test_episodes.py \
-    tests/unit/analysis/test_whose_release.py tests/unit/analysis/test_windows.py "$@"
+    tests/unit/analysis/test_moves.py tests/unit/analysis/test_whose_release.py \
+    tests/unit/analysis/test_windows.py "$@"

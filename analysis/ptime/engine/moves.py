@@ -99,8 +99,16 @@ class Moves:
 
     def place(self, ns: i64) -> i64:
         """How many moves are at or before this moment."""
+        # Most are asked for near the end, and there may be a million: in growing steps from there.
         low: i64 = 0
         high: i64 = len(self.moves)
+        step: i64 = 1
+        while step < high:
+            if self.moves[high - step].ns <= ns:
+                low = high - step + 1
+                break
+            high -= step
+            step *= 2
         while low < high:
             middle = (low + high) // 2
             if self.moves[middle].ns <= ns:
