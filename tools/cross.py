@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from typing import Final
 
-from tests.debian import cache_folder, unpack_headers, unpack_packages
+from tools.debian import cache_folder, unpack_headers, unpack_packages
 from tools.debian_python import DEBIAN_NAMES
 from tracer.errors import PretakeError
 

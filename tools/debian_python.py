@@ -15,7 +15,7 @@ import sysconfig
 from pathlib import Path
 from typing import Final
 
-from tests.debian import cache_folder, unpack_packages
+from tools.debian import cache_folder, unpack_packages
 from tracer.errors import PretakeError
 
 __all__ = ["DEBIAN_NAMES", "unpacked_python"]

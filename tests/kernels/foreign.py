@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from tests.debian import cache_folder, unpack_packages
+from tools.debian import cache_folder, unpack_packages
 
 __all__ = ["TREE", "foreign_root"]
 

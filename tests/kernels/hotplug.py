@@ -7,11 +7,13 @@ are exact, and nothing depends on time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import select
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -135,26 +137,36 @@ def _absent() -> None:
         _SWITCH.write_text("0")
 
 
-def _scene(trial: Trial, name: str, *options: str) -> tuple[Trace, list[Part]]:
-    """A capture of four parts, at whose begin CPU 1 is not there."""
+@contextlib.contextmanager
+def _captured(trace: Path, *options: str) -> Iterator[tuple[Target, Command]]:
+    """A target that waits for its first order, and its capture; both end with the block.
+
+    CPU 1, if there is one, is not there before and after it.
+    """
     _absent()
-    trace = trial.folder / f"{name}.pretake"
-    target = Target(trial.folder)
+    target = Target(trace.parent)
     with started("record", "-q", *options, "-o", str(trace), "--", *target.command) as record:
         try:
             expect("the target's first line", target.hear(record), "ready")
-            parts = [target.read(record, 0, 11)]
-            _SWITCH.write_text("1")
-            parts.append(target.read(record, _CPU, 23))
-            # It waits there for the next order, and wakes up on the CPU that is left.
-            _SWITCH.write_text("0")
-            parts.append(target.read(record, 0, 17, go=False))
-            _SWITCH.write_text("1")
-            parts.append(target.read(record, _CPU, 29))
+            yield target, record
             target.end()
             well(*record.end())
         finally:
             _absent()
+
+
+def _scene(trial: Trial, name: str, *options: str) -> tuple[Trace, list[Part]]:
+    """A capture of four parts, at whose begin CPU 1 is not there."""
+    trace = trial.folder / f"{name}.pretake"
+    with _captured(trace, *options) as (target, record):
+        parts = [target.read(record, 0, 11)]
+        _SWITCH.write_text("1")
+        parts.append(target.read(record, _CPU, 23))
+        # It waits there for the next order, and wakes up on the CPU that is left.
+        _SWITCH.write_text("0")
+        parts.append(target.read(record, 0, 17, go=False))
+        _SWITCH.write_text("1")
+        parts.append(target.read(record, _CPU, 29))
     found = Trace(trace)
     _switched(found, parts)
     return found, parts
@@ -184,25 +196,16 @@ def cpu_comes_perf(trial: Trial) -> None:
 
 def cpu_comes_host(trial: Trial) -> None:
     """As :func:`cpu_comes_perf`, of the machine: each block is told once the CPU has its event."""
-    _absent()
     trace = trial.folder / "cpu-comes-host.pretake"
-    target = Target(trial.folder)
-    options = ("--backend", "perf", "--host")
-    with started("record", "-q", *options, "-o", str(trace), "--", *target.command) as record:
-        try:
-            expect("the target's first line", target.hear(record), "ready")
-            parts = [target.read(record, 0, 11)]
-            of_one_cpu = _perf_events(record.pid)
-            _SWITCH.write_text("1")
-            while _perf_events(record.pid) < 2 * of_one_cpu:
-                pass
-            parts.append(target.read(record, _CPU, 23))
-            _SWITCH.write_text("0")
-            parts.append(target.read(record, 0, 17, go=False))
-            target.end()
-            well(*record.end())
-        finally:
-            _absent()
+    with _captured(trace, "--backend", "perf", "--host") as (target, record):
+        parts = [target.read(record, 0, 11)]
+        of_one_cpu = _perf_events(record.pid)
+        _SWITCH.write_text("1")
+        while _perf_events(record.pid) < 2 * of_one_cpu:
+            pass
+        parts.append(target.read(record, _CPU, 23))
+        _SWITCH.write_text("0")
+        parts.append(target.read(record, 0, 17, go=False))
     found = Trace(trace)
     _switched(found, parts)
     missing = [told.what for told in found.manifest.missing if f"CPU {_CPU}" in told.what]
@@ -241,15 +244,11 @@ def _maps_bytes(pid: int) -> int:
 def many_cpus(trial: Trial) -> None:
     """A capture with one CPU and many that may come; tells what its maps take."""
     trace = trial.folder / "many.pretake"
-    target = Target(trial.folder)
     before_kib = _per_cpu_kib()
-    with started("record", "-q", "-o", str(trace), "--", *target.command) as record:
-        expect("the target's first line", target.hear(record), "ready")
+    with _captured(trace) as (target, record):
         parts: list[Part] = [target.read(record, 0, 11)]
         mib = _maps_bytes(record.pid) / (1 << 20)
         per_cpu_mib = (_per_cpu_kib() - before_kib) / 1024
-        target.end()
-        well(*record.end())
     _switched(Trace(trace), parts)
     trial.figures |= {
         "possible CPUs": f"{possible_cpus():,}",
@@ -262,14 +261,9 @@ def many_cpus(trial: Trial) -> None:
 def many_cpus_perf(trial: Trial) -> None:
     """By perf events: there is a ring for each CPU that may come."""
     trace = trial.folder / "many-perf.pretake"
-    target = Target(trial.folder)
-    options = ("--backend", "perf")
-    with started("record", "-q", *options, "-o", str(trace), "--", *target.command) as record:
-        expect("the target's first line", target.hear(record), "ready")
+    with _captured(trace, "--backend", "perf") as (target, record):
         expect("perf rings", _perf_rings(record.pid), possible_cpus())
         parts = [target.read(record, 0, 11)]
-        target.end()
-        well(*record.end())
     found = Trace(trace)
     _switched(found, parts)
     missing = [told.what for told in found.manifest.missing if "CPU" in told.what]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tests.debian import apt_options, cache_folder
 from tests.kernels.machine import Machine
+from tools.debian import apt_options, cache_folder
 
 __all__ = ["KERNELS", "Image", "Kernel", "fetch"]
 

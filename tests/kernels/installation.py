@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Final
 
 from bench import results
-from tests.debian import mirror
 from tests.go import toolchains
 from tests.kernels.images import KERNELS, fetch
 from tests.kernels.machine import Machine
 from tests.kernels.run import SLOW
 from tests.kernels.vm import Outcome, run
+from tools.debian import mirror
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FIGURES: Final = results.FOLDER / "installation.json"

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import yaml
 
-from tests.debian import cache_folder, unpack_packages
 from tests.forced import lacking
+from tools.debian import cache_folder, unpack_packages
 
 __all__ = ["built", "calls_by_capability", "command", "pod", "told"]
 

@@ -19,11 +19,13 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from packaging.utils import parse_wheel_filename
 
+from tests.forced import lacking
 from tests.wheel.installed import ROOT, Run, environment, installed_in, open_to_all, pip
 from tools.cross import PYTHON
 from tools.pythons import VERSIONS, pythons
 from tools.wheels import MACHINES
 
+_FORCE: Final = "PRETAKE_FORCE_PYTHONS"
 _ELF_NAMES: Final = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 _WITNESS: Final = re.compile(r'the following platform tag:\s+"(\w+)"')
 DEPENDENCIES_ASK_FOR: Final = (2, 28)
@@ -41,7 +43,7 @@ def wheel_for(compiled: list[Path], version: str, machine: str) -> Path:
         path for path in compiled if path.name.split("-")[2] == tag and path.stem.endswith(machine)
     ]
     if not found:
-        pytest.skip(f"there is no wheel for Python {version} on {machine}")
+        lacking(f"there is no wheel for Python {version} on {machine}", _FORCE)
     [wheel] = found
     return wheel
 
@@ -116,7 +118,7 @@ def installed(
     wheel = wheel_for(compiled, request.param, NATIVE)
     found = pythons()
     if request.param not in found:
-        pytest.skip(f"there is no Python {request.param}")
+        lacking(f"there is no Python {request.param}", _FORCE)
     folder = tmp_path_factory.mktemp(f"python{request.param}")
     open_to_all(folder)
     python = environment(found[request.param], folder / "venv")
