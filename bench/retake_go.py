@@ -1,8 +1,8 @@
 """The discussion's idea in real Go: every way to retake P, beside each other, in one run.
 
 ``python -m bench.retake_go`` builds the programs of ``bench/go`` with the overlay of
-``bench/go/retake`` for each Go version, and runs each workload in each way, in turns. The figures
-are:
+``bench/go/retake`` for each Go version, and runs each workload in each way, in turns; then
+Debian's etcd (:mod:`bench.retake_etcd`). The figures are:
 
 - by the programs' own clocks: p50 and p99 of the waiting time, and operations per second;
 - by the kernel's count for the process: CPU time, and how often a thread gave up its CPU and was
@@ -11,7 +11,7 @@ are:
   call did not need;
 - what ``pretake whatif`` predicts for the other ways from the capture under ``sysmon``.
 
-Needs root; takes some ten minutes on two CPUs. The figures go to
+Needs root; takes some half an hour on two CPUs. The figures go to
 ``bench/results/retake_go.json``.
 
 Absolute times are this machine's. What compares is a way beside ``sysmon`` in the same run.
@@ -36,8 +36,9 @@ import pandas as pd
 
 from analysis import LoadedTrace, load
 from analysis.units import duration_text
-from bench import results
+from bench import results, retake_etcd
 from bench.go.retake.build import build
+from bench.go.retake.debian import build_gvisor
 from pretake.commands.whatif import play
 from tests.go import toolchains
 from tracer.capture.launch import RESULT_VARIABLE
@@ -48,7 +49,7 @@ from tracer.errors import PretakeError
 VERSIONS = ("1.25.5", "1.27.3")
 """One that has _Psyscall, and one that has not."""
 PROGRAMS = Path(__file__).parent / "go"
-GODEBUG_WAYS = ("sysmon", "schedout", "threadstate")
+GODEBUG_WAYS = ("sysmon", "schedout", "schedrun", "threadstate")
 CALLS = ("fifo", "flock", "fsync", "warm", "cold", "cgo", "short", "storm", "http")
 NOT_CAPTURED = ("warm", "short", "storm", "block", "raw")
 """Where P is not retaken, or a call's length is not the question."""
@@ -65,7 +66,7 @@ class Workload:
 
     Args:
         name: as the figures have it.
-        program: ``netstack`` or ``calls``.
+        program: ``netstack``, ``gvisor`` or ``calls``.
         procs: GOMAXPROCS.
         arguments: by way: of the program.
     """
@@ -74,6 +75,12 @@ class Workload:
     program: str
     procs: int
     arguments: dict[str, Sequence[str]] = field(default_factory=dict)
+
+    def binary(self, way: str, programs: dict[str, Path]) -> Path:
+        """What runs it in a way; gVisor has its hint in a program of its own."""
+        return programs[
+            "gvisor-hint" if (self.program, way) == ("gvisor", "block") else self.program
+        ]
 
 
 def workloads(rounds: int, seconds: float) -> list[Workload]:
@@ -87,6 +94,8 @@ def workloads(rounds: int, seconds: float) -> list[Workload]:
             arguments = {way: (how, trips, str(busy)) for way, how in hows.items()}
             name = f"netstack-{procs}p" + ("-busy" if busy else "")
             found.append(Workload(name, "netstack", procs, arguments))
+            words = dict.fromkeys((*GODEBUG_WAYS, "block"), (trips, str(busy)))
+            found.append(Workload(name.replace("netstack", "gvisor"), "gvisor", procs, words))
     for kind in CALLS:
         for procs in (1, 2):
             words = {way: (kind, str(seconds)) for way in GODEBUG_WAYS}
@@ -107,6 +116,9 @@ def built(version: str, folder: Path) -> dict[str, Path]:
         what = [str(p) for p in sorted(source.glob("*.go"))] if name == "netstack" else ["."]
         options = ["-tags", tags, "-ldflags=-checklinkname=0", "-o", str(programs[name])]
         build(goroot, [*options, *what], folder=source, environment=environment)
+    for name in ("gvisor", "gvisor-hint"):
+        programs[name] = folder / f"{name}-{version}"
+        build_gvisor(version, programs[name], hint=name == "gvisor-hint")
     return programs
 
 
@@ -191,6 +203,19 @@ def predicted(trace: LoadedTrace) -> dict[str, float | None] | None:
     return {way: None if pd.isna(ns) else float(ns) for way, ns in found.items()}
 
 
+def tell(version: str, workload: str, ways: dict[str, Any]) -> None:
+    """A line for each way."""
+    for way, row in ways.items():
+        print(
+            f"{version:8} {workload:16} {way:12} p50 {row['p50_ns'] / 1e3:9.1f} µs  "
+            f"p99 {row['p99_ns'] / 1e3:10.1f} µs  {row['ops_per_s']:11.1f}/s  "
+            f"CPU {row['cpu_us_per_op']:8.2f} µs/op  "
+            f"wake-ups {row['wakeups_per_op']:6.2f}/op  "
+            f"retake p50 {row['retake_p50_ns']} ns  needless {row['needless']}",
+            flush=True,
+        )
+
+
 def measure(version: str, programs: dict[str, Path], asked: argparse.Namespace) -> dict[str, Any]:
     """Every workload in every way, the ways by turns."""
     told: dict[str, Any] = {}
@@ -198,27 +223,18 @@ def measure(version: str, programs: dict[str, Path], asked: argparse.Namespace) 
         if asked.only and not workload.name.startswith(tuple(asked.only)):
             continue
         runs: dict[str, list[dict[str, Any]]] = {way: [] for way in workload.arguments}
-        program = programs[workload.program]
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for _ in range(asked.repeat):
                 for way, kept in runs.items():
-                    kept.append(alone(program, workload, way, folder))
+                    kept.append(alone(workload.binary(way, programs), workload, way, folder))
             told[workload.name] = {
                 way: {figure: statistics.median(run[figure] for run in kept) for figure in FIGURES}
                 | {"reader": kept[-1]["reader"]}
-                | traced(program, workload, way, folder)
+                | traced(workload.binary(way, programs), workload, way, folder)
                 for way, kept in runs.items()
             }
-        for way, figures in told[workload.name].items():
-            print(
-                f"{version:8} {workload.name:16} {way:12} p50 {figures['p50_ns'] / 1e3:9.1f} µs  "
-                f"p99 {figures['p99_ns'] / 1e3:10.1f} µs  {figures['ops_per_s']:11.1f}/s  "
-                f"CPU {figures['cpu_us_per_op']:8.2f} µs/op  "
-                f"wake-ups {figures['wakeups_per_op']:6.2f}/op  "
-                f"retake p50 {figures['retake_p50_ns']} ns  needless {figures['needless']}",
-                flush=True,
-            )
+        tell(version, workload.name, told[workload.name])
     return told
 
 
@@ -285,6 +301,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = {
             version: measure(version, built(version, Path(folder)), asked)
+            | retake_etcd.measure(version, GODEBUG_WAYS, asked.only)
             for version in asked.versions
         }
     print(f"written: {results.write('retake_go', figures)}")

@@ -25,7 +25,7 @@ from pathlib import Path
 from bench.rivals import Costs, Tool, ToolFailedError, attached, in_turns
 from tests.go import toolchains
 
-__all__ = ["SERVERS", "Served", "compare_served"]
+__all__ = ["SERVERS", "Served", "compare_served", "etcd_command", "wait_for"]
 
 _PROGRAMS = Path(__file__).parent / "programs"
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -89,7 +89,12 @@ def _counter(url: str, name: str) -> float:
     return sum(map(float, found))
 
 
-def _wait_for(url: str) -> None:
+def wait_for(url: str) -> None:
+    """Until a server answers.
+
+    Raises:
+        TimeoutError: it does not within 20 s.
+    """
     deadline_s = time.monotonic() + _READY_S
     while True:
         with contextlib.suppress(OSError):
@@ -138,21 +143,26 @@ def http(folder: Path) -> Iterator[Served]:
             server.kill()
 
 
-@contextlib.contextmanager
-def etcd(folder: Path) -> Iterator[Served]:
-    """Debian's etcd, under the load of its own ``check perf``, begun again whenever it ends."""
+def etcd_command(program: str, folder: Path) -> tuple[list[str], str]:
+    """How to start etcd by itself on free ports, with its data in a folder; and its address."""
     port, peer = _free_port(), _free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [
-        *("etcd", "--data-dir", str(folder / "data")),
+    return [
+        *(program, "--data-dir", str(folder / "data")),
         *("--listen-client-urls", url, "--advertise-client-urls", url),
         *("--listen-peer-urls", f"http://127.0.0.1:{peer}"),
         *("--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}"),
         *("--initial-cluster", f"default=http://127.0.0.1:{peer}"),
-    ]
+    ], url
+
+
+@contextlib.contextmanager
+def etcd(folder: Path) -> Iterator[Served]:
+    """Debian's etcd, under the load of its own ``check perf``, begun again whenever it ends."""
+    command, url = etcd_command("etcd", folder)
     load = f"while :; do ETCDCTL_API=3 etcdctl --endpoints={url} check perf --load=l; done"
     with _ended(command, output=folder / "server") as (server,):
-        _wait_for(f"{url}/health")
+        wait_for(f"{url}/health")
         with _ended(["sh", "-c", load], output=folder / "load"):
             yield Served(
                 server.pid,
@@ -169,7 +179,7 @@ def caddy(folder: Path) -> Iterator[Served]:
     command = ["caddy", "run", "--config", str(config)]
     load = ["wrk", "-t1", "-c16", "-d100000s", f"http://127.0.0.1:{port}/"]
     with _ended(command, output=folder / "server") as (server,):
-        _wait_for(f"http://127.0.0.1:{port}/")
+        wait_for(f"http://127.0.0.1:{port}/")
         metrics = f"http://127.0.0.1:{admin}/metrics"
         with _ended(load, output=folder / "load"):
             yield Served(server.pid, lambda: _counter(metrics, "caddy_http_requests_total"))

@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from analysis import load
 from bench.go.retake import overlay
 from bench.go.retake.build import build
+from bench.go.retake.debian import build_gvisor
 from tests.go import toolchains
+from tracer.capture.options import CaptureOptions
+from tracer.capture.record import record
 from tracer.errors import PretakeError
 
 VERSIONS = ("1.25.5", "1.27.3")
-WAYS = ("sysmon", "schedout", "threadstate")
+BY_EVENTS = ("schedout", "schedrun")
+WAYS = ("sysmon", "schedout", "schedrun", "threadstate")
 SOURCES = Path(overlay.__file__).parent
 
 
@@ -47,26 +52,30 @@ def calls(binary: Path, kind: str, way: str, folder: Path, *before: str) -> dict
     return reader
 
 
+@pytest.mark.parametrize("way", BY_EVENTS)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_blocked_call_is_told_and_its_p_is_taken(version: str, folder: Path) -> None:
+def test_a_blocked_call_is_told_and_its_p_is_taken(version: str, way: str, folder: Path) -> None:
     binary = program(version, "calls", folder)
     for kind in ("fifo", "cgo"):
-        told = calls(binary, kind, "schedout", folder)
+        told = calls(binary, kind, way, folder)
         assert 0 < told["taken"] <= told["told"]
         # The reader may be in the midst of one when it is asked.
         assert told["told"] - 1 <= told["taken"] + told["left"] + told["stale"] <= told["told"]
         assert told["unwatched"] == 0
+        # The thread that is told runs P itself, where one stands to be told.
+        assert (0 < told["ran"] <= told["taken"]) == (way == "schedrun")
     for way in ("sysmon", "threadstate", "nonsense"):
         assert set(calls(binary, "fifo", way, folder).values()) == {0}
 
 
 @pytest.mark.parametrize("procs", [1, 2, 4])
+@pytest.mark.parametrize("way", BY_EVENTS)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_blocked_call_is_told_once_and_a_parked_thread_never(
-    version: str, procs: int, folder: Path
+    version: str, way: str, procs: int, folder: Path
 ) -> None:
     binary = program(version, "gate", folder)
-    environment = os.environ | {"GODEBUG": "retake=schedout", "GOMAXPROCS": str(procs)}
+    environment = os.environ | {"GODEBUG": f"retake={way}", "GOMAXPROCS": str(procs)}
     told = json.loads(subprocess.check_output([str(binary), "40"], env=environment, timeout=120))
     # The program does not go on before each read was told, once: as a block, or, where it lost its
     # CPU before it blocked, as that.
@@ -104,10 +113,13 @@ def test_without_perf_events_it_is_sysmon_and_says_so_once(version: str, folder:
         assert done.stderr.count("retake=schedout: no perf events (errno 13)") == said
 
 
+@pytest.mark.parametrize("way", BY_EVENTS)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_ten_thousand_threads_are_blocked_at_one_time(version: str, folder: Path) -> None:
+def test_ten_thousand_threads_are_blocked_at_one_time(
+    version: str, way: str, folder: Path
+) -> None:
     binary = program(version, "stress", folder)
-    environment = os.environ | {"GODEBUG": "retake=schedout"}
+    environment = os.environ | {"GODEBUG": f"retake={way}"}
     done = subprocess.run(
         [str(binary), "threads", "10000"],
         env=environment,
@@ -127,6 +139,27 @@ def test_nothing_is_lost_when_all_happens_at_once(version: str, way: str, folder
         [str(binary), "30"], env=environment, capture_output=True, text=True, check=False
     )
     assert done.stdout == f"ok {7 * 2 * 30}\n", done.stderr
+
+
+@pytest.mark.every
+@pytest.mark.parametrize("hint", [True, False])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_gvisor_s_network_stack_works_in_each_way(
+    version: str, hint: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = tmp_path / "gvisor"
+    build_gvisor(version, binary, hint=hint)
+    for way in WAYS:
+        environment = os.environ | {"GODEBUG": f"retake={way}", "GOMAXPROCS": "1"}
+        told = json.loads(subprocess.check_output([str(binary), "100"], env=environment))
+        assert told["round_trips"] == 100
+    monkeypatch.setenv("GOMAXPROCS", "1")
+    monkeypatch.setenv("GODEBUG", "retake=sysmon")
+    trace = record([str(binary), "100"], output=tmp_path / "t.pretake", options=CaptureOptions())
+    episodes = load(trace).episodes().query("syscall == 'ppoll'")
+    assert set(episodes["outcome"]) & {"handed_off", "retaken"} == {
+        "handed_off" if hint else "retaken"
+    }
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -25,6 +25,7 @@ def build(
     *,
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    overlay: Path | None = None,
 ) -> None:
     """Run ``go build`` with the overlay.
 
@@ -33,11 +34,13 @@ def build(
         arguments: of go build, the package last.
         folder: to run it in.
         environment: for it; this process's own if not given.
+        overlay: a file for ``-overlay`` that has the runtime's and more; the runtime's alone if
+            not given.
 
     Raises:
         PretakeError: the toolchain is refused, or the build fails (its own words are above).
     """
-    overlay = make_overlay(goroot, default_folder(goroot))
+    overlay = overlay or make_overlay(goroot, default_folder(goroot))
     command = [str(goroot / "bin" / "go"), "build", "-overlay", str(overlay), *arguments]
     env = dict(os.environ if environment is None else environment)
     env |= {"GOROOT": str(goroot), "GOTOOLCHAIN": "local"}

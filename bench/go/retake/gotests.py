@@ -24,7 +24,7 @@ from tests.go import toolchains
 __all__ = ["PACKAGES", "VERSIONS", "WAYS", "Run", "main", "run"]
 
 VERSIONS = ("1.25.5", "1.27.3")
-WAYS = ("sysmon", "schedout", "threadstate")
+WAYS = ("sysmon", "schedout", "schedrun", "threadstate")
 PACKAGES = {
     "runtime": "Sched|Syscall|Preempt|Stop|Lock|GC",
     "os": ".",

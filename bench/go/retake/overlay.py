@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tracer.errors import PretakeError
 
-__all__ = ["main", "make_overlay"]
+__all__ = ["Place", "inserted", "main", "make_overlay"]
 
 OWN = Path(__file__).parent / "runtime"
 FIRST_PRUNNING = 26
@@ -95,6 +95,13 @@ PLACES = (
     Place("proc.go", r"\nfunc sysmon\(\) \{", "sysmon", after="\n\tretakeUnminit()"),
     Place(
         "proc.go",
+        r"\nfunc stopm\(\) \{(?:[^\n]*\n(?!\}))*(?P<at>\tlock\(&sched\.lock\)\n\tmput\(gp\.m\))",
+        "an M parks",
+        before="\tif retakeStand(gp.m) {\n\t\tacquirep(gp.m.nextp.ptr())\n"
+        "\t\tgp.m.nextp = 0\n\t\treturn\n\t}\n",
+    ),
+    Place(
+        "proc.go",
         r"\n\t\tusleep\(delay\)",
         "sysmon's sleep",
         before="\n\t\tretakeOwn := delay\n\t\tdelay = retakeDelay(delay)",
@@ -160,12 +167,12 @@ def make_overlay(goroot: Path, folder: Path, arch: str = "amd64") -> Path:
         text = (source / name).read_text()
         for place in PLACES:
             if place.file == name:
-                text = _changed(text, place, version)
+                text = inserted(text, place, version)
         target = folder / name
         target.write_text(text)
         replace[str(source / name)] = str(target)
     model = "prunning" if minor >= FIRST_PRUNNING else "psyscall"
-    for name in ("retake.go", f"{model}.go"):
+    for name in ("retake.go", "stand.go", f"{model}.go"):
         replace[str(source / f"retake_{name}")] = str((OWN / name).resolve())
     package = "internal/runtime/syscall"
     if (goroot / "src" / package / "linux").is_dir():
@@ -178,13 +185,23 @@ def make_overlay(goroot: Path, folder: Path, arch: str = "amd64") -> Path:
     return overlay
 
 
-def _changed(text: str, place: Place, version: str) -> str:
+def inserted(text: str, place: Place, version: str) -> str:
+    """A file's text with what a place gets.
+
+    Args:
+        text: of the file that the place names.
+        place: what to add, and where.
+        version: whose file this is, for the message.
+
+    Raises:
+        PretakeError: the place is not there exactly once.
+    """
     found = list(re.finditer(place.anchor, text))
     if len(found) != 1:
         raise PretakeError(
             f"{version}: {place.file} has the place for '{place.why}' {len(found)} times, "
             "not once",
-            "use a toolchain that the page names, or teach overlay.py this one",
+            "use a version that the page names, or teach bench/go/retake this one",
         )
     group = "at" if "at" in found[0].groupdict() else 0
     begin, end = found[0].span(group)

@@ -7,12 +7,12 @@ import _ "unsafe"
 // What the runtime's reader did (retakeCounts in ../runtime/retake.go).
 //
 //go:linkname retakeNowCounts runtime.retakeNowCounts
-func retakeNowCounts() [7]uint64
+func retakeNowCounts() [8]uint64
 
 func reader() map[string]uint64 {
 	told := map[string]uint64{}
 	for i, count := range retakeNowCounts() {
-		told[[7]string{"wakeups", "told", "taken", "left", "stale", "unwatched", "preempted"}[i]] = count
+		told[[8]string{"wakeups", "told", "taken", "left", "stale", "unwatched", "preempted", "ran"}[i]] = count
 	}
 	return told
 }

@@ -19,7 +19,7 @@ import (
 )
 
 //go:linkname retakeNowCounts runtime.retakeNowCounts
-func retakeNowCounts() [7]uint64
+func retakeNowCounts() [8]uint64
 
 const told, preempted = 1, 6
 

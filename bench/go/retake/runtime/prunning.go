@@ -25,7 +25,7 @@ func retakeOf(mp *m) {
 		thread.takeP()
 		thread.resume()
 		retakeNow.counts.taken++
-		handoffp(pp)
+		retakeGive(pp)
 	}
 	incidlelocked(1)
 }

@@ -24,7 +24,7 @@ func retakeOf(mp *m) {
 		}
 		retakeNow.counts.taken++
 		pp.syscalltick++
-		handoffp(pp)
+		retakeGive(pp)
 	} else {
 		if trace.ok() {
 			traceRelease(trace)

@@ -22,6 +22,7 @@
 //
 //	sysmon       as Go is (the default)
 //	schedout     the above
+//	schedrun     the same, but the thread that is told runs the P (stand.go)
 //	threadstate  sysmon reads the thread's state from /proc when it first sees it in a call, and
 //	             takes P at once if the thread sleeps: half the latency, by the same discussion
 //
@@ -80,6 +81,7 @@ const (
 	retakeBySysmon      = 1
 	retakeBySchedOut    = 2
 	retakeByThreadState = 3
+	retakeBySchedRun    = 4
 )
 
 const (
@@ -158,6 +160,7 @@ type retakeCounts struct {
 	stale     uint64 // the M was in no call, or back from it
 	unwatched uint64 // threads for which there was no event
 	preempted uint64 // threads that were told and had not blocked
+	ran       uint64 // Ps that the thread that took them ran itself
 }
 
 var retakeNow struct {
@@ -188,11 +191,19 @@ func retakeMode() int32 {
 	switch retakeAsked(gogetenv("GODEBUG")) {
 	case "schedout":
 		mode = retakeBySchedOut
+	case "schedrun":
+		mode = retakeBySchedRun
 	case "threadstate":
 		mode = retakeByThreadState
 	}
 	retakeNow.mode.Store(mode)
 	return mode
+}
+
+// retakeByEvents tells whether threads are watched by perf events.
+func retakeByEvents() bool {
+	mode := retakeMode()
+	return mode == retakeBySchedOut || mode == retakeBySchedRun
 }
 
 // retakeAsked finds the last retake= in a GODEBUG text.
@@ -217,7 +228,7 @@ func retakeAsked(text string) string {
 //
 //go:nowritebarrierrec
 func retakeMinit() {
-	if retakeMode() != retakeBySchedOut {
+	if !retakeByEvents() {
 		return
 	}
 	mp := getg().m
@@ -374,7 +385,7 @@ func retakeUnminit() {
 
 // retakeStart starts the reader. Called where sysmon is started.
 func retakeStart() {
-	if retakeMode() != retakeBySchedOut {
+	if !retakeByEvents() {
 		return
 	}
 	if retakeNow.used == 0 {
@@ -391,29 +402,44 @@ func retakeStart() {
 //
 //go:nowritebarrierrec
 func retakeReader() {
+	retakeIsOwn()
+	// Its own switches would wake it.
+	retakeUnminit()
+	for {
+		retakeRead()
+		retakeGiveWay()
+	}
+}
+
+// retakeIsOwn makes the current thread one of the runtime's own to checkdead.
+//
+//go:nowritebarrierrec
+func retakeIsOwn() {
 	lock(&sched.lock)
 	sched.nmsys++
 	checkdead()
 	unlock(&sched.lock)
-	// Its own switches would wake it.
-	retakeUnminit()
+}
+
+// retakeRead waits until some thread blocks, and takes the Ps of all that have.
+//
+//go:nowritebarrierrec
+func retakeRead() {
 	var events [64]retakeEpollEvent
-	for {
-		n, _, errno := retakeSyscall6(retakeSysEpollPwait, uintptr(retakeNow.epfd),
-			uintptr(noescape(unsafe.Pointer(&events))), uintptr(len(events)), ^uintptr(0), 0, 0)
-		if errno != 0 {
-			if errno == _EINTR {
-				continue
-			}
-			throw("retake: epoll_wait failed")
-		}
-		lock(&retakeNow.lock)
-		retakeNow.counts.wakeups++
-		for i := 0; i < int(n); i++ {
-			retakeLook(*(*int32)(unsafe.Pointer(&events[i].data)))
-		}
-		unlock(&retakeNow.lock)
+	n, _, errno := retakeSyscall6(retakeSysEpollPwait, uintptr(retakeNow.epfd),
+		uintptr(noescape(unsafe.Pointer(&events))), uintptr(len(events)), ^uintptr(0), 0, 0)
+	if errno == _EINTR {
+		return
 	}
+	if errno != 0 {
+		throw("retake: epoll_wait failed")
+	}
+	lock(&retakeNow.lock)
+	retakeNow.counts.wakeups++
+	for i := 0; i < int(n); i++ {
+		retakeLook(*(*int32)(unsafe.Pointer(&events[i].data)))
+	}
+	unlock(&retakeNow.lock)
 }
 
 // retakeLook reads what the kernel told of one M. The lock is held.
@@ -461,7 +487,7 @@ func retakeWanted(pp *p) bool {
 // reader has left, which may be wanted after all; from then on the period doubles up to what preemption
 // needs. A net of 100 ms, as in the discussion, would save nothing: the look at a P comes with it.
 func retakeDelay(delay uint32) uint32 {
-	if retakeMode() != retakeBySchedOut || retakeNow.slots == 0 || retakeNow.blind.Load() != 0 {
+	if !retakeByEvents() || retakeNow.slots == 0 || retakeNow.blind.Load() != 0 {
 		return delay
 	}
 	if retakeNow.left.Load() {
@@ -508,6 +534,6 @@ func retakeSleeps(tid uint64) bool {
 }
 
 // retakeNowCounts is what the reader did so far, for benchmarks (reached by go:linkname).
-func retakeNowCounts() [7]uint64 {
-	return *(*[7]uint64)(unsafe.Pointer(&retakeNow.counts))
+func retakeNowCounts() [8]uint64 {
+	return *(*[8]uint64)(unsafe.Pointer(&retakeNow.counts))
 }
