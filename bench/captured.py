@@ -20,7 +20,11 @@ _BUSY = "while True: pass"
 
 
 def record(
-    trace: Path, command: tuple[str, ...], *around: str, environment: dict[str, str] | None = None
+    trace: Path,
+    command: tuple[str, ...],
+    *around: str,
+    environment: dict[str, str] | None = None,
+    options: tuple[str, ...] = (),
 ) -> Path:
     """Record a command.
 
@@ -29,11 +33,12 @@ def record(
         command: with its arguments.
         around: a command that runs the capture.
         environment: variables to add.
+        options: of ``pretake record``.
 
     Raises:
         subprocess.CalledProcessError: the capture or the command failed.
     """
-    words = (PRETAKE, "record", "--quiet", "--force", "-o", str(trace), "--", *command)
+    words = (PRETAKE, "record", "--quiet", "--force", *options, "-o", str(trace), "--", *command)
     subprocess.run(
         (*around, *words),
         check=True,

@@ -1,6 +1,6 @@
 """Each idea of the discussion of Go issue 29734 beside its figure: ``python -m bench.discussion``.
 
-Everything is measured in one run of about two minutes, on the reference runtime (here and on the
+Everything is measured in one run of some three minutes, on the reference runtime (here and on the
 simulated host) and, where Go can be built, on gVisor's pattern in real Go. ``--document`` writes
 docs/the-discussion.md anew. Rows whose figure could not be had say why. Compare ratios: absolute
 times depend on the machine and on what else it does. The rows are in ``bench/ideas/``, by subject.
@@ -20,12 +20,14 @@ from statistics import median
 
 from bench import results
 from bench.go_proposal import PROGRAMS, alone
-from bench.ideas.calls import hint, kvm, neighbour, window
+from bench.ideas.calls import hint, kvm, neighbour
 from bench.ideas.preemption import register_map
 from bench.ideas.queues import runnext, thief
 from bench.ideas.row import ROUNDS, GoTimes, Row
 from bench.ideas.told import backup, ums, upcall, whose
+from bench.ideas.two_runs import two_runs
 from bench.ideas.waiting import poller, readiness, skipped, sources
+from bench.ideas.window import window
 from reference_runtime.current import COMPILED
 from tests.go import toolchains
 
@@ -47,6 +49,7 @@ IDEAS: tuple[Callable[[GoTimes], Iterator[Row]], ...] = (
     kvm,
     runnext,
     register_map,
+    two_runs,
 )
 HEAD = """\
 # The ideas of the discussion, each beside its figure

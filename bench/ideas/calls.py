@@ -1,4 +1,4 @@
-"""Ideas about the call: the hint, its price, how long a call must be for it to pay."""
+"""Ideas about the call: the hint, and its price."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 from analysis.units import duration_text as time_text
 from bench.ideas.row import ROUNDS, GoTimes, Row, echo, overlay, ratio, simulated
-from reference_runtime import BLOCK, Runtime, Site, WaitGroup, go, gosched, spin, syscall
 from reference_runtime.sim.costs import Costs
-from reference_runtime.sim.sim_host import SimHost
 from reference_runtime.workloads import run_workload
 
 
@@ -67,57 +65,6 @@ def neighbour(go_times: GoTimes) -> Iterator[Row]:
         "against `sysmon`, under which the pair keeps both Ps from call to call and the busy one "
         "waits for the end of a time slice; with the hint it runs at each wait",
     )
-
-
-def window(_: GoTimes) -> Iterator[Row]:
-    """The lengths of calls at which each way wins, simulated."""
-    cells = []
-    for length_us in (1, 10, 30, 100, 300, 1_000):
-        ops = {
-            policy: 1e9 / called_ns(policy, length_us * 1_000)
-            for policy in ("sysmon", "block", "raw", "sched_out")
-        }
-        best = max(ops, key=lambda policy: ops[policy])
-        others = ", ".join(
-            f"{policy} {ops[policy] / ops[best]:.2f}" for policy in ops if policy != best
-        )
-        cells.append(f"{length_us} µs: **{best}** ({others})")
-    yield Row(
-        "The lengths of calls for which a hint pays",
-        "calls that surely block",
-        "<br>".join(cells),
-        "–",
-        "throughput of four workers, each 5 µs of work and such a call in turns, beside a busy "
-        "goroutine, one P, simulated, against the best",
-    )
-
-
-def called_ns(policy: str, block_ns: int) -> int:
-    """How long four workers need for 100 calls each that block for so long, simulated."""
-    host = SimHost(2)
-
-    async def main() -> None:
-        done = WaitGroup(4)
-
-        async def calls() -> None:
-            for _ in range(100):
-                await spin(5_000)
-                await syscall(Site("call", BLOCK), host.call, (0, block_ns))
-            done.done()
-
-        async def computes() -> None:
-            while True:
-                await spin(20_000)
-                await gosched()
-
-        go(computes())
-        for _ in range(4):
-            go(calls())
-        await done.wait()
-
-    begin_ns = int(host.nanotime())
-    Runtime(1, policy, host=host).run(main)
-    return int(host.nanotime()) - begin_ns
 
 
 def kvm(_: GoTimes) -> Iterator[Row]:
