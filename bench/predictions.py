@@ -38,6 +38,9 @@ from tracer.errors import PretakeError
 
 ROUNDS = 3
 SECONDS, SHORT_SECONDS = "1", "0.5"
+_TESTED = Path(toolchains.__file__).parent
+_GO = Path(__file__).parent / "go"
+_RETAKE = _GO / "retake"
 _EACH_CALL = ("harm_ns", "handoffs")
 
 
@@ -60,13 +63,15 @@ class Workload:
         arguments: of ``pretake run``, or of a Go program (``program``).
         tuned: it was looked at while the model was made.
         procs: Ps of the captured run.
-        program: a folder of ``tests/go``; empty for the reference runtime.
+        program: a Go program's folder; empty for the reference runtime.
+        among: where that folder is.
     """
 
     arguments: tuple[str, ...]
     tuned: bool = False
     procs: int = 1
     program: str = ""
+    among: Path = _TESTED
 
     def sources(self) -> Mapping[Way, Sequence[Way]]:
         """The ways that are captured, and what each of them predicts."""
@@ -83,7 +88,8 @@ class Workload:
         """Run it one way."""
         trace = folder / f"{way.policy}-{way.procs}.pretake"
         if self.program:
-            command = (str(toolchains.build(self.program)), *self.arguments)
+            binary = toolchains.build(self.program, among=self.among)
+            command = (str(binary), *self.arguments)
             return record(trace, command, environment={"GOMAXPROCS": str(way.procs)})
         how = ("--retake", way.policy, "--procs", str(way.procs), "--seconds", seconds)
         return record(trace, (PRETAKE, "run", *self.arguments, *how))
@@ -99,6 +105,9 @@ WORKLOADS = {
     "calls from one site": Workload(("calls", "--set", "long_share=0.5", "--set", "one_site=1")),
     "longer mix": Workload(("mix", "--set", "block_ns=1000000", "--set", "workers=6")),
     "Go: blocking reads": Workload(("300",), program="blockread"),
+    "Go: network stack": Workload(("normal", "1000"), program="netstack", among=_GO),
+    "Go: reads of a FIFO": Workload(("fifo", "0.5", "/tmp"), program="calls", among=_RETAKE),
+    "Go: write-ahead log": Workload(("fsync", "2", "/var/tmp"), program="calls", among=_RETAKE),
 }
 SHORT = ("echo", "calls, all long", "Go: blocking reads")
 
