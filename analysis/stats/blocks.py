@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+
+from analysis.stats.student import quantile
 
 __all__ = ["Estimate", "block_mean", "block_noise"]
 
@@ -46,7 +47,7 @@ def block_mean(values: npt.ArrayLike) -> Estimate | None:
         return None
     sums, counts = _blocks(x, np.ones(len(x)))
     without = (sums.sum() - sums) / (counts.sum() - counts)
-    half = float(stats.t.ppf(_TAIL, len(sums) - 1)) * _jackknife(without)
+    half = quantile(_TAIL, len(sums) - 1) * _jackknife(without)
     return Estimate(float(x.mean()), half, half)
 
 

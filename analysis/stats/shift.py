@@ -19,7 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import pandas as pd
+
+from analysis.stats.student import tail
 
 __all__ = ["FEWEST", "Shifted", "shift_test"]
 
@@ -81,12 +83,12 @@ def _beyond(effect: float, by_chance: npt.NDArray[np.float64]) -> float:
     if free < 1:
         return 1.0
     t = abs(effect) * np.sqrt(free / (1 - effect**2))
-    return float(2 * stats.t.sf(t, free))
+    return 2 * tail(float(t), free)
 
 
 def _standard_ranks(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Ranks with mean 0 and variance 1; all 0 where the values are equal."""
-    ranks = np.asarray(stats.rankdata(np.asarray(values)), np.float64)
+    ranks = pd.Series(np.asarray(values)).rank().to_numpy(np.float64)
     if len(ranks) == 0 or ranks.max() == ranks.min():
         return np.zeros(len(ranks))
     return np.asarray((ranks - ranks.mean()) / ranks.std(), np.float64)

@@ -27,9 +27,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
 from analysis.schema import Field, Frame
+from analysis.stats.student import quantile, welch
 
 __all__ = [
     "DIFFERENCE",
@@ -137,7 +137,7 @@ def p_above(values: Sequence[float], limits: Sequence[float], factor: float = 1.
         x, y = np.log(x), np.log(y)
     if _spread(x) == _spread(y) == 0:
         return float(y.mean() <= x.mean())
-    return float(stats.ttest_ind(y, x, equal_var=False, alternative="greater").pvalue)
+    return welch(x, y).above()
 
 
 def apart(values: Sequence[float | None]) -> list[bool]:
@@ -192,13 +192,12 @@ def _compare(a: Floats, b: Floats, family: int) -> dict[str, float]:
         if logs:
             found["ratio_low"] = found["ratio_high"] = found["ratio"]
         return found
-    test = stats.ttest_ind(y, x, equal_var=False)
-    found["p"] = float(test.pvalue)
+    test = welch(x, y)
+    found["p"] = test.apart()
     if logs:
-        low, high = test.confidence_interval(1 - LEVEL)
+        low, high = test.interval(1 - LEVEL)
         found["ratio_low"], found["ratio_high"] = _exp(low), _exp(high)
-        error = math.sqrt(x.var(ddof=1) / len(x) + y.var(ddof=1) / len(y))
-        found["detectable"] = _least(error, float(test.df), family)
+        found["detectable"] = _least(test.error, test.df, family)
     return found
 
 
@@ -227,7 +226,7 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def _least(error: float, df: float, figures: int) -> float:
-    t = float(stats.t.ppf(1 - LEVEL / 2 / figures, df) + stats.t.ppf(_POWER, df))
+    t = quantile(1 - LEVEL / 2 / figures, df) + quantile(_POWER, df)
     return _exp(t * error) - 1
 
 

@@ -26,6 +26,7 @@ from tools.daemonset import CAPABILITIES, METRICS_PORT
 
 POD, OTHER = "3f2b8c1e-9d4a-4c6b-8e7f-0a1b2c3d4e5f", "7c1d9e2f-5b6a-4d3c-9f8e-1a2b3c4d5e6f"
 SOMEBODY = 1234
+MOST_BYTES = 350_000_000
 COMPILERS = ("gcc*", "cc", "clang*", "cc1*", "as", "ld", "libbcc.so*", "libLLVM*", "libclang*")
 NUMBERS = {
     "DAC_READ_SEARCH": 2,
@@ -84,6 +85,10 @@ def test_there_is_no_compiler_in_it(image: str) -> None:
     assert found == []
 
 
+def test_it_is_small(image: str) -> None:
+    assert int(told("image", "inspect", "-f", "{{.Size}}", image)) <= MOST_BYTES
+
+
 @pytest.mark.timeout(600)
 def test_its_watch_finds_a_server_of_another_pod_and_names_the_line(
     image: str, tmp_path: Path
@@ -130,9 +135,16 @@ def test_its_watch_finds_a_server_of_another_pod_and_names_the_line(
     assert f'pod="{OTHER}"' in info
     assert_dump_names_the_line(dump)
     # The image reads it as well.
-    view = ["summary", "--json", f"/var/lib/pretake/dumps/{dump.name}"]
+    seen = f"/var/lib/pretake/dumps/{dump.name}"
+    view = ["summary", "--json", seen]
     verdict = json.loads(told("run", *options, image, *view))["verdict"]
     assert any("main.go:" in finding["what"] for finding in verdict["findings"])
+    for other in (
+        ["report", seen, "-o", "/tmp/report.html"],
+        ["diff", seen, seen],
+        ["factors", seen],
+    ):
+        told("run", *options, image, *other)
     process = load(dump).manifest.asked["watch"]["processes"][str(pid)]
     assert (process["comm"], process["container"], process["pod"]) == (name, identity, OTHER)
 
