@@ -4,27 +4,51 @@ Example: with 30 s and 128 MiB, a program that makes 1 MB of records a second ha
 here. One that makes 10 MB a second has its last 12 s, and :attr:`Window.cut` says so.
 
 Records stay as the ring had them, which is half of what Arrow needs for few rows at a time. They
-lie in *slices* of about a second by when they came. Whole slices go, the oldest first, and who
-keeps what was true before the window (:mod:`tracer.capture.head`) is given what goes.
+lie in *slices* of about a second by when they came, in the pieces in which they came: most are
+never asked for, so they are joined only then. Whole slices go, the oldest first, and who keeps
+what was true before the window (:mod:`tracer.capture.head`) is given what goes.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from tracer.trace.records import copied, joined
+from tracer.trace.records import gathered, joined
 
-__all__ = ["Slice", "Window"]
+__all__ = ["Pieces", "Slice", "Window"]
 
 _SLICE_NS: Final = 1_000_000_000
 _SLICES: Final = 32
 """A slice has at most this part of the memory, so that no more than that goes at once."""
+
+
+class Pieces(Mapping[str, np.ndarray]):
+    """Records by table, which are joined when they are asked for.
+
+    Args:
+        pieces: of each table one at least; nobody else changes them any more.
+    """
+
+    def __init__(self, pieces: dict[str, list[np.ndarray]]) -> None:
+        self._pieces = pieces
+
+    def __getitem__(self, table: str) -> np.ndarray:
+        whole = joined(self._pieces[table])
+        # Who writes a dump asks from another thread: one of the two is kept, and they are equal.
+        self._pieces[table] = [whole]
+        return whole
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
 
 
 class Slice(NamedTuple):
@@ -55,9 +79,8 @@ class _Open:
     nbytes: int = 0
 
     def sealed(self, end_ns: int) -> Slice:
-        records = {name: joined(pieces) for name, pieces in self.records.items()}
         tables = {name: pa.concat_tables(pieces) for name, pieces in self.tables.items()}
-        return Slice(self.begin_ns, end_ns, records, tables, self.nbytes)
+        return Slice(self.begin_ns, end_ns, Pieces(self.records), tables, self.nbytes)
 
 
 class Window:
@@ -92,18 +115,18 @@ class Window:
         """From when on all that came is here."""
         return self._slices[0].begin_ns if self._slices else self._open.begin_ns
 
-    def add(self, table: str, records: np.ndarray, now_ns: int) -> np.ndarray:
+    def add(self, table: str, pieces: Sequence[np.ndarray], now_ns: int) -> np.ndarray:
         """Keep a copy of records that just came.
 
         Args:
             table: of them.
-            records: of the table's record type; they may be the ring's own memory.
+            pieces: one at least, of the table's record type; they may be the ring's own memory.
             now_ns: the time, CLOCK_MONOTONIC, later than each record's.
 
         Returns:
             The copy, which changes no more.
         """
-        copy = copied(records)
+        copy = gathered(pieces)
         if len(copy):
             self._make_room(copy.nbytes, now_ns)
             self._open.records.setdefault(table, []).append(copy)

@@ -44,10 +44,12 @@ def test_all_of_the_window_is_there_and_no_more_than_the_memory(
     for later_ns, count, silent in steps:
         now_ns += later_ns
         if not silent:
-            window.add("sched_switch", switches(count, sent), now_ns)
+            came_now = switches(count, sent)
+            window.add("sched_switch", [came_now[: count // 3], came_now[count // 3 :]], now_ns)
             came += [(now_ns, sent + n) for n in range(count)]
             sent += count
-            assert window.nbytes <= max(limit, count * SWITCH.itemsize)
+            # A piece that is larger than the limit is kept alone, until the next one comes.
+            assert not count or window.nbytes <= max(limit, count * SWITCH.itemsize)
         window.step(now_ns)
         begins.append(window.begin_ns)
         # Not shortened: then it is as long as was asked, or as there was time.
@@ -67,9 +69,27 @@ def test_all_of_the_window_is_there_and_no_more_than_the_memory(
         assert slices[0].end_ns >= now_ns - span_s * SECOND
 
 
+def test_pieces_are_joined_when_they_are_asked_for_and_not_before() -> None:
+    """The copy of each piece is the window's only one, and the ring may be written meanwhile."""
+    window = Window(SECOND, 1 << 20, 0, lambda _: None)
+    ring = switches(6)
+    first = window.add("sched_switch", [ring[:2], ring[2:4]], 1)
+    second = window.add("sched_switch", [ring[4:]], 2)
+    ring["ts_ns"] = -5
+    (kept,) = window.slices(3)
+    assert len(kept.records) == 1
+    assert "block" not in kept.records
+    whole = kept.records["sched_switch"]
+    assert whole["ts_ns"].tolist() == list(range(6))
+    assert kept.records["sched_switch"] is whole
+    assert not any(np.shares_memory(ring, copy) for copy in (first, second, whole))
+    # Who had a piece before has it still.
+    assert (first["ts_ns"].tolist(), second["ts_ns"].tolist()) == ([0, 1, 2, 3], [4, 5])
+
+
 def test_what_a_dump_waits_for_is_kept_beyond_its_age() -> None:
     window = Window(2 * SECOND, 1 << 20, 0, lambda _: None)
-    window.add("sched_switch", switches(1), SECOND // 2)
+    window.add("sched_switch", [switches(1)], SECOND // 2)
     window.keep_ns = 0
     for second in range(1, 10):
         window.step(second * SECOND)
@@ -83,7 +103,7 @@ def test_for_want_of_memory_the_window_is_shorter_and_says_so() -> None:
     piece = switches(10)
     window = Window(100 * SECOND, 5 * piece.nbytes, 0, lambda _: None)
     for second in range(1, 9):
-        window.add("sched_switch", piece, second * SECOND)
+        window.add("sched_switch", [piece], second * SECOND)
         window.step(second * SECOND)
     assert window.cut
     assert window.nbytes <= 5 * piece.nbytes
