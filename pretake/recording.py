@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Recording", "import_late"]
 
-_PERIOD_S: Final = 0.5
+_PERIOD_S: Final = 1.0
 _ROWS_PERIOD_S: Final = 1.0
 _PATIENCE_S: Final = 60.0
 _BUCKETS: Final = 256

@@ -13,6 +13,7 @@ import numpy as np
 from analysis.answers.going import GoingPressure
 from analysis.answers.live import Call, CallSites
 from analysis.names import syscall_names
+from tracer.trace.records import joined
 from tracer.trace.schema import TABLES
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ def forget_early(pieces: list[LiveRows]) -> list[LiveRows]:
     lives = [
         replace(piece, records={"task": piece.records["task"]}, tables={})
         for piece in older
-        if len(piece.records.get("task", ()))
+        if piece.records.get("task")
     ]
     if len(lives) > _LIVES_MOST:
-        tasks = np.concatenate([piece.records["task"] for piece in lives])
-        lives = [replace(lives[-1], records={"task": _living(tasks)})]
+        tasks = joined([part for piece in lives for part in piece.records["task"]])
+        lives = [replace(lives[-1], records={"task": [_living(tasks)]})]
     return [*lives, *newer]
 
 

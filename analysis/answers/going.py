@@ -37,7 +37,7 @@ from analysis.ptime.setting import (
 )
 from analysis.windowed.columns import TIME_COLUMN, Columns, from_arrow, from_records
 from tracer.trace.containers import NOWHERE, Container
-from tracer.trace.records import copied, joined, picked
+from tracer.trace.records import joined, picked
 from tracer.trace.schema import TABLES, UNKNOWN
 
 __all__ = ["GoingPressure"]
@@ -110,7 +110,7 @@ class GoingPressure:
         self._on_settled = on_settled
         self._begin_ns = begin_ns
         self._fed_ns = begin_ns
-        self._early: dict[str, np.ndarray] = {}
+        self._early: dict[str, list[np.ndarray]] = {}
         # A piece for each second or so: of 200 processes five minutes are 26 MB.
         self._bins: deque[Mapping[str, np.ndarray]] = deque()
         self._living: dict[int, set[int]] = {}
@@ -119,10 +119,15 @@ class GoingPressure:
         self._comms: dict[int, str] = {}
         self._places: dict[int, Container] = {}
         self._reached: set[tuple[int, int, int]] = set()
+        self._reach_told: pa.Table | None = None
+        """The table that was told last, which most often is told again."""
         self._past: dict[int, _Past] = {}
 
     def feed(
-        self, records: Mapping[str, np.ndarray], tables: Mapping[str, pa.Table], until_ns: int
+        self,
+        records: Mapping[str, Sequence[np.ndarray]],
+        tables: Mapping[str, pa.Table],
+        until_ns: int,
     ) -> None:
         """Take rows (:class:`tracer.capture.live.LiveRows`)."""
         until_ns = max(until_ns, self._fed_ns)
@@ -134,7 +139,7 @@ class GoingPressure:
         self._runner.add_edges([(max(e[0], first_ns), e[1], e[2], e[3]) for e in edges])
         ready = {}
         for name, columns in _COLUMNS.items():
-            held = [own[name] for own in (self._early, records) if len(own.get(name, ()))]
+            held = [*self._early.get(name, ()), *records.get(name, ())]
             if held:
                 ready[name], self._early[name] = _due(name, held, columns, until_ns)
         self._runner.feed(ready, until_ns)
@@ -232,11 +237,11 @@ class GoingPressure:
                     self._comms.pop(pid, None)
                     self._places.pop(pid, None)
 
-    def _lives(self, records: Mapping[str, np.ndarray]) -> Iterator[Edge]:
+    def _lives(self, records: Mapping[str, Sequence[np.ndarray]]) -> Iterator[Edge]:
         """When processes begin and end: with their first thread, and with the last of all."""
-        if "task" not in records:
+        if not records.get("task"):
             return
-        rows = records["task"]
+        rows = joined(records["task"])
         rows = rows[np.argsort(rows["ts_ns"], kind="stable")]
         names = ("ts_ns", "tid", "pid", "kind", "comm")
         for ns, tid, pid, kind, comm in zip(*(rows[n].tolist() for n in names), strict=True):
@@ -257,10 +262,10 @@ class GoingPressure:
                     yield ns, pid, BEGINS, 0
                 self._comms[pid] = comm.decode("utf-8", "replace")
 
-    def _losses(self, records: Mapping[str, np.ndarray]) -> Iterator[Edge]:
-        if "loss" not in records:
+    def _losses(self, records: Mapping[str, Sequence[np.ndarray]]) -> Iterator[Edge]:
+        if not records.get("loss"):
             return
-        rows = records["loss"]
+        rows = joined(records["loss"])
         words = TABLES["loss"].column("table")
         codes = {words.code(name) for name in LOSSES_OF if name in words.words}
         for begin, end, table in zip(
@@ -273,8 +278,9 @@ class GoingPressure:
                 yield max(begin, end), UNKNOWN, LOSS_ENDS, 0
 
     def _reach(self, tables: Mapping[str, pa.Table]) -> Iterator[Edge]:
-        if "reach" not in tables:
+        if "reach" not in tables or tables["reach"] is self._reach_told:
             return
+        self._reach_told = tables["reach"]
         names = ("pid", "generation", "exec_ns", "ts_ns")
         rows = from_arrow("reach", tables["reach"].select([*names, *Container._fields]))
         self._places |= places_in(rows)
@@ -302,11 +308,23 @@ def _by_process(pieces: Sequence[Mapping[str, np.ndarray]]) -> Iterator[dict[str
 
 def _due(
     name: str, held: Sequence[np.ndarray], columns: Sequence[str], until_ns: int
-) -> tuple[Columns, np.ndarray]:
+) -> tuple[Columns, list[np.ndarray]]:
     """The rows up to a moment, in the order of time; and the records of those after it."""
-    records = joined(held)
-    times = records[TIME_COLUMN[name]]
+    due, later = [], []
+    for records in held:
+        is_due = records[TIME_COLUMN[name]] <= until_ns
+        count = int(np.count_nonzero(is_due))
+        # Most pieces lie wholly on one side, and are not copied.
+        if count == len(records):
+            due.append(records)
+        elif not count:
+            later.append(records)
+        else:
+            due.append(picked(records, np.flatnonzero(is_due)))
+            later.append(picked(records, np.flatnonzero(~is_due)))
+    found = from_records(name, joined(due) if due else held[0][:0], columns)
+    times = found[TIME_COLUMN[name]]
     if not bool((times[1:] >= times[:-1]).all()):
-        records = picked(records, np.argsort(times, kind="stable"))
-    due = int(np.searchsorted(records[TIME_COLUMN[name]], until_ns, "right"))
-    return from_records(name, records[:due], columns), copied(records[due:])
+        order = np.argsort(times, kind="stable")
+        found = {column: numbers[order] for column, numbers in found.items()}
+    return found, later

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from pretake.libraries import import_without_threads
+from pretake.libraries import give_back_what_is_freed, import_without_threads
 from pretake.types import SIZE, WHERE, Number
 
 _NAMED: Final = 8
@@ -199,6 +199,7 @@ def command(
 
     own = None if flight is None else flight_of(flight)
     import_without_threads()
+    give_back_what_is_freed()
     from pretake.recording import Recording, import_late
     from pretake.views import note
     from tracer.capture.options import CaptureOptions

@@ -50,7 +50,6 @@ class Drain:
         self._observers = dict(observers or {})
         self._period_s = _PERIOD_MIN_S
         self._counted_at_s = 0.0
-        self._spans_taken = 0
         self.stored: dict[str, int] = dict.fromkeys(rings.rings, 0)
         self.lost = 0
 
@@ -130,11 +129,8 @@ class Drain:
 
     def _take_losses(self) -> None:
         self.lost = sum(count.lost for count in self._rings.counts().values())
-        if self._spans_taken == self.lost:
-            return
         spans = self._rings.take_loss_spans()
         if spans:
-            self._spans_taken += sum(span.lost for span in spans)
             self._writer.write("loss", loss_rows(spans))
 
 

@@ -175,12 +175,14 @@ class Frozen:
     def _lost(self) -> dict[str, int]:
         words = TABLES["loss"].column("table").words
         found: dict[str, int] = {}
-        for name, records in self._spans():
-            if name == "loss":
-                for code, lost in zip(
-                    records["table"].tolist(), records["lost"].tolist(), strict=True
-                ):
-                    found[words[code]] = found.get(words[code], 0) + lost
+        for piece in self.slices:
+            if "loss" not in piece.records:
+                continue
+            records = in_span("loss", piece.records["loss"], self.begin_ns, self.end_ns)
+            for code, lost in zip(
+                records["table"].tolist(), records["lost"].tolist(), strict=True
+            ):
+                found[words[code]] = found.get(words[code], 0) + lost
         return found
 
 

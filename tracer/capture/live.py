@@ -30,7 +30,7 @@ from tracer.capture.launch import Command, RunningProcess, present_rows
 from tracer.capture.options import CaptureOptions, probe_defines
 from tracer.capture.privilege import check_privilege, give_up
 from tracer.capture.programs import Programs
-from tracer.capture.reach import reach_table
+from tracer.capture.reach import Reach, reach_table, reaches
 from tracer.capture.runtimes import Runtimes
 from tracer.capture.several import Several
 from tracer.capture.start import attach, begin
@@ -40,7 +40,7 @@ from tracer.capture.throttles import Throttles
 from tracer.errors import PretakeError
 from tracer.targets import jail
 from tracer.trace.clock import KernelClock
-from tracer.trace.records import copied, joined
+from tracer.trace.records import gathered
 from tracer.trace.schema import UNKNOWN
 
 __all__ = ["OTHERS", "WHATS", "Histogram", "Live", "LiveRows", "buckets_of", "live", "lower_ns"]
@@ -53,6 +53,8 @@ OTHERS: Final = -2
 
 _BUFFER_BYTES: Final = 1 << 20
 _ROWS_PERIOD_S: Final = 0.02
+_FRESH_NS: Final = 50_000_000
+"""Rings that were read so short a time ago are not read again for who asks for rows."""
 _LATE_NS: Final = 500_000_000
 """A call's row comes with the next event of its thread, and a look at reach takes a while."""
 
@@ -110,6 +112,9 @@ class Live:
         self._clock = KernelClock()
         self._kept: dict[str, list[np.ndarray]] | None = {} if rows else None
         self._period_s = _ROWS_PERIOD_S if rows else math.inf
+        self._taken_ns = 0
+        """When the rings were last read: all that was sent before was taken."""
+        self._reach: tuple[list[Reach], pa.Table] | None = None
         self._throttles = Throttles()
         self._target = target
         self._programs = programs
@@ -155,13 +160,21 @@ class Live:
         """
         if self._kept is None:
             return None
-        until_ns = self._clock.now_ns() - (0 if last else _LATE_NS)
-        self._take()
+        if last or self._clock.now_ns() - self._taken_ns > _FRESH_NS:
+            self._take()
         throttle = self._take_beside()
         kept, self._kept = self._kept, {}
-        records = {name: joined(pieces) for name, pieces in kept.items()}
-        tables = {"reach": reach_table(self._images), "throttle": throttle}
-        return LiveRows(until_ns, records, tables)
+        tables = {"reach": self._reach_table()}
+        if throttle is not None:
+            tables["throttle"] = throttle
+        return LiveRows(self._taken_ns - (0 if last else _LATE_NS), kept, tables)
+
+    def _reach_table(self) -> pa.Table:
+        """Table reach; as long as nothing changes in it, the same object."""
+        told = reaches(self._images)
+        if self._reach is None or self._reach[0] != told:
+            self._reach = told, reach_table(self._images)
+        return self._reach[1]
 
     def _begin(self) -> None:
         assert not isinstance(self._target, Several)
@@ -172,31 +185,33 @@ class Live:
     def _add_present(self, pid: int, tids: list[int]) -> None:
         rows = present_rows(pid, tids, self._clock.now_ns())
         self._throttles.on_tasks(rows)
-        self._seen("task", rows)
+        self._seen("task", [rows])
 
     def _take(self) -> None:
+        self._taken_ns = self._clock.now_ns()
         for name, ring in self._programs.rings.rings.items():
-            records = ring.peek()
-            if len(records):
+            pieces = ring.pieces()
+            if pieces:
                 if name == "task":
-                    rows = records.copy()
+                    rows = gathered(pieces)
                     self._runtimes.on_tasks(rows)
                     self._late.on_tasks(rows)
                     self._throttles.on_tasks(rows)
-                self._seen(name, records)
+                self._seen(name, pieces)
             ring.release()
 
-    def _take_beside(self) -> pa.Table:
-        """Take what comes through no ring: losses, and table throttle, which is returned."""
+    def _take_beside(self) -> pa.Table | None:
+        """Take what comes through no ring: losses, and table throttle, which is returned if it
+        tells anything."""
         spans = self._programs.rings.take_loss_spans()
         if spans:
-            self._seen("loss", loss_records(spans))
-        return self._throttles.take()
+            self._seen("loss", [loss_records(spans)])
+        return None if self._throttles.is_quiet else self._throttles.take()
 
-    def _seen(self, table: str, records: np.ndarray) -> None:
+    def _seen(self, table: str, pieces: list[np.ndarray]) -> None:
         """Records came, which are the ring's own memory."""
         if self._kept is not None:
-            self._keep(table, copied(records))
+            self._keep(table, gathered(pieces))
 
     def _keep(self, table: str, records: np.ndarray) -> None:
         """Keep records for who asks for rows; they change no more."""
@@ -258,13 +273,15 @@ class LiveRows:
 
     Args:
         until_ns: what is later, other rows may still come before.
-        records: of tables with rings, in no order, and of ``loss``; as the rings had them.
+        records: of tables with rings, in no order, and of ``loss``; in pieces, as the rings had
+            them.
         tables: those that have texts, as a trace's reader gives them. ``reach``: all of it each
-            time; ``throttle``: what is new.
+            time, the same object as long as nothing changes; ``throttle``: what is new, if
+            anything is to be told.
     """
 
     until_ns: int
-    records: dict[str, np.ndarray]
+    records: dict[str, list[np.ndarray]]
     tables: dict[str, pa.Table]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,29 +13,64 @@ from tracer.trace.columns import column_array, text_array
 from tracer.trace.containers import Container
 from tracer.trace.schema import TABLES, UNKNOWN
 
-__all__ = ["reach_table"]
+__all__ = ["Reach", "reach_table", "reaches"]
+
+
+class Reach(NamedTuple):
+    """What table reach has of one program."""
+
+    pid: int
+    generation: int
+    exec_ns: int | None
+    reach_ns: int | None
+    path: str | None
+    build_id: str | None
+    comm: str | None
+    runtime: str
+    version: str | None
+    place: Container
+
+
+def reaches(every: Iterable[Image]) -> list[Reach]:
+    """What :func:`reach_table` tells, in its order: compared sooner than a table is made."""
+    found = []
+    # Neither the shell that waits at the gate, nor what was forked and is no program of its own.
+    for image in every:
+        if image.comm is None:
+            continue
+        binary = image.runtime.binary if image.runtime else None
+        found.append(
+            Reach(
+                image.pid,
+                image.generation,
+                image.exec_ns,
+                image.reach_ns,
+                image.path,
+                binary.build_id if binary else None,
+                image.comm,
+                binary.runtime if binary else "none",
+                binary.version if binary else None,
+                image.place,
+            )
+        )
+    return found
 
 
 def reach_table(every: Iterable[Image]) -> pa.Table:
     """Table reach: a row for each program that a process became, or was at the begin."""
     table = TABLES["reach"]
-    # Neither the shell that waits at the gate, nor what was forked and is no program of its own.
-    images = [image for image in every if image.comm is not None]
-    rows = np.zeros(len(images), [(c.name, c.numpy_type) for c in table.columns if not c.is_text])
+    told = reaches(every)
+    rows = np.zeros(len(told), [(c.name, c.numpy_type) for c in table.columns if not c.is_text])
     texts: dict[str, list[str | None]] = {"path": [], "build_id": [], "comm": []}
     texts |= {"runtime": [], "version": [], **{name: [] for name in Container._fields}}
-    for row, image in zip(rows, images, strict=True):
-        binary = image.runtime.binary if image.runtime else None
-        row["pid"], row["generation"] = image.pid, image.generation
-        row["exec_ns"] = UNKNOWN if image.exec_ns is None else image.exec_ns
-        row["ts_ns"] = UNKNOWN if image.reach_ns is None else image.reach_ns
-        texts["path"].append(image.path)
-        texts["comm"].append(image.comm)
-        texts["build_id"].append(binary.build_id if binary else None)
-        texts["version"].append(binary.version if binary else None)
-        texts["runtime"].append(binary.runtime if binary else "none")
-        for name, told in image.place._asdict().items():
-            texts[name].append(told)
+    for row, one in zip(rows, told, strict=True):
+        row["pid"], row["generation"] = one.pid, one.generation
+        row["exec_ns"] = UNKNOWN if one.exec_ns is None else one.exec_ns
+        row["ts_ns"] = UNKNOWN if one.reach_ns is None else one.reach_ns
+        for name in ("path", "comm", "build_id", "version", "runtime"):
+            texts[name].append(getattr(one, name))
+        for name, value in one.place._asdict().items():
+            texts[name].append(value)
     arrays = [
         text_array(texts[column.name])
         if column.is_text

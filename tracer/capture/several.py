@@ -75,6 +75,8 @@ class Several:
         self._gone: list[int] = []
         self._told_unread: set[int] = set()
         self._held: dict[int, RunningProcess] = {}
+        self._polled: tuple[int, ...] = ()
+        self._poll = select.poll()
         try:
             for pid in dict.fromkeys(pids):
                 self._held[pid] = RunningProcess(pid)
@@ -146,11 +148,13 @@ class Several:
         Returns:
             True if all have ended and none may come.
         """
-        poll = select.poll()
         by_fd = {process.fd: pid for pid, process in self._held.items()}
-        for fd in (*by_fd, *(() if or_fd is None else (or_fd,))):
-            poll.register(fd, select.POLLIN)
-        for fd, _ in poll.poll(max(seconds, 0) * 1000):
+        polled = (*by_fd, *(() if or_fd is None else (or_fd,)))
+        if polled != self._polled:
+            self._poll, self._polled = select.poll(), polled
+            for fd in polled:
+                self._poll.register(fd, select.POLLIN)
+        for fd, _ in self._poll.poll(max(seconds, 0) * 1000):
             if fd in by_fd:
                 pid = by_fd[fd]
                 self._held.pop(pid).close()

@@ -24,6 +24,9 @@ __all__ = ["PERIOD_NS", "Throttles"]
 PERIOD_NS: Final = 100_000_000
 """How far apart the questions are: the period of a quota, as the kernel has it by default."""
 
+_QUIET_NS: Final = 10_000_000_000
+"""What is told of quotas that take nothing may be as old as this."""
+
 _KIND = TABLES["task"].column("kind")
 _BEGINS: Final = tuple(_KIND.code(word) for word in ("present", "exec", "fork"))
 _EXIT: Final = _KIND.code("exit")
@@ -94,6 +97,17 @@ class Throttles:
     def __len__(self) -> int:
         """How many rows :meth:`take` would give."""
         return len(self._rows)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing needs to be told yet: no quota took anything in the last seconds.
+
+        Rows that wait become longer, so a program without throttling has one every 10 s.
+        """
+        if not self._rows:
+            return True
+        waited_ns = self._next_ns - self._rows[0].begin_ns
+        return waited_ns < _QUIET_NS and not any(row.throttled_ns for row in self._rows)
 
     def take(self) -> pa.Table:
         """The rows since the last time."""

@@ -51,9 +51,11 @@ LATE_NS: Final = 500_000_000
 
 _RULES_LATE_S: Final = 4.0
 """By so much the window is longer than was asked: a rule is known to hold some seconds late."""
-_PERIOD_S: Final = 0.5
+_PERIOD_S: Final = 1.0
+"""Each time that we wake, all of Python comes into the CPU's caches again, which costs more than
+the records of some ten thousand events do."""
 _PERIOD_LEAST_S: Final = 0.02
-_FILL_WANTED: Final = 0.2
+_FILL_WANTED: Final = 0.35
 """A ring that is fuller than this is read again sooner; the kernel wakes us at a half."""
 _CPU_BYTES_MOST: Final = 8 << 20
 """Memory of a CPU's rings, where nobody says: all of it is touched once the rings went round, and
@@ -283,25 +285,32 @@ class Watch(Live):
         self._moments.append(self._clock.moment())
 
     def _take(self) -> None:
-        fill = max(ring.fill for ring in self._programs.rings.rings.values())
-        wanted_s = self._period_s * _FILL_WANTED / max(fill, 1e-3)
-        # Slower by steps, since a burst may follow a silence; faster at once.
-        self._period_s = min(max(min(wanted_s, 2 * self._period_s), _PERIOD_LEAST_S), _PERIOD_S)
+        before_ns = self._taken_ns
         super()._take()
+        fill = max(ring.peeked_fill for ring in self._programs.rings.rings.values())
+        took_s = (self._taken_ns - before_ns) / 1e9
+        # Of less a moment nothing follows.
+        if took_s >= _PERIOD_LEAST_S:
+            wanted_s = took_s * _FILL_WANTED / max(fill, 1e-3)
+            # Slower by steps, since a burst may follow a silence; faster at once.
+            wanted_s = min(wanted_s, 2 * self._period_s)
+            self._period_s = min(max(wanted_s, _PERIOD_LEAST_S), _PERIOD_S)
         self.window.step(self._clock.now_ns())
 
-    def _take_beside(self) -> pa.Table:
+    def _take_beside(self) -> pa.Table | None:
         throttle = super()._take_beside()
-        self.window.add_table("throttle", throttle, self._clock.now_ns())
+        if throttle is not None:
+            self.window.add_table("throttle", throttle, self._clock.now_ns())
         return throttle
 
-    def _seen(self, table: str, records: np.ndarray) -> None:
+    def _seen(self, table: str, pieces: list[np.ndarray]) -> None:
+        # The window's copy serves the rules, too.
+        records = self.window.add(table, pieces, self._clock.now_ns())
         if table == "task":
             execs = records[records["kind"] == _EXEC]
             if len(execs):
                 self._look_at_clocks(execs)
-        # The window's copy serves the rules, too.
-        self._keep(table, self.window.add(table, records, self._clock.now_ns()))
+        self._keep(table, records)
 
     def _look_at_clocks(self, execs: np.ndarray) -> None:
         for pid, generation in execs[["pid", "generation"]].tolist():

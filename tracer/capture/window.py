@@ -4,27 +4,90 @@ Example: with 30 s and 128 MiB, a program that makes 1 MB of records a second ha
 here. One that makes 10 MB a second has its last 12 s, and :attr:`Window.cut` says so.
 
 Records stay as the ring had them, which is half of what Arrow needs for few rows at a time. They
-lie in *slices* of about a second by when they came. Whole slices go, the oldest first, and who
-keeps what was true before the window (:mod:`tracer.capture.head`) is given what goes.
+lie in *slices* of about a second by when they came, in the pieces in which they came: most are
+never asked for, so they are joined only then. Whole slices go, the oldest first, and who keeps
+what was true before the window (:mod:`tracer.capture.head`) is given what goes.
+
+The newest 16 MiB are kept as they came. What is older is compressed, to a third: it costs nothing
+for a program with few records, and 0.06 us a record for one with many, whose window is longer.
+zstd's first level makes a fifth of it, for 0.09 us.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from tracer.trace.records import copied, joined
+from tracer.trace.records import gathered, joined
+from tracer.trace.schema import TABLES
 
-__all__ = ["Slice", "Window"]
+__all__ = ["Pieces", "Slice", "Window"]
 
 _SLICE_NS: Final = 1_000_000_000
 _SLICES: Final = 32
 """A slice has at most this part of the memory, so that no more than that goes at once."""
+_LOOSE_BYTES: Final = 16 << 20
+"""Records that are not compressed, at most and but for the slice that is open."""
+
+
+class Pieces(Mapping[str, np.ndarray]):
+    """Records by table, which are joined when they are asked for.
+
+    Args:
+        pieces: of each table one at least; nobody else changes them any more.
+    """
+
+    def __init__(self, pieces: dict[str, list[np.ndarray]]) -> None:
+        self._pieces = pieces
+
+    def __getitem__(self, table: str) -> np.ndarray:
+        whole = joined(self._pieces[table])
+        # Who writes a dump asks from another thread: one of the two is kept, and they are equal.
+        self._pieces[table] = [whole]
+        return whole
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+
+class Packed(Mapping[str, np.ndarray]):
+    """Records by table, compressed; each time that they are asked for they are unpacked.
+
+    Args:
+        records: what is to be compressed.
+    """
+
+    def __init__(self, records: Mapping[str, np.ndarray]) -> None:
+        self._codec = pa.Codec("lz4_raw")
+        # Copied: Arrow's own buffer keeps the memory of what is not compressed.
+        self._packed = {
+            name: (bytes(self._codec.compress(rows.view(np.uint8))), rows.nbytes)
+            for name, rows in records.items()
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """What they take."""
+        return sum(len(packed) for packed, _ in self._packed.values())
+
+    def __getitem__(self, table: str) -> np.ndarray:
+        packed, size = self._packed[table]
+        unpacked = self._codec.decompress(packed, decompressed_size=size)
+        return np.frombuffer(unpacked, TABLES[table].dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
 class Slice(NamedTuple):
@@ -44,6 +107,12 @@ class Slice(NamedTuple):
     tables: Mapping[str, pa.Table]
     nbytes: int
 
+    def packed(self) -> Slice:
+        """The same with its records compressed."""
+        records = Packed(self.records)
+        texts = sum(rows.nbytes for rows in self.tables.values())
+        return self._replace(records=records, nbytes=records.nbytes + texts)
+
 
 @dataclass
 class _Open:
@@ -55,9 +124,8 @@ class _Open:
     nbytes: int = 0
 
     def sealed(self, end_ns: int) -> Slice:
-        records = {name: joined(pieces) for name, pieces in self.records.items()}
         tables = {name: pa.concat_tables(pieces) for name, pieces in self.tables.items()}
-        return Slice(self.begin_ns, end_ns, records, tables, self.nbytes)
+        return Slice(self.begin_ns, end_ns, Pieces(self.records), tables, self.nbytes)
 
 
 class Window:
@@ -85,6 +153,8 @@ class Window:
         self._limit_bytes = limit_bytes
         self._gone = gone
         self._slices: deque[Slice] = deque()
+        self._packed = self._loose = 0
+        """How many of the slices, the oldest ones, are compressed; and the bytes of the others."""
         self._open = _Open(begin_ns)
 
     @property
@@ -92,18 +162,18 @@ class Window:
         """From when on all that came is here."""
         return self._slices[0].begin_ns if self._slices else self._open.begin_ns
 
-    def add(self, table: str, records: np.ndarray, now_ns: int) -> np.ndarray:
+    def add(self, table: str, pieces: Sequence[np.ndarray], now_ns: int) -> np.ndarray:
         """Keep a copy of records that just came.
 
         Args:
             table: of them.
-            records: of the table's record type; they may be the ring's own memory.
+            pieces: one at least, of the table's record type; they may be the ring's own memory.
             now_ns: the time, CLOCK_MONOTONIC, later than each record's.
 
         Returns:
             The copy, which changes no more.
         """
-        copy = copied(records)
+        copy = gathered(pieces)
         if len(copy):
             self._make_room(copy.nbytes, now_ns)
             self._open.records.setdefault(table, []).append(copy)
@@ -129,6 +199,8 @@ class Window:
             self.cut = False
         if self.begin_ns <= oldest_ns:
             self.cut = False
+        while self._loose > _LOOSE_BYTES:
+            self._pack()
 
     def slices(self, now_ns: int) -> list[Slice]:
         """All that is here, by when it came."""
@@ -152,9 +224,22 @@ class Window:
         # The next one begins a moment later, so that each moment is in one of them.
         end_ns = max(now_ns, self._open.begin_ns)
         self._slices.append(self._open.sealed(end_ns))
+        self._loose += self._open.nbytes
         self._open = _Open(end_ns + 1)
+
+    def _pack(self) -> None:
+        """Compress the oldest slice that is not."""
+        before = self._slices[self._packed]
+        after = self._slices[self._packed] = before.packed()
+        self._packed += 1
+        self._loose -= before.nbytes
+        self.nbytes += after.nbytes - before.nbytes
 
     def _let_go(self) -> None:
         oldest = self._slices.popleft()
         self.nbytes -= oldest.nbytes
+        if self._packed:
+            self._packed -= 1
+        else:
+            self._loose -= oldest.nbytes
         self._gone(oldest)

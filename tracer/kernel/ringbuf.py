@@ -109,6 +109,8 @@ class Ring:
         self._producer = np.frombuffer(self._data_pages, np.uint64, 1)
         self._data = np.frombuffer(self._data_pages, np.uint8, 2 * size, page)
         self._pending = 0
+        self.peeked_fill = 0.0
+        """:attr:`fill` as of the last :meth:`peek` or :meth:`pieces`."""
 
     @property
     def fill(self) -> float:
@@ -120,12 +122,23 @@ class Ring:
         consumer = int(self._consumer[0])
         length = int(self._producer[0]) - consumer
         fence()
+        self.peeked_fill = length / self.size
         begin = consumer & (self.size - 1)
         records, self._pending = committed(self._data[begin : begin + length], self.dtype)
         return records
 
+    def pieces(self) -> list[np.ndarray]:
+        """The same in a list, which is empty where none waits."""
+        if self._producer[0] == self._consumer[0]:
+            self.peeked_fill = 0.0
+            return []
+        records = self.peek()
+        return [records] if len(records) else []
+
     def release(self) -> None:
         """Give the kernel back the room of the records that :meth:`peek` returned."""
+        if not self._pending:
+            return
         # A store that other CPUs see after our loads.
         fence()
         self._consumer[0] += np.uint64(self._pending)

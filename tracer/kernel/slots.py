@@ -62,21 +62,28 @@ class SlotRing:
         self._ends = np.frombuffer(self._ends_map, END_DTYPE, len(slots))
         padded = np.dtype({"names": ["record"], "formats": [dtype], "itemsize": stride})
         self._records = np.frombuffer(self._slots_map, padded, total)["record"]
+        self._produced, self._consumed = self._ends["produced"], self._ends["consumed"]
+        firsts = np.cumsum(slots) - slots
+        self._places = list(zip(slots, firsts.tolist(), strict=True))
         self._pending: list[tuple[int, int]] = []
-        self._ends["first"] = np.cumsum(slots) - slots
+        # What we gave back so far, which nobody else changes.
+        self._given: list[int] = self._consumed.tolist()
+        self.peeked_fill = 0.0
+        """:attr:`fill` as of the last :meth:`peek` or :meth:`pieces`."""
+        self._ends["first"] = firsts
         # Last: a program on a CPU without slots writes nothing.
         self._ends["slots"] = slots
 
     @property
     def fill(self) -> float:
         """How full the fullest of them is, 0 to 1."""
-        waiting = self._ends["produced"] - self._ends["consumed"]
+        waiting = self._produced - self._consumed
         return float((waiting / np.maximum(self._ends["slots"], 1)).max())
 
     @property
     def sent(self) -> int:
         """Records that programs made, with those that found no room."""
-        return int(self._ends["produced"].sum()) + self.lost
+        return int(self._produced.sum()) + self.lost
 
     @property
     def lost(self) -> int:
@@ -88,30 +95,42 @@ class SlotRing:
 
         A view where they lie in one piece, else a copy; good until :meth:`release`.
         """
+        pieces = self.pieces()
+        return joined(pieces) if pieces else self._records[:0]
+
+    def pieces(self) -> list[np.ndarray]:
+        """The same as views of the ring, none of them empty; good until :meth:`release`."""
         pieces: list[np.ndarray] = []
+        self.peeked_fill = 0.0
         # Once: what is produced meanwhile is for the next time.
-        produced = self._ends["produced"].copy()
+        produced: list[int] = self._produced.tolist()
+        if produced == self._given:
+            return pieces
         fence()
-        for cpu in np.flatnonzero(produced != self._ends["consumed"]).tolist():
-            begin, end = int(self._ends["consumed"][cpu]), int(produced[cpu])
+        for cpu, (begin, end) in enumerate(zip(self._given, produced, strict=True)):
+            if begin == end:
+                continue
             self._pending.append((cpu, end))
-            slots, place = int(self._ends["slots"][cpu]), int(self._ends["first"][cpu])
+            slots, place = self._places[cpu]
+            self.peeked_fill = max(self.peeked_fill, (end - begin) / slots)
             first, last = begin & (slots - 1), end & (slots - 1)
             row = self._records[place : place + slots]
             pieces += [row[first:last]] if first < last else [row[first:], row[:last]]
-        return joined(pieces) if pieces else self._records[:0]
+        return [piece for piece in pieces if len(piece)]
 
     def release(self) -> None:
         """Give the kernel back the slots of the records that :meth:`peek` returned."""
+        if not self._pending:
+            return
         # A store that other CPUs see after our loads.
         fence()
         for cpu, end in self._pending:
-            self._ends["consumed"][cpu] = end
+            self._consumed[cpu] = self._given[cpu] = end
         self._pending.clear()
 
     def close(self) -> None:
         """Unmap it; views of it are no longer good."""
-        del self._ends, self._records
+        del self._ends, self._produced, self._consumed, self._records
         for mapping in (self._slots_map, self._ends_map):
             # A view that an exception's frames still hold keeps the mapping until they go.
             with contextlib.suppress(BufferError):

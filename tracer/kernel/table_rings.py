@@ -26,15 +26,16 @@ __all__ = [
     "spare_cpu_bytes",
 ]
 
-# Share of the whole buffer that each table's ring gets, in 64ths.
+# Share of the whole buffer that each table's ring gets, in 64ths. Slots are a power of two: where
+# the whole is one, too, these shares just reach one each, so that little is left unused.
 _SHARES: Final = {
     "sched_switch": 12,
-    "sched_wakeup": 8,
-    "syscall": 8,
-    "block": 16,
+    "sched_wakeup": 6,
+    "syscall": 9,
+    "block": 14,
     "runtime": 8,
-    "pstate": 4,
-    "waiting": 4,
+    "pstate": 6,
+    "waiting": 5,
     "signal": 2,
     "task": 2,
 }
@@ -139,6 +140,7 @@ class TableRings:
     def __init__(self, loaded: Loaded, sizes: RingSizes) -> None:
         self._loaded = loaded
         self._epoch = 0
+        self._spans_taken = 0
         self.rings: dict[str, Ring | SlotRing] = {}
         for number, table in enumerate(RING_TABLES):
             name, dtype = table.name, table.dtype
@@ -179,8 +181,11 @@ class TableRings:
         """The spans of loss of the last epoch but this; the next epoch begins.
 
         Call it now and then while records are lost. The half that is read was left by the
-        programs one call ago, so nobody writes it any more.
+        programs one call ago, so nobody writes it any more. Where every loss is in a span that
+        was taken, nothing is read, and no epoch begins.
         """
+        if self._spans_taken == sum(count.lost for count in self.counts().values()):
+            return []
         old = (self._epoch + 1) & 1
         found = []
         for number, table in enumerate(RING_TABLES):
@@ -192,6 +197,7 @@ class TableRings:
             if per_cpu["lost"].any():
                 empty = np.zeros_like(per_cpu)
                 self._loaded.update("loss_spans", np.array(slot, np.uint32), empty)
+        self._spans_taken += sum(span.lost for span in found)
         self._epoch ^= 1
         epoch = np.array(self._epoch, np.uint32)
         self._loaded.update("loss_epoch", np.array(0, np.uint32), epoch)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["copied", "joined", "picked"]
+__all__ = ["copied", "gathered", "joined", "picked"]
 
 Records = npt.NDArray[Any]
 
@@ -27,6 +27,15 @@ def joined(pieces: Sequence[Records]) -> Records:
     if len(pieces) == 1:
         return pieces[0]
     return np.concatenate([_whole(piece) for piece in pieces]).view(pieces[0].dtype)
+
+
+def gathered(pieces: Sequence[Records]) -> Records:
+    """One array of all, which shares no memory with any of them.
+
+    Args:
+        pieces: one at least, all of one type.
+    """
+    return copied(pieces[0]) if len(pieces) == 1 else joined(pieces)
 
 
 def picked(records: Records, places: npt.NDArray[np.intp]) -> Records:

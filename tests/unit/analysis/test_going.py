@@ -55,8 +55,14 @@ def records_of(table: str, rows: pa.Table) -> np.ndarray:
     return records
 
 
-def all_records(trace: Trace) -> dict[str, np.ndarray]:
-    return {name: records_of(name, trace.arrow(name)) for name in TIME_COLUMN}
+def pieces_of(table: str, rows: pa.Table) -> list[np.ndarray]:
+    """The same as the rings of two CPUs, read one after the other, would have had them."""
+    records = records_of(table, rows)
+    return [records[::2], records[1::2]]
+
+
+def all_records(trace: Trace) -> dict[str, list[np.ndarray]]:
+    return {name: pieces_of(name, trace.arrow(name)) for name in TIME_COLUMN}
 
 
 def fed(trace: Trace, step_ns: int, late_ns: int = 0) -> list[ProcessPressure]:
@@ -67,7 +73,7 @@ def fed(trace: Trace, step_ns: int, late_ns: int = 0) -> list[ProcessPressure]:
     at = 0
     while at < end_ns:
         until = min(at + step_ns, end_ns)
-        news: dict[str, np.ndarray] = {}
+        news: dict[str, list[np.ndarray]] = {}
         for name, time in TIME_COLUMN.items():
             times = pc.cast(tables[name].column(time), pa.int64())
             # A row that is late comes with the others of a later piece.
@@ -77,7 +83,7 @@ def fed(trace: Trace, step_ns: int, late_ns: int = 0) -> list[ProcessPressure]:
             rows = tables[name].filter(
                 pc.and_(pc.greater_equal(times, low if at else -(1 << 60)), pc.less(times, high))
             )
-            news[name] = records_of(name, rows)
+            news[name] = pieces_of(name, rows)
         reach = {"reach": tables["reach"]}
         going.feed(news, reach, until - late_ns if until < end_ns else until)
         at = until
@@ -175,9 +181,10 @@ def by_seconds(trace: Trace, going: GoingPressure, begin_s: int, end_s: int) -> 
         until_ns = second * 10**9
         news = {}
         for name, time in TIME_COLUMN.items():
-            times = records[name][time]
             first = until_ns - 10**9 if second > 1 else -1
-            news[name] = records[name][(times > first) & (times <= until_ns)]
+            news[name] = [
+                piece[(piece[time] > first) & (piece[time] <= until_ns)] for piece in records[name]
+            ]
         known = reach.filter(pc.less_equal(reach["exec_ns"], until_ns))
         going.feed(news, {"reach": known}, until_ns)
 

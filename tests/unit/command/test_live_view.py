@@ -1,12 +1,19 @@
-"""What ``pretake live`` says of retakes whose length nobody knows."""
+"""What ``pretake live`` says of retakes whose length nobody knows, and who answers for it."""
 
 from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from prometheus_client import CollectorRegistry, generate_latest
 
 from pretake.commands.live import _unknown_text
-from pretake.prometheus import _Counted
+from pretake.prometheus import Server, _Counted
 from pretake.watcher import forget_early
 from tracer.capture.live import LiveRows
 from tracer.trace.schema import TABLES
@@ -31,7 +38,7 @@ def test_rows_before_any_runtime_do_not_pile_up() -> None:
     switch, task = (np.zeros(1, TABLES[name].dtype) for name in ("sched_switch", "task"))
     kept: list[LiveRows] = []
     for period in range(100):
-        records = {"sched_switch": switch} if period else {"sched_switch": switch, "task": task}
+        records = {"sched_switch": [switch]} | ({} if period else {"task": [task]})
         kept = forget_early([*kept, LiveRows(period, records, {})])
     assert [(piece.until_ns, sorted(piece.records)) for piece in kept] == [
         (0, ["task"]),
@@ -57,10 +64,40 @@ def test_of_many_lives_before_any_runtime_those_that_ended_are_forgotten() -> No
             rows.append(task(period, 7, "present"))
         if period != 499:
             rows.append(task(period, born, "exit"))
-        kept = forget_early([*kept, LiveRows(period, {"task": np.concatenate(rows)}, {})])
+        kept = forget_early([*kept, LiveRows(period, {"task": rows}, {})])
         assert len(kept) <= 64
     living: set[int] = set()
     for piece in kept:
-        for row in TABLES["task"].to_arrow(piece.records["task"]).to_pylist():
+        for row in TABLES["task"].to_arrow(np.concatenate(piece.records["task"])).to_pylist():
             living = living - {row["tid"]} if row["kind"] == "exit" else living | {row["tid"]}
     assert living == {7, 8}
+
+
+def test_who_is_asked_nothing_does_not_wake(tmp_path: Path) -> None:
+    """The thread that answers sleeps in poll without an end, also after it has answered."""
+    server = Server(tmp_path / "socket")
+    before = set(threading.enumerate())
+
+    def answer(_: object, start: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
+        start("200 OK", [])
+        return [b"told"]
+
+    with contextlib.closing(server), server.answering(answer):
+        (thread,) = set(threading.enumerate()) - before
+        for _ in range(2):
+            assert _poll_of(thread) in (("7", 0xFFFFFFFF), ("73", 0))  # poll; arm64: ppoll
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(tmp_path / "socket"))
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert client.makefile("rb").read().endswith(b"told")
+    assert not thread.is_alive()
+
+
+def _poll_of(thread: threading.Thread) -> tuple[str, int]:
+    """The system call that a thread sleeps in, and its third argument as 32 bits."""
+    folder = Path(f"/proc/self/task/{thread.native_id}")
+    while True:
+        number, *arguments = (folder / "syscall").read_text().split()
+        if number in ("7", "73") and (folder / "stat").read_text().rpartition(")")[2][1] == "S":
+            return number, int(arguments[2], 16) & 0xFFFFFFFF
+        os.sched_yield()

@@ -67,8 +67,9 @@ def test_each_cpu_has_slots_of_its_own(programs: Programs) -> None:
         assert programs.emit(0, 10 + number)
     assert programs.ring.fill == 3 / 8
     assert programs.taken() == [(0, 10), (0, 11), (0, 12), (2, 0), (2, 1), (2, 2)]
+    assert (programs.ring.fill, programs.ring.peeked_fill) == (0, 3 / 8)
     assert programs.taken() == []
-    assert programs.ring.fill == 0
+    assert programs.ring.peeked_fill == 0
 
 
 def test_a_full_ring_loses_the_new_and_keeps_the_old(programs: Programs) -> None:

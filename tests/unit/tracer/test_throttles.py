@@ -137,3 +137,29 @@ def test_periods_in_which_nothing_is_taken_are_one_row(tmp_path: Path) -> None:
     # What was taken away is not made longer afterwards.
     throttles.step(6 * PERIOD_NS)
     assert len(throttles) == 1
+
+
+def test_a_quota_that_takes_nothing_is_told_now_and_then_and_one_that_does_at_once(
+    tmp_path: Path,
+) -> None:
+    machine = Machine(tmp_path, 2)
+    machine.put(7, "/a")
+    machine.took("/a", 100)
+    throttles = Throttles(machine.proc)
+    throttles.on_tasks(tasks(("exec", 7, 7)))
+    assert throttles.is_quiet
+    for second in range(10):
+        throttles.step(second * 1000 * MS)
+        assert throttles.is_quiet
+    # One that ended has told nothing since: it waits no longer than others.
+    throttles.on_tasks(tasks(("exit", 7, 7)))
+    throttles.step(10_000 * MS)
+    assert not throttles.is_quiet
+    (row,) = throttles.take().to_pylist()
+    assert (row["begin_ns"], row["end_ns"], row["throttled_ns"]) == (0, 9_000 * MS, 0)
+    assert throttles.is_quiet
+    throttles.on_tasks(tasks(("exec", 7, 7)))
+    throttles.step(11_000 * MS)
+    machine.took("/a", 130)
+    throttles.step(12_000 * MS)
+    assert not throttles.is_quiet

@@ -44,10 +44,12 @@ def test_all_of_the_window_is_there_and_no_more_than_the_memory(
     for later_ns, count, silent in steps:
         now_ns += later_ns
         if not silent:
-            window.add("sched_switch", switches(count, sent), now_ns)
+            came_now = switches(count, sent)
+            window.add("sched_switch", [came_now[: count // 3], came_now[count // 3 :]], now_ns)
             came += [(now_ns, sent + n) for n in range(count)]
             sent += count
-            assert window.nbytes <= max(limit, count * SWITCH.itemsize)
+            # A piece that is larger than the limit is kept alone, until the next one comes.
+            assert not count or window.nbytes <= max(limit, count * SWITCH.itemsize)
         window.step(now_ns)
         begins.append(window.begin_ns)
         # Not shortened: then it is as long as was asked, or as there was time.
@@ -67,9 +69,70 @@ def test_all_of_the_window_is_there_and_no_more_than_the_memory(
         assert slices[0].end_ns >= now_ns - span_s * SECOND
 
 
+def test_pieces_are_joined_when_they_are_asked_for_and_not_before() -> None:
+    """The copy of each piece is the window's only one, and the ring may be written meanwhile."""
+    window = Window(SECOND, 1 << 20, 0, lambda _: None)
+    ring = switches(6)
+    first = window.add("sched_switch", [ring[:2], ring[2:4]], 1)
+    second = window.add("sched_switch", [ring[4:]], 2)
+    ring["ts_ns"] = -5
+    (kept,) = window.slices(3)
+    assert len(kept.records) == 1
+    assert "block" not in kept.records
+    whole = kept.records["sched_switch"]
+    assert whole["ts_ns"].tolist() == list(range(6))
+    assert kept.records["sched_switch"] is whole
+    assert not any(np.shares_memory(ring, copy) for copy in (first, second, whole))
+    # Who had a piece before has it still.
+    assert (first["ts_ns"].tolist(), second["ts_ns"].tolist()) == ([0, 1, 2, 3], [4, 5])
+
+
+def test_what_is_old_is_compressed_and_means_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten slices of 2 s with 100 records each, of which two stay as they came."""
+    monkeypatch.setattr("tracer.capture.window._LOOSE_BYTES", 200 * SWITCH.itemsize)
+    gone: list[Slice] = []
+    window = Window(100 * SECOND, 1 << 20, 0, gone.append)
+    for second in range(10):
+        window.add("sched_switch", [switches(100, 100 * second)], 2 * second * SECOND + 1)
+        window.step(2 * (second + 1) * SECOND)
+    sizes = [piece.nbytes for piece in window.slices(20 * SECOND)]
+    assert sizes[-3:] == [2400, 2400, 0]
+    assert len(sizes) == 11
+    assert max(sizes[:8]) < 1200
+    assert window.nbytes == sum(sizes)
+    told = [
+        number
+        for piece in window.slices(20 * SECOND)
+        if "sched_switch" in piece.records
+        for number in piece.records["sched_switch"]["ts_ns"].tolist()
+    ]
+    assert told == list(range(1000))
+    window.step(106 * SECOND)
+    # Those went that ended before 6 s: with what they took, and as they were.
+    assert [piece.records["sched_switch"]["ts_ns"][0] for piece in gone] == [0, 100]
+    assert window.nbytes == sum(sizes[2:])
+    window.step(1000 * SECOND)
+    assert window.nbytes == 0
+
+
+@pytest.mark.parametrize("limit", [10, 35, 1000])
+def test_memory_is_for_what_is_compressed_too(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr("tracer.capture.window._LOOSE_BYTES", 64)
+    window = Window(1000 * SECOND, limit * SWITCH.itemsize, 0, lambda _: None)
+    for second in range(1, 40):
+        window.add("sched_switch", [switches(10, 10 * second)], second * SECOND)
+        window.step(second * SECOND)
+        assert window.nbytes <= limit * SWITCH.itemsize
+        kept = window.slices(second * SECOND)
+        assert window.nbytes == sum(piece.nbytes for piece in kept)
+        numbers = [n for s in kept for r in s.records.values() for n in r["ts_ns"].tolist()]
+        # Up to the last one without a gap.
+        assert numbers == list(range(10 * second + 10 - len(numbers), 10 * second + 10))
+
+
 def test_what_a_dump_waits_for_is_kept_beyond_its_age() -> None:
     window = Window(2 * SECOND, 1 << 20, 0, lambda _: None)
-    window.add("sched_switch", switches(1), SECOND // 2)
+    window.add("sched_switch", [switches(1)], SECOND // 2)
     window.keep_ns = 0
     for second in range(1, 10):
         window.step(second * SECOND)
@@ -83,7 +146,7 @@ def test_for_want_of_memory_the_window_is_shorter_and_says_so() -> None:
     piece = switches(10)
     window = Window(100 * SECOND, 5 * piece.nbytes, 0, lambda _: None)
     for second in range(1, 9):
-        window.add("sched_switch", piece, second * SECOND)
+        window.add("sched_switch", [piece], second * SECOND)
         window.step(second * SECOND)
     assert window.cut
     assert window.nbytes <= 5 * piece.nbytes
