@@ -18,6 +18,7 @@ COMPILED_MODULES = [
     for name in (
         "current",
         "host",
+        "locks",
         "like",
         "polldesc",
         "gmp",

@@ -9,8 +9,7 @@
  * Records as in include/uapi/linux/perf_event.h; see tracer/kernel/perf_events.py, which opens the events.
  */
 #define _GNU_SOURCE
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_no_gil.h"
 
 #include <errno.h>
 #include <linux/perf_event.h>
@@ -258,5 +257,9 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__switches(void)
 {
-	return PyModule_Create(&module);
+	PyObject *self = PyModule_Create(&module);
+
+	if (self && needs_no_gil(self))
+		Py_CLEAR(self);
+	return self;
 }
