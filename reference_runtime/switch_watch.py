@@ -91,6 +91,8 @@ class PerfSwitchWatch(SwitchWatch):
 
     def close(self) -> None:
         """Close the events; a second call does nothing."""
+        for ring in self.rings:
+            _switches.remove(ring)
         self.rings.clear()
         for _, event in self.events.values():
             event.close()

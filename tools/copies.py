@@ -48,14 +48,15 @@ def compile_in(
     Raises:
         CalledProcessError: they failed.
     """
-    stamp = copy / "compiled"
+    # One where only the C modules were compiled says nothing of the others.
+    stamp = copy / ("interpreted" if os.environ.get("PRETAKE_NO_COMPILE") == "1" else "compiled")
     sources = [path for name in _FOLDERS for path in (copy / name).rglob("*.*")]
     times = [path.stat().st_mtime for path in sources if path.suffix in _COMPILED_FROM]
     newest = max([*times, (copy / "setup.py").stat().st_mtime])
     if stamp.exists() and stamp.stat().st_mtime >= newest:
         return
-    for library in copy.rglob("*.so"):
-        library.unlink()
+    for old in (*copy.rglob("*.so"), copy / "interpreted", copy / "compiled"):
+        old.unlink(missing_ok=True)
     build = [*command, "setup.py", "-q", "build_ext", "--inplace", "--force"]
     with log.open("w", encoding="utf-8") as output:
         subprocess.run(

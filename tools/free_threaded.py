@@ -87,17 +87,20 @@ class FreeThreaded:
 
 
 def free_threaded_python() -> FreeThreaded:
-    """The newest that can be had; built once, in some ten minutes of CPU time.
+    """The newest that was built; if there is none, the newest whose sources can be had is built.
+
+    That takes some four minutes of CPU time.
 
     Raises:
         PretakeError: Debian's sources cannot be had, or cannot be built here.
     """
     arch = DEBIAN_NAMES.get(platform.machine(), platform.machine())
-    failed: Exception = LookupError("no version")
-    for version, suite in _SUITES:
-        made = FreeThreaded(version, cache_folder() / f"python{version}t-{arch}")
+    kept = [FreeThreaded(v, cache_folder() / f"python{v}t-{arch}") for v, _ in _SUITES]
+    for made in kept:
         if (made.root / "complete").exists():
             return made
+    failed: Exception = LookupError("no version")
+    for made, (_, suite) in zip(kept, _SUITES, strict=True):
         try:
             _build(made, suite)
         except (OSError, ValueError, subprocess.CalledProcessError) as error:

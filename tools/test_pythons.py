@@ -1,7 +1,8 @@
 """``make test-pythons``: the runtime's and the analysis' tests by each Python that pretake is for.
 
 ``make test`` has one of them; here are all others that are found (tools/pythons.py), each compiled
-in a copy of the project in ``build/``. ``PRETAKE_NO_COMPILE=1`` leaves them interpreted.
+in a copy of the project in ``build/``. ``PRETAKE_NO_COMPILE=1`` leaves them interpreted, but for
+the C modules.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tools.wheels import builder, native_environment
 from tracer.errors import EXIT_STATUS, PretakeError
 
 _TESTS: Final = ("tests/unit/runtime", "tests/unit/analysis")
+_HOW: Final = ("-q", "-n", "4", "--dist", "loadfile")
 _TESTED_WITH: Final = (
     "pytest",
     "pytest-timeout",
@@ -37,7 +39,6 @@ def _prepare(version: str, program: Path) -> tuple[Path, Path]:
     refresh(copy)
     venv, env = home / "venv", native_environment(program)
     python = venv / "bin" / "python"
-    interpreted = os.environ.get("PRETAKE_NO_COMPILE") == "1"
     if not (venv / "complete").exists():
         print(f"installing for Python {version}", flush=True)
         builder(program, venv)
@@ -50,9 +51,8 @@ def _prepare(version: str, program: Path) -> tuple[Path, Path]:
             check=True,
         )
         (venv / "complete").touch()
-    if not interpreted:
-        print(f"compiling for Python {version}", flush=True)
-        compile_in(copy, [python], env, home / "compile.log")
+    print(f"compiling for Python {version}", flush=True)
+    compile_in(copy, [python], env, home / "compile.log")
     return python, copy
 
 
@@ -67,7 +67,7 @@ def main() -> int:
             if version not in found:
                 raise PretakeError(f"no Python {version} is here")
             python, copy = _prepare(version, found[version])
-            told = subprocess.run([python, "-m", "pytest", "-q", *_TESTS], cwd=copy, check=False)
+            told = subprocess.run([python, "-m", "pytest", *_HOW, *_TESTS], cwd=copy, check=False)
             results[version] = told.returncode
     except PretakeError as error:
         print(f"test_pythons: {error}", file=sys.stderr)

@@ -215,6 +215,7 @@ def test_a_time_limit_ends_a_run_that_cannot_be_preempted(preempt: str, tmp_path
 
 
 def test_the_command_ends_the_article_by_itself(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="Arrow has no wheel for this Python")
     program = tmp_path / "article.py"
     program.write_text(
         "from reference_runtime import go, sleep\n"
