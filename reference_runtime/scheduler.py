@@ -151,9 +151,9 @@ def join(sched: Sched) -> None:
             release_stopped(sched)
             if m.exited.sleep_for(RELEASE_NS):
                 break
-            if left_ns == EXIT_WAIT_NS and m.curg is not NO_G:
+            if left_ns == EXIT_WAIT_NS:
                 # Python code without an end would compute beside whatever comes after the run.
-                # An M without a goroutine is on its way out, and is not to be stopped there.
+                # Its M may have no goroutine: one that a line stopped, and that goes on now.
                 sched.host.end_code(m.tid)
             left_ns -= RELEASE_NS
     if sched.monitor is not None:
