@@ -25,9 +25,10 @@ test: setup-test ## the suite; as root it includes the tests on the real kernel 
 	@tools/test_interpreted.sh -q
 	@.venv/bin/pytest $(WORKERS) -m "not every" $(PYTEST_ARGS)
 
-test-all: setup-test ## the suite, with each version of Go from 1.19 on
+test-all: setup-test ## the suite, with each version of Go from 1.19 on, and on each Python
 	@tools/test_interpreted.sh -q
 	@.venv/bin/pytest $(WORKERS) $(PYTEST_ARGS)
+	@$(MAKE) test-pythons test-free-threaded
 
 setup-test:
 	@tools/setup.sh packages browser go
@@ -37,7 +38,7 @@ setup-test:
 test-loaded: setup ## the whole suite three times beside four busy loops: true on any machine
 	@tools/test_loaded.sh $(WORKERS) $(PYTEST_ARGS)
 
-test-free-threaded: setup ## the runtime's tests on a Python without a GIL, which is built once (20 minutes of CPU)
+test-free-threaded: setup ## the runtime's tests on a Python without a GIL, which is built once (four minutes of CPU time)
 	@tools/setup.sh packages free-threaded
 	@.venv/bin/python -m tools.free_threaded -m pytest -q $(FREE_THREADED_TESTS) $(PYTEST_ARGS)
 
