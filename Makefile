@@ -3,7 +3,7 @@
 PYTHON_FILES := pretake tracer analysis reference_runtime tests bench tools setup.py
 
 .PHONY: help demo test test-all test-loaded test-stolen check trace lint format docs setup clean fuzz test-unharmed test-retake
-.PHONY: test-kernels test-debian test-wheel wheels bench bench-analysis bench-capture bench-discussion bench-go bench-runtime
+.PHONY: test-free-threaded test-pythons test-kernels test-debian test-wheel wheels bench bench-analysis bench-capture bench-discussion bench-go bench-runtime
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,13 +19,16 @@ demo: setup ## capture the reference runtime under several policies, compare, dr
 # A file's tests stay together: they share captures, and some hold a CPU.
 WORKERS := -n 4 --dist loadfile
 
+FREE_THREADED_TESTS := tests/unit/runtime
+
 test: setup-test ## the suite; as root it includes the tests on the real kernel and of two versions of Go
 	@tools/test_interpreted.sh -q
 	@.venv/bin/pytest $(WORKERS) -m "not every" $(PYTEST_ARGS)
 
-test-all: setup-test ## the suite, with each version of Go from 1.19 on
+test-all: setup-test ## the suite, with each version of Go from 1.19 on, and on each Python
 	@tools/test_interpreted.sh -q
 	@.venv/bin/pytest $(WORKERS) $(PYTEST_ARGS)
+	@$(MAKE) test-pythons test-free-threaded
 
 setup-test:
 	@tools/setup.sh packages browser go
@@ -34,6 +37,13 @@ setup-test:
 
 test-loaded: setup ## the whole suite three times beside four busy loops: true on any machine
 	@tools/test_loaded.sh $(WORKERS) $(PYTEST_ARGS)
+
+test-free-threaded: setup ## the runtime's tests on a Python without a GIL, which is built once (four minutes of CPU time)
+	@tools/setup.sh packages free-threaded
+	@.venv/bin/python -m tools.free_threaded -m pytest -q $(FREE_THREADED_TESTS) $(PYTEST_ARGS)
+
+test-pythons: setup ## the runtime's and the analysis' tests on each other Python that pretake is for: PYTHONS="3.12"
+	@.venv/bin/python -m tools.test_pythons $(PYTHONS)
 
 test-stolen: setup ## the tests of real kernels and Go while each CPU is taken away now and then (as root)
 	@.venv/bin/python -m tools.stolen_cpus .venv/bin/pytest -q tests/go tests/kernel $(PYTEST_ARGS)

@@ -87,7 +87,7 @@ def runtime_ping_pong() -> float:
 
 def runtime_live() -> float:
     from reference_runtime import Channel, Runtime, go, gosched
-    from reference_runtime.goroutines import getm, scheduler_of
+    from reference_runtime.goroutines import getm
 
     async def task(channel: Channel) -> None:
         await channel.recv()
@@ -99,7 +99,7 @@ def runtime_live() -> float:
             go(task(channel))
         await gosched()
         used = resident_bytes() - before
-        assert scheduler_of(getm()).sched.ngoroutines == LIVE + 1
+        assert getm().sched.ngoroutines == LIVE + 1
         channel.close()
         return used / LIVE
 

@@ -90,6 +90,17 @@ def measure_policies(
     return told
 
 
+def measure_parallel(repeat: int) -> dict[str, dict[str, Any]]:
+    """By Python: throughput of 2 Ps by that of 1, in Python code."""
+    pythons = {"gil": ["-m", "bench.parallel"]}
+    pythons["no_gil"] = ["-m", "tools.free_threaded", *pythons["gil"]]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in pythons}
+    for _ in range(repeat):
+        for name, command in pythons.items():
+            runs[name].append(json.loads(output_of(sys.executable, *command)))
+    return {name: middle(rows) for name, rows in runs.items()}
+
+
 def middle(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """The median of each figure; null where no run had it."""
     medians: dict[str, Any] = {}
@@ -103,7 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--repeat", type=int, default=5, help="rounds; the median counts")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each run of a policy")
-    parser.add_argument("--only", nargs="*", choices=[*CASES, "peers"], help="measure only these")
+    parser.add_argument(
+        "--only", nargs="*", choices=[*CASES, "peers", "parallel"], help="measure only these"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the last run's tables")
     parser.add_argument("--document", action="store_true", help="rewrite the documentation's")
     asked = parser.parse_args()
@@ -133,6 +146,9 @@ def main() -> None:
         from bench import sim
 
         known["sim_events_per_s"] = sim.measure()["sim_events_per_s"]
+    if not asked.only or "parallel" in asked.only:
+        print("parallel", file=sys.stderr, flush=True)
+        known["parallel"] = measure_parallel(asked.repeat)
     print("policies", file=sys.stderr, flush=True)
     names = [name for name in CASES if not asked.only or name in asked.only]
     known.setdefault("policies", {}).update(measure_policies(asked.repeat, asked.seconds, names))

@@ -80,7 +80,7 @@ async def main(case: Case) -> int:
         for body in PAIRS[case.name]:
             goroutines.go(body(case.rounds, finished, there, back))
     await finished.wait()
-    allp = goroutines.scheduler_of(goroutines.getm()).allp
+    allp = goroutines.getm().sched.allp
     return sum(int(p.schedtick) for p in allp)
 
 

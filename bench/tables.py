@@ -167,6 +167,16 @@ def markdown(results: Results) -> str:
             f"{live['count']:,} live goroutines took {live['bytes_each']:.0f} B each.",
             "",
         ]
+    if "parallel" in results:
+        parallel = results["parallel"]
+        lines += ["", "**Two Ps in Python code**, throughput against one P's", ""]
+        lines += table(
+            ["", "goroutines that compute", "pairs that talk over channels"],
+            [
+                [title, number(parallel[name]["compute"]), number(parallel[name]["messages"])]
+                for name, title in (("gil", "with a GIL"), ("no_gil", "without"))
+            ],
+        )
     for case, policies in results.get("policies", {}).items():
         lines += ["", f"**{CASES[case].title}**", ""]
         head = ["", "retake p50", "latency p50", "p99", "ops/s", "CPU/op", "CPUs", "needless"]

@@ -45,6 +45,7 @@ from reference_runtime.goroutines import (
     wait_writable,
     write,
 )
+from reference_runtime.locks import Counter
 from reference_runtime.notify import notify_readable, notify_writable
 from reference_runtime.runtime import Runtime
 from reference_runtime.sleeper import Sleeper, Waker
@@ -58,6 +59,7 @@ __all__ = [
     "Channel",
     "ChannelClosed",
     "Context",
+    "Counter",
     "Deadlock",
     "DoubleWait",
     "FileClosed",

@@ -7,9 +7,12 @@
  * handler. Lines of libraries do not count: the code there may hold a lock (logging, an import)
  * that the next goroutine needs to go on.
  */
+#define _GNU_SOURCE
 #include "_slot.h"
 
 #include <link.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <unwind.h>
 
 /* Sets one thread's trace function: exported to 3.12, and declared in no public header there. */
@@ -141,7 +144,9 @@ static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *
 	struct slot *slot = preempt_self;
 
 	if (!slot || !slot->open) {
-		lines_trace_no_more();
+		/* Without a GIL the thread may be here before the signal, which says whether it stops. */
+		if (!slot || !__atomic_load_n(&slot->pending, __ATOMIC_SEQ_CST))
+			lines_trace_no_more();
 		return 0;
 	}
 	if (event != PyTrace_LINE || !slot->runs_g || !in_program(frame) || in_compiled_runtime())
@@ -159,6 +164,24 @@ static int on_line(PyObject *unused, PyFrameObject *frame, int event, PyObject *
 	return 0;
 }
 
+#ifdef Py_GIL_DISABLED
+
+static PyThreadState *main_thread; /* NULL if no runtime was begun on it */
+
+static int has_other_trace(const PyThreadState *thread)
+{
+	return thread && thread->c_tracefunc && thread->c_tracefunc != on_line;
+}
+
+/* As below, of the threads that cannot end meanwhile: no other may be looked at without a GIL. */
+static int is_debugged(PyInterpreterState *interpreter)
+{
+	(void)interpreter;
+	return has_other_trace(main_thread) || has_other_trace(PyThreadState_Get());
+}
+
+#else
+
 /* Whether some thread has a trace function that is not ours. */
 static int is_debugged(PyInterpreterState *interpreter)
 {
@@ -170,8 +193,9 @@ static int is_debugged(PyInterpreterState *interpreter)
 	return 0;
 }
 
-/* Have a thread look at its next lines too. Its signal is sent after that, with the GIL held: so
- * the handler has run before the thread gets to any line. */
+#endif
+
+/* See _slot.h. */
 void lines_trace(struct slot *slot)
 {
 	PyThreadState *thread = slot->thread;
@@ -200,6 +224,13 @@ PyObject *lines_begin(PyObject *module, PyObject *args)
 	runtime_begin = runtime_end = 0;
 	if (function)
 		dl_iterate_phdr(find_runtime, (void *)(uintptr_t)function);
+#ifdef Py_GIL_DISABLED
+	if (syscall(SYS_gettid) == getpid())
+		main_thread = PyThreadState_Get();
+	/* The same for each runtime, and read by threads of those that run: set by the first. */
+	if (library_folders)
+		return PyBool_FromLong(1);
+#endif
 	Py_XSETREF(runtime_folders, Py_NewRef(runtime));
 	Py_XSETREF(program_folders, Py_NewRef(program));
 	Py_XSETREF(library_folders, Py_NewRef(library));

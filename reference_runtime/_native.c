@@ -7,6 +7,7 @@
  * _preempt.h. Nothing else in the process is a safe point.
  */
 #define _GNU_SOURCE
+#include "_no_gil.h"
 #include "_preempt.h"
 
 #include <errno.h>
@@ -209,13 +210,23 @@ static PyObject *switch_await(PyObject *self)
 	return (PyObject *)one;
 }
 
+/* As tp_new: made once, and awaited by every goroutine on every thread. */
+static PyObject *switch_new(PyTypeObject *type, PyObject *args, PyObject *kwds)
+{
+	PyObject *self = PyType_GenericNew(type, args, kwds);
+
+	if (self)
+		make_immortal(self);
+	return self;
+}
+
 static PyAsyncMethods switch_async = {.am_await = switch_await};
 static PyTypeObject switch_type = {
 	PyVarObject_HEAD_INIT(NULL, 0)
 	.tp_name = "reference_runtime._native.Switch",
 	.tp_basicsize = sizeof(PyObject),
 	.tp_flags = Py_TPFLAGS_DEFAULT,
-	.tp_new = PyType_GenericNew,
+	.tp_new = switch_new,
 	.tp_as_async = &switch_async,
 };
 
@@ -240,7 +251,7 @@ PyMODINIT_FUNC PyInit__native(void)
 {
 	PyObject *self = PyModule_Create(&module);
 
-	if (self && (PyModule_AddFunctions(self, preempt_methods) ||
+	if (self && (needs_no_gil(self) || PyModule_AddFunctions(self, preempt_methods) ||
 		     PyType_Ready(&switching_type) || PyModule_AddType(self, &switch_type)))
 		Py_CLEAR(self);
 	return self;

@@ -6,12 +6,14 @@
  *
  * The handler is async-signal-safe: atomic operations, futex(2) and the runtime's probed function,
  * which is empty. It never touches a Python object, only hands on its address. Each M has a slot;
- * Python writes a slot with the GIL held, the handler only on the slot's own thread.
+ * Python writes a slot with the GIL held, or under the lock of the P that its M has; the handler only
+ * on the slot's own thread.
  *
  * A signal that meets the interpreter finds no safe point. The handler then leaves the outcome
  * open, and the thread stops at a line of the program: _lines.c.
  */
 #define _GNU_SOURCE
+#include "_no_gil.h"
 #include "_preempt.h"
 #include "_slot.h"
 
@@ -31,6 +33,8 @@ static const struct {
 };
 
 __thread struct slot *preempt_self;
+/* Guards the free slots, and the handler's users. */
+SHARED_LOCK(shared);
 static struct slot *free_slots;
 static uint64_t outcomes[OUTCOMES];
 static uint64_t nobodys; /* of these, on threads without a slot */
@@ -159,6 +163,7 @@ static PyObject *preempt_begin(PyObject *module, PyObject *args)
 {
 	unsigned long long address;
 	struct sigaction ours = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+	int failed = 0;
 
 	if (!PyArg_ParseTuple(args, "KLLLLLLLL", &address, &preempted, &preempt_refused,
 			      &acquirep, &run, &reasons[STOPPED], &reasons[NOT_WANTED],
@@ -169,8 +174,14 @@ static PyObject *preempt_begin(PyObject *module, PyObject *args)
 	uint64_t *own = PyMem_RawCalloc(OUTCOMES, sizeof(*own));
 	if (!own)
 		return PyErr_NoMemory();
+	LOCK(shared);
 	if (users++ == 0 && sigaction(SIGURG, &ours, &before))
+		failed = errno;
+	UNLOCK(shared);
+	if (failed) {
+		errno = failed;
 		return PyErr_SetFromErrno(PyExc_OSError);
+	}
 	return PyLong_FromVoidPtr(own);
 }
 
@@ -180,21 +191,26 @@ static PyObject *preempt_end(PyObject *module, PyObject *number)
 
 	if (!own && PyErr_Occurred())
 		return NULL;
+	LOCK(shared);
 	if (--users == 0)
 		sigaction(SIGURG, &before, NULL);
+	UNLOCK(shared);
 	return Py_BuildValue("(KKKK)", own[STOPPED], own[NOT_WANTED], own[UNSAFE_POINT],
 			     own[NOT_RUNNING_G]);
 }
 
 static PyObject *slot_begin(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-	struct slot *slot = free_slots;
+	struct slot *slot;
 
 	if (!expect(nargs, 4))
 		return NULL;
+	LOCK(shared);
+	slot = free_slots;
 	if (slot)
 		free_slots = slot->next_free;
-	else if (!(slot = PyMem_RawMalloc(sizeof(*slot))))
+	UNLOCK(shared);
+	if (!slot && !(slot = PyMem_RawMalloc(sizeof(*slot))))
 		return PyErr_NoMemory();
 	*slot = (struct slot){
 		.m = args[0],
@@ -214,8 +230,10 @@ static PyObject *slot_end(PyObject *module, PyObject *unused)
 	lines_trace_no_more();
 	lines_settle(slot, NOT_WANTED);
 	preempt_self = NULL;
+	LOCK(shared);
 	slot->next_free = free_slots;
 	free_slots = slot;
+	UNLOCK(shared);
 	Py_RETURN_NONE;
 }
 
@@ -234,7 +252,8 @@ static PyObject *slot_ask(PyObject *module, PyObject *const *args, Py_ssize_t na
 	if (!expect(nargs, 3))
 		return NULL;
 	slot = slot_of(args[0]);
-	if (!slot || slot->stopped || __atomic_exchange_n(&slot->pending, 1, __ATOMIC_SEQ_CST))
+	if (!slot || __atomic_load_n(&slot->stopped, __ATOMIC_SEQ_CST) ||
+	    __atomic_exchange_n(&slot->pending, 1, __ATOMIC_SEQ_CST))
 		Py_RETURN_FALSE;
 	slot->p = args[1];
 	slot->g = args[2];

@@ -41,8 +41,8 @@ void preempt_refuse(struct slot *slot, int outcome);
 /* Wait right here, until the slot's M is given a P again. */
 void preempt_stop_here(struct slot *slot);
 
-/* Have a thread look at its next lines too. Its signal is sent after that, with the GIL held: so
- * the handler has run before the thread gets to any line. */
+/* Have a thread look at its next lines too. Its signal is sent after that: with the GIL held, so that
+ * the handler has run before the thread gets to any line; without a GIL, lines wait for it. */
 void lines_trace(struct slot *slot);
 /* The calling thread looks at its lines no more. */
 void lines_trace_no_more(void);

@@ -9,8 +9,7 @@
  * Records as in include/uapi/linux/perf_event.h; see tracer/kernel/perf_events.py, which opens the events.
  */
 #define _GNU_SOURCE
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "_no_gil.h"
 
 #include <errno.h>
 #include <linux/perf_event.h>
@@ -66,6 +65,20 @@ static void forget(PyObject *capsule)
 
 	PyBuffer_Release(&ring->map);
 	PyMem_RawFree(ring);
+}
+
+/*
+ * remove(capsule): let go of the ring's memory. Without a GIL an object goes when the thread that made
+ * it comes by, which may be long after its last reference was dropped by another.
+ */
+static PyObject *remove_ring(PyObject *self, PyObject *capsule)
+{
+	struct ring *ring = PyCapsule_GetPointer(capsule, "ring");
+
+	if (!ring)
+		return NULL;
+	PyBuffer_Release(&ring->map);
+	Py_RETURN_NONE;
 }
 
 /* add(epoll_fd, event_fd, map, number): a capsule that keeps the ring, to be kept as long. */
@@ -245,6 +258,7 @@ static PyObject *break_upcall(PyObject *self, PyObject *map)
 
 static PyMethodDef methods[] = {
 	{"add", add, METH_VARARGS, "Watch a perf event's ring; keep what is returned."},
+	{"remove", remove_ring, METH_O, "Let go of a ring's memory; nobody waits any more."},
 	{"add_break", add_break, METH_VARARGS, "A descriptor that ends a wait."},
 	{"wait_upcall", wait_upcall, METH_VARARGS, "Numbers of the threads that block in a call."},
 	{"break_upcall", break_upcall, METH_O, "End a wait for upcalls."},
@@ -258,5 +272,9 @@ static struct PyModuleDef module = {
 
 PyMODINIT_FUNC PyInit__switches(void)
 {
-	return PyModule_Create(&module);
+	PyObject *self = PyModule_Create(&module);
+
+	if (self && needs_no_gil(self))
+		Py_CLEAR(self);
+	return self;
 }

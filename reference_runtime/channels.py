@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reference_runtime.gmp import PARK, STACK_PREEMPT, G, M
 from reference_runtime.goroutines import getm
@@ -39,7 +39,7 @@ class Wait:
     """
 
     def __init__(self, g: G) -> None:
-        self.g = g
+        self.g: Final = g
         self.timed_out: bool = False
         self.taken: bool = False
         self.case: i64 = -1
@@ -52,7 +52,7 @@ class Waiter:
     """A wait's place in the queue of one channel (Go: sudog)."""
 
     def __init__(self, wait: Wait, case: i64, value: object) -> None:
-        self.wait = wait
+        self.wait: Final = wait
         self.case: i64 = case
         self.value = value
         self.queued: bool = False
@@ -119,11 +119,11 @@ class Channel:
         if capacity < 0:
             raise ValueError("a channel's capacity is 0 or more")
         self.capacity: i64 = capacity
-        self.buffer: deque[object] = deque()
+        self.buffer: Final[deque[object]] = deque()
         self.buffered: i64 = 0
         """Values in the buffer."""
-        self.recvq = WaitQueue()
-        self.sendq = WaitQueue()
+        self.recvq: Final = WaitQueue()
+        self.sendq: Final = WaitQueue()
         self.closed: bool = False
 
     def __len__(self) -> int:

@@ -15,10 +15,12 @@ Example:
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from reference_runtime.channels import Channel
 from reference_runtime.gmp import M
 from reference_runtime.goroutines import getm
+from reference_runtime.locks import new_lock
 from reference_runtime.netpoll import new_timer
 from reference_runtime.timers import Timer
 
@@ -41,13 +43,17 @@ class Context:
         """Closed when the job is off: a ``recv_case`` for ``select``."""
         self.error = ""
         """Why it is off: ``CANCELLED`` or ``DEADLINE_EXCEEDED``; empty while it is not."""
+        self.lock: Final = new_lock()
+        """Guards ``error`` and ``children``: who is made now is ended, or sees that it is over."""
         self.children: list[Context] = []
         self.timer: Timer | None = None
         if parent is not None:
-            # Before the look: a parent that ends now either sees this one or is seen.
+            parent.lock.acquire()
             parent.children.append(self)
-            if parent.error:
-                self.end(parent.error)
+            error = parent.error
+            parent.lock.release()
+            if error:
+                self.end(error)
         if timeout_ns >= 0 and not self.error:
             sched = getm().sched
             self.timer = Timer(sched.host.nanotime() + timeout_ns, None, partial(expire, self))
@@ -60,11 +66,11 @@ class Context:
     def end(self, error: str) -> None:
         """The job is off for this reason, unless it was for another."""
         sched = getm().sched
-        sched.wait_lock.acquire()
+        self.lock.acquire()
         first = not self.error
         if first:
             self.error = error
-        sched.wait_lock.release()
+        self.lock.release()
         if not first:
             return
         if self.timer is not None:

@@ -142,7 +142,7 @@ class P:
         the queue come after it. With it in the queue, the length is still two numbers."""
         self.inherits: bool = False
         """The G that was just taken from the queue was runnext: it goes on in the time slice."""
-        self.lock = lock
+        self.lock: Final = lock
         self.schedtick: i64 = 0
         self.syscalltick: i64 = 0
         self.changed_hands: bool = False
@@ -175,7 +175,7 @@ class M:
         self.p: P = NO_P
         self.nextp: P = NO_P
         self.curg: G = NO_G
-        self.sched = sched
+        self.sched: Final = sched
         # Ours.
         self.wants: i64 = YIELD
         self.spinning: bool = False
@@ -183,9 +183,9 @@ class M:
         """When the system call it is in was entered; 0 where nobody asked for the time."""
         self.raw_since_ns: i64 = 0
         """Since when it is in a raw call that the monitor may make a normal one; 0 for none."""
-        self.note = note
+        self.note: Final = note
         """It parks here; woken with a P in nextp, or to end."""
-        self.exited = exited
+        self.exited: Final = exited
         self.oldp: P = NO_P
         """The P with which it entered its last system call (Go: m.oldp)."""
         self.schedlink: M | None = None
@@ -236,17 +236,19 @@ class Sched:
         self.nmspinning: i64 = 0
         self.runqsize: i64 = 0
         # Ours.
-        self.host = host
-        self.policy = policy
-        self.record = record
-        self.rules = rules
+        self.host: Final = host
+        self.parallel: Final = host.is_parallel()
+        """Two Ms may run the scheduler's code at the same moment."""
+        self.policy: Final = policy
+        self.record: Final = record
+        self.rules: Final = rules
         self.runnext: bool = rules.runnext and preempt != PREEMPT_OFF
         """As the rules say, but never where nobody ends a time slice (go1.21, runqput)."""
-        self.lock = host.new_lock()
-        self.wait_lock = host.new_lock()
+        self.lock: Final = host.new_lock()
+        self.wait_lock: Final = host.new_lock()
         """Guards what goroutines wait on: channels, mutexes, wait groups."""
-        self.allp = [P(i, queue_capacity, host.new_lock()) for i in range(procs)]
-        self.allm: list[M] = []
+        self.allp: Final = [P(i, queue_capacity, host.new_lock()) for i in range(procs)]
+        self.allm: Final[list[M]] = []
         self.m_main: Callable[[M], None] = no_main
         """The body of an M's thread."""
         # Queues and lists.
@@ -264,16 +266,16 @@ class Sched:
         self.main: G = NO_G
         self.stopping: bool = False
         self.failure: BaseException | None = None
-        self.finished = host.new_note()
+        self.finished: Final = host.new_note()
         # Those that wait without a thread, and who looks after them (``netpoll.py``).
-        self.timers = Timers(host.new_lock())
+        self.timers: Final = Timers(host.new_lock())
         self.poller: M | None = None
         self.poll_until_ns: i64 = FOR_EVER
         self.netpoll_waiters: i64 = 0
         self.last_netpoll_ns: i64 = 0
         # The monitor.
         self.monitor: M | None = None
-        self.monitor_note = host.new_note()
+        self.monitor_note: Final = host.new_note()
         self.monitor_waits: bool = False
         # Stop-the-world (``world.py``).
         self.gcwaiting: bool = False
@@ -288,7 +290,7 @@ class Sched:
         self.stopper: Stopper | None = None
         self.stops_looked_at: i64 = 0
         self.next_slices_ns: i64 = 0
-        self.stop_note = host.new_note()
+        self.stop_note: Final = host.new_note()
         """Where there is no stopper: whoever waits for a stop sleeps here."""
         # A simulated machine.
         self.tolled: i64 = 0

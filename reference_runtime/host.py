@@ -166,6 +166,13 @@ class Host:
         """A free lock."""
         raise NotImplementedError
 
+    def is_parallel(self) -> bool:
+        """Whether two threads may run the scheduler's code at the same moment.
+
+        Where they may, what one has written under no lock is not yet there for the other.
+        """
+        return False
+
     def new_note(self) -> Note:
         """A note with no wake-up in it."""
         raise NotImplementedError

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from reference_runtime.locks import new_lock
+
 if TYPE_CHECKING:
     from mypy_extensions import i64
 
@@ -16,11 +18,14 @@ EXACT: Final = 2048
 class Latencies:
     """How often each time was seen, to three digits; a list of times to those who add to it.
 
+    Goroutines may add on several threads.
+
     At most some 1,000 values between a power of two and the next are kept apart: 50,000 for all
     times from 1 ns to an hour, and in a real run a few hundred.
     """
 
     def __init__(self) -> None:
+        self.lock: Final = new_lock()
         self.seen: dict[int, int] = {}
         """By time, ns: how often."""
         self.count: i64 = 0
@@ -30,8 +35,6 @@ class Latencies:
     def append(self, ns: i64) -> None:
         """A time; one below 0 (a clock that another CPU read) counts as 0."""
         ns = max(ns, 0)
-        self.count += 1
-        self.most_ns = max(self.most_ns, ns)
         shift: i64 = 0
         top = ns
         while top >= EXACT:
@@ -41,7 +44,11 @@ class Latencies:
             # The middle of those that look alike.
             top = (top << shift) + (1 << (shift - 1))
         key = int(top)
+        self.lock.acquire()
+        self.count += 1
+        self.most_ns = max(self.most_ns, ns)
         self.seen[key] = self.seen.get(key, 0) + 1
+        self.lock.release()
 
     def __len__(self) -> int:
         return int(self.count)

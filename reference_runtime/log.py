@@ -5,6 +5,7 @@ Not compiled: mypyc's classes have no finaliser, and the file is to be closed wi
 
 from __future__ import annotations
 
+import _thread
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ class Log:
     """Rows of eight numbers in the order in which they were added, most of them in a file."""
 
     def __init__(self) -> None:
+        # Another thread may come while a block is written. One that may be taken twice, since a
+        # finaliser that a collection calls may come here as well.
+        self.lock = _thread.RLock()
         self.rows = array("q")
         self.file: IO[bytes] | None = None
 
@@ -31,14 +35,15 @@ class Log:
 
     def add(self, row: tuple[int, ...]) -> None:
         """Add a row; once in ``BLOCK_ROWS`` rows that takes a write(2)."""
-        self.rows.extend(row)
-        if len(self.rows) >= BLOCK_ROWS * ROW:
-            block = self.rows
-            self.rows = array("q")
-            if self.file is None:
-                self.file = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the log
-            self.file.seek(0, 2)
-            self.file.write(block.tobytes())
+        with self.lock:
+            self.rows.extend(row)
+            if len(self.rows) >= BLOCK_ROWS * ROW:
+                block = self.rows
+                self.rows = array("q")
+                if self.file is None:
+                    self.file = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the log
+                self.file.seek(0, 2)
+                self.file.write(block.tobytes())
 
     def blocks(self) -> Iterator[array[int]]:
         """All rows, a block at a time."""

@@ -29,7 +29,7 @@ def monitor_main(sched: Sched, m: M) -> None:
     except BaseException as failure:
         failure.add_note(f"policy {sched.policy.name}, in the monitor")
         stop_run(sched, failure)
-    sched.record.policy_cpu_ns += sched.host.thread_cpu_ns()
+    sched.record.add(policy_cpu_ns=sched.host.thread_cpu_ns())
     set_current(None)
     m.exited.wakeup()
 

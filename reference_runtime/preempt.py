@@ -117,7 +117,7 @@ def poison(sched: Sched, m: M, p: P, target: M, reason: i64, now_ns: i64) -> Non
         target.asked = True
     g.stackguard = STACK_PREEMPT
     p.lock.release()
-    sched.record.preempt_requests += 1
+    sched.record.add(preempt_requests=1)
     transition(PREEMPT_REQUEST, m, p, g, reason, target.tid)
 
 

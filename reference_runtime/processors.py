@@ -188,7 +188,7 @@ def startm(sched: Sched, m: M, p: P, spinning: bool) -> None:
     else:
         parked.spinning = spinning
         parked.nextp = p
-        sched.record.wakeups += 1
+        sched.record.add(wakeups=1)
         transition(STARTM, m, p, NO_G, NO_REASON, parked.tid)
         parked.note.wakeup()
 
@@ -205,18 +205,19 @@ def call_m(sched: Sched) -> None:
     if parked is None:
         start_m(sched, new_m(sched), NO_P)
     else:
-        sched.record.wakeups += 1
+        sched.record.add(wakeups=1)
         parked.note.wakeup()
 
 
 def new_m(sched: Sched) -> M:
     """An M, without its thread."""
+    m = M(0, sched, sched.host.new_note(), sched.host.new_note())
     sched.lock.acquire()
-    id = sched.mcount
+    # Its place in the list, by which a policy finds it.
+    m.id = sched.mcount
     sched.mcount += 1
-    sched.lock.release()
-    m = M(id, sched, sched.host.new_note(), sched.host.new_note())
     sched.allm.append(m)
+    sched.lock.release()
     return m
 
 
@@ -234,7 +235,7 @@ def start_m(sched: Sched, m: M, p: P) -> None:
         )
         m.exited.wakeup()
         return
-    sched.record.threads += 1
+    sched.record.add(threads=1)
     body: Callable[[], None] = partial(sched.m_main, m)
     if not start_thread(sched, body, f"M{m.id}"):
         m.exited.wakeup()
@@ -260,7 +261,11 @@ def queues_hold_work(sched: Sched) -> bool:
     """Whether any run queue has a goroutine."""
     if sched.runqsize:
         return True
-    for p in sched.allp:  # noqa: SIM110  a generator costs more than the sweep
+    for p in sched.allp:
+        if sched.parallel:
+            # Who puts a goroutine there later sees what the caller did before he looked.
+            p.lock.acquire()
+            p.lock.release()
         if p.runqhead != p.runqtail:
             return True
     return False

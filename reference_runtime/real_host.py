@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from reference_runtime.current import COMPILED
 from reference_runtime.errors import RunIsOver
 from reference_runtime.host import (
     FOR_EVER,
@@ -27,6 +26,7 @@ from reference_runtime.host import (
     SwitchWatch,
 )
 from reference_runtime.knowing import KnowingLock, LockBook
+from reference_runtime.locks import NO_GIL, new_lock
 from reference_runtime.polldesc import PollDesc, PollWaiter
 from tracer.errors import PretakeError
 
@@ -40,10 +40,6 @@ try:
     NATIVE = True
 except ImportError:  # not built
     NATIVE = False
-
-LOCKS_ARE_REAL: Final = not COMPILED or not getattr(sys, "_is_gil_enabled", lambda: True)()
-"""False where the GIL keeps compiled critical sections apart (see scheduler.py)."""
-
 
 SWITCH_INTERVAL_S: Final = 100e-6
 
@@ -73,21 +69,6 @@ class SwitchInterval:
 
 
 SWITCH_INTERVAL: Final = SwitchInterval()
-
-
-class ThreadLock(Lock):
-    """A lock of the interpreter's."""
-
-    def __init__(self) -> None:
-        self.lock = _thread.allocate_lock()
-
-    def acquire(self) -> None:
-        """Wait for the lock and hold it."""
-        self.lock.acquire()
-
-    def release(self) -> None:
-        """Give it up."""
-        self.lock.release()
 
 
 class ThreadNote(Note):
@@ -175,7 +156,11 @@ class RealHost(Host):
         """A real lock where the GIL does not do."""
         if self.book is not None:
             return KnowingLock(self.book)
-        return ThreadLock() if LOCKS_ARE_REAL else Lock()
+        return new_lock()
+
+    def is_parallel(self) -> bool:
+        """Without a GIL."""
+        return NO_GIL
 
     def new_note(self) -> Note:
         """A note on a lock."""

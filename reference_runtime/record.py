@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from reference_runtime.latencies import Latencies
+from reference_runtime.locks import new_lock
 from reference_runtime.log import ROW, Log
 from tracer.trace.words import RUNTIME_REASONS
 
@@ -55,9 +56,11 @@ class Run(NamedTuple):
 
 
 class Record:
-    """Counters and rows of one run."""
+    """Counters and rows of one run. All Ms count, so counters are changed by :meth:`add` alone."""
 
     def __init__(self) -> None:
+        self.lock: Final = new_lock()
+        """Guards the counters."""
         self.log = Log()
         self.retake_count: i64 = 0
         self.retake_ns = Latencies()
@@ -99,6 +102,40 @@ class Record:
         self.policy_cpu_ns: i64 = 0
         """CPU time of the threads that do nothing but watch for retakes."""
 
+    def add(
+        self,
+        *,
+        handoffs: i64 = 0,
+        needless: i64 = 0,
+        wakeups: i64 = 0,
+        threads: i64 = 0,
+        exit_slow: i64 = 0,
+        policy_wakeups: i64 = 0,
+        policy_cpu_ns: i64 = 0,
+        preempt_requests: i64 = 0,
+        preempted_cooperative: i64 = 0,
+    ) -> None:
+        """So many more of each."""
+        self.lock.acquire()
+        self.handoffs += handoffs
+        self.needless += needless
+        self.wakeups += wakeups
+        self.threads += threads
+        self.exit_slow += exit_slow
+        self.policy_wakeups += policy_wakeups
+        self.policy_cpu_ns += policy_cpu_ns
+        self.preempt_requests += preempt_requests
+        self.preempted_cooperative += preempted_cooperative
+        self.lock.release()
+
+    def thief_slept(self, ns: i64, cpu_ns: i64) -> None:
+        """A thief slept so long before it took a runnext."""
+        self.lock.acquire()
+        self.thief_sleeps += 1
+        self.thief_sleep_ns += ns
+        self.thief_sleep_cpu_ns += cpu_ns
+        self.lock.release()
+
     def retaken(
         self,
         ts_ns: i64,
@@ -110,7 +147,9 @@ class Record:
         taker_tid: i64,
     ) -> None:
         """A P was retaken; the arguments are the fields of :class:`Retake`."""
+        self.lock.acquire()
         self.retake_count += 1
+        self.lock.release()
         self.log.add((A_RETAKE, ts_ns, enter_ns, p, tid, goid, reason, taker_tid))
 
     def ran(self, p: i64, enter_ns: i64, run_ns: i64, run_tid: i64, run_goid: i64) -> None:

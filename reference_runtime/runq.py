@@ -193,10 +193,8 @@ def sleep_before(sched: Sched) -> None:
     begin_ns = host.nanotime()
     begin_cpu_ns = host.thread_cpu_ns()
     host.usleep(RUNNEXT_WAIT_NS)
-    record = sched.record
-    record.thief_sleeps += 1
-    record.thief_sleep_ns += host.nanotime() - begin_ns
-    record.thief_sleep_cpu_ns += host.thread_cpu_ns() - begin_cpu_ns
+    ns = host.nanotime() - begin_ns
+    sched.record.thief_slept(ns, host.thread_cpu_ns() - begin_cpu_ns)
 
 
 def globrunqput(sched: Sched, g: G) -> None:

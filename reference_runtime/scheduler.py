@@ -26,7 +26,9 @@ reference to one that is not ours: a collection or a finaliser might run there, 
 GIL. (To set an attribute drops what it held *before* the new value stands there, in mypyc: what
 several threads set must never be the last reference to something that closes a file.) What does
 *not* hold: anything read before a call of the host is stale after it. On a Python without a GIL
-the real locks are used, compiled or not.
+the real locks are used, compiled or not, and Ms run in parallel (``Sched.parallel``): there, who
+writes one field and then reads another, while somebody else does so the other way round, meets him
+under a lock in between (``world.suspend``, ``processors.queues_hold_work``).
 
 A G that parks is not locked against its waker: the waker may come while the G is still leaving
 its M, and then leaves a token that the M finds (``after_switch``).
@@ -151,6 +153,7 @@ def join(sched: Sched) -> None:
                 break
             if left_ns == EXIT_WAIT_NS:
                 # Python code without an end would compute beside whatever comes after the run.
+                # Its M may have no goroutine: one that a line stopped, and that goes on now.
                 sched.host.end_code(m.tid)
             left_ns -= RELEASE_NS
     if sched.monitor is not None:
@@ -218,7 +221,13 @@ def execute(sched: Sched, m: M, g: G) -> None:
     p = m.p
     inherits = p.inherits
     p.inherits = False
-    g.status = G_RUNNING
+    if sched.parallel:
+        # As `suspend` does, who may be another P's: he sees that G runs, or is seen.
+        p.lock.acquire()
+        g.status = G_RUNNING
+        p.lock.release()
+    else:
+        g.status = G_RUNNING
     # After that, since whoever suspends G says so before he looks at its status.
     if g.special and run_special(sched, m, g):
         return
@@ -391,7 +400,7 @@ def stop_spinning(sched: Sched, m: M) -> None:
 
 def exitsyscall0(sched: Sched, m: M, g: G) -> None:
     """G came out of a system call without a P and has left M: queue it, or find M a P."""
-    sched.record.exit_slow += 1
+    sched.record.add(exit_slow=1)
     g.status = G_RUNNABLE
     transition(EXIT_SLOW, m, NO_P, g, NO_REASON, NO_TID)
     if sched.stopping:

@@ -45,7 +45,7 @@ STOP_LOOK_NS: Final = 100_000
 
 def stopped_by_check(sched: Sched, m: M) -> None:
     """M's goroutine found its stack guard poisoned, and is about to stop."""
-    sched.record.preempted_cooperative += 1
+    sched.record.add(preempted_cooperative=1)
     if m.asked:
         sched.record.preempt_ns.append(sched.host.nanotime() - m.asked_ns)
     m.curg.stackguard = 0
@@ -142,7 +142,7 @@ def run_special(sched: Sched, m: M, g: G) -> bool:
     if p.lost_enter_ns:
         sched.record.retake_ns.append(sched.host.nanotime() - p.lost_enter_ns)
         p.lost_enter_ns = 0
-    sched.record.wakeups += 1
+    sched.record.add(wakeups=1)
     transition(HANDOFF, m, p, g, BY_LOCKED, NO_TID)
     transition(STARTM, m, p, NO_G, BY_LOCKED, bound.tid)
     give_to_bound(sched, bound, p, g, stopper)

@@ -43,7 +43,11 @@ def m_begins(sched: Sched, m: M) -> None:
 def m_ends(sched: Sched, m: M) -> None:
     """Free M's slot, on its thread."""
     if m.slot and sched.stopper is not None:
+        # Who asks for a stop holds the lock: the slot is not another M's before he has.
+        p = m.p
+        p.lock.acquire()
         m.slot = 0
+        p.lock.release()
         sched.stopper.thread_ends()
 
 

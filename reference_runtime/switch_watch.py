@@ -14,9 +14,10 @@ import contextlib
 import os
 import select
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from reference_runtime.host import SwitchWatch
+from reference_runtime.locks import new_lock
 from tracer.errors import PretakeError
 from tracer.kernel.perf_events import SwitchEvent
 
@@ -90,6 +91,8 @@ class PerfSwitchWatch(SwitchWatch):
 
     def close(self) -> None:
         """Close the events; a second call does nothing."""
+        for ring in self.rings:
+            _switches.remove(ring)
         self.rings.clear()
         for _, event in self.events.values():
             event.close()
@@ -119,12 +122,15 @@ class SignalSwitchWatch(SwitchWatch):
         self.most = THREADS_MOST
         self.upcalls = Upcalls(int(signal.SIGRTMIN) + 7)
         self.state = self.upcalls.state
+        self.lock: Final = new_lock()
         self.threads: int = 0
 
     def add(self, tid: i64, number: i64) -> None:
         """One beyond the kernel's table is found by the net."""
         if number < self.most:
+            self.lock.acquire()
             self.threads = max(self.threads, int(number) + 1)
+            self.lock.release()
             self.upcalls.add(int(tid), int(number))
 
     def wait(self, timeout_ns: i64) -> list[int]:

@@ -81,7 +81,7 @@ def entersyscallblock(sched: Sched, m: M) -> None:
         entersyscall_asked(sched, m)
     p.lost_enter_ns = m.enter_ns
     p.was_retaken = False
-    sched.record.handoffs += 1
+    sched.record.add(handoffs=1)
     handoffp(sched, m, p, g, BY_SYSCALL_BLOCK)
 
 
@@ -100,14 +100,19 @@ def exitsyscall(sched: Sched, m: M) -> bool:
         return not sched.stopping
     p.lock.release()
     if sched.host.nanotime() - m.enter_ns < NEEDLESS_NS:
-        sched.record.needless += 1
+        sched.record.add(needless=1)
     if sched.stopping:
         return False
     if not take_back(sched, m) and not take_idle_p(sched, m):
         return False
     first_run(sched, m, m.p, m.curg)
     # Only now: from here to where one that is held still (``suspend``) stops, nothing waits.
-    m.curg.status = G_RUNNING
+    if sched.parallel:
+        m.p.lock.acquire()
+        m.curg.status = G_RUNNING
+        m.p.lock.release()
+    else:
+        m.curg.status = G_RUNNING
     return True
 
 

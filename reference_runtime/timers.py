@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from reference_runtime.host import Lock
 
@@ -33,8 +33,8 @@ class Timers:
     """The timers of a run."""
 
     def __init__(self, lock: Lock) -> None:
-        self.lock = lock
-        self.heap: list[tuple[int, int, Timer]] = []
+        self.lock: Final = lock
+        self.heap: Final[list[tuple[int, int, Timer]]] = []
         """Those that were cancelled stay until they are the first."""
         self.added = 0
         """Orders timers of one instant by their making, so that no two of them are compared."""

@@ -152,6 +152,12 @@ def suspend(sched: Sched, m: M, g: G) -> bool:
         sched.lock.acquire()
         g.suspended = True
         g.special = True
+        if sched.parallel:
+            # Poisoned before the look: one that comes out of a call now either is seen to run, or
+            # sees the poison.
+            if g.status == G_SYSCALL:
+                g.stackguard = STACK_PREEMPT
+            see_all_running(sched)
         status = g.status
         if status == G_SYSCALL:
             g.stackguard = STACK_PREEMPT
@@ -168,6 +174,17 @@ def suspend(sched: Sched, m: M, g: G) -> bool:
         wait_for_stop(sched, m, seen)
     sched.record.suspend_ns.append(sched.host.nanotime() - begin_ns)
     return still
+
+
+def see_all_running(sched: Sched) -> None:
+    """Meet each P's holder: what he wrote under P's lock before is seen, and he sees what we did.
+
+    For a look at a goroutine that any M may be about to run, where Ms run in parallel. The lock of
+    ``sched`` is held.
+    """
+    for p in sched.allp:
+        p.lock.acquire()
+        p.lock.release()
 
 
 def resume(sched: Sched, m: M, g: G) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from tracer.kernel.bcc_loader import merge_headers
 
-__all__ = ["apt_options", "cache_folder", "mirror", "unpack_headers", "unpack_packages"]
+__all__ = [
+    "apt_options",
+    "cache_folder",
+    "mirror",
+    "unpack_headers",
+    "unpack_packages",
+    "unpack_sources",
+]
 
 
 def cache_folder() -> Path:
@@ -35,13 +42,19 @@ def mirror() -> str:
 
 
 def apt_options(suite: str, arch: str) -> list[str]:
-    """Options that make apt know one suite of the mirror that this machine uses, and no other."""
+    """Options that make apt know one suite of the mirror that this machine uses, and no other.
+
+    Args:
+        suite: of Debian.
+        arch: Debian's name of an architecture, or ``source`` for the packages' sources.
+    """
     state = cache_folder() / f"apt-{suite}-{arch}"
     for part in ("lists/partial", "cache/archives/partial"):
         (state / part).mkdir(parents=True, exist_ok=True)
     keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
     sources = state / "sources.list"
-    sources.write_text(f"deb [signed-by={keys}] {mirror()} {suite} main\n")
+    kind = "deb-src" if arch == "source" else "deb"
+    sources.write_text(f"{kind} [signed-by={keys}] {mirror()} {suite} main\n")
     options = {
         "Dir::Etc::sourcelist": sources,
         "Dir::Etc::sourceparts": "/dev/null",
@@ -49,10 +62,10 @@ def apt_options(suite: str, arch: str) -> list[str]:
         # What is installed here is of another suite.
         "Dir::State::status": "/dev/null",
         "Dir::Cache": state / "cache",
-        "APT::Architecture": arch,
-        "APT::Architectures": arch,
         "APT::Sandbox::User": "root",
     }
+    if arch != "source":
+        options |= {"APT::Architecture": arch, "APT::Architectures": arch}
     apt = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     subprocess.run(["apt-get", *apt, "update", "-qq"], check=True)
     return apt
@@ -82,6 +95,22 @@ def unpack_packages(suite: str, arch: str, packages: Sequence[str], root: Path) 
                 subprocess.run(unpack, stdin=files.stdout, check=True)
     for name in ("dev", "proc", "run", "sys", "tmp"):
         (root / name).mkdir(parents=True, exist_ok=True)
+
+
+def unpack_sources(suite: str, package: str, folder: Path) -> None:
+    """Put a package's sources, as its authors published them, into a folder.
+
+    Raises:
+        CalledProcessError: apt has not got them.
+    """
+    apt = apt_options(suite, "source")
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as files:
+        command = ["apt-get", *apt, "source", "-qq", "--download-only", package]
+        subprocess.run(command, cwd=files, check=True)
+        [sources] = Path(files).glob("*.orig.tar.*z")
+        folder.mkdir(parents=True, exist_ok=True)
+        unpack = ["tar", "-x", "-f", sources, "--strip-components=1", "-C", folder]
+        subprocess.run(unpack, check=True)
 
 
 def unpack_headers(suite: str, arch: str, folder: Path) -> Path:

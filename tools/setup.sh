@@ -2,7 +2,7 @@
 # Makes this clone ready: Debian's packages, a virtual environment, the compiled runtime.
 # Does only what is missing, so that a second run takes no time. Asks for sudo only for packages.
 #
-#   tools/setup.sh packages [browser] [go] [qemu] [containers] [cross] Debian's packages
+#   tools/setup.sh packages [browser] [go] [qemu] [containers] [cross] [free-threaded] Debian's packages
 #   tools/setup.sh venv                      .venv with the pinned versions
 #   tools/setup.sh build                     the runtime and the analysis's pass, compiled in place
 set -euo pipefail
@@ -56,6 +56,7 @@ packages() {
         go) wanted+=(golang-1.19-go binutils) ;;
         containers) wanted+=(podman runc) ;;
         cross) wanted+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross) ;;
+        free-threaded) wanted+=(g++ make xz-utils dpkg-dev libffi-dev zlib1g-dev libssl-dev) ;;
         qemu) wanted+=(qemu-system-x86 qemu-system-arm busybox-static debootstrap kmod xz-utils zstd) ;;
         *) fail "no such set of packages: $asked" ;;
         esac

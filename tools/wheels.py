@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Final
 
 from tools import cross
+from tools.copies import ROOT, stage
 from tools.pythons import pythons
 from tracer.errors import EXIT_STATUS, PretakeError
 from tracer.kernel.compiler import compiler_version, sources_digest
 from tracer.kernel.shipped import archive_name, ship
 
-__all__ = ["MACHINES", "build", "byte_code"]
+__all__ = ["MACHINES", "build", "builder", "byte_code", "native_environment"]
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 DIST: Final = ROOT / "dist"
 MACHINES: Final = ("x86_64", "aarch64")
 """The architectures that byte code, and compiled wheels, are made for."""
@@ -85,10 +85,12 @@ def build(into: Path, named: Sequence[str] = ()) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="pretake-wheels-") as folder:
         work = Path(folder)
         # Not in the clone: what other builds left there would get into the wheel.
-        _stage(work / "clone")
+        stage(work / "clone")
+        for machine in MACHINES:
+            shutil.copy(byte_code(machine), work / "clone" / "tracer" / "bpf")
         made = [_make("sdist", work / "clone", work / "sources", sys.executable, _INTERPRETED)]
         compiled = [
-            _compiled(made[0], work / version, program, _native_environment(program))
+            _compiled(made[0], work / version, program, native_environment(program))
             for version, program in found.items()
         ]
         compiled += [
@@ -102,19 +104,7 @@ def build(into: Path, named: Sequence[str] = ()) -> list[Path]:
         return [Path(shutil.move(path, into / path.name)) for path in made]
 
 
-def _stage(folder: Path) -> None:
-    """A copy of what belongs to the project, with the byte code in its place."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.check_output(command, cwd=ROOT, text=True)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    for machine in MACHINES:
-        shutil.copy(byte_code(machine), folder / "tracer" / "bpf")
-
-
-def _native_environment(program: Path) -> dict[str, str]:
+def native_environment(program: Path) -> dict[str, str]:
     """What setuptools is told, to compile for a Python of this machine's architecture.
 
     The compiler's own C library decides how old a system may be, and a Python that was unpacked
@@ -132,7 +122,7 @@ def _compiled(sources: Path, work: Path, program: Path, env: Mapping[str, str]) 
     """A wheel with compiled modules, whose tag says which systems it runs on."""
     print(f"compiling for {work.name} by {program.name}", flush=True)
     clone = _unpacked(sources, work)
-    plain = _make("wheel", clone, work / "plain", _builder(program, work / "venv"), env)
+    plain = _make("wheel", clone, work / "plain", builder(program, work / "venv"), env)
     # It reads the versions of the C library's symbols that the modules need.
     options = ["--plat", "auto", "-w", str(work / "tagged"), str(plain)]
     scripts = sysconfig.get_path("scripts")
@@ -142,8 +132,8 @@ def _compiled(sources: Path, work: Path, program: Path, env: Mapping[str, str]) 
     return tagged
 
 
-def _builder(program: Path, venv: Path) -> Path:
-    """A Python of the same version, with what builds a wheel."""
+def builder(program: Path, venv: Path) -> Path:
+    """A Python of the same version, with what builds a wheel; in ``venv``, unless it runs this."""
     if program == Path(sys.executable):
         return program
     subprocess.run([program, "-m", "venv", "--without-pip", venv], check=True)

@@ -8,6 +8,7 @@ from mypy_extensions import mypyc_attr
 
 from reference_runtime.current import get_current
 from reference_runtime.gmp import G_SYSCALL, P_RUNNING, P_SYSCALL
+from reference_runtime.locks import new_lock
 from reference_runtime.policies.base import BLOCK, NORMAL, RAW, RetakePolicy, Site
 from reference_runtime.transitions import (
     NO_TID,
@@ -47,6 +48,7 @@ class Memory:
     """What a site has learnt under one policy object."""
 
     def __init__(self) -> None:
+        self.lock: Final = new_lock()
         self.mode: i64 = NORMAL
         self.mean_ns: i64 = 0
         """Moving average of the calls' lengths, each cut at ``LONG_NS``."""
@@ -57,13 +59,23 @@ class Memory:
 
     def next_mode(self) -> i64:
         """Which way the next call goes: as learnt, or a try."""
-        if self.mode == BLOCK and self.short >= self.doubts:
+        self.lock.acquire()
+        mode = self.mode
+        if mode == BLOCK and self.short >= self.doubts:
             self.short = 0
-            return NORMAL
-        return self.mode
+            mode = NORMAL
+        self.lock.release()
+        return mode
 
     def learn(self, mode: i64, length_ns: i64) -> bool:
         """From a call that went ``mode`` and took so long; whether that changed the mode."""
+        self.lock.acquire()
+        changed = self.learn_alone(mode, length_ns)
+        self.lock.release()
+        return changed
+
+    def learn_alone(self, mode: i64, length_ns: i64) -> bool:
+        """As :meth:`learn`; the lock is held."""
         before = self.mode
         length_ns = min(length_ns, LONG_NS)
         if before == BLOCK:
@@ -121,7 +133,7 @@ class AdaptivePolicy(RetakePolicy):
         """What the site has learnt under this policy."""
         memory = self.memories.get(site)
         if memory is None:
-            memory = self.memories[site] = Memory()
+            memory = self.memories.setdefault(site, Memory())
         return memory
 
     def mode(self, site: Site) -> i64:

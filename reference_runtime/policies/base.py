@@ -121,7 +121,7 @@ class RetakePolicy:
     def monitor_wait(self, sched: Sched, m: M, delay_ns: i64) -> None:
         """How the monitor waits between its rounds, looking after preemption. May switch."""
         monitor_sleep(sched, m, delay_ns)
-        sched.record.policy_wakeups += 1
+        sched.record.add(policy_wakeups=1)
 
     def begin_round(self, sched: Sched, now_ns: i64) -> bool:  # noqa: ARG002
         """Whether the monitor is to look at the Ps now; a policy may look at others first."""

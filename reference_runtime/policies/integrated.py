@@ -75,7 +75,7 @@ class IntegratedPolicy(RetakePolicy):
         sched.lock.release()
         begin_ns = sched.host.thread_cpu_ns()
         self.watch(sched, m)
-        sched.record.policy_cpu_ns += sched.host.thread_cpu_ns() - begin_ns
+        sched.record.add(policy_cpu_ns=sched.host.thread_cpu_ns() - begin_ns)
         return m.p is not NO_P
 
     def watch(self, sched: Sched, m: M) -> None:

@@ -83,7 +83,7 @@ class SchedOutPolicy(RetakePolicy):
             if p is not NO_P and in_syscall(sched, p):
                 retake(sched, m, p, self.reason)
         look_at_slices(sched, m)
-        sched.record.policy_wakeups += 1
+        sched.record.add(policy_wakeups=1)
 
     def begin_round(self, sched: Sched, now_ns: i64) -> bool:  # noqa: ARG002
         """The monitor looks at the Ps by itself every ``net_ns`` only."""

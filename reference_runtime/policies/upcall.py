@@ -95,7 +95,7 @@ class UpcallPolicy(IntegratedPolicy):
             else:
                 retake(sched, m, p, BY_UPCALL)
         look_at_slices(sched, m)
-        sched.record.policy_wakeups += 1
+        sched.record.add(policy_wakeups=1)
 
     def rest_while_idle(self, sched: Sched) -> bool:  # noqa: ARG002
         """It waits for upcalls instead: the next block comes without any other sign."""

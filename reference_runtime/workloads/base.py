@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from reference_runtime.locks import Counter
+
 Result = dict[str, object]
 
 
@@ -45,3 +47,10 @@ class Workload:
         if self.rounds is not None:
             return rounds >= self.rounds
         return now_ns - begin_ns >= self.seconds * 1e9
+
+    def begins(self, rounds: Counter, now_ns: int, begin_ns: int) -> bool:
+        """Whether to do one more round, which is counted then: for workers on several threads."""
+        if not self.over(rounds.add(1) - 1, now_ns, begin_ns):
+            return True
+        rounds.add(-1)
+        return False

@@ -17,6 +17,7 @@ from reference_runtime.goroutines import (
     write,
 )
 from reference_runtime.latencies import Latencies
+from reference_runtime.locks import Counter
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -66,8 +67,8 @@ class Calls(Workload):
         self.share = KINDS[self.kind] if self.long_share is None else self.long_share
         self.short_ns = Latencies()
         self.long_call_ns = Latencies()
-        self.slices = 0
-        self.done = 0
+        self.slices = Counter()
+        self.done = Counter()
         self.begin_ns = host.nanotime()
         for _ in range(self.cpu_goroutines):
             go(self.compute(), "cpu")
@@ -76,10 +77,10 @@ class Calls(Workload):
             go(self.work(worker, running), f"worker {worker}")
         await running.wait()
         return {
-            "rounds": self.done,
+            "rounds": self.done.value,
             "short_ns": distribution(self.short_ns),
             "long_ns": distribution(self.long_call_ns),
-            "cpu_slices": self.slices,
+            "cpu_slices": self.slices.value,
         }
 
     async def work(self, worker: int, running: WaitGroup) -> None:
@@ -88,11 +89,10 @@ class Calls(Workload):
         chance = random.Random(f"{self.seed}/{worker}")
         ends = host.pipe()
         now_ns = host.nanotime()
-        while not self.over(self.done, now_ns, self.begin_ns):
-            self.done += 1
+        while self.begins(self.done, now_ns, self.begin_ns):
             if self.think_ns:
                 await spin(self.think_ns)
-            if self.done % 16 == 0:
+            if self.done.value % 16 == 0:
                 await gosched()
             begin_ns = host.nanotime()
             if chance.random() < self.share:
@@ -111,5 +111,5 @@ class Calls(Workload):
         """Use the CPU in slices."""
         while True:
             await spin(self.cpu_ns)
-            self.slices += 1
+            self.slices.add(1)
             await gosched()

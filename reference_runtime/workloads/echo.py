@@ -19,6 +19,7 @@ from reference_runtime.goroutines import (
     write,
 )
 from reference_runtime.latencies import Latencies
+from reference_runtime.locks import Counter
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -58,7 +59,7 @@ class Echo(Workload):
         """Play the client; the server is a goroutine of the same program."""
         host = current_host()
         client, server = host.tcp_pair()
-        self.slices = 0
+        self.slices = Counter()
         done = WaitGroup(1)
         go(self.serve(server, done), "server")
         for _ in range(self.busy):
@@ -79,7 +80,7 @@ class Echo(Workload):
         return {
             "rounds": len(times_ns),
             "round_trip_ns": distribution(times_ns),
-            "busy_slices": self.slices if self.busy else None,
+            "busy_slices": self.slices.value if self.busy else None,
         }
 
     async def serve(self, fd: int, done: WaitGroup) -> None:
@@ -102,5 +103,5 @@ class Echo(Workload):
         """A busy neighbour, in native code without the GIL."""
         while True:
             await spin(100_000)
-            self.slices += 1
+            self.slices.add(1)
             await gosched()

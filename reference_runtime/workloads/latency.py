@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hdrh.histogram import HdrHistogram
-
 from reference_runtime.latencies import Latencies
 
 LONGEST_NS = 3_600_000_000_000
@@ -21,6 +19,9 @@ def distribution(times_ns: Iterable[int] | Latencies) -> dict[str, int | None]:
     Returns:
         ``count``, ``p50``, ``p90``, ``p99`` and ``max``, ns.
     """
+    # Only now: where there is no GIL its C module brings one, and the workload has run by then.
+    from hdrh.histogram import HdrHistogram
+
     histogram = HdrHistogram(1, LONGEST_NS, SIGNIFICANT_DIGITS)
     if isinstance(times_ns, Latencies):
         # A copy: other goroutines may still add to it.

@@ -22,6 +22,7 @@ from reference_runtime.goroutines import (
     write,
 )
 from reference_runtime.latencies import Latencies
+from reference_runtime.locks import Counter
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -70,7 +71,7 @@ class Mix(Workload):
         }
         self.stall_ns = Latencies()
         self.begin_ns = host.nanotime()
-        self.done = 0
+        self.done = Counter()
         for _ in range(self.cpu_goroutines):
             go(self.compute(), "cpu")
         with tempfile.TemporaryFile() as file:
@@ -81,7 +82,7 @@ class Mix(Workload):
                 go(self.work(worker, file.fileno(), running), f"worker {worker}")
             await running.wait()
         return {
-            "rounds": self.done,
+            "rounds": self.done.value,
             "call_ns": {kind: distribution(times) for kind, times in self.calls_ns.items()},
             "stall_ns": distribution(self.stall_ns),
         }
@@ -92,8 +93,7 @@ class Mix(Workload):
         chance = random.Random(f"{self.seed}/{worker}")
         ends = host.pipe()
         now_ns = host.nanotime()
-        while not self.over(self.done, now_ns, self.begin_ns):
-            self.done += 1
+        while self.begins(self.done, now_ns, self.begin_ns):
             kind = chance.choice(("short", "file", "pipe", "sleep"))
             length_ns = round(chance.expovariate(1 / self.block_ns)) + 1
             if kind == "pipe":

