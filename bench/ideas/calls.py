@@ -39,8 +39,8 @@ def hint(go_times: GoTimes) -> Iterator[Row]:
         "The kernel tells of the block (perf events on the program's own threads)",
         "an idea",
         f"{time_text(round(times['sched_out']))} ({ratio(times['sched_out'], base)})",
-        overlay("schedout"),
-        "no hint is needed; two threads wake one after the other",
+        f"{overlay('schedout')}; where the thread that is told runs the P: {overlay('schedrun')}",
+        "no hint is needed; two threads wake one after the other, or one",
     )
 
 
