@@ -30,7 +30,14 @@ _BASE: Final = "python:3.11-slim"
 _NAME: Final = "pretake:test"
 _SUITE: Final = "bookworm"
 """Whose Python is 3.11."""
-_PACKAGES: Final = ("coreutils", "dash", "libstdc++6", "python-is-python3", "python3.11-venv")
+_PACKAGES: Final = (
+    "coreutils",
+    "dash",
+    "findutils",
+    "libstdc++6",
+    "python-is-python3",
+    "python3.11-venv",
+)
 _DEFAULT_PROFILE: Final = Path("/usr/share/containers/seccomp.json")
 _MOST: Final = 4096
 _PIP: Final = "[global]\nno-index = true\nfind-links = /wheels-for-pip\n"
