@@ -2,8 +2,9 @@
 
 Everything is measured in one run of some three minutes, on the reference runtime (here and on the
 simulated host) and, where Go can be built, on gVisor's pattern in real Go. ``--document`` writes
-docs/the-discussion.md anew. Rows whose figure could not be had say why. Compare ratios: absolute
-times depend on the machine and on what else it does. The rows are in ``bench/ideas/``, by subject.
+docs/the-discussion.md anew, with its pictures (``make bench-discussion``). Rows whose figure could
+not be had say why. Compare ratios: absolute times depend on the machine and on what else it does.
+The rows are in ``bench/ideas/``, by subject.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bench.ideas.waiting import poller, readiness, skipped, sources
 from bench.ideas.window import window
 from reference_runtime.current import COMPILED
 from tests.go import toolchains
+from tracer.errors import EXIT_STATUS, PretakeError
 
 PAGE = Path(__file__).parent.parent / "docs" / "the-discussion.md"
 
@@ -58,7 +60,7 @@ The discussion is that of Go issue 29734, see [the design](design.md). For examp
 round trip took 112 µs instead of 182 µs with a call that gives its P away. The first row has what
 the same change makes here.
 
-`python -m bench.discussion --document` measures every row in one run, and writes this page again.
+`make bench-discussion` (as root) measures every row in one run, and writes this page again.
 Compare ratios. *Simulated* figures are the same on every machine. Of real Go the first row is from
 the same run; *another run* says where a figure is from.
 """
@@ -123,11 +125,19 @@ def main() -> int:
     for idea in wanted:
         print(idea.__name__, file=sys.stderr, flush=True)
         rows += idea(go_times)
-    results.write("discussion", {"rows": [vars(row) for row in rows]})
+    told = [row.told() for row in rows]
+    results.write("discussion", {"rows": told})
     if asked.document:
+        try:
+            for row in rows:
+                if row.draw is not None:
+                    row.draw()
+        except PretakeError as error:
+            print(f"discussion: {error}", file=sys.stderr)
+            return EXIT_STATUS
         PAGE.write_text(document(rows, load), encoding="utf-8")
     else:
-        print(json.dumps([vars(row) for row in rows], indent=1, ensure_ascii=False))
+        print(json.dumps(told, indent=1, ensure_ascii=False))
     return 0
 
 

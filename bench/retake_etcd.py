@@ -22,49 +22,39 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from analysis import load
-from bench.go.retake.debian import build_etcd
+from bench.go.retake.real import build_etcd
 from bench.served import etcd_command, wait_for
 from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
 
-__all__ = ["measure"]
+__all__ = ["NAME", "measure"]
 
-PROCS = (1,)
+NAME = "etcd-1p"
+"""As the figures have it: one P, where it shows that one is lost."""
 _ALONE_S, _CAPTURED_S = 50.0, 4.0
 _EVERY_S = 0.005
 _PUT = json.dumps({"key": "cHJvYmU=", "value": "eA=="})
 
 
-def measure(
-    version: str, ways: Sequence[str], only: Sequence[str] | None = None
-) -> dict[str, dict[str, Any]]:
-    """The figures of each way, by workload (``etcd-1p``).
+def measure(version: str, ways: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The figures of each way, one after the other; empty where etcdctl is not installed.
 
     Args:
         version: of Go.
         ways: what ``GODEBUG=retake=`` gets.
-        only: workloads whose names begin so; all if not given.
     """
-    names = {f"etcd-{procs}p": procs for procs in PROCS}
-    asked = {n: p for n, p in names.items() if not only or n.startswith(tuple(only))}
-    if asked and shutil.which("etcdctl") is None:
+    if shutil.which("etcdctl") is None:
         print("left out: etcd: etcdctl is not installed (Debian's etcd-client has it)")
-        asked = {}
-    told: dict[str, dict[str, Any]] = {}
+        return {}
     with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
         program = Path(place, "etcd")
-        if asked:
-            build_etcd(version, program)
-        for name, procs in asked.items():
-            told[name] = {
-                way: _one(program, way, procs, Path(tempfile.mkdtemp(dir=place))) for way in ways
-            }
-    return told
+        build_etcd(version, program)
+        return {way: _one(program, way, Path(tempfile.mkdtemp(dir=place))) for way in ways}
 
 
-def _one(program: Path, way: str, procs: int, folder: Path) -> dict[str, Any]:
+def _one(program: Path, way: str, folder: Path) -> dict[str, Any]:
     command, url = etcd_command(str(program), folder)
-    environment = os.environ | {"GODEBUG": f"retake={way}", "GOMAXPROCS": str(procs)}
+    environment = os.environ | {"GODEBUG": f"retake={way}", "GOMAXPROCS": "1"}
     check = ["etcdctl", f"--endpoints={url}", "check", "perf", "--load=l"]
     with (
         (folder / "server").open("wb") as log,

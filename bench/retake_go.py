@@ -38,7 +38,7 @@ from analysis import LoadedTrace, load
 from analysis.units import duration_text
 from bench import results, retake_etcd
 from bench.go.retake.build import build
-from bench.go.retake.debian import build_gvisor
+from bench.go.retake.real import build_gvisor
 from pretake.commands.whatif import play
 from tests.go import toolchains
 from tracer.capture.launch import RESULT_VARIABLE
@@ -78,9 +78,8 @@ class Workload:
 
     def binary(self, way: str, programs: dict[str, Path]) -> Path:
         """What runs it in a way; gVisor has its hint in a program of its own."""
-        return programs[
-            "gvisor-hint" if (self.program, way) == ("gvisor", "block") else self.program
-        ]
+        hinted = self.program == "gvisor" and way == "block"
+        return programs["gvisor-hint" if hinted else self.program]
 
 
 def workloads(rounds: int, seconds: float) -> list[Workload]:
@@ -235,6 +234,10 @@ def measure(version: str, programs: dict[str, Path], asked: argparse.Namespace) 
                 for way, kept in runs.items()
             }
         tell(version, workload.name, told[workload.name])
+    if not asked.only or retake_etcd.NAME.startswith(tuple(asked.only)):
+        ways = retake_etcd.measure(version, GODEBUG_WAYS)
+        told |= {retake_etcd.NAME: ways} if ways else {}
+        tell(version, retake_etcd.NAME, ways)
     return told
 
 
@@ -301,7 +304,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = {
             version: measure(version, built(version, Path(folder)), asked)
-            | retake_etcd.measure(version, GODEBUG_WAYS, asked.only)
             for version in asked.versions
         }
     print(f"written: {results.write('retake_go', figures)}")

@@ -19,9 +19,10 @@ from typing import Final
 from tools.copies import ROOT, compile_in, refresh
 from tools.debian import cache_folder, unpack_sources
 from tools.debian_python import DEBIAN_NAMES
+from tools.ends import ended
 from tools.pythons import pythons
 from tools.wheels import builder
-from tracer.errors import EXIT_STATUS, PretakeError
+from tracer.errors import PretakeError
 
 __all__ = ["FreeThreaded", "free_threaded_python", "prepare"]
 
@@ -170,13 +171,8 @@ def main() -> int:
     """Run a Python program or module there; the arguments are the interpreter's."""
     try:
         program, clone = prepare()
-    except PretakeError as error:
-        print(f"free_threaded: {error}", file=sys.stderr)
-        return EXIT_STATUS
-    except subprocess.CalledProcessError as error:
-        name = Path(str(error.cmd[0])).name
-        print(f"free_threaded: {name} failed; see {_HOME}/*.log", file=sys.stderr)
-        return 1
+    except (PretakeError, subprocess.CalledProcessError) as error:
+        return ended("free_threaded", error, f"{_HOME.relative_to(ROOT)}/*.log")
     env = {**os.environ, "PYTHON_GIL": "0", "PRETAKE_BUILD": "runtime"}
     return subprocess.run([program, *sys.argv[1:]], cwd=clone, env=env, check=False).returncode
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from tools.copies import ROOT, compile_in, refresh
+from tools.ends import ended
 from tools.pythons import VERSIONS, pythons
 from tools.wheels import builder, native_environment
-from tracer.errors import EXIT_STATUS, PretakeError
+from tracer.errors import PretakeError
 
 _TESTS: Final = ("tests/unit/runtime", "tests/unit/analysis")
 _HOW: Final = ("-q", "-n", "4", "--dist", "loadfile")
@@ -69,13 +70,8 @@ def main() -> int:
             python, copy = _prepare(version, found[version])
             told = subprocess.run([python, "-m", "pytest", *_HOW, *_TESTS], cwd=copy, check=False)
             results[version] = told.returncode
-    except PretakeError as error:
-        print(f"test_pythons: {error}", file=sys.stderr)
-        return EXIT_STATUS
-    except subprocess.CalledProcessError as error:
-        name = Path(str(error.cmd[0])).name
-        print(f"test_pythons: {name} failed; see build/pythons/*/compile.log", file=sys.stderr)
-        return 1
+    except (PretakeError, subprocess.CalledProcessError) as error:
+        return ended("test_pythons", error, "build/pythons/*/compile.log")
     for version, status in results.items():
         print(f"Python {version}: {'passed' if status == 0 else 'failed'}")
     return max(results.values(), default=0)

@@ -24,8 +24,9 @@ from typing import Final
 
 from tools import cross
 from tools.copies import ROOT, stage
+from tools.ends import ended
 from tools.pythons import pythons
-from tracer.errors import EXIT_STATUS, PretakeError
+from tracer.errors import PretakeError
 from tracer.kernel.compiler import compiler_version, sources_digest
 from tracer.kernel.shipped import archive_name, ship
 
@@ -177,14 +178,8 @@ def main() -> int:
     """Make the files in ``dist/``; the arguments name Pythons to compile for."""
     try:
         made = build(DIST, sys.argv[1:])
-    except PretakeError as error:
-        print(f"wheels: {error}", file=sys.stderr)
-        return EXIT_STATUS
-    except subprocess.CalledProcessError as error:
-        # What it said stands above.
-        program = Path(error.cmd[0]).name
-        print(f"wheels: {program} failed with {error.returncode}", file=sys.stderr)
-        return 1
+    except (PretakeError, subprocess.CalledProcessError) as error:
+        return ended("wheels", error)
     for path in made:
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.1f} MB")
     return 0

@@ -20,9 +20,11 @@ import numpy.typing as npt
 
 __all__ = ["Welch", "quantile", "tail", "welch"]
 
-_MANY, _FEW = 4096, 60
+_QUANTILES_KEPT = 4096
+_FLOATS_BELOW_DF = 60
+"""Floats are 20 times faster, and lose digits where there are many degrees of freedom."""
 _NEAR = 1e-11
-_LEAST = 1200.0
+_LONGEST_LOG = 1200.0
 """Beyond this the tail is below 1e-260, which mpmath does not converge to."""
 
 
@@ -30,10 +32,9 @@ def tail(t: float, df: float) -> float:
     """How often Student's t of so many degrees of freedom (above 0) is above a value."""
     if t < 0:
         return 1 - tail(-t, df)
-    if math.isinf(t) or df * math.log1p(t * t / df) > _LEAST:
+    if math.isinf(t) or df * math.log1p(t * t / df) > _LONGEST_LOG:
         return 0.0
-    # Floats are 20 times faster, and lose digits where there are many degrees of freedom.
-    numbers = mpmath.fp if df < _FEW else mpmath.mp
+    numbers = mpmath.fp if df < _FLOATS_BELOW_DF else mpmath.mp
     if t < 1:
         # Near the middle what is left of x has more digits than x.
         inner = numbers.betainc(0.5, df / 2, 0, t * t / (df + t * t), regularized=True)
@@ -41,7 +42,7 @@ def tail(t: float, df: float) -> float:
     return float(numbers.betainc(df / 2, 0.5, 0, df / (df + t * t), regularized=True)) / 2
 
 
-@lru_cache(_MANY)
+@lru_cache(_QUANTILES_KEPT)
 def quantile(p: float, df: float) -> float:
     """The value that Student's t is not above in a share ``p`` (0 to 1, neither) of cases."""
     if p < 0.5:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench import results
+from bench.ideas.pictures import Draw
 from reference_runtime import Runtime
 from reference_runtime.sim.costs import Costs
 from reference_runtime.sim.sim_host import SimHost
@@ -20,13 +21,22 @@ GoTimes = dict[tuple[int, str], float]
 
 @dataclass(frozen=True)
 class Row:
-    """One idea: what the discussion says, what was measured, and what that means."""
+    """One idea: what the discussion says, what was measured, and what that means.
+
+    Args:
+        draw: its picture, if it has one, for the page.
+    """
 
     idea: str
     said: str
     here: str
     go: str
     means: str
+    draw: Draw | None = None
+
+    def told(self) -> dict[str, str]:
+        """Its texts, by name."""
+        return {name: text for name, text in vars(self).items() if name != "draw"}
 
 
 def echo(policy: str, **parameters: Any) -> float:  # noqa: ANN401  whatever the workload takes

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from analysis import load
 from analysis.names import syscall_names
 from bench.captured import record
-from bench.ideas.pictures import IMAGES, draw_bars
+from bench.ideas.pictures import draw_bars
 from bench.ideas.row import GoTimes, Row
 from tests.go import toolchains
 
@@ -37,7 +38,6 @@ def two_runs(_: GoTimes) -> Iterator[Row]:
             )
             counts[run] = calls_by_name(trace)
     what = f"calls, to the end of the program or for {SECONDS} s, of those whose numbers differ"
-    draw_bars(IMAGES / PICTURE, counts, what)
     without, with_signals = counts.values()
     yield Row(
         "Two runs of one program compared by their system calls",
@@ -46,6 +46,7 @@ def two_runs(_: GoTimes) -> Iterator[Row]:
         f"`tgkill` {without.get('tgkill', 0)} → {with_signals.get('tgkill', 0)}",
         "an endless loop with one P, for which the main goroutine waits; without signals it is "
         f"ended after {SECONDS} s: ![system calls of both runs](images/{PICTURE})",
+        partial(draw_bars, PICTURE, counts, what),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
-from bench.ideas.pictures import IMAGES, Panel, draw_lines
+from bench.ideas.pictures import Panel, draw_lines
 from bench.ideas.row import ROUNDS, GoTimes, Row, simulated
 from reference_runtime.workloads import run_workload
 
@@ -26,12 +27,6 @@ def window(_: GoTimes) -> Iterator[Row]:
         for where, sweep in (("simulated", _simulated), ("this machine", _real))
         for busy, load in BUSY.items()
     ]
-    draw_lines(
-        IMAGES / PICTURE,
-        panels,
-        "length of a call, µs (0: it does not block)",
-        "calls a second, against the best way",
-    )
     cells = []
     for panel in panels:
         best = [
@@ -46,6 +41,13 @@ def window(_: GoTimes) -> Iterator[Row]:
         "–",
         "the best way for four workers, each 5 µs of work and such a call in turns, one P; by "
         f"how much: ![throughput by the length of a call](images/{PICTURE})",
+        partial(
+            draw_lines,
+            PICTURE,
+            panels,
+            "length of a call, µs (0: it does not block)",
+            "calls a second, against the best way",
+        ),
     )
 
 

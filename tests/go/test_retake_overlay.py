@@ -13,7 +13,7 @@ import pytest
 from analysis import load
 from bench.go.retake import overlay
 from bench.go.retake.build import build
-from bench.go.retake.debian import build_gvisor
+from bench.go.retake.real import build_gvisor
 from tests.go import toolchains
 from tracer.capture.options import CaptureOptions
 from tracer.capture.record import record
@@ -156,10 +156,10 @@ def test_gvisor_s_network_stack_works_in_each_way(
     monkeypatch.setenv("GOMAXPROCS", "1")
     monkeypatch.setenv("GODEBUG", "retake=sysmon")
     trace = record([str(binary), "100"], output=tmp_path / "t.pretake", options=CaptureOptions())
-    episodes = load(trace).episodes().query("syscall == 'ppoll'")
-    assert set(episodes["outcome"]) & {"handed_off", "retaken"} == {
-        "handed_off" if hint else "retaken"
-    }
+    outcomes = set(load(trace).episodes().query("syscall == 'ppoll'")["outcome"])
+    # Without the hint a P may be gone before its thread blocks, too: sysmon took it.
+    assert ("retaken" in outcomes) is not hint
+    assert hint <= ("handed_off" in outcomes)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

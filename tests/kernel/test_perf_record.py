@@ -222,8 +222,9 @@ def both_backends(folder: Path, policy: str) -> tuple[float, float, float, float
         for name, rows in found.items()
     }
     records = len((folder / "witness.jsonl").read_text().splitlines())
-    for trace in traces.values():
-        assert (trace.frame("runtime")["kind"] == "retake").sum() == records > 100
+    for name, trace in traces.items():
+        told = (trace.frame("runtime")["kind"] == "retake").sum()
+        assert told == records > 100, (name, trace.manifest.lost, trace.manifest.events)
     # Each retake that perf tells of is one that the uprobes saw, and the other way about.
     sides = [
         rows[["tid", "p", "goid", "reason", "block_ns", "release_ns", "run_ns", "retake_ns"]]

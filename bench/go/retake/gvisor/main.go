@@ -1,7 +1,7 @@
 // gvisor: round trips through gVisor's network stack (Debian's package). Two stacks in one process are
 // joined by a pair of sockets, and a connection over TCP between them carries one byte there and one
 // back. Each stack has a dispatcher, a goroutine that waits in ppoll for the next packet: that is where
-// gVisor gives its P away (rawfile.BlockingPoll), and what ../real.py takes out.
+// gVisor gives its P away (rawfile.BlockingPoll), and what ../real.py takes out on request.
 //
 // Usage: gvisor COUNT [BUSY]. Does COUNT round trips beside BUSY goroutines that compute, and prints
 // {"p50_ns", "p99_ns", "round_trips", "ops_per_s"}.

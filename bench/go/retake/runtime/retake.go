@@ -49,7 +49,7 @@
 //	slot.mp, slot.fd, slot.ring   written by the M's own thread with retake.lock held (minit,
 //	                              unminit); read by the reader with the lock held. So an M that the
 //	                              reader looks at is not freed meanwhile.
-//	slot.seen                     the reader
+//	slot.seen                     who reads (the reader, or an M that stands), with the lock held
 //	m.mOS.retakeSlot, retakeRing  only the M's own thread
 //	the ring's data_head          the kernel, on the M's own thread
 //	the ring's data_tail          the M's own thread

@@ -13,8 +13,6 @@ runtime that has moved. With ``hint=False`` the call that gives P away before ``
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,18 +136,15 @@ def _environment(version: str, path: Path) -> Mapping[str, str]:
 
 
 def _gopath() -> Path:
-    """Debian's Go sources; unpacked by the first who asks."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    root = Path(base) / "pretake" / "retake" / f"debian-{_SUITE}"
-    path = root / "usr/share/gocode"
-    complete = root / "complete"
-    if not complete.exists():
-        try:
-            shutil.rmtree(root, ignore_errors=True)
-            unpack_packages(_SUITE, "amd64", _PACKAGES, root)
-        except (OSError, subprocess.CalledProcessError, StopIteration) as error:
-            raise PretakeError(
-                f"Debian's Go packages cannot be had ({error})", "see that apt-get update works"
-            ) from error
-        complete.touch()
-    return path
+    """Debian's Go sources, unpacked once."""
+    root = toolchains.cache_folder().parent / "retake" / f"debian-{_SUITE}"
+    with toolchains.made_once(root) as aside:
+        if aside is not None:
+            try:
+                unpack_packages(_SUITE, "amd64", _PACKAGES, aside)
+            except (OSError, subprocess.CalledProcessError, StopIteration) as error:
+                raise PretakeError(
+                    f"Debian's Go packages cannot be had ({error})",
+                    "see that apt-get update works",
+                ) from error
+    return root / "usr/share/gocode"
