@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,34 @@ def test_retakes_of_a_go_program_are_counted_by_system_call() -> None:
     assert 0 < read["harms"] <= read["retakes"]
     assert 0 < read["retake_ns"]["p50"] <= read["retake_ns"]["p99"]
     assert lines[-1]["runtime"] == "go"
+
+
+def test_rows_tell_of_a_program_that_comes_later_and_of_no_moment_that_is_not_over(
+    tmp_path: Path,
+) -> None:
+    """A call's row comes with the next event of its thread, at most half a second later."""
+    gates = [tmp_path / name for name in ("first", "second")]
+    for gate in gates:
+        os.mkfifo(gate)
+    command = ["sh", "-c", f"read line < {gates[0]}; exec cat {gates[1]}"]
+    with live(command, rows=True) as watched:
+        while True:
+            first = watched.rows()
+            assert first is not None
+            assert first.until_ns <= time.monotonic_ns() - 500_000_000
+            if first.tables["reach"].num_rows:
+                break
+            watched.wait(0.01)
+        for gate in gates:
+            gate.write_text("\n")
+        while not watched.wait(0.01):
+            pass
+        begin_ns = time.monotonic_ns()
+        last = watched.rows(last=True)
+    assert last is not None
+    assert last.until_ns >= begin_ns
+    assert first.tables["reach"]["comm"].to_pylist() == ["sh"]
+    assert last.tables["reach"]["comm"].to_pylist() == ["sh", "cat"]
 
 
 @pytest.mark.go
